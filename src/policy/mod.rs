@@ -1,0 +1,131 @@
+//! DECISIONS: the compiled policy of a route and the one place where a handshake is admitted.
+//!
+//! Everything here is pure: facts in, verdict out. No socket, no clock, no Kubernetes type. The order of judgement is
+//! written in [`admit`] and only there; live connections whose route changed are judged again by the same function.
+
+pub mod network;
+pub mod origin;
+pub mod subprotocol;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::reason::Reason;
+use crate::ws::message::Limits;
+pub use network::Networks;
+pub use origin::{OriginPattern, Origins};
+
+/// What one route demands, compiled: effective values only, no optional that means "look elsewhere".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// What is judged before the 101.
+    pub handshake: Handshake,
+    /// What is judged while the connection lives.
+    pub connection: Connection,
+    /// What is judged of every frame that the client sends.
+    pub from_client: Limits,
+    /// What is judged of every frame that the backend sends.
+    pub from_backend: Limits,
+}
+
+/// The policy of the HTTP upgrade.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Handshake {
+    /// Client networks, deny before allow.
+    pub networks: Networks,
+    /// Origins (RFC 6454).
+    pub origins: Origins,
+    /// Allowed subprotocols; empty: whatever is offered is passed on.
+    pub subprotocols: Vec<String>,
+    /// Response headers of the route that replace or add to the built-in ones, lower-case names.
+    pub response_headers: Vec<(String, String)>,
+}
+
+/// The policy of the live socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Connections of the route on this replica at a time.
+    pub total: u32,
+    /// Connections of one client address (IPv6: one /64) to the route on this replica; `None`: no limit.
+    pub per_address: Option<u32>,
+    /// Close after so long without a data frame in either direction; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// Pings by the gateway; `None`: switched off.
+    pub heartbeat: Option<Heartbeat>,
+    /// Close when the connection is so old, less up to a tenth of jitter; `None`: never.
+    pub max_duration: Option<Duration>,
+}
+
+/// Pings that the gateway sends of its own (RFC 6455 §5.5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Silence after which a ping is sent.
+    pub interval: Duration,
+    /// Pings without any byte in return after which the peer is given up.
+    pub missed: u32,
+    /// Whether the backend is pinged as well.
+    pub backend: bool,
+}
+
+/// What is known of a handshake when it is judged, kept for as long as the connection lives. Never a credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The client's address, from the socket.
+    pub address: IpAddr,
+    /// The host of the request, lower case, without port.
+    pub host: Box<str>,
+    /// The port of the `Host` header, if it has one.
+    pub port: Option<u16>,
+    /// The path of the request, byte for byte, without query.
+    pub path: Box<str>,
+    /// The `Origin` headers.
+    pub origin: Origin,
+    /// The offered subprotocols in their order.
+    pub subprotocols: Box<[Box<str>]>,
+}
+
+/// The Origin of a request (RFC 6454 §7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// No Origin header: not a browser.
+    Missing,
+    /// Exactly one header with one value; kept as sent.
+    One(Box<str>),
+    /// Several headers or several values: refused.
+    Several,
+}
+
+/// The proof that a handshake passed every check; only [`admit`] can make one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    offered: Box<[Box<str>]>,
+    audited: Option<Reason>,
+}
+
+impl Admission {
+    /// The subprotocols to offer to the backend: those of the client that the route allows, in the client's order.
+    pub fn offered(&self) -> &[Box<str>] {
+        &self.offered
+    }
+
+    /// What would have been refused were the route not in Audit mode.
+    pub fn audited(&self) -> Option<Reason> {
+        self.audited
+    }
+}
+
+/// Judges a handshake that is well formed and has a route: networks, origin, subprotocol, in this order.
+///
+/// # Errors
+/// The first reason that refuses it.
+pub fn admit(policy: &Policy, facts: &Facts) -> Result<Admission, Reason> {
+    let handshake = &policy.handshake;
+    handshake.networks.judge(facts.address)?;
+    let audited = match handshake.origins.judge(facts) {
+        Ok(()) => None,
+        Err(reason) if handshake.origins.audit => Some(reason),
+        Err(reason) => return Err(reason),
+    };
+    let offered = subprotocol::judge(&handshake.subprotocols, &facts.subprotocols)?;
+    Ok(Admission { offered, audited })
+}

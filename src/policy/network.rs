@@ -1,0 +1,71 @@
+//! Client networks: which addresses may try at all.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use crate::reason::Reason;
+
+/// Allow and deny lists of client networks. Deny wins; an empty allow list allows every address.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Networks {
+    /// Networks that may connect; empty: all.
+    pub allow: Vec<IpNet>,
+    /// Networks that may not, whatever `allow` says.
+    pub deny: Vec<IpNet>,
+}
+
+impl Networks {
+    /// Judges the client's address; IPv4-mapped IPv6 addresses are judged as IPv4.
+    ///
+    /// # Errors
+    /// [`Reason::AddressDenied`].
+    pub fn judge(&self, address: IpAddr) -> Result<(), Reason> {
+        let address = address.to_canonical();
+        let within = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address));
+        if within(&self.deny) || (!self.allow.is_empty() && !within(&self.allow)) {
+            return Err(Reason::AddressDenied);
+        }
+        Ok(())
+    }
+}
+
+/// The identity that limits count for an address: IPv4 whole, IPv6 by its /64, since one client owns all of it.
+pub fn limit_key(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(list: &[&str]) -> Vec<IpNet> {
+        list.iter().map(|n| n.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn deny_wins_over_allow_and_an_empty_allow_list_allows_all() {
+        let both = Networks { allow: nets(&["10.0.0.0/8"]), deny: nets(&["10.1.0.0/16"]) };
+        assert_eq!(both.judge("10.2.0.1".parse().unwrap()), Ok(()));
+        assert_eq!(both.judge("10.1.0.1".parse().unwrap()), Err(Reason::AddressDenied));
+        assert_eq!(both.judge("11.0.0.1".parse().unwrap()), Err(Reason::AddressDenied));
+        assert_eq!(Networks::default().judge("2001:db8::1".parse().unwrap()), Ok(()));
+    }
+
+    #[test]
+    fn a_mapped_address_is_judged_as_ipv4() {
+        let deny = Networks { allow: vec![], deny: nets(&["192.0.2.0/24"]) };
+        assert_eq!(deny.judge("::ffff:192.0.2.7".parse().unwrap()), Err(Reason::AddressDenied));
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_64_share_a_limit() {
+        let key = |text: &str| limit_key(text.parse().unwrap());
+        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::9"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+    }
+}

@@ -1,0 +1,405 @@
+//! THE TABLE of endings: why a handshake was refused or a connection ended.
+//!
+//! One closed enum; each face of a reason (HTTP status, close code, label, text) is one exhaustive match, so that a
+//! new reason cannot be added without deciding all of them, and no call site ever names a number. Knows nothing of
+//! sockets or routes.
+
+/// Why a handshake was refused or a live connection ended.
+///
+/// Refusals carry an HTTP status ([`Reason::http_status`]); endings after the 101 carry a close code
+/// ([`Reason::close_code`], RFC 6455 §7.4.1). A reason that ends a connection before any HTTP answer is possible has
+/// neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    // Before HTTP.
+    /// The TLS handshake did not finish in time.
+    TlsTimeout,
+    /// The TLS handshake failed (no common version or suite, broken record, alert from the peer).
+    TlsFailed,
+    /// No route and no default certificate for the name in the ClientHello (RFC 6066 §3, `unrecognized_name`).
+    UnknownServerName,
+    /// The address has more sockets than `limits.perAddress` or the listener has no place left before TLS.
+    ConnectionLimit,
+
+    // The form of the request.
+    /// The request head did not arrive in time.
+    HeadTimeout,
+    /// The request is not well-formed HTTP/1.1 (RFC 9112): bare CR or LF, obs-fold, NUL, duplicate singletons ...
+    MalformedRequest,
+    /// More header bytes or fields than the gateway reads.
+    HeadTooLarge,
+    /// The request target is longer than the gateway reads.
+    TargetTooLong,
+    /// A body, `Content-Length` or `Transfer-Encoding` on a handshake.
+    BodyNotAllowed,
+    /// A method other than GET (RFC 6455 §4.1).
+    MethodNotAllowed,
+    /// Not an upgrade to WebSocket, or not version 13 (RFC 6455 §4.4).
+    UpgradeRequired,
+    /// An `Upgrade` to something other than the single token `websocket` (h2c smuggling).
+    UpgradeNotAllowed,
+    /// `Sec-WebSocket-Key` missing, repeated or not 16 bytes of base64.
+    BadKey,
+    /// `Host` missing, repeated or not a plain host.
+    BadHost,
+    /// A path with dot segments, encoded separators, empty segments or forbidden bytes.
+    BadPath,
+
+    // The judgement.
+    /// `Host` differs from the name of the TLS handshake (RFC 9110 §15.5.20).
+    Misdirected,
+    /// No route for this host and path.
+    RouteNotFound,
+    /// The route exists but never compiled, or lost the authority to serve.
+    RouteUnavailable,
+    /// The client's address is denied or not allowed.
+    AddressDenied,
+    /// The Origin is not allowed.
+    OriginDenied,
+    /// There is no Origin and the route requires one.
+    OriginMissing,
+    /// Several Origin headers, or several values in one.
+    OriginAmbiguous,
+    /// None of the offered subprotocols is allowed, or none was offered where one is required.
+    SubprotocolDenied,
+    /// Too many handshakes from this address.
+    TooManyAttempts,
+    /// `limits.total` of the route is reached.
+    TotalLimit,
+    /// `limits.perAddress` of the route is reached.
+    AddressLimit,
+    /// The gateway has no place left (file descriptors, memory).
+    Overloaded,
+    /// The gateway is shutting down.
+    Draining,
+
+    // The upstream, before the 101.
+    /// The Service has no endpoint that can take the connection.
+    NoEndpoints,
+    /// No endpoint could be reached.
+    DialFailed,
+    /// No endpoint answered the connection attempt in time.
+    DialTimeout,
+    /// The endpoint accepted the connection but did not answer the handshake in time.
+    UpstreamTimeout,
+    /// The endpoint refused the upgrade.
+    UpstreamRefused,
+    /// The endpoint's 101 is not a valid answer to our handshake (RFC 6455 §4.1).
+    UpstreamBadHandshake,
+    /// The TLS handshake with the endpoint failed.
+    UpstreamTlsFailed,
+
+    // After the 101.
+    /// The client closed, with its code carried through.
+    ClientClosed,
+    /// The client's TCP connection ended without a Close frame.
+    ClientLost,
+    /// The backend closed, with its code carried through.
+    BackendClosed,
+    /// The backend's connection ended without a Close frame.
+    BackendLost,
+    /// A frame of the client that RFC 6455 §5 forbids.
+    ProtocolError,
+    /// A message type that the route does not allow.
+    TypeNotAllowed,
+    /// Text that is not UTF-8 (RFC 6455 §8.1).
+    InvalidUtf8,
+    /// A message larger than `maxSize`.
+    MessageTooBig,
+    /// A message in too many fragments.
+    TooManyFragments,
+    /// Too many control frames in a second.
+    ControlFlood,
+    /// A frame or message that was begun did not finish in time.
+    FrameTooSlow,
+    /// The client did not read for too long.
+    ClientStalled,
+    /// The backend did not read for too long.
+    BackendStalled,
+    /// The heartbeat was not answered by the client.
+    HeartbeatMissed,
+    /// The heartbeat was not answered by the backend.
+    BackendHeartbeatMissed,
+    /// No data frame for `idleTimeout`.
+    IdleTimeout,
+    /// The connection reached `maxDuration`.
+    MaxDuration,
+    /// The route no longer admits this connection.
+    AccessWithdrawn,
+    /// The route was removed, or its host or path moved.
+    RouteRemoved,
+    /// The gateway is shutting down (RFC 6455 §7.4.1, 1001).
+    Drain,
+    /// The backend broke RFC 6455 or its own limits.
+    BackendProtocolError,
+    /// The backend sent a message larger than `fromBackend.maxSize`.
+    BackendMessageTooBig,
+    /// A fault of the gateway itself.
+    Internal,
+}
+
+impl Reason {
+    /// Every reason, in the order of the life of a connection.
+    pub const ALL: &'static [Reason] = &[
+        Self::TlsTimeout,
+        Self::TlsFailed,
+        Self::UnknownServerName,
+        Self::ConnectionLimit,
+        Self::HeadTimeout,
+        Self::MalformedRequest,
+        Self::HeadTooLarge,
+        Self::TargetTooLong,
+        Self::BodyNotAllowed,
+        Self::MethodNotAllowed,
+        Self::UpgradeRequired,
+        Self::UpgradeNotAllowed,
+        Self::BadKey,
+        Self::BadHost,
+        Self::BadPath,
+        Self::Misdirected,
+        Self::RouteNotFound,
+        Self::RouteUnavailable,
+        Self::AddressDenied,
+        Self::OriginDenied,
+        Self::OriginMissing,
+        Self::OriginAmbiguous,
+        Self::SubprotocolDenied,
+        Self::TooManyAttempts,
+        Self::TotalLimit,
+        Self::AddressLimit,
+        Self::Overloaded,
+        Self::Draining,
+        Self::NoEndpoints,
+        Self::DialFailed,
+        Self::DialTimeout,
+        Self::UpstreamTimeout,
+        Self::UpstreamRefused,
+        Self::UpstreamBadHandshake,
+        Self::UpstreamTlsFailed,
+        Self::ClientClosed,
+        Self::ClientLost,
+        Self::BackendClosed,
+        Self::BackendLost,
+        Self::ProtocolError,
+        Self::TypeNotAllowed,
+        Self::InvalidUtf8,
+        Self::MessageTooBig,
+        Self::TooManyFragments,
+        Self::ControlFlood,
+        Self::FrameTooSlow,
+        Self::ClientStalled,
+        Self::BackendStalled,
+        Self::HeartbeatMissed,
+        Self::BackendHeartbeatMissed,
+        Self::IdleTimeout,
+        Self::MaxDuration,
+        Self::AccessWithdrawn,
+        Self::RouteRemoved,
+        Self::Drain,
+        Self::BackendProtocolError,
+        Self::BackendMessageTooBig,
+        Self::Internal,
+    ];
+
+    /// The HTTP status (RFC 9110 §15) that refuses a handshake; `None` where no HTTP answer is sent.
+    pub const fn http_status(self) -> Option<u16> {
+        Some(match self {
+            Self::MalformedRequest
+            | Self::BodyNotAllowed
+            | Self::UpgradeNotAllowed
+            | Self::BadKey
+            | Self::BadHost
+            | Self::BadPath
+            | Self::SubprotocolDenied => 400,
+            Self::AddressDenied | Self::OriginDenied | Self::OriginMissing | Self::OriginAmbiguous => 403,
+            Self::RouteNotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::HeadTimeout => 408,
+            Self::TargetTooLong => 414,
+            Self::Misdirected => 421,
+            Self::UpgradeRequired => 426,
+            Self::TooManyAttempts | Self::AddressLimit => 429,
+            Self::HeadTooLarge => 431,
+            Self::Internal => 500,
+            Self::DialFailed | Self::UpstreamRefused | Self::UpstreamBadHandshake | Self::UpstreamTlsFailed => 502,
+            Self::RouteUnavailable | Self::TotalLimit | Self::Overloaded | Self::Draining | Self::NoEndpoints => 503,
+            Self::DialTimeout | Self::UpstreamTimeout => 504,
+            Self::TlsTimeout
+            | Self::TlsFailed
+            | Self::UnknownServerName
+            | Self::ConnectionLimit
+            | Self::ClientClosed
+            | Self::ClientLost
+            | Self::BackendClosed
+            | Self::BackendLost
+            | Self::ProtocolError
+            | Self::TypeNotAllowed
+            | Self::InvalidUtf8
+            | Self::MessageTooBig
+            | Self::TooManyFragments
+            | Self::ControlFlood
+            | Self::FrameTooSlow
+            | Self::ClientStalled
+            | Self::BackendStalled
+            | Self::HeartbeatMissed
+            | Self::BackendHeartbeatMissed
+            | Self::IdleTimeout
+            | Self::MaxDuration
+            | Self::AccessWithdrawn
+            | Self::RouteRemoved
+            | Self::Drain
+            | Self::BackendProtocolError
+            | Self::BackendMessageTooBig => return None,
+        })
+    }
+
+    /// The close code that the client sees (RFC 6455 §7.4.1 and the IANA registry); `None` for reasons that never
+    /// end a live connection, and for those that carry the peer's own code or have no one left to tell.
+    ///
+    /// 1014 is not used: common clients reject it. 1005, 1006 and 1015 never go on the wire.
+    pub const fn close_code(self) -> Option<u16> {
+        Some(match self {
+            Self::Drain | Self::IdleTimeout | Self::MaxDuration | Self::HeartbeatMissed => 1001,
+            Self::ProtocolError => 1002,
+            Self::TypeNotAllowed => 1003,
+            Self::InvalidUtf8 => 1007,
+            Self::TooManyFragments
+            | Self::ControlFlood
+            | Self::FrameTooSlow
+            | Self::ClientStalled
+            | Self::AccessWithdrawn => 1008,
+            Self::MessageTooBig => 1009,
+            Self::BackendLost
+            | Self::BackendStalled
+            | Self::BackendHeartbeatMissed
+            | Self::BackendProtocolError
+            | Self::BackendMessageTooBig
+            | Self::Internal => 1011,
+            Self::RouteRemoved => 1012,
+            Self::Overloaded => 1013,
+            Self::TlsTimeout
+            | Self::TlsFailed
+            | Self::UnknownServerName
+            | Self::ConnectionLimit
+            | Self::HeadTimeout
+            | Self::MalformedRequest
+            | Self::HeadTooLarge
+            | Self::TargetTooLong
+            | Self::BodyNotAllowed
+            | Self::MethodNotAllowed
+            | Self::UpgradeRequired
+            | Self::UpgradeNotAllowed
+            | Self::BadKey
+            | Self::BadHost
+            | Self::BadPath
+            | Self::Misdirected
+            | Self::RouteNotFound
+            | Self::RouteUnavailable
+            | Self::AddressDenied
+            | Self::OriginDenied
+            | Self::OriginMissing
+            | Self::OriginAmbiguous
+            | Self::SubprotocolDenied
+            | Self::TooManyAttempts
+            | Self::TotalLimit
+            | Self::AddressLimit
+            | Self::Draining
+            | Self::NoEndpoints
+            | Self::DialFailed
+            | Self::DialTimeout
+            | Self::UpstreamTimeout
+            | Self::UpstreamRefused
+            | Self::UpstreamBadHandshake
+            | Self::UpstreamTlsFailed
+            | Self::ClientClosed
+            | Self::ClientLost
+            | Self::BackendClosed => return None,
+        })
+    }
+
+    /// The name in metrics, logs and documentation: lower-case words joined by `_`, stable once released.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::TlsTimeout => "tls_timeout",
+            Self::TlsFailed => "tls_failed",
+            Self::UnknownServerName => "unknown_server_name",
+            Self::ConnectionLimit => "connection_limit",
+            Self::HeadTimeout => "head_timeout",
+            Self::MalformedRequest => "malformed_request",
+            Self::HeadTooLarge => "head_too_large",
+            Self::TargetTooLong => "target_too_long",
+            Self::BodyNotAllowed => "body_not_allowed",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::UpgradeRequired => "upgrade_required",
+            Self::UpgradeNotAllowed => "upgrade_not_allowed",
+            Self::BadKey => "bad_key",
+            Self::BadHost => "bad_host",
+            Self::BadPath => "bad_path",
+            Self::Misdirected => "misdirected",
+            Self::RouteNotFound => "route_not_found",
+            Self::RouteUnavailable => "route_unavailable",
+            Self::AddressDenied => "address_denied",
+            Self::OriginDenied => "origin_denied",
+            Self::OriginMissing => "origin_missing",
+            Self::OriginAmbiguous => "origin_ambiguous",
+            Self::SubprotocolDenied => "subprotocol_denied",
+            Self::TooManyAttempts => "too_many_attempts",
+            Self::TotalLimit => "total_limit",
+            Self::AddressLimit => "address_limit",
+            Self::Overloaded => "overloaded",
+            Self::Draining => "draining",
+            Self::NoEndpoints => "no_endpoints",
+            Self::DialFailed => "dial_failed",
+            Self::DialTimeout => "dial_timeout",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamRefused => "upstream_refused",
+            Self::UpstreamBadHandshake => "upstream_bad_handshake",
+            Self::UpstreamTlsFailed => "upstream_tls_failed",
+            Self::ClientClosed => "client_closed",
+            Self::ClientLost => "client_lost",
+            Self::BackendClosed => "backend_closed",
+            Self::BackendLost => "backend_lost",
+            Self::ProtocolError => "protocol_error",
+            Self::TypeNotAllowed => "type_not_allowed",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::MessageTooBig => "message_too_big",
+            Self::TooManyFragments => "too_many_fragments",
+            Self::ControlFlood => "control_flood",
+            Self::FrameTooSlow => "frame_too_slow",
+            Self::ClientStalled => "client_stalled",
+            Self::BackendStalled => "backend_stalled",
+            Self::HeartbeatMissed => "heartbeat_missed",
+            Self::BackendHeartbeatMissed => "backend_heartbeat_missed",
+            Self::IdleTimeout => "idle_timeout",
+            Self::MaxDuration => "max_duration",
+            Self::AccessWithdrawn => "access_withdrawn",
+            Self::RouteRemoved => "route_removed",
+            Self::Drain => "drain",
+            Self::BackendProtocolError => "backend_protocol_error",
+            Self::BackendMessageTooBig => "backend_message_too_big",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_reason_is_listed_once_and_has_its_own_label() {
+        let labels: BTreeSet<_> = Reason::ALL.iter().map(|r| r.label()).collect();
+        assert_eq!(labels.len(), Reason::ALL.len());
+        // `Internal` is the last variant: its discriminant counts those before it.
+        assert_eq!(Reason::ALL.len(), Reason::Internal as usize + 1);
+    }
+
+    #[test]
+    fn no_reason_puts_a_reserved_code_on_the_wire() {
+        for reason in Reason::ALL {
+            let code = reason.close_code();
+            assert!(!matches!(code, Some(1004 | 1005 | 1006 | 1014 | 1015)), "{reason:?}");
+        }
+    }
+}

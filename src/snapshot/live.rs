@@ -1,0 +1,148 @@
+//! The only mutable cell of the control path: the current snapshot, and a bell per route.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::snapshot::{PathMatch, Route, Snapshot};
+
+/// Where a route lives: the host as written and the path it matches.
+type Place = (Box<str>, PathMatch);
+
+/// The current snapshot. One per process, shared by all workers.
+#[derive(Debug, Default)]
+pub struct Live {
+    snapshot: ArcSwap<Snapshot>,
+    bells: Mutex<HashMap<Place, Arc<AtomicU64>>>,
+}
+
+/// A live connection's hold on its route: the route as it was admitted, and "it changed".
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// The route under which the connection was admitted last.
+    pub route: Arc<Route>,
+    bell: Arc<AtomicU64>,
+    heard: u64,
+}
+
+impl Lease {
+    /// Whether the route changed by value, or vanished, since this lease was taken.
+    pub fn changed(&self) -> bool {
+        self.bell.load(Ordering::Acquire) != self.heard
+    }
+}
+
+impl Live {
+    /// Replaces the snapshot and rings the routes that changed by value. Cannot fail: whatever can fail has failed in
+    /// compile.
+    pub fn publish(&self, next: Snapshot) {
+        let next = Arc::new(next);
+        // The lock spans swap and bells, so that two publishers cannot ring for each other's snapshots.
+        let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.snapshot.swap(Arc::clone(&next));
+        let (old, new) = (routes(&before), routes(&next));
+        // A bell that no lease holds any more is forgotten; the others ring if their route is not what it was.
+        bells.retain(|(host, path), bell| {
+            let place = (&**host, path);
+            let same = match (old.get(&place), new.get(&place)) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new) || old == new,
+                (None, None) => true,
+                _ => false,
+            };
+            if !same {
+                bell.fetch_add(1, Ordering::Release);
+            }
+            Arc::strong_count(bell) > 1
+        });
+    }
+
+    /// The current snapshot, for look-ups: ClientHello, dial.
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Looks a route up and holds it: subscribe first, then look up, so that no change falls between.
+    pub fn lease(&self, host: &str, path: &str) -> Option<Lease> {
+        loop {
+            let (place, _) = find(&self.snapshot.load(), host, path)?;
+            let bell = {
+                let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+                Arc::clone(bells.entry(place.clone()).or_default())
+            };
+            let heard = bell.load(Ordering::Acquire);
+            let (again, route) = find(&self.snapshot.load(), host, path)?;
+            if again == place {
+                return Some(Lease { route, bell, heard });
+            }
+        }
+    }
+}
+
+fn find(snapshot: &Snapshot, host: &str, path: &str) -> Option<(Place, Arc<Route>)> {
+    let host = snapshot.host(host)?;
+    let route = host.route(path)?;
+    Some(((host.name.clone(), route.path.clone()), Arc::clone(route)))
+}
+
+fn routes(snapshot: &Snapshot) -> HashMap<(&str, &PathMatch), &Arc<Route>> {
+    snapshot
+        .exact
+        .values()
+        .chain(snapshot.wildcard.values())
+        .flat_map(|host| host.routes.iter().map(|route| ((&*host.name, &route.path), route)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reason::Reason;
+    use crate::snapshot::{Balance, Host, RouteId, RouteState};
+
+    fn route(path: &str, reason: Reason) -> Arc<Route> {
+        Arc::new(Route {
+            id: RouteId { namespace: "shop".into(), name: "chat".into() },
+            path: PathMatch::Prefix(path.into()),
+            state: RouteState::Refusing(reason),
+            backends: vec![],
+            balance: Balance::default(),
+            backend_tls: None,
+        })
+    }
+
+    fn snapshot(routes: Vec<Arc<Route>>) -> Snapshot {
+        let host = Host { name: "a.test".into(), tls: None, routes };
+        Snapshot { exact: [("a.test".into(), Arc::new(host))].into(), ..Snapshot::default() }
+    }
+
+    #[test]
+    fn only_the_route_that_changed_by_value_rings() {
+        let live = Live::default();
+        live.publish(snapshot(vec![route("/a", Reason::NoEndpoints), route("/b", Reason::NoEndpoints)]));
+        let (a, b) = (live.lease("a.test", "/a").unwrap(), live.lease("a.test", "/b/x").unwrap());
+        live.publish(snapshot(vec![route("/a", Reason::NoEndpoints), route("/b", Reason::RouteUnavailable)]));
+        assert!(!a.changed() && b.changed());
+        assert!(!live.lease("a.test", "/b").unwrap().changed());
+    }
+
+    #[test]
+    fn a_route_that_vanishes_rings_and_can_no_longer_be_leased() {
+        let live = Live::default();
+        live.publish(snapshot(vec![route("/a", Reason::NoEndpoints)]));
+        let lease = live.lease("a.test", "/a").unwrap();
+        live.publish(Snapshot::default());
+        assert!(lease.changed());
+        assert!(live.lease("a.test", "/a").is_none());
+    }
+
+    #[test]
+    fn a_bell_that_nobody_holds_is_forgotten() {
+        let live = Live::default();
+        live.publish(snapshot(vec![route("/a", Reason::NoEndpoints)]));
+        drop(live.lease("a.test", "/a"));
+        live.publish(snapshot(vec![route("/a", Reason::NoEndpoints)]));
+        assert!(live.bells.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,249 @@
+//! THE SEAM: everything the data plane knows, as plain immutable data, and the one cell that is swapped.
+//!
+//! `compile` makes snapshots, `proxy` reads them, and neither knows the other. A snapshot is replaced whole; parts
+//! that did not change keep their `Arc`, so that session tickets survive and unchanged routes ring nobody.
+
+pub mod live;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls_pki_types::ServerName;
+
+use crate::policy::Policy;
+use crate::reason::Reason;
+pub use live::{Lease, Live};
+
+/// Everything the data plane knows.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Counts up with every snapshot that differs from the one before.
+    pub version: u64,
+    /// Hosts by exact name, lower case.
+    pub exact: HashMap<Box<str>, Arc<Host>>,
+    /// Hosts of `*.rest` by `rest`; the star stands for exactly one label.
+    pub wildcard: HashMap<Box<str>, Arc<Host>>,
+    /// Where Services' endpoints are, apart from routes, so that endpoint churn never looks like a policy change.
+    pub backends: BTreeMap<BackendId, Arc<Backend>>,
+    /// The identity for names that no host owns; without one such handshakes end in `unrecognized_name`.
+    pub default_tls: Option<Arc<TlsIdentity>>,
+}
+
+impl Snapshot {
+    /// The host for a name (lower case, no port, no trailing dot): exact before wildcard.
+    pub fn host(&self, name: &str) -> Option<&Arc<Host>> {
+        self.exact.get(name).or_else(|| {
+            let (label, rest) = name.split_once('.')?;
+            if label.is_empty() { None } else { self.wildcard.get(rest) }
+        })
+    }
+
+    /// The TLS identity for a name of a ClientHello; the default one for unknown names.
+    pub fn tls(&self, name: &str) -> Option<&Arc<TlsIdentity>> {
+        self.host(name).and_then(|host| host.tls.as_ref()).or(self.default_tls.as_ref())
+    }
+}
+
+/// One hostname: its certificates and its routes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Host {
+    /// The name as routes write it: `chat.example.com` or `*.example.com`.
+    pub name: Box<str>,
+    /// The host's own TLS; `None`: the default identity.
+    pub tls: Option<Arc<TlsIdentity>>,
+    /// Exact paths first, then prefixes, longest first: the first match wins.
+    pub routes: Vec<Arc<Route>>,
+}
+
+impl Host {
+    /// The route for a path, byte for byte.
+    pub fn route(&self, path: &str) -> Option<&Arc<Route>> {
+        self.routes.iter().find(|route| route.path.matches(path))
+    }
+}
+
+/// The TLS of a host: one `ServerConfig` with its own certificates and session tickets.
+pub struct TlsIdentity {
+    /// What connections of this host are accepted with.
+    pub config: Arc<rustls::ServerConfig>,
+    /// What is known of each certificate, for metrics and for reuse.
+    pub certificates: Vec<CertificateFacts>,
+}
+
+impl PartialEq for TlsIdentity {
+    /// Identities are equal only if they are the same configuration: tickets are bound to it.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.config, &other.config)
+    }
+}
+
+impl fmt::Debug for TlsIdentity {
+    /// Never prints keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsIdentity").field("certificates", &self.certificates).finish_non_exhaustive()
+    }
+}
+
+/// What is known of one certificate that is served. Never its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// `namespace/name` of the Secret.
+    pub secret: String,
+    /// End of validity, seconds since the Unix epoch.
+    pub not_after: i64,
+    /// SHA-256 of the leaf's DER, hexadecimal.
+    pub fingerprint: String,
+}
+
+/// The route object a compiled route comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteId {
+    /// Namespace of the object.
+    pub namespace: Box<str>,
+    /// Name of the object.
+    pub name: Box<str>,
+}
+
+impl fmt::Display for RouteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One path of one host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// The object it comes from.
+    pub id: RouteId,
+    /// What it matches.
+    pub path: PathMatch,
+    /// Whether it serves.
+    pub state: RouteState,
+    /// Backends with their weights; a weight of 0 takes no new connection.
+    pub backends: Vec<(BackendId, u32)>,
+    /// How an endpoint is chosen.
+    pub balance: Balance,
+    /// TLS toward the backend, where its protocol is wss.
+    pub backend_tls: Option<BackendTls>,
+}
+
+/// Whether a route serves.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RouteState {
+    /// It serves under this policy.
+    Serving(Arc<Policy>),
+    /// It refuses everything, for this reason.
+    Refusing(Reason),
+}
+
+/// What part of the path space a route takes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PathMatch {
+    /// The whole path, byte for byte.
+    Exact(Box<str>),
+    /// The path or whole segments below it; `/` matches everything. Without trailing slash but for `/` itself.
+    Prefix(Box<str>),
+}
+
+impl PathMatch {
+    /// Whether the path, byte for byte, belongs to this match (Gateway API's `PathPrefix`: whole segments).
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => path == &**exact,
+            Self::Prefix(prefix) if &**prefix == "/" => true,
+            Self::Prefix(prefix) => {
+                path.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+        }
+    }
+}
+
+/// How an endpoint is chosen among those that are ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// The fewest connections of this replica.
+    #[default]
+    LeastConnections,
+    /// Each in turn.
+    RoundRobin,
+    /// By the client's address, so that an address keeps its endpoint.
+    SourceIp,
+}
+
+/// TLS toward a backend.
+#[derive(Clone)]
+pub struct BackendTls {
+    /// What it is dialled with.
+    pub config: Arc<rustls::ClientConfig>,
+    /// The name that is sent as SNI and verified.
+    pub server_name: ServerName<'static>,
+}
+
+impl PartialEq for BackendTls {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.config, &other.config) && self.server_name == other.server_name
+    }
+}
+
+impl fmt::Debug for BackendTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackendTls").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendId {
+    /// Namespace of the Service.
+    pub namespace: Box<str>,
+    /// Name of the Service.
+    pub service: Box<str>,
+    /// The Service's port number.
+    pub port: u16,
+}
+
+impl fmt::Display for BackendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}:{}", self.namespace, self.service, self.port)
+    }
+}
+
+/// Where a port of a Service is served.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Backend {
+    /// Endpoints that take new connections, sorted: ready ones, or where there are none those that still serve while
+    /// terminating.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_matches_whole_segments_only() {
+        let chat = PathMatch::Prefix("/chat".into());
+        assert!(chat.matches("/chat") && chat.matches("/chat/") && chat.matches("/chat/a"));
+        assert!(!chat.matches("/chatter") && !chat.matches("/cha") && !chat.matches("/"));
+        assert!(PathMatch::Prefix("/".into()).matches("/anything"));
+        assert!(!PathMatch::Exact("/chat".into()).matches("/chat/"));
+    }
+
+    #[test]
+    fn an_exact_host_wins_over_a_wildcard_and_a_star_is_one_label() {
+        let host = |name: &str| Arc::new(Host { name: name.into(), tls: None, routes: vec![] });
+        let snapshot = Snapshot {
+            exact: [("a.example.com".into(), host("a.example.com"))].into(),
+            wildcard: [("example.com".into(), host("*.example.com"))].into(),
+            ..Snapshot::default()
+        };
+        let found = |name: &str| snapshot.host(name).map(|h| h.name.to_string());
+        assert_eq!(found("a.example.com").as_deref(), Some("a.example.com"));
+        assert_eq!(found("b.example.com").as_deref(), Some("*.example.com"));
+        assert_eq!(found("a.b.example.com"), None);
+        assert_eq!(found("example.com"), None);
+        assert_eq!(found(".example.com"), None);
+    }
+}

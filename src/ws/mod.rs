@@ -1,0 +1,7 @@
+//! RFC 6455 in bytes: the upgrade, frames, messages, close. No socket, no async, no clock: bytes and numbers in,
+//! verdicts out.
+
+pub mod close;
+pub mod frame;
+pub mod message;
+pub mod utf8;
