@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod policy;
+pub mod proxy;
 pub mod reason;
 pub mod snapshot;
 pub mod telemetry;

@@ -25,13 +25,14 @@ impl<K> Default for Table<K> {
 impl<K: Hash + Eq + Clone> Table<K> {
     fn take(&self, key: &K, limit: u32) -> bool {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = counts.len() >= MAX_KEYS;
         match counts.get_mut(key) {
             Some(count) if *count >= limit => false,
             Some(count) => {
                 *count += 1;
                 true
             }
-            None if limit == 0 || counts.len() >= MAX_KEYS => false,
+            None if limit == 0 || full => false,
             None => {
                 counts.insert(key.clone(), 1);
                 true

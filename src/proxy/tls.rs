@@ -95,8 +95,7 @@ impl ClientTls {
     /// Completes the handshake that `hello` began. Session tickets stay unsent until the first answer, to go with it.
     pub(crate) async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, hello: Vec<u8>) -> Result<Self, Reason> {
         let tls = UnbufferedServerConnection::new(config).map_err(|_| Reason::TlsFailed)?;
-        let mut this =
-            Self { tcp, tls, partial: hello, opened: Vec::new(), unsent: Vec::new(), sent: 0, ended: false };
+        let mut this = Self { tcp, tls, partial: hello, opened: Vec::new(), unsent: Vec::new(), sent: 0, ended: false };
         match std::future::poll_fn(|cx| this.poll_handshake(cx)).await {
             Ok(()) => Ok(this),
             Err(_) => Err(Reason::TlsFailed),
@@ -176,7 +175,12 @@ impl ClientTls {
     /// Reads what is there, opens all whole records, and puts their plaintext at `scratch.plain[at..]`.
     ///
     /// Plaintext that does not fit is impossible: it is never longer than what was read.
-    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, at: usize) -> Poll<io::Result<Fill>> {
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        at: usize,
+    ) -> Poll<io::Result<Fill>> {
         if !self.opened.is_empty() {
             let opened = std::mem::take(&mut self.opened);
             scratch.plain[at..at + opened.len()].copy_from_slice(&opened);
@@ -212,7 +216,8 @@ impl ClientTls {
         }
         let (mut used, mut out) = (0, at);
         loop {
-            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut scratch.input[used..filled]);
+            let UnbufferedStatus { mut discard, state } =
+                self.tls.process_tls_records(&mut scratch.input[used..filled]);
             let mut idle = false;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
@@ -265,9 +270,9 @@ impl ClientTls {
 
     /// Whether what was kept can be opened without reading: records that came behind the handshake's last flight.
     fn has_whole_record(&self) -> bool {
-        self.partial.get(3..5).is_some_and(|len| {
-            self.partial.len() >= 5 + usize::from(u16::from_be_bytes([len[0], len[1]]))
-        })
+        self.partial
+            .get(3..5)
+            .is_some_and(|len| self.partial.len() >= 5 + usize::from(u16::from_be_bytes([len[0], len[1]])))
     }
 
     /// Seals `plain` and sends what the socket takes; the rest stays unsent.

@@ -217,7 +217,9 @@ async fn sweep(shared: Arc<Shared>) {
         };
         let now = 1 + u32::try_from(began.elapsed().as_millis() * u128::from(TICKS) / 1000).unwrap_or(u32::MAX - 1);
         session::set_now(now);
-        if draining.is_none() && let Drain::Closing { window } = *shared.drain.borrow() {
+        if draining.is_none()
+            && let Drain::Closing { window } = *shared.drain.borrow()
+        {
             draining = Some((now, window));
         }
         if routes {

@@ -24,9 +24,9 @@ use crate::snapshot::RouteState;
 use crate::telemetry::access::{Ended, Volume};
 use crate::telemetry::metrics::RouteMetrics;
 use crate::telemetry::{AccessLog, Initiator};
+use crate::ws::close;
 use crate::ws::frame::{self, Opcode};
 use crate::ws::message::{Judge, Limits};
-use crate::ws::{close, message};
 pub(crate) use backend::{BackendIo, BackendSide};
 
 /// How many times one wake-up goes round before it lets other connections run.
@@ -218,7 +218,9 @@ impl Relay {
                     self.tell_client(self.ending.and_then(|ending| ending.code), cx, scratch);
                     self.shut();
                     // A second, shorter time for the client to take it.
-                    self.session.closing.set(session::now().saturating_sub(session::CLOSE_TICKS - session::TICKS).max(1));
+                    self.session
+                        .closing
+                        .set(session::now().saturating_sub(session::CLOSE_TICKS - session::TICKS).max(1));
                 }
                 Phase::Open => {}
                 Phase::Shutting { .. } | Phase::Draining | Phase::Over => self.phase = Phase::Over,
@@ -258,8 +260,13 @@ impl Relay {
         // Whoever broke the protocol is not waited for: its next bytes could mean anything.
         let broken = matches!(
             reason,
-            Reason::ProtocolError | Reason::InvalidUtf8 | Reason::MessageTooBig | Reason::TypeNotAllowed
-                | Reason::TooManyFragments | Reason::ControlFlood | Reason::FrameTooSlow
+            Reason::ProtocolError
+                | Reason::InvalidUtf8
+                | Reason::MessageTooBig
+                | Reason::TypeNotAllowed
+                | Reason::TooManyFragments
+                | Reason::ControlFlood
+                | Reason::FrameTooSlow
         );
         if broken || self.down.cut || self.up.gone {
             self.shut();
@@ -356,7 +363,7 @@ fn limits(session: &Session) -> (Limits, Limits) {
         RouteState::Serving(policy) => (policy.from_client, policy.from_backend),
         // A route that refuses ends its connections; until then nothing larger than a control frame passes.
         RouteState::Refusing(_) => {
-            let none = message::Limits { text: false, binary: false, max_size: 0, max_fragments: 0 };
+            let none = Limits { text: false, binary: false, max_size: 0, max_fragments: 0 };
             (none, none)
         }
     }
@@ -373,7 +380,9 @@ impl Future for Relay {
 impl Drop for Relay {
     /// Reports the end exactly once, whichever way the task ended.
     fn drop(&mut self) {
-        let ending = self.ending.unwrap_or(Ending { reason: Reason::Internal, code: None, initiator: Initiator::Gateway });
+        // A task that is dropped without an end either panicked or outlived the drain.
+        let reason = if std::thread::panicking() { Reason::Internal } else { Reason::Drain };
+        let ending = self.ending.unwrap_or(Ending { reason, code: None, initiator: Initiator::Gateway });
         self.metrics.connections.dec();
         self.metrics.ended(ending.reason, ending.code, ending.initiator);
         self.access.ended(&Ended {

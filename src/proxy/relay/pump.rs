@@ -145,8 +145,8 @@ impl Relay {
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
                 stamp(&self.session.backend.blocked);
-                // Nothing more is read from the client, unless only its end is awaited.
-                if self.phase == Phase::Open {
+                // Nothing more is read from the client, unless none of it would go on.
+                if !self.backend_told {
                     return false;
                 }
             }
