@@ -14,8 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-
+use super::line::Line;
 use super::{Format, Initiator, Metrics};
 use crate::reason::Reason;
 
@@ -23,8 +22,6 @@ use crate::reason::Reason;
 const QUEUE: usize = 8192;
 /// Refusals of one reason that are written in one second at most.
 const REFUSALS_PER_SECOND: u32 = 10;
-/// Bytes of a value that are written at most.
-const VALUE: usize = 256;
 
 /// The id that joins the two lines of a connection: 16 hexadecimal digits, the first half of them this process's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -285,19 +282,7 @@ impl AccessLog {
 
     fn line(&self, event: &'static str) -> Option<Line> {
         self.0.queue.as_ref()?;
-        let mut line = Line { format: self.0.format, bytes: Vec::with_capacity(448) };
-        let now = Timestamp::now();
-        match line.format {
-            // The first field has no comma before it.
-            Format::Json => {
-                let _ = write!(line.bytes, "{{\"timestamp\":\"{now:.3}\"");
-            }
-            Format::Text => {
-                let _ = write!(line.bytes, "{now:.3}");
-            }
-        }
-        line.text("event", event);
-        Some(line)
+        Some(Line::new(self.0.format, event))
     }
 
     fn send(&self, line: Line) {
@@ -338,110 +323,16 @@ fn write_all(queue: &Receiver<Message>, sink: impl Write, metrics: &Metrics) {
     }
 }
 
-/// A line in the making.
-struct Line {
-    format: Format,
-    bytes: Vec<u8>,
-}
-
-impl Line {
-    fn key(&mut self, key: &str) {
-        // Writing to a Vec cannot fail.
-        let _ = match self.format {
-            Format::Json => write!(self.bytes, ",\"{key}\":"),
-            Format::Text => write!(self.bytes, " {key}="),
-        };
-    }
-
-    fn text(&mut self, key: &str, value: &str) {
-        self.key(key);
-        let value = cut(value);
-        let plain = self.format == Format::Text
-            && !value.is_empty()
-            && value.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'='));
-        if plain {
-            self.bytes.extend_from_slice(value.as_bytes());
-        } else {
-            self.bytes.push(b'"');
-            escape(&mut self.bytes, value);
-            self.bytes.push(b'"');
-        }
-    }
-
-    fn maybe_text(&mut self, key: &str, value: Option<&str>) {
-        if let Some(value) = value {
-            self.text(key, value);
-        }
-    }
-
-    /// For values that never need an escape: ids and addresses.
-    fn shown(&mut self, key: &str, value: impl fmt::Display) {
-        self.key(key);
-        let _ = match self.format {
-            Format::Json => write!(self.bytes, "\"{value}\""),
-            Format::Text => write!(self.bytes, "{value}"),
-        };
-    }
-
-    fn maybe_shown(&mut self, key: &str, value: Option<impl fmt::Display>) {
-        if let Some(value) = value {
-            self.shown(key, value);
-        }
-    }
-
-    fn number(&mut self, key: &str, value: u64) {
-        self.key(key);
-        let _ = write!(self.bytes, "{value}");
-    }
-
-    fn maybe_number(&mut self, key: &str, value: Option<u16>) {
-        if let Some(value) = value {
-            self.number(key, u64::from(value));
-        }
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        if self.format == Format::Json {
-            self.bytes.push(b'}');
-        }
-        self.bytes.push(b'\n');
-        self.bytes
-    }
-}
-
 /// What stands before a query or a fragment.
 fn before_query(value: &str) -> &str {
     value.split(['?', '#']).next().unwrap_or_default()
 }
 
-/// At most [`VALUE`] bytes, whole characters.
-fn cut(value: &str) -> &str {
-    if value.len() <= VALUE {
-        return value;
-    }
-    let end = (0..=VALUE).rev().find(|&end| value.is_char_boundary(end)).unwrap_or(0);
-    value.get(..end).unwrap_or_default()
-}
-
-/// As JSON (RFC 8259 §7), with everything but printable ASCII as `\uXXXX`: what cannot be seen cannot deceive.
-fn escape(out: &mut Vec<u8>, value: &str) {
-    for c in value.chars() {
-        match c {
-            '"' => out.extend_from_slice(b"\\\""),
-            '\\' => out.extend_from_slice(b"\\\\"),
-            ' '..='~' => out.push(c as u8),
-            _ => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(out, "\\u{unit:04x}");
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::line::VALUE;
     use super::*;
+    use jiff::Timestamp;
     use serde_json::Value;
 
     #[derive(Clone, Default)]

@@ -4,6 +4,7 @@
 //! value that authenticates, or payload.
 
 pub mod access;
+mod line;
 pub mod logging;
 pub mod metrics;
 
