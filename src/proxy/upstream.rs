@@ -154,7 +154,7 @@ async fn handshake(
     aws_lc_rs::rand::fill(&mut random).map_err(|_| (Reason::Internal, None))?;
     let key = upgrade::fresh_key(random);
     let mut head = Vec::with_capacity(1024);
-    let forwarded = Forwarded { client: facts.address, host: &request.authority };
+    let forwarded = Forwarded::of(request, facts.address);
     upgrade::write_request(&mut head, request, &key, admission.offered(), &forwarded);
     let lost = |_| (Reason::UpstreamBadHandshake, None);
     write(&mut io, &head).await.map_err(lost)?;

@@ -139,11 +139,14 @@ impl Judge {
         second: u32,
         mask: &mut impl FnMut() -> [u8; 4],
     ) -> Result<Step, Violation> {
+        if bytes.is_empty() {
+            return Ok(Step::NeedMore);
+        }
         if self.remaining > 0 {
             return self.payload(bytes, 0);
         }
         if self.closed {
-            return if bytes.is_empty() { Ok(Step::NeedMore) } else { Err(Violation::AfterClose) };
+            return Err(Violation::AfterClose);
         }
         let Some((header, size)) = Header::parse(bytes, self.masked).map_err(Violation::Header)? else {
             return Ok(Step::NeedMore);

@@ -4,5 +4,4 @@
 pub mod close;
 pub mod frame;
 pub mod message;
-pub mod upgrade;
 pub mod utf8;
