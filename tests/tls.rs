@@ -332,33 +332,10 @@ async fn each_client_gets_the_certificate_that_it_can_read() {
     for (case, word, expected) in [("RSA", "ECDHE_RSA", &rsa), ("ECDSA", "ECDHE_ECDSA", &ecdsa)] {
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
         provider.cipher_suites.retain(|suite| format!("{:?}", suite.suite()).contains(word));
-        let mut config = authority.client_of(&[&rustls::version::TLS12]);
-        let roots = rustls::RootCertStore { roots: webpki_anchor(&authority) };
-        config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(&[&rustls::version::TLS12])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth()
-            .tap(|next| next.alpn_protocols.clone_from(&config.alpn_protocols));
+        let config = authority.client_with(Arc::new(provider), &[&rustls::version::TLS12]);
         let client = Client { address: gateway.wss, config: Arc::new(config), name: HOST.into() };
         assert_eq!(leaf(&client).await.unwrap(), expected.leaf().to_vec(), "{case}");
     }
-}
-
-trait Tap: Sized {
-    fn tap(mut self, change: impl FnOnce(&mut Self)) -> Self {
-        change(&mut self);
-        self
-    }
-}
-
-impl Tap for rustls::ClientConfig {}
-
-fn webpki_anchor(authority: &Authority) -> Vec<rustls::pki_types::TrustAnchor<'static>> {
-    use rustls::pki_types::pem::PemObject;
-    let mut store = rustls::RootCertStore::empty();
-    store.add(rustls::pki_types::CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
-    store.roots
 }
 
 /// The leaf that a new handshake shows.
