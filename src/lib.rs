@@ -5,10 +5,12 @@
 
 pub mod admin;
 pub mod api;
+pub mod args;
 pub mod echo;
 pub mod policy;
 pub mod proxy;
 pub mod reason;
+pub mod settings;
 pub mod snapshot;
 pub mod telemetry;
 pub mod ws;
