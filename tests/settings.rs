@@ -1,4 +1,5 @@
 //! The settings file: strict, and every error names file, line, column, key and fix.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Write;
 
@@ -122,9 +123,9 @@ fn what_is_not_a_settings_file_hears_what_one_looks_like() {
 #[test]
 fn a_file_is_read_from_disk_and_bounded() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    write!(file, "{HEAD}workers: 5\n").unwrap();
+    writeln!(file, "{HEAD}workers: 5").unwrap();
     assert_eq!(GatewayConfiguration::read(file.path()).unwrap().workers.unwrap().get(), 5);
-    write!(file, "# {}\n", "x".repeat(2 << 20)).unwrap();
+    writeln!(file, "# {}", "x".repeat(2 << 20)).unwrap();
     assert!(GatewayConfiguration::read(file.path()).unwrap_err().to_string().contains("1 MiB"));
     let absent = file.path().with_extension("absent");
     assert!(GatewayConfiguration::read(&absent).unwrap_err().to_string().contains("absent"));

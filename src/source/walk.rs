@@ -115,7 +115,7 @@ fn stamp(path: &Path, metadata: &fs::Metadata, hasher: &mut DefaultHasher) {
     (path, metadata.len(), metadata.modified().ok()).hash(hasher);
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
