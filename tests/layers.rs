@@ -43,7 +43,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "args",
         ],
     ),
-    ("main", &["args", "app"]),
+    ("main", &["api", "settings", "telemetry", "args", "app"]),
 ];
 
 /// Modules that may not name one another, whatever their order in the table.
