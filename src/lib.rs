@@ -8,3 +8,4 @@ pub mod reason;
 pub mod api;
 pub mod policy;
 pub mod snapshot;
+pub mod compile;
