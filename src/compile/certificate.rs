@@ -14,7 +14,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-use crate::compile::condition::{Problem, reason};
+use crate::api::status::ConditionReason as Reason;
+use crate::compile::condition::Problem;
 use crate::compile::identity::provider;
 use crate::snapshot::CertificateFacts;
 
@@ -59,10 +60,11 @@ impl Certificate {
     /// # Errors
     /// What is wrong and how to mend it; the text never has a byte of the values.
     pub fn parse(secret: &str, crt: &[u8], key: &[u8]) -> Result<Self, Problem> {
-        let bad = |text: &str| Problem::new(reason::INVALID_CERTIFICATE, format!("Secret {secret}: {text}"));
+        let bad = |text: &str| Problem::new(Reason::InvalidCertificate, format!("Secret {secret}: {text}"));
         for (name, value) in [("tls.crt", crt), ("tls.key", key)] {
             if value.is_empty() {
-                return Err(bad(&format!("{name} is missing or empty; put the PEM file there")));
+                let text = format!("Secret {secret}: {name} is missing or empty; put the PEM file there");
+                return Err(Problem::new(Reason::InvalidCertificateRef, text));
             }
             if value.len() > MAX_BYTES {
                 return Err(bad(&format!("{name} is larger than 1 MiB")));
@@ -83,7 +85,7 @@ impl Certificate {
         if !rest.is_empty() {
             return Err(bad("the first certificate of tls.crt has bytes after its end"));
         }
-        let elliptic = key_strength(&leaf).map_err(|text| bad(&text))?;
+        let elliptic = key_strength(&leaf).map_err(|text| Problem { reason: Reason::WeakKey, ..bad(&text) })?;
 
         let private = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
             bad(&match error {

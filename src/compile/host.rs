@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::compile::condition::{Problem, quote, reason};
-use crate::snapshot::RouteId;
+use crate::api::status::ConditionReason as Reason;
+use crate::compile::condition::{Problem, quote};
+use crate::api::objects::Key;
 
 /// What orders routes that want the same thing: routes that compiled at least once, then age, then namespace/name.
 ///
@@ -18,7 +19,7 @@ pub struct Rank<'a> {
     /// `metadata.creationTimestamp`, seconds since the Unix epoch; the largest value where there is none.
     pub created: i64,
     /// Last resort, and unique.
-    pub id: &'a RouteId,
+    pub id: &'a Key,
 }
 
 /// A route's wish for its hostnames.
@@ -36,9 +37,9 @@ pub struct Claim<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding<'a> {
     /// The route whose `tls` the host has; `None`: the default certificate.
-    pub owner: Option<&'a RouteId>,
+    pub owner: Option<&'a Key>,
     /// Every route of the host, the owner included, by rank.
-    pub routes: Vec<&'a RouteId>,
+    pub routes: Vec<&'a Key>,
 }
 
 /// The outcome: hostnames, and who was turned away.
@@ -47,7 +48,7 @@ pub struct Holdings<'a> {
     /// By hostname as routes write it.
     pub hosts: BTreeMap<&'a str, Holding<'a>>,
     /// Routes that do not get a hostname, and why.
-    pub conflicts: BTreeMap<&'a RouteId, Vec<Problem>>,
+    pub conflicts: BTreeMap<&'a Key, Vec<Problem>>,
 }
 
 /// Gives every hostname to the namespace of the first claim by rank, and its TLS to the first of them that carries it.
@@ -87,7 +88,7 @@ pub fn settle<'a>(claims: &[Claim<'a>]) -> Holdings<'a> {
             match text {
                 None => routes.push(id),
                 Some(text) => {
-                    holdings.conflicts.entry(id).or_default().push(Problem::new(reason::HOSTNAME_CONFLICT, text));
+                    holdings.conflicts.entry(id).or_default().push(Problem::new(Reason::HostnameConflict, text));
                 }
             }
         }
@@ -140,12 +141,12 @@ pub fn check(hostname: &str) -> Result<(), &'static str> {
 mod tests {
     use super::*;
 
-    fn id(text: &str) -> RouteId {
+    fn id(text: &str) -> Key {
         let (namespace, name) = text.split_once('/').unwrap();
-        RouteId { namespace: namespace.into(), name: name.into() }
+        Key::new(namespace, name)
     }
 
-    struct Wish(RouteId, i64, bool, bool);
+    struct Wish(Key, i64, bool, bool);
 
     fn wish(text: &str, created: i64, tls: bool) -> Wish {
         Wish(id(text), created, tls, false)
@@ -164,8 +165,8 @@ mod tests {
             .collect();
         let holdings = settle(&claims);
         let holding = &holdings.hosts["a.test"];
-        let text = |ids: &[&RouteId]| ids.iter().map(ToString::to_string).collect();
-        let away: Vec<&RouteId> = holdings.conflicts.keys().copied().collect();
+        let text = |ids: &[&Key]| ids.iter().map(ToString::to_string).collect();
+        let away: Vec<&Key> = holdings.conflicts.keys().copied().collect();
         (holding.owner.map(ToString::to_string), text(&holding.routes), text(&away))
     }
 
