@@ -5,11 +5,13 @@
 
 pub mod admin;
 pub mod api;
+pub mod args;
 pub mod compile;
 pub mod echo;
 pub mod policy;
 pub mod proxy;
 pub mod reason;
+pub mod settings;
 pub mod snapshot;
 pub mod telemetry;
 pub mod ws;

@@ -2,11 +2,13 @@
 //! serde and schemas, no behaviour beyond reading values. Knows nothing of what is done with them.
 
 pub mod crd;
+pub mod findings;
 pub mod objects;
 pub mod route;
 pub mod scalar;
 pub mod schema;
 pub mod status;
+pub mod yaml;
 
 /// API group of [`route::SecureWebSocketRoute`].
 pub const GROUP: &str = "wssgate.io";

@@ -74,3 +74,13 @@ pub const TOKEN_PATTERN: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
 pub const ORIGIN_PATTERN: &str = r"^(\*|[a-z][a-z0-9+.-]*://(\*\.)?[^/?#@\s*]+)$";
 /// Pattern of an address range; CEL and the compile check it fully.
 pub const NETWORK_PATTERN: &str = "^[0-9a-fA-F:.]+/[0-9]{1,3}$";
+/// Pattern of a key in the data of a ConfigMap or Secret.
+pub const KEY_PATTERN: &str = "^[-._a-zA-Z0-9]+$";
+/// Pattern of a kind of Kubernetes objects.
+pub const KIND_PATTERN: &str = "^[A-Za-z][A-Za-z0-9]*$";
+/// Pattern of a header's value (RFC 9110 §5.5) without obsolete text: visible ASCII, spaces and tabs inside.
+pub const VALUE_PATTERN: &str = r"^([\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?)?$";
+/// Pattern of what stands before a token.
+pub const PREFIX_PATTERN: &str = r"^[\x20-\x7e]+$";
+/// Pattern of a JSON Pointer (RFC 6901) that is not the whole document.
+pub const POINTER_PATTERN: &str = "^(/([^~/]|~[01])*)+$";

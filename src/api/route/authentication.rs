@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reference::{KeyRef, ServiceRef};
 use crate::api::scalar::Duration;
-use crate::api::schema::{LABEL_PATTERN, TOKEN_PATTERN, path_rules, rules};
+use crate::api::schema::{LABEL_PATTERN, PREFIX_PATTERN, TOKEN_PATTERN, path_rules, rules};
 
 /// How clients prove who they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -195,7 +195,7 @@ pub struct ExtractFrom {
     pub name: Option<String>,
     /// What stands before the token and is cut off, such as "Bearer " with its space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64), pattern(r"^[\x20-\x7e]+$"))]
+    #[schemars(length(min = 1, max = 64), pattern(PREFIX_PATTERN))]
     pub value_prefix: Option<String>,
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::authentication::Authentication;
 use crate::api::scalar::Duration;
-use crate::api::schema::{NETWORK_PATTERN, ORIGIN_PATTERN, TOKEN_PATTERN, rate_rules, rules};
+use crate::api::schema::{NETWORK_PATTERN, ORIGIN_PATTERN, TOKEN_PATTERN, VALUE_PATTERN, rate_rules, rules};
 
 /// What is judged before a connection is opened.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -35,7 +35,6 @@ pub struct Handshake {
     )]
     pub subprotocols: Option<Vec<String>>,
     /// Who the client is. It must be written down, even as mode Anonymous, so that an open route is a decision.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(required)]
     pub authentication: Option<Authentication>,
     /// Handshakes per client address (IPv6: one /64), counted by each replica. No limit if absent.
@@ -159,6 +158,6 @@ pub struct Header {
     #[schemars(length(min = 1, max = 64), pattern(TOKEN_PATTERN))]
     pub name: String,
     /// Value of the header: visible ASCII, spaces and tabs.
-    #[schemars(length(max = 2048), pattern(r"^[\x21-\x7e]?([\x20-\x7e\t]*[\x21-\x7e])?$"))]
+    #[schemars(length(max = 2048), pattern(VALUE_PATTERN))]
     pub value: String,
 }

@@ -7,7 +7,7 @@ use super::handshake::Mode;
 use super::reference::ConfigMapKeyRef;
 use crate::api::scalar::{Duration, Size};
 use crate::api::schema::{
-    LABEL_PATTERN, backend_size_rules, byte_rate_rules, client_size_rules, rate_rules, size_rules,
+    LABEL_PATTERN, POINTER_PATTERN, backend_size_rules, byte_rate_rules, client_size_rules, rate_rules, size_rules,
 };
 
 /// What is judged of every message.
@@ -165,7 +165,7 @@ pub struct MessageSchema {
 #[serde(rename_all = "camelCase")]
 pub struct Selector {
     /// Where to look, a JSON Pointer (RFC 6901) such as /type.
-    #[schemars(length(min = 1, max = 128), pattern("^(/([^~/]|~[01])*)+$"))]
+    #[schemars(length(min = 1, max = 128), pattern(POINTER_PATTERN))]
     pub pointer: String,
     /// The text that must be there.
     #[schemars(length(min = 1, max = 128))]

@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::schema::{LABEL_PATTERN, NAME_PATTERN};
+use crate::api::schema::{KEY_PATTERN, KIND_PATTERN, LABEL_PATTERN, NAME_PATTERN};
 
 /// A Secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -83,7 +83,7 @@ pub struct ConfigMapKeyRef {
     #[schemars(length(min = 1, max = 63), pattern(LABEL_PATTERN))]
     pub namespace: Option<String>,
     /// Key in the data of the ConfigMap.
-    #[schemars(length(min = 1, max = 253), pattern(r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(length(min = 1, max = 253), pattern(KEY_PATTERN))]
     pub key: String,
 }
 
@@ -106,7 +106,7 @@ pub struct KeyRef {
     #[schemars(length(min = 1, max = 63), pattern(LABEL_PATTERN))]
     pub namespace: Option<String>,
     /// Key in the data of the object.
-    #[schemars(length(min = 1, max = 253), pattern(r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(length(min = 1, max = 253), pattern(KEY_PATTERN))]
     pub key: String,
 }
 
@@ -191,7 +191,7 @@ pub struct IssuerRef {
     pub group: Option<String>,
     /// Kind of the issuer, such as Issuer (of the route's namespace) or ClusterIssuer; Issuer if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), pattern("^[A-Za-z][A-Za-z0-9]*$"))]
+    #[schemars(length(min = 1, max = 63), pattern(KIND_PATTERN))]
     pub kind: Option<String>,
     /// Name of the issuer.
     #[schemars(length(min = 1, max = 253), pattern(NAME_PATTERN))]
