@@ -15,19 +15,19 @@ use crate::compile::identity::provider;
 const MAX_BYTES: usize = 1 << 20;
 
 /// What a backend's certificate is verified against.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Trust {
+#[derive(Debug, Clone, Copy)]
+pub enum Trust<'a> {
     /// The public CAs that the build carries (Mozilla's list).
     System,
     /// CA bundles: where each comes from, as messages name it, and its PEM text.
-    Bundles(Vec<(String, Arc<str>)>),
+    Bundles(&'a [(String, &'a str)]),
 }
 
 /// A client configuration that trusts only `trust`, with HTTP/1.1 and the gateway's own suites.
 ///
 /// # Errors
 /// Which bundle is not usable, and why.
-pub fn client(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
+pub fn client(trust: Trust<'_>) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     match trust {
         Trust::System => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
@@ -64,8 +64,8 @@ mod tests {
     use super::*;
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
-    fn bundle(pem: &str) -> Trust {
-        Trust::Bundles(vec![("ConfigMap shop/ca".to_owned(), pem.into())])
+    fn with(pem: &str) -> Result<Arc<ClientConfig>, String> {
+        client(Trust::Bundles(&[("ConfigMap shop/ca".to_owned(), pem)]))
     }
 
     #[test]
@@ -73,8 +73,8 @@ mod tests {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
-        for trust in [bundle(&ca.repeat(2)), Trust::System] {
-            let client = client(&trust).unwrap();
+        for client in [with(&ca.repeat(2)), client(Trust::System)] {
+            let client = client.unwrap();
             assert_eq!(client.alpn_protocols, [b"http/1.1".to_vec()]);
         }
     }
@@ -86,7 +86,7 @@ mod tests {
             ("-----BEGIN CERTIFICATE-----\n", "not valid PEM"),
             ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no CA certificate"),
         ] {
-            let text = client(&bundle(pem)).unwrap_err();
+            let text = with(pem).unwrap_err();
             assert!(text.starts_with("ConfigMap shop/ca: ") && text.contains(expected), "{text}");
         }
     }

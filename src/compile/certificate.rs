@@ -15,7 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::condition::Problem;
+use crate::compile::condition::{Problem, quote};
 use crate::compile::identity::provider;
 use crate::snapshot::CertificateFacts;
 
@@ -116,6 +116,27 @@ impl Certificate {
         Ok(Self { key: Arc::new(key), facts, not_before, names, self_signed, elliptic, disorder })
     }
 
+    /// What is wrong with serving this certificate to `host` at `now` (seconds since the Unix epoch), the worst first;
+    /// `None` for the host: whatever its name.
+    pub fn flaw(&self, host: Option<&str>, now: i64) -> Option<Problem> {
+        let secret = &self.facts.secret;
+        if let Some(host) = host.filter(|host| !self.covers(host)) {
+            let text = format!(
+                "Secret {secret}: the certificate does not cover {}; add it to the subjectAltName",
+                quote(host)
+            );
+            return Some(Problem::new(Reason::HostnameMismatch, text));
+        }
+        let text = if now > self.facts.not_after {
+            format!("expired on {}; renew it", date(self.facts.not_after))
+        } else if now < self.not_before {
+            format!("is not valid before {}; check its dates and the clock", date(self.not_before))
+        } else {
+            return None;
+        };
+        Some(Problem::new(Reason::Expired, format!("Secret {secret}: the certificate {text}")))
+    }
+
     /// Whether a client that asks for `host` (a name or `*.rest`) accepts the names of this certificate: exact, or a
     /// star in place of one whole label (RFC 6125 §6.4.3).
     pub fn covers(&self, host: &str) -> bool {
@@ -126,6 +147,10 @@ impl Certificate {
                 })
         })
     }
+}
+
+fn date(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
 /// Whether the key is elliptic.

@@ -28,13 +28,35 @@ impl Problem {
     }
 }
 
+/// `status` of a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// `True`.
+    True,
+    /// `False`.
+    False,
+    /// `Unknown`: not judged, because something that comes first is wrong.
+    Unknown,
+}
+
+impl State {
+    /// The text in `conditions[].status`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
 /// One condition, without the fields that depend on what was written before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// `type`.
     pub kind: Type,
-    /// `status`: `True` or `False`.
-    pub status: bool,
+    /// `status`.
+    pub status: State,
     /// `reason`.
     pub reason: Reason,
     /// `message`, at most [`MAX_MESSAGE`] bytes.
@@ -42,16 +64,18 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(kind: Type, status: bool, reason: Reason, message: &str) -> Self {
+    fn new(kind: Type, status: State, reason: Reason, message: &str) -> Self {
         Self { kind, status, reason, message: clean(message) }
     }
 
-    /// `False` with the problems; without any `True` with the notes; without those `True` with `good`.
-    fn of(kind: Type, problems: &[Problem], notes: &[Problem], good: (Reason, &str)) -> Self {
-        match (problems, notes) {
-            ([first, ..], _) => Self::new(kind, false, first.reason, &join(problems)),
-            ([], [first, ..]) => Self::new(kind, true, first.reason, &join(notes)),
-            ([], []) => Self::new(kind, true, good.0, good.1),
+    /// `False` with the problems; without any `Unknown`, if it was not judged; else `True` with the notes; without
+    /// those `True` with `good`.
+    fn of(kind: Type, facet: &Facet, good: (Reason, &str)) -> Self {
+        match (facet.problems.as_slice(), facet.unjudged, facet.notes.as_slice()) {
+            (problems @ [first, ..], ..) => Self::new(kind, State::False, first.reason, &join(problems)),
+            ([], Some(why), _) => Self::new(kind, State::Unknown, Reason::Pending, why),
+            ([], None, notes @ [first, ..]) => Self::new(kind, State::True, first.reason, &join(notes)),
+            ([], None, []) => Self::new(kind, State::True, good.0, good.1),
         }
     }
 }
@@ -63,6 +87,8 @@ pub struct Facet {
     pub problems: Vec<Problem>,
     /// What to know although the condition is `True`.
     pub notes: Vec<Problem>,
+    /// Why it was not judged, if it was not.
+    pub unjudged: Option<&'static str>,
 }
 
 impl Facet {
@@ -99,15 +125,14 @@ impl Verdict {
         self.accepted.tidy();
         self.resolved.tidy();
         self.certificate.tidy();
-        let facet = |kind, facet: &Facet, good| Finding::of(kind, &facet.problems, &facet.notes, good);
         let mut findings = vec![
-            facet(Type::Accepted, &self.accepted, (Reason::Accepted, "the spec is valid")),
-            facet(Type::ResolvedRefs, &self.resolved, (Reason::ResolvedRefs, "every reference is resolved")),
-            facet(Type::CertificateReady, &self.certificate, (Reason::Valid, "every host has a certificate")),
+            Finding::of(Type::Accepted, &self.accepted, (Reason::Accepted, "the spec is valid")),
+            Finding::of(Type::ResolvedRefs, &self.resolved, (Reason::ResolvedRefs, "every reference is resolved")),
+            Finding::of(Type::CertificateReady, &self.certificate, (Reason::Valid, "every host has a certificate")),
         ];
         // Not programmed for the reason of what came first; a refusal always has one.
-        let cause = findings.iter().find(|finding| !finding.status).map_or(Reason::Invalid, |finding| finding.reason);
-        let programmed = |reason, text| Finding::new(Type::Programmed, false, reason, text);
+        let cause = findings.iter().find(|f| f.status != State::True).map_or(Reason::Invalid, |finding| finding.reason);
+        let programmed = |reason, text| Finding::new(Type::Programmed, State::False, reason, text);
         findings.push(match (self.serving, self.refusing) {
             (1.., _) if self.last_good => {
                 programmed(Reason::LastGood, "the last good version keeps being served; correct the spec")
@@ -115,19 +140,19 @@ impl Verdict {
             (0, 0) => programmed(cause, "not served: no host and path is its own"),
             (0, _) => programmed(cause, "every handshake is answered with 503"),
             (_, 1..) => programmed(cause, "handshakes of a part of its rules or hosts are answered with 503"),
-            (_, 0) => Finding::new(Type::Programmed, true, Reason::Programmed, "served"),
+            (_, 0) => Finding::new(Type::Programmed, State::True, Reason::Programmed, "served"),
         });
-        let ready = match findings.iter().find(|finding| !finding.status) {
-            None => Finding::new(Type::Ready, true, Reason::Ready, "served as written"),
+        let ready = match findings.iter().find(|finding| finding.status != State::True) {
+            None => Finding::new(Type::Ready, State::True, Reason::Ready, "served as written"),
             Some(first) => {
                 let text = format!("{}: {}", first.kind.as_str(), first.message);
-                Finding::new(Type::Ready, false, first.reason, &text)
+                Finding::new(Type::Ready, State::False, first.reason, &text)
             }
         };
         let stalled = findings
             .iter()
-            .find(|finding| !finding.status && is_stalling(finding.reason))
-            .map(|first| Finding::new(Type::Stalled, true, first.reason, &first.message));
+            .find(|finding| finding.status == State::False && is_stalling(finding.reason))
+            .map(|first| Finding::new(Type::Stalled, State::True, first.reason, &first.message));
         findings.push(ready);
         findings.extend(stalled);
         self.warnings.sort();
@@ -135,7 +160,7 @@ impl Verdict {
         while let [(first, why), ..] = warnings {
             let (same, rest) = warnings.split_at(warnings.iter().take_while(|(kind, _)| kind == first).count());
             let problems: Vec<Problem> = same.iter().map(|(_, problem)| problem.clone()).collect();
-            findings.push(Finding::new(*first, true, why.reason, &join(&problems)));
+            findings.push(Finding::new(*first, State::True, why.reason, &join(&problems)));
             warnings = rest;
         }
         findings
@@ -218,13 +243,13 @@ mod tests {
     }
 
     fn problems(problems: Vec<Problem>) -> Facet {
-        Facet { problems, notes: vec![] }
+        Facet { problems, ..Facet::default() }
     }
 
     #[test]
     fn a_route_without_problems_is_ready_and_not_stalled() {
         let findings = Verdict { serving: 1, ..Verdict::default() }.findings();
-        assert!(findings.iter().all(|finding| finding.status && finding.kind != Type::Stalled));
+        assert!(findings.iter().all(|finding| finding.status == State::True && finding.kind != Type::Stalled));
     }
 
     #[test]
@@ -255,13 +280,13 @@ mod tests {
         let twice = Problem::new(Reason::NoEndpoints, "shop/chat:80 has no endpoint");
         let verdict = Verdict {
             serving: 1,
-            resolved: Facet { problems: vec![], notes: vec![twice.clone(), twice] },
+            resolved: Facet { notes: vec![twice.clone(), twice], ..Facet::default() },
             warnings: vec![warning("b"), warning("a")],
             ..Verdict::default()
         };
         let findings = verdict.findings();
         assert_eq!(find(&findings, Type::AuditMode).message, "a; b");
         let resolved = find(&findings, Type::ResolvedRefs);
-        assert!(resolved.status && resolved.message == "shop/chat:80 has no endpoint");
+        assert!(resolved.status == State::True && resolved.message == "shop/chat:80 has no endpoint");
     }
 }

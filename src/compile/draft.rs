@@ -17,10 +17,11 @@ use crate::api::route::tls::{AlpnProtocol, Tls, TlsVersion};
 use crate::api::route::{RouteSpec, reference};
 use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
 use crate::compile::condition::{Problem, quote};
+use crate::compile::host;
 use crate::compile::identity::MinVersion;
 use crate::compile::policy::{self, Notes};
-use crate::compile::{Defaults, host};
 use crate::policy::Policy;
+use crate::settings::Defaults;
 use crate::snapshot::{Balance, PathMatch};
 
 /// The longest path that can be matched.
@@ -114,9 +115,14 @@ fn hostnames(list: &[String], notes: &mut Notes) -> Vec<Box<str>> {
     let mut hostnames: Vec<Box<str>> = Vec::with_capacity(list.len());
     for (place, hostname) in list.iter().enumerate() {
         match host::check(hostname) {
-            Err(why) => notes.invalid(format_args!("spec.hostnames[{place}]"), format_args!("{} {why}", quote(hostname))),
+            Err(why) => {
+                notes.invalid(format_args!("spec.hostnames[{place}]"), format_args!("{} {why}", quote(hostname)))
+            }
             Ok(()) if hostnames.iter().any(|earlier| **earlier == **hostname) => {
-                notes.invalid(format_args!("spec.hostnames[{place}]"), format_args!("{} is listed twice", quote(hostname)));
+                notes.invalid(
+                    format_args!("spec.hostnames[{place}]"),
+                    format_args!("{} is listed twice", quote(hostname)),
+                );
             }
             Ok(()) => hostnames.push(hostname.as_str().into()),
         }
@@ -178,7 +184,10 @@ fn rules(list: &[Rule], notes: &mut Notes) -> Vec<RuleDraft> {
                 if paths.insert(everything.clone()) {
                     of_rule.push(everything);
                 } else {
-                    notes.invalid(format_args!("{field}.matches"), "is absent, but another rule takes every path already");
+                    notes.invalid(
+                        format_args!("{field}.matches"),
+                        "is absent, but another rule takes every path already",
+                    );
                 }
             }
             Some([]) => notes.invalid(format_args!("{field}.matches"), "is empty; remove it to match every path"),
@@ -243,10 +252,9 @@ fn backends(list: &[reference::BackendRef], field: &str, notes: &mut Notes) -> V
                 port,
                 weight,
             }),
-            (None, _) => notes.invalid(
-                format_args!("{field}.port"),
-                format_args!("{} is not between 1 and 65535", backend.port),
-            ),
+            (None, _) => {
+                notes.invalid(format_args!("{field}.port"), format_args!("{} is not between 1 and 65535", backend.port))
+            }
             (_, None) => notes.invalid(format_args!("{field}.weight"), "is not between 0 and 1000000"),
         }
     }
@@ -261,7 +269,8 @@ fn balance(balancer: &LoadBalancer, field: &str, notes: &mut Notes) -> Balance {
         (LoadBalancerKind::ConsistentHash, Some(hash)) => {
             match hash.kind {
                 ConsistentHashKind::SourceIp if hash.name.is_some() => {
-                    notes.invalid(format_args!("{field}.consistentHash.name"), "has no meaning for SourceIP; remove it");
+                    notes
+                        .invalid(format_args!("{field}.consistentHash.name"), "has no meaning for SourceIP; remove it");
                 }
                 ConsistentHashKind::SourceIp => {}
                 kind => notes.unsupported(format_args!("{field}.consistentHash.type: {kind:?}")),
@@ -269,7 +278,8 @@ fn balance(balancer: &LoadBalancer, field: &str, notes: &mut Notes) -> Balance {
             Balance::SourceIp
         }
         _ => {
-            notes.invalid(format_args!("{field}.consistentHash"), "belongs to type ConsistentHash; set both or neither");
+            notes
+                .invalid(format_args!("{field}.consistentHash"), "belongs to type ConsistentHash; set both or neither");
             Balance::default()
         }
     }
@@ -303,7 +313,8 @@ mod tests {
     use super::*;
 
     fn read(yaml: &str) -> Draft {
-        let spec = serde_saphyr::from_str(&format!("handshake: {{authentication: {{mode: Anonymous}}}}\n{yaml}")).unwrap();
+        let spec =
+            serde_saphyr::from_str(&format!("handshake: {{authentication: {{mode: Anonymous}}}}\n{yaml}")).unwrap();
         Draft::read(&spec, &[], &Defaults::default())
     }
 
@@ -328,7 +339,8 @@ mod tests {
         assert_eq!(path(PathMatchKind::PathPrefix, "/"), Ok(PathMatch::Prefix("/".into())));
         assert_eq!(path(PathMatchKind::Exact, "/chat/"), Ok(PathMatch::Exact("/chat/".into())));
         let long = format!("/{}", "x".repeat(1024));
-        for bad in ["", "chat", "/a//b", "/a/./b", "/a/..", "/.", "/a?b", "/a#b", "/%61", "/a b", "/ä", "/a\\b", &long] {
+        for bad in ["", "chat", "/a//b", "/a/./b", "/a/..", "/.", "/a?b", "/a#b", "/%61", "/a b", "/ä", "/a\\b", &long]
+        {
             assert!(path(PathMatchKind::Exact, bad).is_err(), "{bad}");
         }
     }
@@ -384,10 +396,7 @@ mod tests {
                 "hostnames: [a.test]\nrules: [{name: r, backendRefs: [{name: s, port: 1, weight: -1}]}]",
                 "spec.rules[0].backendRefs[0].weight",
             ),
-            (
-                "hostnames: [a.test]\nrules: [{name: r, backendRefs: []}]",
-                "spec.rules[0].backendRefs: is empty",
-            ),
+            ("hostnames: [a.test]\nrules: [{name: r, backendRefs: []}]", "spec.rules[0].backendRefs: is empty"),
         ] {
             let problems = read(yaml).problems;
             assert!(problems.iter().any(|problem| problem.message.starts_with(expected)), "{yaml}: {problems:?}");

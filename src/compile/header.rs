@@ -59,8 +59,7 @@ fn check(name: &str, value: &str) -> Result<(), &'static str> {
     if value.bytes().any(|b| !(b == b'\t' || b == b' ' || b.is_ascii_graphic())) || value.trim() != value {
         return Err("has a value with other than visible ASCII inside");
     }
-    let subdomains =
-        || value.split(';').any(|directive| directive.trim().eq_ignore_ascii_case("includeSubDomains"));
+    let subdomains = || value.split(';').any(|directive| directive.trim().eq_ignore_ascii_case("includeSubDomains"));
     if name == "strict-transport-security" && subdomains() {
         return Err("with includeSubDomains would bind hosts that are not this route's; remove that directive");
     }

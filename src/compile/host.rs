@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::api::objects::Key;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::condition::{Problem, quote};
-use crate::api::objects::Key;
 
 /// What orders routes that want the same thing: routes that compiled at least once, then age, then namespace/name.
 ///
@@ -66,16 +66,17 @@ pub fn settle<'a>(claims: &[Claim<'a>]) -> Holdings<'a> {
         claims.sort_by_key(|claim| claim.rank);
         let Some(first) = claims.first() else { continue };
         let namespace = &first.rank.id.namespace;
-        let owner = claims
-            .iter()
-            .find(|claim| claim.tls && claim.rank.id.namespace == *namespace)
-            .map(|claim| claim.rank.id);
+        let owner =
+            claims.iter().find(|claim| claim.tls && claim.rank.id.namespace == *namespace).map(|claim| claim.rank.id);
         let mut routes = Vec::with_capacity(claims.len());
         for claim in claims {
             let id = claim.rank.id;
             let text = if id.namespace != *namespace {
                 // Whose it is stays untold: that is another tenant's business.
-                Some(format!("spec.hostnames: {} belongs to a route of another namespace; use another name", quote(hostname)))
+                Some(format!(
+                    "spec.hostnames: {} belongs to a route of another namespace; use another name",
+                    quote(hostname)
+                ))
             } else if claim.tls && owner.is_some_and(|owner| owner != id) {
                 let owner = owner.map(ToString::to_string).unwrap_or_default();
                 Some(format!(
@@ -211,8 +212,26 @@ mod tests {
         }
         let long = "a.".repeat(130);
         for bad in [
-            "", "A.test", "a..test", ".a", "a.", "-a.test", "*", "*.com", "*.*.test", "a.*.test", "a*.test", "a_b.test",
-            "127.0.0.1", "*.127.0.0.1", "127.1", "[::1]", "::1", "a.test:443", "a/b", &long,
+            "",
+            "A.test",
+            "a..test",
+            ".a",
+            "a.",
+            "-a.test",
+            "*",
+            "*.com",
+            "*.*.test",
+            "a.*.test",
+            "a*.test",
+            "a_b.test",
+            "127.0.0.1",
+            "*.127.0.0.1",
+            "127.1",
+            "[::1]",
+            "::1",
+            "a.test:443",
+            "a/b",
+            &long,
         ] {
             assert!(check(bad).is_err(), "{bad}");
         }

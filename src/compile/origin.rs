@@ -63,9 +63,10 @@ fn pattern(text: &str) -> Result<OriginPattern, &'static str> {
         }
     }
     let is_address = host.parse::<std::net::Ipv4Addr>().is_ok()
-        || host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).is_some_and(|h| {
-            h.parse::<std::net::Ipv6Addr>().is_ok() && h.bytes().all(|b| !b.is_ascii_uppercase())
-        });
+        || host
+            .strip_prefix('[')
+            .and_then(|h| h.strip_suffix(']'))
+            .is_some_and(|h| h.parse::<std::net::Ipv6Addr>().is_ok() && h.bytes().all(|b| !b.is_ascii_uppercase()));
     // Other schemes (browser extensions) have hosts of their own kind.
     let web = matches!(scheme, "http" | "https");
     if web && !is_address && host::check(host).is_err() {

@@ -13,8 +13,9 @@ use crate::api::route::{Connection, Handshake, Messages, RouteSpec};
 use crate::api::scalar;
 use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
 use crate::compile::condition::{Problem, quote};
-use crate::compile::{Defaults, header, origin};
+use crate::compile::{header, origin};
 use crate::policy::{self, Heartbeat, Networks, Origins, Policy};
+use crate::settings::Defaults;
 use crate::ws::message::Limits;
 
 /// Built in: connections of a route on one replica.
@@ -398,10 +399,7 @@ mod tests {
             assert_eq!(problem.reason, Reason::UnsupportedValue);
             assert!(problem.message.starts_with(field), "{}", problem.message);
         }
-        let defaults = Defaults {
-            messages: serde_saphyr::from_str("{mode: Audit}").unwrap(),
-            ..Defaults::default()
-        };
+        let defaults = Defaults { messages: serde_saphyr::from_str("{mode: Audit}").unwrap(), ..Defaults::default() };
         let (_, notes) = read(OPEN, &defaults);
         assert!(notes.problems[0].message.starts_with("defaults.messages.mode: Audit"));
     }

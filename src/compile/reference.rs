@@ -54,9 +54,8 @@ impl<'a> Grants<'a> {
     }
 
     fn permits(&self, home: &str, kind: &str, namespace: &str, name: &str) -> bool {
-        let from = |from: &objects::ReferenceGrantFrom| {
-            from.group == GROUP && from.kind == FROM && from.namespace == home
-        };
+        let from =
+            |from: &objects::ReferenceGrantFrom| from.group == GROUP && from.kind == FROM && from.namespace == home;
         let to = |to: &objects::ReferenceGrantTo| {
             to.group.is_empty() && to.kind == kind && to.name.as_deref().is_none_or(|only| only == name)
         };

@@ -80,7 +80,10 @@ impl<'a> Services<'a> {
             return Err(problem(Reason::InvalidKind, text));
         }
         let Some(port) = find(service, number) else {
-            return Err(problem(Reason::BackendNotFound, &format!("has no port {number}; use one of its port numbers")));
+            return Err(problem(
+                Reason::BackendNotFound,
+                &format!("has no port {number}; use one of its port numbers"),
+            ));
         };
         if !matches!(port.protocol.as_deref(), None | Some("TCP")) {
             return Err(problem(Reason::UnsupportedProtocol, &format!("port {number} is not a TCP port")));
@@ -294,8 +297,7 @@ mod tests {
             ("{ports: [{port: 80, appProtocol: kubernetes.io/h2c}]}", 80, Reason::UnsupportedProtocol),
         ] {
             let objects = objects(service, &[]);
-            let problem =
-                Services::new(&objects, false).port("spec.x", &Key::new("shop", "chat"), port).unwrap_err();
+            let problem = Services::new(&objects, false).port("spec.x", &Key::new("shop", "chat"), port).unwrap_err();
             assert_eq!(problem.reason, reason, "{service}");
             assert!(problem.message.starts_with("spec.x: Service shop/chat "), "{}", problem.message);
         }
