@@ -334,7 +334,6 @@ mod tests {
 
     #[test]
     fn a_prefix_loses_its_trailing_slash_and_an_exact_path_keeps_it() {
-        let path = |kind, value| super::path(kind, value);
         assert_eq!(path(PathMatchKind::PathPrefix, "/chat/"), Ok(PathMatch::Prefix("/chat".into())));
         assert_eq!(path(PathMatchKind::PathPrefix, "/"), Ok(PathMatch::Prefix("/".into())));
         assert_eq!(path(PathMatchKind::Exact, "/chat/"), Ok(PathMatch::Exact("/chat/".into())));
