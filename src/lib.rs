@@ -13,5 +13,6 @@ pub mod proxy;
 pub mod reason;
 pub mod settings;
 pub mod snapshot;
+pub mod source;
 pub mod telemetry;
 pub mod ws;

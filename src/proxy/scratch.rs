@@ -63,7 +63,6 @@ impl Masks<'_> {
 
 /// The parts of a [`Scratch`], borrowed apart.
 pub(crate) struct Parts<'a> {
-    pub(crate) input: &'a mut [u8],
     pub(crate) plain: &'a mut [u8],
     pub(crate) sealed: &'a mut [u8],
     pub(crate) masks: Masks<'a>,
@@ -73,7 +72,6 @@ impl Scratch {
     /// Borrows the buffers apart.
     pub(crate) fn parts(&mut self) -> Parts<'_> {
         Parts {
-            input: &mut self.input,
             plain: &mut self.plain,
             sealed: &mut self.sealed,
             masks: Masks { bytes: &mut self.masks, used: &mut self.used },

@@ -333,11 +333,6 @@ impl ClientTls {
         Poll::Ready(Ok(()))
     }
 
-    /// Bytes that the socket did not take yet.
-    pub(crate) fn unsent(&self) -> usize {
-        self.unsent.len() - self.sent
-    }
-
     /// Says close_notify, sends it with all that is unsent, and shuts our direction down.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>, notify: &mut bool) -> Poll<io::Result<()>> {
         if *notify {

@@ -147,6 +147,7 @@ struct Task {
     _held: (Slot, Load),
 }
 
+#[expect(clippy::large_enum_variant, reason = "the large one is what lives long; a box of its own would cost more")]
 enum Stage {
     Handshake(Pin<Box<dyn Future<Output = Option<Relay>>>>),
     Relay(Relay),

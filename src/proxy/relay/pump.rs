@@ -97,7 +97,7 @@ fn judge(
     }
     direction.passed.messages += run.passed.messages;
     direction.passed.bytes += run.passed.bytes;
-    if !(direction.judge.in_message() || !direction.kept.is_empty()) {
+    if !direction.judge.in_message() && direction.kept.is_empty() {
         peer.begun.set(0);
     } else if !unfinished || run.passed.messages > 0 || peer.begun.get() == 0 {
         peer.begun.set(session::now());
