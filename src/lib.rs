@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod api;
 pub mod args;
+pub mod compile;
 pub mod echo;
 pub mod policy;
 pub mod proxy;
