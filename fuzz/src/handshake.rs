@@ -44,5 +44,7 @@ fn check_good(data: &[u8], request: &Request, size: usize) {
     let own = 5 + usize::from(!request.subprotocols.is_empty()) + 6;
     let origin = usize::from(request.origin != wssgate::ws::upgrade::Origin::Missing);
     assert_eq!(lines, 1 + own + origin + request.headers.len() + 2);
-    assert!(!out.windows(request.key.len()).any(|part| part == request.key.as_bytes()) || *request.key == *key);
+    let keys = String::from_utf8_lossy(&out).matches("\r\nSec-WebSocket-Key: ").count();
+    assert_eq!(keys, 1, "the field is ours alone");
+    assert!(parse_request(&out).is_ok_and(|read| read.is_some_and(|(read, _)| *read.key == *key)));
 }
