@@ -408,6 +408,15 @@ impl From<ResponseError> for Reason {
     }
 }
 
+/// The status for a client whose backend refused the upgrade: refusals that tell the client what to do pass as they
+/// are; everything else, redirects included, is the gateway's 502.
+pub const fn passed_on(status: u16) -> u16 {
+    match status {
+        401 | 403 | 404 | 410 | 429 | 503 => status,
+        _ => 502,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

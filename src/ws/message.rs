@@ -110,6 +110,11 @@ impl Judge {
         }
     }
 
+    /// Whether this direction's frames carry a mask.
+    pub const fn is_masked(&self) -> bool {
+        self.masked
+    }
+
     /// Whether the bytes judged so far end within a data frame: nothing of ours may be written there.
     pub const fn in_frame(&self) -> bool {
         self.remaining > 0

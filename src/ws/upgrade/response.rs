@@ -124,7 +124,7 @@ fn check_switching(
 
 /// Appends our 101 to a client that sent `key`. `headers` come last; they must be free of CR and LF and name none of
 /// the handshake's own fields.
-pub fn write_switching(out: &mut Vec<u8>, key: &str, subprotocol: Option<&str>, headers: &[(String, String)]) {
+pub fn write_switching(out: &mut Vec<u8>, key: &str, subprotocol: Option<&str>, headers: &[(&str, &str)]) {
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
     field(out, "Sec-WebSocket-Accept", &accept_key(key));
     if let Some(subprotocol) = subprotocol {
