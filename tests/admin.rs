@@ -50,7 +50,8 @@ async fn health_and_metrics_are_there_and_nothing_else() {
         setup.gateway.metric_becomes("wssgate_messages_total", &labels, 1.0).await;
         setup.gateway.metric_becomes("wssgate_bytes_total", &labels, 4.0).await;
     }
-    let expiry = setup.gateway.metric("wssgate_certificate_expiry_timestamp_seconds", &[("secret", "shop/chat-tls")]).await;
+    let expiry =
+        setup.gateway.metric("wssgate_certificate_expiry_timestamp_seconds", &[("secret", "shop/chat-tls")]).await;
     assert!(expiry > 2e9, "the certificate expires in 2090: {expiry}");
     // Labels come from routes and closed lists, never from what a client sent.
     for sent in ["example.test", "127.0.0.1", "/.."] {

@@ -54,7 +54,8 @@ async fn reserved_bits_and_opcodes_end_the_connection() {
     let setup = Setup::new(&json!({})).await;
     for bits in 1..8 {
         for (kind, frame) in [("text", Frame::text("x")), ("binary", Frame::binary("x")), ("ping", Frame::ping("x"))] {
-            violation(&setup, &format!("F1 {kind} with RSV {bits}"), &frame.rsv(bits).bytes(Some(KEY)), &[1002], &[]).await;
+            violation(&setup, &format!("F1 {kind} with RSV {bits}"), &frame.rsv(bits).bytes(Some(KEY)), &[1002], &[])
+                .await;
         }
     }
     for opcode in [3, 4, 5, 6, 7, 0xB, 0xC, 0xD, 0xE, 0xF] {
@@ -263,7 +264,13 @@ async fn the_upstream_sees_masks_that_the_client_did_not_choose() {
 async fn control_frames_between_fragments_keep_their_place() {
     let setup = Setup::with(Behaviour::Manual, &json!({}), &Options::default()).await;
     let (mut client, mut upstream) = setup.pair().await;
-    let frames = [Frame::text("a").more(), Frame::ping("p"), Frame::continuation("b").more(), Frame::pong("q"), Frame::continuation("c")];
+    let frames = [
+        Frame::text("a").more(),
+        Frame::ping("p"),
+        Frame::continuation("b").more(),
+        Frame::pong("q"),
+        Frame::continuation("c"),
+    ];
     for (from, to) in [(&mut client, &mut upstream)] {
         exchange(from, to, &frames, "F17 from the client").await;
     }
@@ -315,7 +322,9 @@ async fn a_message_may_be_as_large_as_the_limit_and_no_larger() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_that_breaks_the_rules_ends_its_connection_alone() {
-    let setup = Setup::with(Behaviour::Manual, &json!({"messages": {"fromBackend": {"maxSize": 2000}}}), &Options::default()).await;
+    let setup =
+        Setup::with(Behaviour::Manual, &json!({"messages": {"fromBackend": {"maxSize": 2000}}}), &Options::default())
+            .await;
     let (mut bystander, mut bystander_upstream) = setup.pair().await;
     for (case, bytes) in [
         ("F21 a masked frame", Frame::text("x").bytes(Some(KEY))),

@@ -75,7 +75,8 @@ async fn a_head_that_does_not_arrive_is_given_up_and_hurts_nobody() {
     let setup = Setup::new(&json!({})).await;
     let head = Head::upgrade("/").bytes();
     let mut slow = tokio::task::JoinSet::new();
-    let cases = [("G1 nothing", 0), ("G1 one byte", 1), ("G1 half", head.len() / 2), ("G1 all but the end", head.len() - 2)];
+    let cases =
+        [("G1 nothing", 0), ("G1 one byte", 1), ("G1 half", head.len() / 2), ("G1 all but the end", head.len() - 2)];
     for (case, size) in cases.into_iter().chain((0..100).map(|_| ("G1 many", 30))) {
         let (client, bytes) = (setup.client(), head[..size].to_vec());
         slow.spawn(async move {
@@ -127,7 +128,9 @@ async fn flood(mut peer: Peer, frame: &Frame, times: usize) -> u16 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_control_frames_ends_the_connection() {
     let setup = Setup::new(&json!({})).await;
-    for (case, frame) in [("F8 pings", Frame::ping("p")), ("F8 pongs", Frame::pong("p")), ("F8 empty pings", Frame::ping(""))] {
+    for (case, frame) in
+        [("F8 pings", Frame::ping("p")), ("F8 pongs", Frame::pong("p")), ("F8 empty pings", Frame::ping(""))]
+    {
         assert_eq!(flood(setup.open().await, &frame, 5_000).await, 1008, "{case}");
     }
     setup.gateway.metric_becomes("wssgate_closes_total", &[("reason", "control_flood")], 3.0).await;

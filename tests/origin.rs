@@ -38,7 +38,9 @@ async fn table(setup: &Setup, host: Option<&str>) {
         None => Head::upgrade("/"),
     };
     for (case, origin) in IMPOSTORS {
-        let answer = setup.refused(case, &base.clone().add("Origin", origin), DENIED.0, &["origin_denied", "origin_ambiguous"]).await;
+        let answer = setup
+            .refused(case, &base.clone().add("Origin", origin), DENIED.0, &["origin_denied", "origin_ambiguous"])
+            .await;
         assert!(!String::from_utf8_lossy(&answer.body).contains("evil"), "{case}: the body repeats the request");
     }
     let cookie = base.clone().add("Cookie", "session=0123456789").add("Origin", "https://evil.test");

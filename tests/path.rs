@@ -56,11 +56,13 @@ async fn a_doubtful_path_is_refused_and_never_mended() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_matched_is_what_is_forwarded_byte_for_byte() {
     let setup = Setup::new(&json!({})).await;
-    let mut targets: Vec<String> = ["/", "/%252e%252e/x", "/a%20b", "/a+b", "/~u/:x@y!$&'()*,=", "/A/a", "/a/", "/a?x=/../y", "/a?"]
-        .map(str::to_owned)
-        .into();
+    let mut targets: Vec<String> =
+        ["/", "/%252e%252e/x", "/a%20b", "/a+b", "/~u/:x@y!$&'()*,=", "/A/a", "/a/", "/a?x=/../y", "/a?"]
+            .map(str::to_owned)
+            .into();
     // And pieces put together in ways that nobody thought of: each is refused, or arrives as it was sent.
-    let pieces = ["/", ".", "..", "%2e", "a", "A", ";", "%25", "?", "//", "\\", "%", "=", "&", "~", "%2F", ":", "b-c_d"];
+    let pieces =
+        ["/", ".", "..", "%2e", "a", "A", ";", "%25", "?", "//", "\\", "%", "=", "&", "~", "%2F", ":", "b-c_d"];
     let mut state = 0x2545_F491_u32;
     let rounds = if harness::long() { 2000 } else { 150 };
     for _ in 0..rounds {
@@ -145,8 +147,14 @@ async fn a_host_is_served_on_its_own_connections_only() {
     let authority = Authority::new();
     let (a, b) = (Recorder::start(Behaviour::Echo).await, Recorder::start(Behaviour::Echo).await);
     let manifests = Manifests::default()
-        .with("a.yaml", &[secret("a-tls", &authority.leaf(&["a.test"])), route("a", "a.test", "a-tls", "a", &json!({}))])
-        .with("b.yaml", &[secret("b-tls", &authority.leaf(&["b.test"])), route("b", "b.test", "b-tls", "b", &json!({}))])
+        .with(
+            "a.yaml",
+            &[secret("a-tls", &authority.leaf(&["a.test"])), route("a", "a.test", "a-tls", "a", &json!({}))],
+        )
+        .with(
+            "b.yaml",
+            &[secret("b-tls", &authority.leaf(&["b.test"])), route("b", "b.test", "b-tls", "b", &json!({}))],
+        )
         .with("services.yaml", &[service("a", &[a.port()]), service("b", &[b.port()])].concat());
     let gateway = Gateway::start(&manifests).await;
     let client = Client { address: gateway.wss, config: Arc::new(authority.client()), name: "a.test".into() };
@@ -163,7 +171,9 @@ async fn a_host_is_served_on_its_own_connections_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_that_nobody_serves_ends_in_the_tls_handshake() {
     let setup = Setup::new(&json!({})).await;
-    for (case, name) in [("C7 an unknown name", "unknown.test"), ("C7 a name below", "x.chat.example.com"), ("C7 no name", "127.0.0.1")] {
+    for (case, name) in
+        [("C7 an unknown name", "unknown.test"), ("C7 a name below", "x.chat.example.com"), ("C7 no name", "127.0.0.1")]
+    {
         let before = setup.gateway.refusals(Some("unknown_server_name")).await;
         let error = setup.client().named(name).try_connect().await.err().unwrap_or_else(|| panic!("{case}: connected"));
         assert!(error.to_string().contains("UnrecognisedName"), "{case}: {error}");

@@ -25,7 +25,10 @@ async fn answer(setup: &Setup, head: &Head) -> Answer {
 async fn an_upgrade_is_refused_with_the_wss_url_in_its_place() {
     let setup = Setup::new(&json!({})).await;
     for (case, head) in [
-        ("D15 a WebSocket handshake", Head::upgrade("/room/7?token=s3cr3t").without("Connection").add("Connection", "Upgrade")),
+        (
+            "D15 a WebSocket handshake",
+            Head::upgrade("/room/7?token=s3cr3t").without("Connection").add("Connection", "Upgrade"),
+        ),
         ("D15 with an Origin", Head::upgrade("/room/7").add("Origin", "https://chat.example.com")),
     ] {
         let bytes = head.bytes();
@@ -37,7 +40,10 @@ async fn an_upgrade_is_refused_with_the_wss_url_in_its_place() {
         assert_eq!(answer.field("strict-transport-security"), None, "{case}: {answer:?}");
         assert_eq!(answer.field("sec-websocket-accept"), None, "{case}: {answer:?}");
     }
-    let h2c = Head::request("GET / HTTP/1.1").add("Connection", "Upgrade, HTTP2-Settings").add("Upgrade", "h2c").add("HTTP2-Settings", "AAMAAABkAARAAAAAAAIAAAAA");
+    let h2c = Head::request("GET / HTTP/1.1")
+        .add("Connection", "Upgrade, HTTP2-Settings")
+        .add("Upgrade", "h2c")
+        .add("HTTP2-Settings", "AAMAAABkAARAAAAAAAIAAAAA");
     assert_eq!(ask(&setup, &h2c.bytes()).await.0.map(|answer| answer.status()), Some(400), "B9");
     assert_eq!(setup.recorder.count(), (0, 0));
 }
@@ -75,7 +81,11 @@ async fn pages_are_sent_to_https_of_the_same_host() {
 async fn acme_challenges_are_never_redirected() {
     let setup = Setup::new(&json!({})).await;
     let answer = answer(&setup, &Head::request("GET /.well-known/acme-challenge/token HTTP/1.1")).await;
-    assert_eq!((answer.status(), answer.field("location")), (404, None), "no solver, no redirect: it would dead-lock issuance");
+    assert_eq!(
+        (answer.status(), answer.field("location")),
+        (404, None),
+        "no solver, no redirect: it would dead-lock issuance"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,9 +98,14 @@ async fn what_is_no_http_is_ended() {
         ("half a head", b"GET / HTTP/1.1\r\nHost: chat"),
     ] {
         let (answer, _) = ask(&setup, bytes).await;
-        assert!(answer.as_ref().is_none_or(|answer| [400, 404, 408, 505].contains(&answer.status())), "{case}: {answer:?}");
+        assert!(
+            answer.as_ref().is_none_or(|answer| [400, 404, 408, 505].contains(&answer.status())),
+            "{case}: {answer:?}"
+        );
     }
-    let first = Head::request("POST / HTTP/1.1").add("Content-Length", "3").then("abcGET /second HTTP/1.1\r\nHost: chat.example.com\r\n\r\n");
+    let first = Head::request("POST / HTTP/1.1")
+        .add("Content-Length", "3")
+        .then("abcGET /second HTTP/1.1\r\nHost: chat.example.com\r\n\r\n");
     let answer = ask(&setup, &first.bytes()).await.0.expect("an answer");
     assert!(!String::from_utf8_lossy(&answer.body).contains("/second"), "one answer and the end: {answer:?}");
 }

@@ -285,7 +285,11 @@ async fn a_lost_peer_is_told_to_the_other_side() {
     let setup = manual(&json!({})).await;
     for (case, reset) in [("F10 the backend's FIN", false), ("F10 the backend's reset", true)] {
         let (mut client, upstream) = setup.pair().await;
-        if reset { upstream.reset() } else { drop(upstream) }
+        if reset {
+            upstream.reset()
+        } else {
+            drop(upstream)
+        }
         assert_eq!(client.close_code().await.map(|(code, _)| code), Some(1011), "{case}");
         client.send(&Frame::close(1011, "")).await;
         client.ended(SOON, case).await;
@@ -293,7 +297,11 @@ async fn a_lost_peer_is_told_to_the_other_side() {
     setup.gateway.metric_becomes("wssgate_closes_total", &[("reason", "backend_lost")], 2.0).await;
     for (case, reset) in [("the client's FIN", false), ("the client's reset", true)] {
         let (client, mut upstream) = setup.pair().await;
-        if reset { client.reset() } else { drop(client) }
+        if reset {
+            client.reset()
+        } else {
+            drop(client)
+        }
         assert_eq!(upstream.close_code().await.map(|(code, _)| code), Some(1001), "{case}");
         upstream.ended(SOON, case).await;
     }
@@ -332,7 +340,11 @@ async fn subprotocols_are_those_that_the_route_allows_and_the_backend_chooses() 
     ] {
         setup.refused(case, &head, &[400], &["subprotocol_denied"]).await;
     }
-    for (case, head) in [("an empty name", offer("chat.v1,,chat.v2")), ("no token", offer("chat v1")), ("the same twice", offer("chat.v1, chat.v1"))] {
+    for (case, head) in [
+        ("an empty name", offer("chat.v1,,chat.v2")),
+        ("no token", offer("chat v1")),
+        ("the same twice", offer("chat.v1, chat.v1")),
+    ] {
         setup.refused(case, &head, &[400], &["subprotocol_denied", "malformed_request"]).await;
     }
     setup.respec(&json!({})).await;
@@ -347,7 +359,8 @@ async fn every_answer_carries_the_secure_headers_and_those_of_the_route() {
     ]}}}))
     .await;
     let (opened, _peer) = setup.client().ask(&Head::upgrade("/")).await;
-    let refused = setup.refused("a refusal", &Head::upgrade("/").add("Origin", "null"), &[403], &["origin_denied"]).await;
+    let refused =
+        setup.refused("a refusal", &Head::upgrade("/").add("Origin", "null"), &[403], &["origin_denied"]).await;
     for answer in [&opened, &refused] {
         for name in [
             "content-security-policy",

@@ -11,7 +11,8 @@ use harness::manifests::{route, secret, service, text};
 use harness::peer::Wire;
 use harness::setup::manifests;
 use harness::{
-    Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Options, PATIENCE, Peer, Recorder, SOON, Setup, json, until,
+    Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Options, PATIENCE, Peer, Recorder, SOON, Setup, json,
+    until,
 };
 use serde_json::Value;
 
@@ -121,8 +122,10 @@ async fn a_removed_route_says_goodbye_and_others_stay() {
     let other = setup.authority.leaf(&["other.example.com"]);
     let objects = [secret("other-tls", &other), route("other", "other.example.com", "other-tls", "chat", &json!({}))];
     setup.gateway.edit("other.yaml", &text(&objects)).await;
-    let (mut leaving, mut staying) =
-        (setup.open().await, setup.client().named("other.example.com").open(&Head::upgrade("/").set("Host", "other.example.com")).await);
+    let (mut leaving, mut staying) = (
+        setup.open().await,
+        setup.client().named("other.example.com").open(&Head::upgrade("/").set("Host", "other.example.com")).await,
+    );
     setup.gateway.remove("route.yaml").await;
     assert_eq!(leaving.close_code().await.map(|(code, _)| code), Some(1012));
     leaving.send(&Frame::close(1012, "")).await;
@@ -181,7 +184,8 @@ async fn a_broken_manifest_is_named_and_changes_nothing() {
     let mut peer = setup.open().await;
     let good = harness::setup::route_text(&json!({}));
     let unknown = route("chat", HOST, "chat-tls", "chat", &json!({"handshake": {"origin": {"allow": ["*"]}}}));
-    let unsupported = route("chat", HOST, "chat-tls", "chat", &json!({"messages": {"compression": {"mode": "PermessageDeflate"}}}));
+    let unsupported =
+        route("chat", HOST, "chat-tls", "chat", &json!({"messages": {"compression": {"mode": "PermessageDeflate"}}}));
     let no_value = route("chat", HOST, "chat-tls", "chat", &json!({"messages": {"fromClient": {"maxSize": "many"}}}));
     for (case, broken) in [
         ("not YAML", "apiVersion: wssgate.io/v1alpha1\nkind: [SecureWebSocketRoute\n".to_owned()),
@@ -216,7 +220,9 @@ async fn a_thousand_invalid_routes_bother_no_good_one() {
     let hosts: Vec<String> = (0..10).map(|i| format!("good-{i}.example.com")).collect();
     let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
     let mut objects = vec![secret("good-tls", &authority.leaf(&names))];
-    objects.extend(hosts.iter().enumerate().map(|(i, host)| route(&format!("good-{i}"), host, "good-tls", "chat", &json!({}))));
+    objects.extend(
+        hosts.iter().enumerate().map(|(i, host)| route(&format!("good-{i}"), host, "good-tls", "chat", &json!({}))),
+    );
     all = all.with("good.yaml", &objects);
     let gateway = Gateway::start_with(&all, &Options::default()).await;
     let client = Client { address: gateway.wss, config: Arc::new(authority.client()), name: HOST.into() };
@@ -250,6 +256,8 @@ async fn a_thousand_invalid_routes_bother_no_good_one() {
     let ended = gateway.metric("wssgate_closes_total", &[("initiator", "gateway")]).await;
     assert!(ended < 0.5, "the gateway closed {ended} connections");
     // And an edit of a good one still takes effect, soon.
-    gateway.edit("route.yaml", &harness::setup::route_text(&json!({"handshake": {"networks": {"deny": ["127.0.0.0/8"]}}}))).await;
+    gateway
+        .edit("route.yaml", &harness::setup::route_text(&json!({"handshake": {"networks": {"deny": ["127.0.0.0/8"]}}})))
+        .await;
     assert_eq!(client.ask(&Head::upgrade("/")).await.0.status(), 403);
 }

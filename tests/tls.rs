@@ -13,7 +13,9 @@ use harness::{
     Answer, Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, PATIENCE, Peer, Recorder, SOON, Setup,
     json, until,
 };
-use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue};
+use rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
+};
 use rustls::pki_types::ServerName;
 use rustls::{HandshakeKind, NamedGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -85,7 +87,11 @@ async fn old_protocols_and_weak_suites_are_refused() {
     let mut rows = 0.0;
     for (case, version) in [("SSL 3.0", 0x0300), ("TLS 1.0", 0x0301), ("TLS 1.1", 0x0302)] {
         let answer = probe(&setup, &record(0x0300, &hello(version, &[0xC02B, 0xC009, 0x002F])), usize::MAX).await;
-        assert_eq!((answer.first(), answer.get(6)), (Some(&21), Some(&70)), "D1 {case}: {answer:?}, not protocol_version");
+        assert_eq!(
+            (answer.first(), answer.get(6)),
+            (Some(&21), Some(&70)),
+            "D1 {case}: {answer:?}, not protocol_version"
+        );
         rows += 1.0;
     }
     for (case, suite) in [
@@ -102,7 +108,11 @@ async fn old_protocols_and_weak_suites_are_refused() {
         ("pre-shared key", 0x00A8),
     ] {
         let answer = probe(&setup, &record(0x0301, &hello(0x0303, &[suite])), usize::MAX).await;
-        assert_eq!((answer.first(), answer.get(6)), (Some(&21), Some(&40)), "D1 {case}: {answer:?}, not handshake_failure");
+        assert_eq!(
+            (answer.first(), answer.get(6)),
+            (Some(&21), Some(&40)),
+            "D1 {case}: {answer:?}, not handshake_failure"
+        );
         rows += 1.0;
     }
     for (case, bytes) in [
@@ -114,7 +124,8 @@ async fn old_protocols_and_weak_suites_are_refused() {
         ("an empty ClientHello", b"\x16\x03\x01\x00\x04\x01\x00\x00\x00"),
     ] {
         let answer = probe(&setup, bytes, usize::MAX).await;
-        let told = matches!(answer.first(), None | Some(&21)) || Answer::parse(&answer).is_some_and(|a| a.status() == 400);
+        let told =
+            matches!(answer.first(), None | Some(&21)) || Answer::parse(&answer).is_some_and(|a| a.status() == 400);
         assert!(told, "D1/D15 {case}: {answer:?}");
         rows += 1.0;
     }
@@ -276,7 +287,10 @@ async fn a_ticket_resumes_at_its_own_host_and_under_its_own_policy_only() {
         let client = Client { address: gateway.wss, config: config.clone(), name: "a.test".into() };
         assert_ne!(visit(&client).await, Some(HandshakeKind::Resumed), "{case}: the first");
         assert_eq!(visit(&client).await, Some(HandshakeKind::Resumed), "{case}: a ticket is good for its host");
-        let early = rustls::ClientConnection::new(config, ServerName::try_from("a.test").unwrap()).unwrap().early_data().is_some();
+        let early = rustls::ClientConnection::new(config, ServerName::try_from("a.test").unwrap())
+            .unwrap()
+            .early_data()
+            .is_some();
         assert!(!early, "D11 {case}: the ticket promises early data");
         let other = visit(&client.named("b.test")).await;
         assert_ne!(other, Some(HandshakeKind::Resumed), "D7 {case}: a ticket of another host");

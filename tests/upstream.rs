@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use harness::head::KEY;
 use harness::manifests::{merge, route, secret, service, service_as, slice, text};
-use harness::{Answer, Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, Options, PATIENCE, Recorder, SOON, Setup, json, until};
+use harness::{
+    Answer, Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, Options, PATIENCE, Recorder, SOON,
+    Setup, json, until,
+};
 use tokio::net::TcpListener;
 
 /// Asks once; the answer must have this status, be counted once as a refusal for `reason`, and the upstream's
@@ -88,48 +91,85 @@ async fn a_101_that_does_not_answer_our_own_key_is_none() {
     );
     let rows = [
         ("B3 no Accept", with_101("Upgrade: websocket\r\nConnection: Upgrade\r\n")),
-        ("B3 a wrong Accept", with_101("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n")),
+        (
+            "B3 a wrong Accept",
+            with_101(
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n",
+            ),
+        ),
         ("B3 the Accept of the client's key", Behaviour::bytes(for_clients_key)),
         ("B4 no Upgrade", with_101("Connection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\n")),
         ("B4 another Upgrade", with_101("Upgrade: h2c\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\n")),
-        ("B4 two Upgrades", with_101("Upgrade: websocket, h2c\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\n")),
+        (
+            "B4 two Upgrades",
+            with_101("Upgrade: websocket, h2c\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\n"),
+        ),
         ("B4 no Connection", with_101("Upgrade: websocket\r\nSec-WebSocket-Accept: ACCEPT\r\n")),
-        ("B4 another Connection", with_101("Upgrade: websocket\r\nConnection: close\r\nSec-WebSocket-Accept: ACCEPT\r\n")),
+        (
+            "B4 another Connection",
+            with_101("Upgrade: websocket\r\nConnection: close\r\nSec-WebSocket-Accept: ACCEPT\r\n"),
+        ),
         (
             "B4 the Accept twice",
-            with_101("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Accept: ACCEPT\r\n"),
+            with_101(
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Accept: ACCEPT\r\n",
+            ),
         ),
         (
             "B4 a length in a 101",
-            with_101("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nContent-Length: 4\r\n"),
+            with_101(
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nContent-Length: 4\r\n",
+            ),
         ),
         (
             "B4 an encoding in a 101",
-            with_101("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nTransfer-Encoding: chunked\r\n"),
+            with_101(
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nTransfer-Encoding: chunked\r\n",
+            ),
         ),
         (
             "B4 a subprotocol that was not offered",
-            with_101("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: leak\r\n"),
+            with_101(
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: leak\r\n",
+            ),
         ),
         (
             "B4 an extension that was not offered",
-            with_101("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"),
+            with_101(
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Extensions: permessage-deflate\r\n",
+            ),
         ),
         (
             "B19 a bare CR in a value",
-            with_101("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nX-A: leak\rX-B: leak\r\n"),
+            with_101(
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nX-A: leak\rX-B: leak\r\n",
+            ),
         ),
         (
             "B19 a bare LF in a value",
-            with_101("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: a\nX-Leak: leak\r\n"),
+            with_101(
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: a\nX-Leak: leak\r\n",
+            ),
         ),
         (
             "B19 a folded line",
-            with_101("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nX-A: a\r\n leak\r\n"),
+            with_101(
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\nX-A: a\r\n leak\r\n",
+            ),
         ),
         ("no HTTP at all", Behaviour::bytes("SSH-2.0-leak\r\n\r\n")),
-        ("HTTP/1.0", Behaviour::accepting(|accept| format!("HTTP/1.0 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"))),
-        ("an endless head", Behaviour::bytes([b"HTTP/1.1 101 Switching\r\nX-Leak: ".to_vec(), vec![b'a'; 100_000]].concat())),
+        (
+            "HTTP/1.0",
+            Behaviour::accepting(|accept| {
+                format!(
+                    "HTTP/1.0 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+                )
+            }),
+        ),
+        (
+            "an endless head",
+            Behaviour::bytes([b"HTTP/1.1 101 Switching\r\nX-Leak: ".to_vec(), vec![b'a'; 100_000]].concat()),
+        ),
     ];
     for (case, behaviour) in rows {
         setup.recorder.behave(behaviour);
@@ -145,7 +185,13 @@ async fn a_101_that_does_not_answer_our_own_key_is_none() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_backend_chooses_among_what_was_offered_once() {
     let setup = Setup::new(&json!({})).await;
-    for (case, chosen) in [("C13 another one", "c"), ("C13 the same twice", "a, a"), ("C13 both", "a, b"), ("C13 another case", "A"), ("C13 empty", "")] {
+    for (case, chosen) in [
+        ("C13 another one", "c"),
+        ("C13 the same twice", "a, a"),
+        ("C13 both", "a, b"),
+        ("C13 another case", "A"),
+        ("C13 empty", ""),
+    ] {
         setup.recorder.behave(Behaviour::accepting(move |accept| {
             format!("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {chosen}\r\n\r\n")
         }));
@@ -213,9 +259,18 @@ async fn the_upstream_request_is_built_anew() {
     assert!(seen.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")), "C10: {seen:#?}");
     let forwarded = seen.field("forwarded").expect("Forwarded, rebuilt");
     assert!(forwarded.contains("for=127.0.0.1") && !forwarded.contains("evil"), "C9: {forwarded}");
-    for name in ["sec-websocket-extensions", "sec-websocket-smuggled", "x_forwarded_for", "x-forwarded-prefix",
-        "x-forwarded-client-cert", "x_real_ip", "proxy-authorization", "keep-alive", "http2-settings", "x-own"]
-    {
+    for name in [
+        "sec-websocket-extensions",
+        "sec-websocket-smuggled",
+        "x_forwarded_for",
+        "x-forwarded-prefix",
+        "x-forwarded-client-cert",
+        "x_real_ip",
+        "proxy-authorization",
+        "keep-alive",
+        "http2-settings",
+        "x-own",
+    ] {
         assert_eq!(seen.field(name), None, "C9/C11 {name} reached the upstream: {seen:#?}");
     }
     for (name, value) in &seen.fields {
@@ -289,10 +344,13 @@ async fn wss_backend(trusted: &Authority, backend: rustls::ServerConfig) -> (Rec
     let recorder = Recorder::start_tls(Behaviour::Echo, backend).await;
     let mut spec = json!({});
     let tls = json!({"hostname": "backend.test", "caCertificateRefs": [{"name": "backend-ca"}]});
-    merge(&mut spec, &json!({"rules": [{
-        "name": "all", "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
-        "backendRefs": [{"name": "chat", "port": 8080}], "backendTLS": tls,
-    }]}));
+    merge(
+        &mut spec,
+        &json!({"rules": [{
+            "name": "all", "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
+            "backendRefs": [{"name": "chat", "port": 8080}], "backendTLS": tls,
+        }]}),
+    );
     let bundle = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "backend-ca", "namespace": "shop"},
         "data": {"ca.crt": trusted.pem()},
@@ -310,7 +368,8 @@ async fn wss_backend(trusted: &Authority, backend: rustls::ServerConfig) -> (Rec
 async fn a_wss_backend_must_prove_its_name_and_is_never_reached_in_plain() {
     let trusted = Authority::new();
     let key = rcgen::KeyPair::generate().unwrap();
-    let expired = trusted.leaf_with(&["backend.test"], &key, |params| params.not_after = rcgen::date_time_ymd(2021, 1, 1));
+    let expired =
+        trusted.leaf_with(&["backend.test"], &key, |params| params.not_after = rcgen::date_time_ymd(2021, 1, 1));
     for (case, pair) in [
         ("D14 another authority", Authority::new().leaf(&["backend.test"])),
         ("D14 another name", trusted.leaf(&["other.test", HOST])),
@@ -324,7 +383,8 @@ async fn a_wss_backend_must_prove_its_name_and_is_never_reached_in_plain() {
     }
     let (recorder, gateway, client) = wss_backend(&trusted, trusted.leaf(&["backend.test"]).server()).await;
     let mut peer = client.open(&Head::upgrade("/")).await;
-    for frame in [Frame::text("é"), Frame::binary(vec![4; 60_000]), Frame::text("a").more(), Frame::continuation("b")] {
+    for frame in [Frame::text("é"), Frame::binary(vec![4; 60_000]), Frame::text("a").more(), Frame::continuation("b")]
+    {
         peer.echo(&frame).await;
     }
     assert_eq!(recorder.last().head().field("host").as_deref(), Some(HOST), "the client's Host, whatever the SNI");
@@ -336,7 +396,12 @@ async fn a_wss_backend_must_prove_its_name_and_is_never_reached_in_plain() {
 async fn frames_right_behind_the_backends_101_are_not_lost() {
     let setup = Setup::new(&json!({})).await;
     setup.recorder.behave(Behaviour::Answer(Arc::new(|head| {
-        [harness::recorder::switching(head).into_bytes(), Frame::text("welcome").bytes(None), Frame::binary("2").bytes(None)].concat()
+        [
+            harness::recorder::switching(head).into_bytes(),
+            Frame::text("welcome").bytes(None),
+            Frame::binary("2").bytes(None),
+        ]
+        .concat()
     })));
     let mut peer = setup.open().await;
     peer.expect(&Frame::text("welcome")).await;

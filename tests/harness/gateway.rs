@@ -122,7 +122,8 @@ impl Gateway {
         });
         let [wss, http, admin] = addresses.await;
         (gateway.wss, gateway.http, gateway.admin) = (wss, http, admin);
-        until(PATIENCE, "the gateway to be ready", async || (gateway.get("/readyz").await.0 == 200).then_some(())).await;
+        until(PATIENCE, "the gateway to be ready", async || (gateway.get("/readyz").await.0 == 200).then_some(()))
+            .await;
         gateway
     }
 

@@ -24,16 +24,12 @@ pub struct Head {
 impl Head {
     /// A correct handshake for a path of chat.example.com.
     pub fn upgrade(path: &str) -> Self {
-        Self {
-            line: format!("GET {path} HTTP/1.1").into_bytes(),
-            fields: vec![],
-            tail: vec![],
-        }
-        .add("Host", super::HOST)
-        .add("Upgrade", "websocket")
-        .add("Connection", "Upgrade")
-        .add("Sec-WebSocket-Key", KEY)
-        .add("Sec-WebSocket-Version", "13")
+        Self { line: format!("GET {path} HTTP/1.1").into_bytes(), fields: vec![], tail: vec![] }
+            .add("Host", super::HOST)
+            .add("Upgrade", "websocket")
+            .add("Connection", "Upgrade")
+            .add("Sec-WebSocket-Key", KEY)
+            .add("Sec-WebSocket-Version", "13")
     }
 
     /// A plain request.

@@ -6,7 +6,9 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::manifests::{route, secret, service, text};
-use super::{Answer, Authority, Behaviour, Client, Gateway, Head, Manifests, Options, Peer, Recorder, SOON, json, until};
+use super::{
+    Answer, Authority, Behaviour, Client, Gateway, Head, Manifests, Options, Peer, Recorder, SOON, json, until,
+};
 
 /// The host of the usual scene.
 pub const HOST: &str = "chat.example.com";
