@@ -110,6 +110,11 @@ impl Judge {
         }
     }
 
+    /// Whether this direction's frames carry a mask.
+    pub const fn is_masked(&self) -> bool {
+        self.masked
+    }
+
     /// Whether the bytes judged so far end within a data frame: nothing of ours may be written there.
     pub const fn in_frame(&self) -> bool {
         self.remaining > 0
@@ -134,11 +139,14 @@ impl Judge {
         second: u32,
         mask: &mut impl FnMut() -> [u8; 4],
     ) -> Result<Step, Violation> {
+        if bytes.is_empty() {
+            return Ok(Step::NeedMore);
+        }
         if self.remaining > 0 {
             return self.payload(bytes, 0);
         }
         if self.closed {
-            return if bytes.is_empty() { Ok(Step::NeedMore) } else { Err(Violation::AfterClose) };
+            return Err(Violation::AfterClose);
         }
         let Some((header, size)) = Header::parse(bytes, self.masked).map_err(Violation::Header)? else {
             return Ok(Step::NeedMore);

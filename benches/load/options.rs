@@ -1,0 +1,44 @@
+//! The benchmark's own options.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Compares wssgate with nginx and HAProxy (where installed) under load, on this machine's loopback.
+#[derive(Parser, Clone)]
+#[command(name = "cargo bench --bench load --", version)]
+pub(crate) struct Options {
+    /// Measure only the rows whose name begins so (echo, echo-64k, handshake, memory, unread); repeatable.
+    #[arg(long, value_name = "ROW")]
+    pub(crate) only: Vec<String>,
+    /// Measure only this gateway (wssgate, against, nginx, haproxy); repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) peer: Vec<String>,
+    /// Another wssgate binary to compare with in the same run.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) against: Option<PathBuf>,
+    /// One short repetition of each row: shows that it works, not how fast it is.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// How often each row is measured; the table has the medians.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=15))]
+    pub(crate) repetitions: u8,
+    /// Write the tables to docs/performance.md; needs all rows, not --quick.
+    #[arg(long, conflicts_with_all = ["quick", "only", "against"])]
+    pub(crate) write: bool,
+    /// Given by cargo bench; without it nothing runs.
+    #[arg(long, hide = true)]
+    pub(crate) bench: bool,
+}
+
+impl Options {
+    /// Whether the row or cell of this name was asked for.
+    pub(crate) fn wants_row(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|prefix| name.starts_with(prefix.as_str()))
+    }
+
+    /// Whether the gateway of this name was asked for.
+    pub(crate) fn wants_gateway(&self, name: &str) -> bool {
+        self.peer.is_empty() || self.peer.iter().any(|peer| peer == name)
+    }
+}

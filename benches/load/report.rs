@@ -1,0 +1,194 @@
+//! From values to tables, on the terminal and in docs/performance.md.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use crate::Failure;
+use crate::cell::Value;
+use crate::gateway::{Gateway, Kind};
+use crate::process;
+
+const BEGIN: &str = "<!-- load: begin, written by `cargo bench --bench load -- --write` -->";
+const END: &str = "<!-- load: end -->";
+
+/// The rows in order: name, what a reader calls it, unit, whether it counts for the aim (the others inform).
+const ROWS: [(&str, &str, &str, bool); 12] = [
+    ("echo-64-x1", "64 B echo, 1 in flight", "us CPU per message", true),
+    ("echo-64-x16", "64 B echo, 16 in flight", "us CPU per message", true),
+    ("echo-1k-x1", "1 KiB echo, 1 in flight", "us CPU per message", true),
+    ("echo-1k-x16", "1 KiB echo, 16 in flight", "us CPU per message", true),
+    ("echo-64k-x1", "64 KiB echo, 1 in flight", "us CPU per message", true),
+    ("echo-64k-x16", "64 KiB echo, 16 in flight", "us CPU per message", true),
+    ("handshake-full", "full handshake, upgrade, close", "us CPU each", true),
+    ("handshake-resumed", "resumed handshake, upgrade, close", "us CPU each", true),
+    ("handshake-hybrid", "full handshake, client prefers X25519MLKEM768", "us CPU each", false),
+    ("memory-idle", "idle connection", "KiB resident", true),
+    ("memory-kept", "kept after all have closed", "KiB per connection", true),
+    ("unread", "client that never reads", "KiB resident", true),
+];
+
+struct Sample {
+    kind: Kind,
+    value: Value,
+}
+
+/// Everything that was measured in one run.
+#[derive(Default)]
+pub(crate) struct Report {
+    samples: Vec<Sample>,
+    /// Gateways that were looked for and not measured, with the reason.
+    pub(crate) missing: Vec<(Kind, String)>,
+    /// Cells that failed: these rows have no value, or fewer.
+    pub(crate) failures: Vec<String>,
+}
+
+/// Median and spread (largest less smallest, as a part of the median).
+struct Median {
+    value: f64,
+    rate: f64,
+    spread: f64,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, kind: Kind, value: Value) {
+        self.samples.push(Sample { kind, value });
+    }
+
+    fn median(&self, row: &str, kind: Kind) -> Option<Median> {
+        let of = |pick: fn(&Value) -> f64| {
+            let samples = self.samples.iter().filter(|sample| sample.kind == kind && sample.value.row == row);
+            let mut numbers: Vec<f64> = samples.map(|sample| pick(&sample.value)).collect();
+            numbers.sort_by(f64::total_cmp);
+            numbers
+        };
+        let values = of(|value| value.value);
+        let value = *values.get(values.len() / 2)?;
+        let rate = of(|value| value.rate)[values.len() / 2];
+        let spread = (values[values.len() - 1] - values[0]) / value.abs().max(0.01);
+        Some(Median { value, rate, spread })
+    }
+
+    /// Both tables in Markdown, with what was measured on.
+    pub(crate) fn markdown(&self, gateways: &[Gateway], repetitions: u8, load_before: f64) -> String {
+        let mut text = String::new();
+        let _infallible = self.write(&mut text, gateways, repetitions, load_before);
+        text
+    }
+
+    fn write(&self, out: &mut String, gateways: &[Gateway], repetitions: u8, load: f64) -> std::fmt::Result {
+        let date = jiff::Zoned::now().date();
+        let versions: Vec<String> =
+            gateways.iter().map(|gateway| format!("{} {}", gateway.kind.name(), gateway.version)).collect();
+        writeln!(out, "Measured on {date}: {}. {}.", process::machine(), versions.join(", "))?;
+        writeln!(out, "Medians of {repetitions} interleaved repetitions. Load average when it began: {load:.2}.")?;
+        if load > 0.5 {
+            writeln!(out, "\n**The machine was not quiet: read the ratios with care and the rest not at all.**")?;
+        }
+        for (kind, reason) in &self.missing {
+            writeln!(out, "\n{} is not measured: {}.", kind.name(), reason.lines().next().unwrap_or_default())?;
+        }
+        let kinds: Vec<Kind> = gateways.iter().map(|gateway| gateway.kind).collect();
+        let ours = kinds.contains(&Kind::Wssgate);
+        let against = ours && kinds.contains(&Kind::Against);
+        let peers: Vec<Kind> = kinds.iter().copied().filter(|kind| kind.is_peer()).collect();
+        let mut head = String::from("row | unit |");
+        for kind in &kinds {
+            write!(head, " {} |", kind.name())?;
+        }
+        if ours && !peers.is_empty() {
+            head.push_str(" wssgate / best peer |");
+        }
+        if against {
+            head.push_str(" wssgate / against |");
+        }
+        head.push_str(" spread |");
+        let columns = head.matches('|').count();
+        writeln!(out, "\n| {head}\n|---|---|{}", "--:|".repeat(columns - 2))?;
+        for (row, label, unit, counts) in ROWS {
+            let medians: Vec<(Kind, Option<Median>)> =
+                kinds.iter().map(|kind| (*kind, self.median(row, *kind))).collect();
+            if medians.iter().all(|(_, median)| median.is_none()) {
+                continue;
+            }
+            write!(out, "| {label}{} | {unit} |", if counts { "" } else { " (for information)" })?;
+            for (_, median) in &medians {
+                write!(out, " {} |", median.as_ref().map_or("failed".to_owned(), |median| three(median.value)))?;
+            }
+            let value = |wanted: Kind| {
+                medians
+                    .iter()
+                    .find(|(kind, _)| *kind == wanted)
+                    .and_then(|(_, median)| median.as_ref())
+                    .map(|m| m.value)
+            };
+            let own = value(Kind::Wssgate);
+            if ours && !peers.is_empty() {
+                let best = peers.iter().filter_map(|kind| value(*kind)).min_by(f64::total_cmp);
+                write!(out, " {} |", ratio(own, best))?;
+            }
+            if against {
+                write!(out, " {} |", ratio(own, value(Kind::Against)))?;
+            }
+            let spread = medians.iter().filter_map(|(_, median)| median.as_ref()).map(|m| m.spread).fold(0.0, f64::max);
+            writeln!(out, " {:.0} % |", 100.0 * spread)?;
+        }
+        self.rates(out, &kinds)
+    }
+
+    fn rates(&self, out: &mut String, kinds: &[Kind]) -> std::fmt::Result {
+        let rows: Vec<_> = ROWS
+            .iter()
+            .filter(|(row, ..)| self.samples.iter().any(|s| s.value.row == *row && s.value.rate > 0.0))
+            .collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        write!(
+            out,
+            "\nThroughput, for information (the load generator has one core and is often the limit):\n\n| per second |"
+        )?;
+        for kind in kinds {
+            write!(out, " {} |", kind.name())?;
+        }
+        writeln!(out, "\n|---|{}", "--:|".repeat(kinds.len()))?;
+        for (row, label, ..) in rows {
+            write!(out, "| {label} |")?;
+            for kind in kinds {
+                write!(
+                    out,
+                    " {} |",
+                    self.median(row, *kind).map_or("failed".to_owned(), |median| format!("{:.0}", median.rate))
+                )?;
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts `tables` between the markers of docs/performance.md; what is outside stays.
+pub(crate) fn write_document(tables: &str) -> Result<(), Failure> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
+    let text = fs::read_to_string(&path)?;
+    let (before, rest) = text.split_once(BEGIN).ok_or("docs/performance.md has lost its begin marker")?;
+    let (_, after) = rest.split_once(END).ok_or("docs/performance.md has lost its end marker")?;
+    fs::write(&path, format!("{before}{BEGIN}\n\n{}\n{END}{after}", tables.trim_start()))?;
+    Ok(())
+}
+
+/// Three significant digits.
+fn three(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+fn ratio(own: Option<f64>, other: Option<f64>) -> String {
+    match (own, other) {
+        (Some(own), Some(other)) if other > 0.05 => format!("{:.2}", own / other),
+        _ => "-".to_owned(),
+    }
+}
