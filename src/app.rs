@@ -77,7 +77,8 @@ impl Follower {
             said.insert(subject, text);
         }
         for (key, status) in &compiled.statuses {
-            for condition in compile::complaints(status) {
+            for condition in status.conditions.iter().flatten().filter(|c| c.status == "False" || c.type_ == "Stalled")
+            {
                 let (subject, text) = (format!("route {key} {}", condition.type_), condition.message.clone());
                 if self.said.get(&subject) != Some(&text) {
                     tracing::warn!(route = %key, condition = %condition.type_, status = %condition.status,
@@ -178,7 +179,7 @@ pub fn check(settings: &Settings, manifests: &Path) -> io::Result<Checked> {
     let accepted = compiled.accepted() == compiled.statuses.len() && loaded.problems.is_empty();
     let problems = loaded.problems.iter().map(ToString::to_string).collect();
     let (table, json) = (compile::report::table(&compiled.statuses), compile::report::json(&compiled.statuses));
-    Ok(Checked { accepted, problems, table, json })
+    Ok(Checked { accepted, problems, table, json: json.to_string() })
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
@@ -308,4 +309,19 @@ async fn serve(settings: &Settings, manifests: &Path) -> Result<(), Error> {
     tokio::task::block_in_place(|| proxy.join());
     access.flush(FLUSH);
     Ok(())
+}
+
+/// What a compile goes by. A directory is a source without an API server: its routes may leave the class out, and its
+/// backends may be on this machine.
+fn options(settings: &Settings) -> compile::Options {
+    compile::Options {
+        dev: settings.dev,
+        standalone: true,
+        allow_loopback: true,
+        controller_name: settings.controller_name.clone(),
+        ingress_class_name: settings.ingress_class_name.clone(),
+        default_certificate: settings.default_certificate.clone(),
+        hostname_suffixes: settings.hostname_suffixes.clone(),
+        defaults: settings.defaults.clone(),
+    }
 }
