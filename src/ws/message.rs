@@ -81,6 +81,8 @@ pub struct Judge {
     ours: [u8; 4],
     remaining: u64,
     done: u64,
+    /// Payload of all data frames so far.
+    total: u64,
     /// The message that is open.
     open: Option<Opcode>,
     size: u64,
@@ -101,6 +103,7 @@ impl Judge {
             ours: [0; 4],
             remaining: 0,
             done: 0,
+            total: 0,
             open: None,
             size: 0,
             fragments: 0,
@@ -118,6 +121,11 @@ impl Judge {
     /// Whether the bytes judged so far end within a data frame: nothing of ours may be written there.
     pub const fn in_frame(&self) -> bool {
         self.remaining > 0
+    }
+
+    /// Bytes of payload that data frames have had so far.
+    pub const fn payload_total(&self) -> u64 {
+        self.total
     }
 
     /// Whether a message was begun and has not ended.
@@ -213,6 +221,7 @@ impl Judge {
         }
         self.remaining -= len as u64;
         self.done += len as u64;
+        self.total += len as u64;
         let message = self.remaining == 0 && self.fin;
         if message {
             self.open = None;
