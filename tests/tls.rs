@@ -266,6 +266,19 @@ async fn visit(client: &Client) -> Option<HandshakeKind> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_versions_of_tls_carry_an_echo() {
+    let setup = Setup::new(&json!({})).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let client = setup.client().configured(setup.authority.client_of(&[version]));
+        let mut peer = client.open(&Head::upgrade("/")).await;
+        for size in [0, 1, 1000, 60_000] {
+            peer.echo(&Frame::binary(vec![7; size])).await;
+        }
+        assert_eq!(peer.close(1000, "").await.map(|(code, _)| code), Some(1000));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ticket_resumes_at_its_own_host_and_under_its_own_policy_only() {
     let authority = Authority::new();
     let recorder = Recorder::start(Behaviour::Echo).await;
