@@ -31,7 +31,8 @@ pub(crate) fn switching(key: &str, subprotocol: Option<&str>, handshake: &Handsh
     out
 }
 
-/// A refusal with a short constant body: the reason goes to log and metrics, not to the client.
+/// A refusal with a short constant body and the fields that its status asks for. The reason goes to log and metrics,
+/// not to the client.
 pub(crate) fn refusal(status: u16, handshake: Option<&Handshake>, retry_after: u8) -> Vec<u8> {
     let retry = retry_after.to_string();
     let mut headers = headers(handshake);
