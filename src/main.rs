@@ -1,2 +1,107 @@
-#![allow(missing_docs)]
-fn main() {}
+//! argv in, exit code out.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use wssgate::args::{Arguments, Check, Command, Echo, Output, Run};
+use wssgate::settings::{GatewayConfiguration, LogFormat, Settings, SettingsError};
+use wssgate::telemetry::{Format, logging};
+use wssgate::{api, app};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// All is well.
+const OK: u8 = 0;
+/// A route was not accepted, or the gateway failed while it ran.
+const FAILED: u8 = 1;
+/// A flag, a setting or a file could not be read.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    // Before anything touches TLS: two providers in one tree would leave rustls without a default.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        return fail(FAILED, "the TLS provider could not be installed");
+    }
+    match Arguments::parse().command {
+        Command::Run(arguments) => run(&arguments),
+        Command::Check(arguments) => check(&arguments),
+        Command::Crd => print(&api::crd::yaml()),
+        Command::Echo(arguments) => echo(&arguments),
+    }
+}
+
+fn run(arguments: &Run) -> ExitCode {
+    let settings = match settings(arguments.config.as_deref()) {
+        Ok(file) => Settings::merge(arguments.overrides(), file),
+        Err(error) => return fail(USAGE, &error.to_string()),
+    };
+    let Some(manifests) = settings.manifests.clone() else {
+        return fail(USAGE, "nothing to serve: name a directory of manifests with --manifests DIR");
+    };
+    if let Err(error) = logging::init(format(settings.log_format), None) {
+        return fail(USAGE, &error);
+    }
+    match app::run(&settings, &manifests) {
+        Ok(()) => ExitCode::from(OK),
+        Err(app::Error::Start(error)) => fail(USAGE, &error),
+        Err(app::Error::Run(error)) => fail(FAILED, &error.to_string()),
+    }
+}
+
+fn check(arguments: &Check) -> ExitCode {
+    let settings = match settings(arguments.config.as_deref()) {
+        Ok(file) => Settings::merge(Default::default(), file),
+        Err(error) => return fail(USAGE, &error.to_string()),
+    };
+    let checked = match app::check(&settings, &arguments.manifests) {
+        Ok(checked) => checked,
+        Err(error) => return fail(USAGE, &error.to_string()),
+    };
+    let text = match arguments.output {
+        Output::Table => checked.table,
+        Output::Json => checked.json,
+    };
+    for problem in &checked.problems {
+        let _ = writeln!(io::stderr(), "{problem}");
+    }
+    if print(&text) == ExitCode::from(OK) && checked.accepted { ExitCode::from(OK) } else { ExitCode::from(FAILED) }
+}
+
+fn echo(arguments: &Echo) -> ExitCode {
+    let log_format = arguments.log_format.map(LogFormat::from).unwrap_or_default();
+    if let Err(error) = logging::init(format(log_format), None) {
+        return fail(USAGE, &error);
+    }
+    match app::echo(arguments.listen) {
+        Ok(()) => ExitCode::from(OK),
+        Err(error) => fail(USAGE, &error.to_string()),
+    }
+}
+
+fn settings(file: Option<&Path>) -> Result<Option<GatewayConfiguration>, SettingsError> {
+    file.map(GatewayConfiguration::read).transpose()
+}
+
+fn format(format: LogFormat) -> Format {
+    match format {
+        LogFormat::Json => Format::Json,
+        LogFormat::Text => Format::Text,
+    }
+}
+
+/// Prints to standard output; a reader that went away is not an error worth words.
+fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::from(OK),
+        Err(_) => ExitCode::from(FAILED),
+    }
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "wssgate: {message}");
+    ExitCode::from(code)
+}

@@ -4,6 +4,8 @@
 //! new reason cannot be added without deciding all of them, and no call site ever names a number. Knows nothing of
 //! sockets or routes.
 
+use crate::ws::upgrade::{RequestError, ResponseError};
+
 /// Why a handshake was refused or a live connection ended.
 ///
 /// Refusals carry an HTTP status ([`Reason::http_status`]); endings after the 101 carry a close code
@@ -379,6 +381,39 @@ impl Reason {
             Self::BackendMessageTooBig => "backend_message_too_big",
             Self::Internal => "internal",
         }
+    }
+}
+
+impl From<RequestError> for Reason {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Syntax | RequestError::Expectation | RequestError::Subprotocols => Self::MalformedRequest,
+            RequestError::HeadTooLarge => Self::HeadTooLarge,
+            RequestError::TargetTooLong => Self::TargetTooLong,
+            RequestError::Method => Self::MethodNotAllowed,
+            RequestError::Body => Self::BodyNotAllowed,
+            RequestError::Version | RequestError::UpgradeMissing => Self::UpgradeRequired,
+            RequestError::TargetForm | RequestError::Path => Self::BadPath,
+            RequestError::Host => Self::BadHost,
+            RequestError::UpgradeOther => Self::UpgradeNotAllowed,
+            RequestError::Key => Self::BadKey,
+        }
+    }
+}
+
+impl From<ResponseError> for Reason {
+    /// However an answer of a backend is wrong, it is the backend's fault alone.
+    fn from(_: ResponseError) -> Self {
+        Self::UpstreamBadHandshake
+    }
+}
+
+/// The status for a client whose backend refused the upgrade: refusals that tell the client what to do pass as they
+/// are; everything else, redirects included, is the gateway's 502.
+pub const fn passed_on(status: u16) -> u16 {
+    match status {
+        401 | 403 | 404 | 410 | 429 | 503 => status,
+        _ => 502,
     }
 }
 

@@ -1,2 +1,18 @@
 //! WHAT USERS WRITE: the custom resource, its status, and the Kubernetes objects that a compile reads. Plain data with
-//! serde and schemas, no behaviour beyond reading values.
+//! serde and schemas, no behaviour beyond reading values. Knows nothing of what is done with them.
+
+pub mod crd;
+pub mod findings;
+pub mod objects;
+pub mod route;
+pub mod scalar;
+pub mod schema;
+pub mod status;
+pub mod yaml;
+
+/// API group of [`route::SecureWebSocketRoute`].
+pub const GROUP: &str = "wssgate.io";
+/// Version of [`route::SecureWebSocketRoute`].
+pub const VERSION: &str = "v1alpha1";
+/// `spec.controller` of the IngressClasses that belong to this gateway, unless the settings name another.
+pub const CONTROLLER: &str = "wssgate.io/ingress-controller";

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::reason::Reason;
 use crate::ws::message::Limits;
+pub use crate::ws::upgrade::Origin;
 pub use network::Networks;
 pub use origin::{OriginPattern, Origins};
 
@@ -82,17 +83,6 @@ pub struct Facts {
     pub origin: Origin,
     /// The offered subprotocols in their order.
     pub subprotocols: Box<[Box<str>]>,
-}
-
-/// The Origin of a request (RFC 6454 §7).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// No Origin header: not a browser.
-    Missing,
-    /// Exactly one header with one value; kept as sent.
-    One(Box<str>),
-    /// Several headers or several values: refused.
-    Several,
 }
 
 /// The proof that a handshake passed every check; only [`admit`] can make one.

@@ -4,4 +4,5 @@
 pub mod close;
 pub mod frame;
 pub mod message;
+pub mod upgrade;
 pub mod utf8;

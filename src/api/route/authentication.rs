@@ -1,0 +1,290 @@
+//! Who the client is: methods of which any one admits.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::reference::{KeyRef, ServiceRef};
+use crate::api::scalar::Duration;
+use crate::api::schema::{LABEL_PATTERN, PREFIX_PATTERN, TOKEN_PATTERN, path_rules, rules};
+
+/// How clients prove who they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    (
+        "(self.mode == 'AnyOf') == has(self.methods)",
+        "methods belong to mode AnyOf: give at least one, or write mode: Anonymous without methods",
+    ),
+    (
+        "!has(self.methods) || self.methods.exists(m, m.type != 'Ticket')",
+        "a ticket is bought with another method's credential: add a method of type JWT or External",
+    ),
+    (
+        "!has(self.methods) || self.methods.filter(m, m.type == 'Ticket').size() <= 1",
+        "there is one ticket path per route: keep one method of type Ticket",
+    ),
+])))]
+pub struct Authentication {
+    /// AnyOf: one of the methods must admit the client. Anonymous: the gateway authenticates nobody; the application
+    /// must. A client certificate, where tls requires one, comes on top of either.
+    pub mode: AuthenticationMode,
+    /// Methods, for mode AnyOf; the first whose credential is present decides, an invalid one never falls through to
+    /// the next, and two credentials at once are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 8),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub methods: Option<Vec<Method>>,
+}
+
+/// Whether clients are authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum AuthenticationMode {
+    /// By any one of the methods.
+    AnyOf,
+    /// Not by the gateway.
+    Anonymous,
+}
+
+/// One way to prove who one is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[(
+    "(self.type == 'JWT') == has(self.jwt) && (self.type == 'External') == has(self.external) && \
+     (self.type == 'Ticket') == has(self.ticket)",
+    "set exactly the member that type names: jwt for JWT, external for External, ticket for Ticket"
+)])))]
+pub struct Method {
+    /// Name of the method, unique within the route; logs and metrics speak of it.
+    #[schemars(length(min = 1, max = 63), pattern(LABEL_PATTERN))]
+    pub name: String,
+    /// JWT: a signed token. External: a service of yours that is asked. Ticket: a single-use ticket that was bought
+    /// with another method's credential.
+    #[serde(rename = "type")]
+    pub kind: MethodKind,
+    /// Settings of type JWT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Jwt>,
+    /// Settings of type External.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+    /// Settings of type Ticket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<Ticket>,
+}
+
+/// Types of methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum MethodKind {
+    /// A JSON Web Token (RFC 7519).
+    #[serde(rename = "JWT")]
+    Jwt,
+    /// A service that is asked with a part of the handshake.
+    External,
+    /// A single-use ticket.
+    Ticket,
+}
+
+/// JSON Web Tokens (RFC 7519). A token without exp, aud or iss is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Jwt {
+    /// The issuer: what the token's iss must be, byte for byte.
+    #[schemars(length(min = 1, max = 512))]
+    pub issuer: String,
+    /// Audiences: one of them must be among the token's aud.
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(length(min = 1, max = 256)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub audiences: Vec<String>,
+    /// Where the keys that verify the token come from.
+    pub jwks: Jwks,
+    /// Where the token is looked for, in this order; the Authorization header with Bearer if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub extract_from: Option<Vec<ExtractFrom>>,
+    /// Claims that the token must have besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub required_claims: Option<Vec<RequiredClaim>>,
+    /// Claims that the backend gets as headers. Copies of these headers that clients send are always removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["header"])
+    )]
+    pub claim_to_headers: Option<Vec<ClaimToHeader>>,
+    /// How far clocks may differ when exp and nbf are checked; 30s if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_skew: Option<Duration>,
+    /// Whether the backend gets the token too; false if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward_credential: Option<bool>,
+}
+
+/// A JSON Web Key Set (RFC 7517).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[(
+    "(self.type == 'Local') == has(self.local) && (self.type == 'Remote') == has(self.remote)",
+    "set exactly the member that type names: local for Local, remote for Remote"
+)])))]
+pub struct Jwks {
+    /// Remote: fetched from a URI and refreshed. Local: read from a ConfigMap or Secret.
+    #[serde(rename = "type")]
+    pub kind: JwksKind,
+    /// Settings of type Remote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteJwks>,
+    /// Settings of type Local.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<LocalJwks>,
+}
+
+/// Where a key set comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum JwksKind {
+    /// From a URI.
+    Remote,
+    /// From an object of the cluster.
+    Local,
+}
+
+/// A key set that is fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[(
+    "isURL(self.uri) && url(self.uri).getScheme() == 'https'", "uri is an https URL"
+)])))]
+pub struct RemoteJwks {
+    /// The URI of the key set, https. Redirects are not followed.
+    #[schemars(length(min = 1, max = 1024))]
+    pub uri: String,
+}
+
+/// A key set in an object of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalJwks {
+    /// The key of a ConfigMap (public keys) or of a Secret of type wssgate.io/jwks (symmetric keys).
+    #[serde(rename = "ref")]
+    pub reference: KeyRef,
+}
+
+/// A place of the handshake where a token may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[(
+    "self.type == 'Subprotocol' ? has(self.valuePrefix) && !has(self.name) : has(self.name)",
+    "Header, Query and Cookie need the name of the header, parameter or cookie; Subprotocol needs valuePrefix and no name"
+)])))]
+pub struct ExtractFrom {
+    /// Header, Query (a parameter of the query), Cookie, or Subprotocol (an offered subprotocol that begins with
+    /// valuePrefix; browsers can set no header).
+    #[serde(rename = "type")]
+    pub kind: ExtractFromKind,
+    /// Name of the header, query parameter or cookie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), pattern(TOKEN_PATTERN))]
+    pub name: Option<String>,
+    /// What stands before the token and is cut off, such as "Bearer " with its space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), pattern(PREFIX_PATTERN))]
+    pub value_prefix: Option<String>,
+}
+
+/// Places of a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum ExtractFromKind {
+    /// A header.
+    Header,
+    /// A parameter of the query.
+    Query,
+    /// A cookie.
+    Cookie,
+    /// An offered subprotocol.
+    Subprotocol,
+}
+
+/// A claim that must be there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RequiredClaim {
+    /// Name of the claim.
+    #[schemars(length(min = 1, max = 128))]
+    pub name: String,
+    /// What the claim must contain: one of its words if it is text, as scope is, or one of its entries if it is a
+    /// list. If absent the claim must be there with any value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub contains: Option<String>,
+}
+
+/// A claim that becomes a header.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimToHeader {
+    /// Name of the claim.
+    #[schemars(length(min = 1, max = 128))]
+    pub claim: String,
+    /// Name of the header that the backend gets.
+    #[schemars(length(min = 1, max = 64), pattern(TOKEN_PATTERN))]
+    pub header: String,
+}
+
+/// A service of yours that judges a handshake: 200 admits, anything else refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct External {
+    /// The Service that is asked.
+    pub backend_ref: ServiceRef,
+    /// The path that is asked with GET.
+    #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = path_rules()))]
+    pub path: String,
+    /// Headers of the handshake that the service gets, such as cookie. None if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 16),
+        inner(length(min = 1, max = 64), pattern(TOKEN_PATTERN)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
+    pub allowed_headers: Option<Vec<String>>,
+    /// Headers of the service's answer that the backend gets. None if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 16),
+        inner(length(min = 1, max = 64), pattern(TOKEN_PATTERN)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
+    pub allowed_response_headers: Option<Vec<String>>,
+    /// How long an answer may take before the handshake is refused; 2s if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+}
+
+/// Single-use tickets: a POST to the path with another method's credential buys one, which a browser then puts into
+/// the query of the handshake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ticket {
+    /// The path that answers POST with a ticket.
+    #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = path_rules()))]
+    pub path: String,
+    /// How long a ticket can be redeemed, from 1s to 60s; 30s if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules(&[(
+        "duration(self) >= duration('1s') && duration(self) <= duration('60s')", "ttl is between 1s and 60s"
+    )])))]
+    pub ttl: Option<Duration>,
+    /// Whether only the client address (IPv6: its /64) that bought a ticket can redeem it; false if absent, because
+    /// addresses change behind NAT and with dual stack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bind_address: Option<bool>,
+}

@@ -1,0 +1,203 @@
+//! Every frame: sizes, types, rates, schemas, compression.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::handshake::Mode;
+use super::reference::ConfigMapKeyRef;
+use crate::api::scalar::{Duration, Size};
+use crate::api::schema::{
+    LABEL_PATTERN, POINTER_PATTERN, backend_size_rules, byte_rate_rules, client_size_rules, rate_rules, size_rules,
+};
+
+/// What is judged of every message.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Messages {
+    /// Enforce: refuse. Audit: count and log, but let through; sizes, framing and UTF-8 are enforced always. Enforce
+    /// if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Messages that clients send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_client: Option<FromClient>,
+    /// Messages that backends send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_backend: Option<FromBackend>,
+    /// Compression toward clients (RFC 7692). Off if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+}
+
+/// What clients may send.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FromClient {
+    /// Types of messages that may pass, Text and Binary; both if absent. Another one closes with 1003.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2), extend("x-kubernetes-list-type" = "set"))]
+    pub types: Option<Vec<MessageType>>,
+    /// The largest message over all its fragments, in bytes or as 64Ki; at most 16Mi, 64Ki if absent. A larger one
+    /// closes with 1009 before its content is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = client_size_rules()))]
+    pub max_size: Option<Size>,
+    /// Messages per interval, counted by each replica. No limit if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// Bytes per interval, counted by each replica. No limit if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub byte_rate_limit: Option<ByteRateLimit>,
+    /// JSON Schemas (draft 2020-12) of which every text message must satisfy the one that is selected for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub schemas: Option<Vec<MessageSchema>>,
+    /// What happens to a connection whose messages look like another protocol in a tunnel: Deny, Audit (count and
+    /// log) or Allow; Allow if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnels: Option<Tunnels>,
+}
+
+/// What backends may send.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FromBackend {
+    /// Types of messages that may pass, Text and Binary; both if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2), extend("x-kubernetes-list-type" = "set"))]
+    pub types: Option<Vec<MessageType>>,
+    /// The largest message over all its fragments, in bytes or as 16Mi; at most 1Gi, 16Mi if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = backend_size_rules()))]
+    pub max_size: Option<Size>,
+}
+
+/// A type of message (RFC 6455 section 5.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum MessageType {
+    /// UTF-8 text.
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+/// A limit of messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rate_rules()))]
+pub struct RateLimit {
+    /// Messages per interval.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub count: i32,
+    /// The interval, from 1s to 1h.
+    pub interval: Duration,
+    /// Messages at once after a quiet time; at least count, and count if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub burst: Option<i32>,
+    /// Connection: each connection has its own limit. Subject: all connections of one authenticated subject share it.
+    #[serde(default)]
+    pub scope: RateScope,
+    /// Close: the connection is closed with 1008. Throttle: the client is read more slowly.
+    #[serde(default)]
+    pub on_exceeded: OnExceeded,
+}
+
+/// Who shares a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum RateScope {
+    /// Nobody.
+    #[default]
+    Connection,
+    /// The connections of one subject.
+    Subject,
+}
+
+/// What happens beyond a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum OnExceeded {
+    /// The connection is closed.
+    #[default]
+    Close,
+    /// The client waits.
+    Throttle,
+}
+
+/// A limit of bytes. A client that exceeds it is read more slowly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = byte_rate_rules()))]
+pub struct ByteRateLimit {
+    /// Bytes per interval, as a number or as 1Mi.
+    #[schemars(extend("x-kubernetes-validations" = size_rules()))]
+    pub size: Size,
+    /// The interval, from 1s to 1h.
+    pub interval: Duration,
+    /// Bytes at once after a quiet time; at least size, and size if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = size_rules()))]
+    pub burst: Option<Size>,
+}
+
+/// A JSON Schema for messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageSchema {
+    /// Name of the schema, unique within the route; logs and metrics speak of it.
+    #[schemars(length(min = 1, max = 63), pattern(LABEL_PATTERN))]
+    pub name: String,
+    /// The ConfigMap and key that hold the schema.
+    #[serde(rename = "ref")]
+    pub reference: ConfigMapKeyRef,
+    /// Which messages the schema judges; every one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<Selector>,
+}
+
+/// Messages in which a pointer finds a value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Selector {
+    /// Where to look, a JSON Pointer (RFC 6901) such as /type.
+    #[schemars(length(min = 1, max = 128), pattern(POINTER_PATTERN))]
+    pub pointer: String,
+    /// The text that must be there.
+    #[schemars(length(min = 1, max = 128))]
+    pub value: String,
+}
+
+/// What happens to tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum Tunnels {
+    /// The connection is closed with 1008.
+    Deny,
+    /// It is counted and logged.
+    Audit,
+    /// Nothing.
+    Allow,
+}
+
+/// Compression toward clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Compression {
+    /// "Off" (quotes needed by some tools) or PermessageDeflate (RFC 7692, without context takeover).
+    pub mode: CompressionMode,
+}
+
+/// Kinds of compression.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum CompressionMode {
+    /// None: offers of clients are declined.
+    Off,
+    /// RFC 7692.
+    PermessageDeflate,
+}

@@ -1,0 +1,209 @@
+//! What the gateway says of a route: conditions in Gateway API's vocabulary.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the gateway made of a route.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = {"conditions": [
+    {
+        "type": "Accepted",
+        "status": "Unknown",
+        "reason": "Pending",
+        "message": "Waiting for controller",
+        "lastTransitionTime": "1970-01-01T00:00:00Z"
+    },
+    {
+        "type": "Ready",
+        "status": "Unknown",
+        "reason": "Pending",
+        "message": "Waiting for controller",
+        "lastTransitionTime": "1970-01-01T00:00:00Z"
+    }
+]}))]
+pub struct RouteStatus {
+    /// The metadata.generation that the status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The controller that wrote the status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub controller_name: Option<String>,
+    /// Where clients reach the route: the addresses of the gateway's Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub addresses: Option<Vec<Address>>,
+    /// What is true of the route: Accepted, ResolvedRefs, Programmed, CertificateReady, Ready (their sum), Stalled
+    /// (only you can fix it) and warnings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Option<Vec<Condition>>,
+}
+
+/// An address of the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Address {
+    /// IPAddress or Hostname.
+    #[serde(rename = "type")]
+    pub kind: AddressKind,
+    /// The address or name.
+    #[schemars(length(min = 1, max = 253))]
+    pub value: String,
+}
+
+/// Kinds of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum AddressKind {
+    /// An IPv4 or IPv6 address.
+    #[serde(rename = "IPAddress")]
+    IpAddress,
+    /// A DNS name.
+    Hostname,
+}
+
+/// Types of conditions, in the order in which they are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ConditionType {
+    /// The spec is valid and the gateway takes the route.
+    Accepted,
+    /// Every object that the route names exists and may be named.
+    ResolvedRefs,
+    /// The data plane serves it.
+    Programmed,
+    /// Every certificate is there, valid and covers its hostnames.
+    CertificateReady,
+    /// The sum of those above, for `kubectl wait`.
+    Ready,
+    /// Only the user can fix it (kstatus).
+    Stalled,
+    /// Warning: no schema judges the messages of clients.
+    MessagesUnvalidated,
+    /// Warning: any page may open connections.
+    AnyOrigin,
+    /// Warning: the gateway authenticates nobody.
+    Anonymous,
+    /// Warning: something is only audited, not enforced.
+    AuditMode,
+    /// Warning: a limit is wider than the built-in one.
+    LimitsRelaxed,
+}
+
+impl ConditionType {
+    /// The text in `conditions[].type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::ResolvedRefs => "ResolvedRefs",
+            Self::Programmed => "Programmed",
+            Self::CertificateReady => "CertificateReady",
+            Self::Ready => "Ready",
+            Self::Stalled => "Stalled",
+            Self::MessagesUnvalidated => "MessagesUnvalidated",
+            Self::AnyOrigin => "AnyOrigin",
+            Self::Anonymous => "Anonymous",
+            Self::AuditMode => "AuditMode",
+            Self::LimitsRelaxed => "LimitsRelaxed",
+        }
+    }
+}
+
+/// Reasons of conditions: Gateway API's words where it has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ConditionReason {
+    /// `Accepted=True`.
+    Accepted,
+    /// `ResolvedRefs=True`.
+    ResolvedRefs,
+    /// `Programmed=True`.
+    Programmed,
+    /// `CertificateReady=True`.
+    Valid,
+    /// `Ready=True`.
+    Ready,
+    /// Not judged yet.
+    Pending,
+    /// A value that breaks a rule of the API; the message names the field and the fix.
+    Invalid,
+    /// A field or value that this build does not implement.
+    UnsupportedValue,
+    /// A field that the API does not have.
+    UnknownField,
+    /// Another route owns the hostname, or carries its tls.
+    HostnameConflict,
+    /// Another route has the same hostname and path.
+    PathConflict,
+    /// The namespace may not use this hostname.
+    HostnameNotPermitted,
+    /// The IngressClass does not exist or belongs to another controller.
+    NoMatchingClass,
+    /// A reference to another namespace without ReferenceGrant.
+    RefNotPermitted,
+    /// A kind that cannot be referred to here.
+    InvalidKind,
+    /// The Service or its port does not exist.
+    BackendNotFound,
+    /// The Service's port speaks a protocol that a WebSocket backend does not.
+    UnsupportedProtocol,
+    /// The Service has no endpoint that takes connections.
+    NoEndpoints,
+    /// The Secret or ConfigMap does not exist.
+    RefNotFound,
+    /// The Secret is not of the type, or lacks the key, that is needed.
+    InvalidCertificateRef,
+    /// The Secret's key does not belong to its certificate, or either cannot be read.
+    InvalidCertificate,
+    /// The certificate does not cover a hostname.
+    HostnameMismatch,
+    /// The certificate's time has not come or is over; it is served all the same.
+    Expired,
+    /// The certificate is signed by itself; it is served all the same.
+    SelfSigned,
+    /// The certificate's key is weaker than the gateway accepts.
+    WeakKey,
+    /// The last good version keeps serving because the new one does not compile.
+    LastGood,
+    /// A warning, chosen by the user.
+    Configured,
+}
+
+impl ConditionReason {
+    /// The text in `conditions[].reason`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::ResolvedRefs => "ResolvedRefs",
+            Self::Programmed => "Programmed",
+            Self::Valid => "Valid",
+            Self::Ready => "Ready",
+            Self::Pending => "Pending",
+            Self::Invalid => "Invalid",
+            Self::UnsupportedValue => "UnsupportedValue",
+            Self::UnknownField => "UnknownField",
+            Self::HostnameConflict => "HostnameConflict",
+            Self::PathConflict => "PathConflict",
+            Self::HostnameNotPermitted => "HostnameNotPermitted",
+            Self::NoMatchingClass => "NoMatchingClass",
+            Self::RefNotPermitted => "RefNotPermitted",
+            Self::InvalidKind => "InvalidKind",
+            Self::BackendNotFound => "BackendNotFound",
+            Self::UnsupportedProtocol => "UnsupportedProtocol",
+            Self::NoEndpoints => "NoEndpoints",
+            Self::RefNotFound => "RefNotFound",
+            Self::InvalidCertificateRef => "InvalidCertificateRef",
+            Self::InvalidCertificate => "InvalidCertificate",
+            Self::HostnameMismatch => "HostnameMismatch",
+            Self::Expired => "Expired",
+            Self::SelfSigned => "SelfSigned",
+            Self::WeakKey => "WeakKey",
+            Self::LastGood => "LastGood",
+            Self::Configured => "Configured",
+        }
+    }
+}

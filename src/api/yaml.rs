@@ -1,0 +1,280 @@
+//! Reading YAML (and with it JSON) that people wrote: strict, bounded, and with the place and the name of what is
+//! wrong. Text of the document never enters a message unless it is a key or a value that a type refused.
+
+use std::fmt;
+
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, de};
+use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
+use serde_saphyr::{MessageFormatter, Options, Spanned, UserMessageFormatter};
+
+/// What is wrong with a document, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Line, from 1; 0 if unknown.
+    pub line: u64,
+    /// Column in characters, from 1; 0 if unknown.
+    pub column: u64,
+    /// What is wrong, without the place. May show the value that was refused.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {} column {}: {}", self.line, self.column, self.message)
+    }
+}
+
+/// How documents are read: one document, no anchors, aliases, merge keys or duplicates, YAML 1.2 booleans, and no
+/// snippets of the text in errors.
+fn options() -> Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: 48,
+            max_documents: 1,
+            max_nodes: 200_000,
+            max_anchors: 0,
+            max_aliases: 0,
+            max_merge_keys: 0,
+            max_total_scalar_bytes: 8 << 20,
+        },
+        duplicate_keys: DuplicateKeyPolicy::Error,
+        merge_keys: MergeKeyPolicy::Error,
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+        with_snippet: false,
+    }
+}
+
+/// Reads one document.
+///
+/// # Errors
+/// The text is not YAML, breaks a bound of this reader, or does not fit the type.
+pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
+    serde_saphyr::from_str_with_options(text, options()).map_err(|error| {
+        let error = error.without_snippet();
+        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
+        let message = UserMessageFormatter.format_message(error).replace(char::is_control, " ");
+        let message = if message.contains("budget") || message.contains("YAML limit") {
+            format!("{message} (anchors, aliases, merge keys and very large or deep documents are not read)")
+        } else {
+            message
+        };
+        Fault { line, column, message }
+    })
+}
+
+/// Where the keys of a document are.
+#[derive(Debug)]
+pub struct Tree(Spanned<Node>);
+
+#[derive(Debug)]
+enum Node {
+    Map(Vec<(Spanned<String>, Tree)>),
+    List(Vec<Tree>),
+    Leaf,
+}
+
+impl Tree {
+    /// Reads the places of one document.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn read(text: &str) -> Result<Self, Fault> {
+        read(text)
+    }
+
+    /// Whether the document has a key at its top.
+    pub fn has(&self, key: &str) -> bool {
+        matches!(&self.0.value, Node::Map(entries) if entries.iter().any(|(own, _)| own.value == key))
+    }
+
+    /// Line and column of a path such as `spec.rules[0].name`, or of the nearest thing above it that exists.
+    pub fn locate(&self, path: &str) -> (u64, u64) {
+        let mut tree = self;
+        let mut at = self.0.referenced;
+        for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
+            match &tree.0.value {
+                Node::Map(entries) => match entries.iter().find(|(key, _)| key.value == step) {
+                    Some((key, below)) => (at, tree) = (key.referenced, below),
+                    None => break,
+                },
+                Node::List(items) => match step.trim_end_matches(']').parse().ok().and_then(|i: usize| items.get(i)) {
+                    Some(below) => (at, tree) = (below.0.referenced, below),
+                    None => break,
+                },
+                Node::Leaf => break,
+            }
+        }
+        (at.line(), at.column())
+    }
+
+    /// The path of what stands at a place, such as `listeners.wss`: the last key that begins there or before.
+    pub fn path_at(&self, line: u64, column: u64) -> String {
+        let mut path = String::new();
+        let mut tree = self;
+        loop {
+            let reached = |at: serde_saphyr::Location| (at.line(), at.column()) <= (line, column);
+            match &tree.0.value {
+                Node::Map(entries) => match entries.iter().rev().find(|(key, _)| reached(key.referenced)) {
+                    Some((key, below)) => {
+                        if !path.is_empty() {
+                            path.push('.');
+                        }
+                        path.push_str(&key.value);
+                        tree = below;
+                    }
+                    None => return path,
+                },
+                Node::List(items) => {
+                    match items.iter().enumerate().rev().find(|(_, item)| reached(item.0.referenced)) {
+                        Some((index, below)) => {
+                            path.push_str(&format!("[{index}]"));
+                            tree = below;
+                        }
+                        None => return path,
+                    }
+                }
+                Node::Leaf => return path,
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Spanned::deserialize(deserializer).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Places;
+
+        impl<'de> Visitor<'de> for Places {
+            type Value = Node;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+
+            fn visit_bool<E: de::Error>(self, _: bool) -> Result<Node, E> {
+                Ok(Node::Leaf)
+            }
+
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Node, E> {
+                Ok(Node::Leaf)
+            }
+
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Node, E> {
+                Ok(Node::Leaf)
+            }
+
+            fn visit_i128<E: de::Error>(self, _: i128) -> Result<Node, E> {
+                Ok(Node::Leaf)
+            }
+
+            fn visit_u128<E: de::Error>(self, _: u128) -> Result<Node, E> {
+                Ok(Node::Leaf)
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Node, E> {
+                Ok(Node::Leaf)
+            }
+
+            fn visit_str<E: de::Error>(self, _: &str) -> Result<Node, E> {
+                Ok(Node::Leaf)
+            }
+
+            fn visit_bytes<E: de::Error>(self, _: &[u8]) -> Result<Node, E> {
+                Ok(Node::Leaf)
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
+                Ok(Node::Leaf)
+            }
+
+            fn visit_none<E: de::Error>(self) -> Result<Node, E> {
+                Ok(Node::Leaf)
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+                Node::deserialize(deserializer)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(Node::List(list))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
+                let mut map = Vec::new();
+                while let Some(entry) = entries.next_entry()? {
+                    map.push(entry);
+                }
+                Ok(Node::Map(map))
+            }
+        }
+
+        deserializer.deserialize_any(Places)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[derive(Debug, Deserialize)]
+    struct Port {
+        #[allow(dead_code, reason = "read for its type only")]
+        port: u16,
+    }
+
+    #[test]
+    fn a_fault_has_a_place_and_no_text_of_the_document() {
+        let fault = read::<Port>("# a comment\nother: very-secret\nport: eighty\n").unwrap_err();
+        assert_eq!((fault.line, fault.column), (3, 7), "{fault}");
+        assert!(!fault.message.contains("very-secret") && !fault.message.contains('\n'), "{fault}");
+        let fault = read::<Value>("a: b\n  c: [\n").unwrap_err();
+        assert!(fault.line >= 2, "{fault}");
+    }
+
+    #[test]
+    fn anchors_aliases_merge_keys_and_duplicates_are_refused() {
+        for text in ["a: &x 1\nb: *x\n", "a: &x 1\n", "<<: {a: 1}\n", "a: 1\na: 2\n", "a: 1\n---\nb: 2\n"] {
+            assert!(read::<Value>(text).is_err(), "{text:?}");
+        }
+        let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
+        assert!(read::<Value>(&deep).is_err());
+    }
+
+    #[test]
+    fn only_true_and_false_are_booleans_and_leading_zeros_are_text() {
+        let value: Value = read("{a: no, b: true, c: 012, d: 1_000, e: Off}").unwrap();
+        assert_eq!(value, serde_json::json!({"a": "no", "b": true, "c": "012", "d": "1_000", "e": "Off"}));
+        assert!(read::<bool>("yes").is_err());
+    }
+
+    #[test]
+    fn places_are_found_by_path_and_paths_by_place() {
+        let text = "spec:\n  rules:\n  - name: a\n  - name: b\n    port: {x: 1}\n  other: 3\n";
+        let tree = Tree::read(text).unwrap();
+        assert_eq!(tree.locate("spec"), (1, 1));
+        assert_eq!(tree.locate("spec.rules[1].port.x"), (5, 12));
+        assert_eq!(tree.locate("spec.rules[1].absent.x"), tree.locate("spec.rules[1]"));
+        assert_eq!(tree.locate("spec.other"), (6, 3));
+        assert_eq!(tree.path_at(5, 15), "spec.rules[1].port.x");
+        assert_eq!(tree.path_at(6, 10), "spec.other");
+    }
+
+    #[test]
+    fn json_is_read_as_well() {
+        let value: Value = read("{\n\t\"a\": [1, \"x\\u00e4\"],\n\t\"b\": null}\n").unwrap();
+        assert_eq!(value, serde_json::json!({"a": [1, "xä"], "b": null}));
+    }
+}

@@ -1,0 +1,245 @@
+//! The command line: commands, flags, help. No behaviour; what is given is handed on.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::settings::{LogFormat, Overrides};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  all is well
+  1  a route was not accepted (check), or the gateway failed while it ran
+  2  a flag, a setting or a file could not be read; the message names it";
+
+/// The WebSocket security gateway for Kubernetes.
+///
+/// Terminates wss, checks every handshake and every frame, and relays to your Services. Reads SecureWebSocketRoute
+/// objects and everything they name from manifests in a directory, and follows every change without closing a socket.
+#[derive(Debug, Parser)]
+#[command(name = "wssgate", version, max_term_width = 100, subcommand_required = true, after_help = EXIT_CODES)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `wssgate` does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Run),
+    /// Check manifests without serving them: print each route's conditions as a cluster would show them.
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(Check),
+    /// Print the CustomResourceDefinition of SecureWebSocketRoute.
+    #[command(after_help = CRD_EXAMPLES)]
+    Crd,
+    /// Run a WebSocket backend that sends back every message, to try the gateway with.
+    #[command(after_help = ECHO_EXAMPLES)]
+    Echo(Echo),
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  Try it: the quickstart's manifests, a certificate made on the spot, and a backend that echoes
+    wssgate run --manifests manifests/quickstart --dev --echo 127.0.0.1:9000
+
+  Serve manifests with their own certificates, on the usual ports
+    wssgate run --manifests /etc/wssgate/manifests --listen [::]:443 --listen-http [::]:80
+
+  Everything from a settings file
+    wssgate run --config /etc/wssgate/gateway.yaml
+
+Flags win over the environment, the environment over the settings file. SIGTERM or Ctrl-C drains and ends with 0; a
+second one ends at once.
+
+Exit codes:
+  0  stopped by a signal
+  1  the gateway failed while it ran
+  2  a flag, a setting or a file could not be read; the message names it";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  wssgate check manifests/quickstart
+  wssgate check --output json manifests/quickstart
+
+Exit codes:
+  0  every route is accepted
+  1  a route is not accepted, or a file does not parse
+  2  the directory could not be read";
+
+const CRD_EXAMPLES: &str = "\
+Example:
+  wssgate crd | kubectl apply -f -";
+
+const ECHO_EXAMPLES: &str = "\
+Example:
+  wssgate echo --listen 127.0.0.1:9000";
+
+/// Flags of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    /// Settings file (GatewayConfiguration, YAML or JSON).
+    #[arg(long, value_name = "FILE", env = "WSSGATE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Directory of Kubernetes manifests to serve, searched recursively and followed as it changes.
+    #[arg(long, value_name = "DIR", env = "WSSGATE_MANIFESTS")]
+    pub manifests: Option<PathBuf>,
+    /// For development: make self-signed certificates for Secrets that are missing. Never in production.
+    #[arg(long, env = "WSSGATE_DEV", value_parser = clap::builder::FalseyValueParser::new())]
+    pub dev: bool,
+    /// Also run a WebSocket echo backend on this address.
+    #[arg(long, value_name = "ADDR", env = "WSSGATE_ECHO")]
+    pub echo: Option<SocketAddr>,
+    /// Where clients connect with wss. [default: [::]:8443]
+    #[arg(long, value_name = "ADDR", env = "WSSGATE_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// Plain port: redirects to https and serves ACME challenges, never a WebSocket. [default: [::]:8080]
+    #[arg(long, value_name = "ADDR", env = "WSSGATE_LISTEN_HTTP")]
+    pub listen_http: Option<SocketAddr>,
+    /// Health and metrics: /livez, /readyz, /metrics. [default: 127.0.0.1:9900]
+    #[arg(long, value_name = "ADDR", env = "WSSGATE_ADMIN")]
+    pub admin: Option<SocketAddr>,
+    /// Threads that move bytes. [default: one per core]
+    #[arg(long, value_name = "COUNT", env = "WSSGATE_WORKERS")]
+    pub workers: Option<NonZeroUsize>,
+    /// Form of the log (on stderr) and the access log (on stdout). [default: json]
+    #[arg(long, value_name = "FORMAT", env = "WSSGATE_LOG_FORMAT")]
+    pub log_format: Option<LogFormatArgument>,
+}
+
+impl Run {
+    /// What the flags and the environment say, for [`crate::settings::Settings::merge`].
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            manifests: self.manifests.clone(),
+            listen: self.listen,
+            listen_http: self.listen_http,
+            admin: self.admin,
+            echo: self.echo,
+            dev: self.dev,
+            workers: self.workers,
+            log_format: self.log_format.map(Into::into),
+        }
+    }
+}
+
+/// Flags of `check`.
+#[derive(Debug, Clone, Args)]
+pub struct Check {
+    /// Directory of Kubernetes manifests.
+    #[arg(value_name = "DIR")]
+    pub manifests: PathBuf,
+    /// How to print: a table for people, or JSON.
+    #[arg(long, value_name = "FORMAT", env = "WSSGATE_OUTPUT", default_value = "table")]
+    pub output: Output,
+    /// Settings file whose defaults, class and hostname suffixes the check uses.
+    #[arg(long, value_name = "FILE", env = "WSSGATE_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// Flags of `echo`.
+#[derive(Debug, Clone, Args)]
+pub struct Echo {
+    /// Where to listen, without TLS.
+    #[arg(long, value_name = "ADDR", env = "WSSGATE_LISTEN", default_value = "127.0.0.1:9000")]
+    pub listen: SocketAddr,
+    /// Form of the log, on stderr. [default: json]
+    #[arg(long, value_name = "FORMAT", env = "WSSGATE_LOG_FORMAT")]
+    pub log_format: Option<LogFormatArgument>,
+}
+
+/// How `check` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table.
+    Table,
+    /// JSON.
+    Json,
+}
+
+/// Form of log lines, as a flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormatArgument {
+    /// One JSON object per line.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+impl From<LogFormatArgument> for LogFormat {
+    fn from(argument: LogFormatArgument) -> Self {
+        match argument {
+            LogFormatArgument::Json => Self::Json,
+            LogFormatArgument::Text => Self::Text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_run_reaches_the_settings() {
+        let line = "wssgate run --manifests m --dev --echo 127.0.0.1:1 --listen [::]:2 --listen-http [::]:3 --admin \
+                    127.0.0.1:4 --workers 5 --log-format text";
+        let Command::Run(run) = parse(line).unwrap().command else { panic!("not run") };
+        let expected = Overrides {
+            manifests: Some("m".into()),
+            listen: Some("[::]:2".parse().unwrap()),
+            listen_http: Some("[::]:3".parse().unwrap()),
+            admin: Some("127.0.0.1:4".parse().unwrap()),
+            echo: Some("127.0.0.1:1".parse().unwrap()),
+            dev: true,
+            workers: NonZeroUsize::new(5),
+            log_format: Some(LogFormat::Text),
+        };
+        assert_eq!(run.overrides(), expected);
+    }
+
+    #[test]
+    fn a_wrong_flag_ends_with_exit_code_2() {
+        for line in ["wssgate", "wssgate run --listen 8443", "wssgate run --bogus", "wssgate check", "wssgate fly"] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        assert_eq!(parse("wssgate --help").unwrap_err().exit_code(), 0);
+    }
+
+    #[test]
+    fn every_flag_has_help_and_its_own_variable() {
+        for command in Arguments::command().get_subcommands() {
+            for argument in command.get_arguments().filter(|a| !["help", "version"].contains(&a.get_id().as_str())) {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+                let Some(long) = argument.get_long() else { continue };
+                let expected = format!("WSSGATE_{}", long.to_uppercase().replace('-', "_"));
+                assert_eq!(argument.get_env().and_then(|e| e.to_str()), Some(expected.as_str()));
+            }
+        }
+    }
+
+    #[test]
+    fn help_names_the_exit_codes_and_shows_examples() {
+        let mut command = Arguments::command();
+        assert!(command.render_help().to_string().contains("Exit codes"));
+        let run = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        assert!(
+            run.contains("Exit codes") && run.contains("--echo 127.0.0.1:9000") && run.contains("[::]:8443"),
+            "{run}"
+        );
+    }
+}

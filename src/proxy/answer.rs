@@ -1,0 +1,71 @@
+//! HTTP answers of the gateway itself: the 101 and every refusal, with secure headers on all of them.
+
+use crate::policy::Handshake;
+use crate::reason::Reason;
+use crate::ws::upgrade;
+
+/// Headers of every answer over TLS. They protect whoever opens the endpoint as a page; a route may replace each.
+pub(crate) const SECURE_HEADERS: &[(&str, &str)] = &[
+    ("strict-transport-security", "max-age=31536000"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("x-frame-options", "DENY"),
+    ("x-content-type-options", "nosniff"),
+    ("x-xss-protection", "0"),
+    ("referrer-policy", "no-referrer"),
+];
+
+/// The secure headers with those of the route over them.
+fn headers(handshake: Option<&Handshake>) -> Vec<(&str, &str)> {
+    let set = handshake.map_or(&[][..], |handshake| &handshake.response_headers);
+    SECURE_HEADERS
+        .iter()
+        .copied()
+        .filter(|(name, _)| !set.iter().any(|(own, _)| own == name))
+        .chain(set.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        .collect()
+}
+
+/// The 101 that completes the client's handshake (RFC 6455 §4.2.2).
+pub(crate) fn switching(key: &str, subprotocol: Option<&str>, handshake: &Handshake) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    upgrade::write_switching(&mut out, key, subprotocol, &headers(Some(handshake)));
+    out
+}
+
+/// A refusal with a short constant body: the reason goes to log and metrics, not to the client.
+pub(crate) fn refusal(reason: Reason, status: u16, handshake: Option<&Handshake>, retry_after: u8) -> Vec<u8> {
+    let retry = retry_after.to_string();
+    let mut headers = headers(handshake);
+    headers.push(("cache-control", "no-store"));
+    match reason {
+        Reason::MethodNotAllowed => headers.push(("allow", "GET")),
+        Reason::UpgradeRequired => {
+            headers.push(("upgrade", "websocket"));
+            headers.push(("sec-websocket-version", "13"));
+        }
+        _ if matches!(status, 429 | 503) => headers.push(("retry-after", &retry)),
+        _ => {}
+    }
+    let mut out = Vec::with_capacity(512);
+    upgrade::write_refusal(&mut out, status, &headers, body(status));
+    out
+}
+
+fn body(status: u16) -> &'static str {
+    match status {
+        400 => "bad request\n",
+        401 => "unauthorized\n",
+        403 => "forbidden\n",
+        404 => "not found\n",
+        405 => "method not allowed\n",
+        408 => "request timeout\n",
+        414 | 431 => "request too large\n",
+        421 => "misdirected request\n",
+        426 => "upgrade required: this is a WebSocket endpoint\n",
+        429 => "too many requests\n",
+        503 => "service unavailable\n",
+        504 => "gateway timeout\n",
+        500 => "internal error\n",
+        _ => "bad gateway\n",
+    }
+}

@@ -1,0 +1,264 @@
+//! One connection, top to bottom. Read this first.
+//!
+//! ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `admit` -> places -> dial and
+//! upgrade the backend, verify its 101 -> answer 101 -> relay. A refusal is an HTTP answer and a line in the log.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::policy::{Facts, Origin, Policy, admit};
+use crate::proxy::relay::{Parts, Relay};
+use crate::proxy::session::Session;
+use crate::proxy::tls::{self, ClientTls};
+use crate::proxy::{Drain, Shared, answer, scratch, upstream, worker};
+use crate::reason::{self, Reason};
+use crate::snapshot::{Lease, RouteState};
+use crate::telemetry::access::{Opened, Refused};
+use crate::ws::upgrade::{self, Request};
+
+/// Everything before the 101, all stages together.
+const OVERALL: Duration = Duration::from_secs(30);
+/// The TLS handshake.
+const TLS: Duration = Duration::from_secs(5);
+/// The request's head, from the end of the TLS handshake.
+const HEAD: Duration = Duration::from_secs(5);
+/// Writing the answer and waiting for the client to take it.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What is known when a handshake is refused.
+#[derive(Default)]
+struct Refusal {
+    reason: Option<Reason>,
+    /// The backend's own status.
+    status: Option<u16>,
+    host: Option<Box<str>>,
+    path: Option<Box<str>>,
+    route: Option<Arc<str>>,
+    policy: Option<Arc<Policy>>,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self { reason: Some(reason), ..Self::default() }
+    }
+}
+
+/// Serves one accepted socket up to its 101; the relay does the rest.
+pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr) -> Option<Relay> {
+    let began = Instant::now();
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let (mut client, name) = match timeout(TLS, accept(&shared, tcp)).await {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(reason)) => return refused(&shared, peer, &reason.into()),
+        Err(_) => return refused(&shared, peer, &Reason::TlsTimeout.into()),
+    };
+    let judged = timeout(OVERALL, judge(&shared, &mut client, name.as_deref(), peer)).await;
+    let refusal = match judged.unwrap_or_else(|_| Err(Reason::UpstreamTimeout.into())) {
+        Ok(judged) => return relay(&shared, client, judged, peer, began).await,
+        Err(refusal) => refusal,
+    };
+    refused(&shared, peer, &refusal);
+    if let Some(reason) = refusal.reason
+        && let Some(status) = refusal.status.or(reason.http_status())
+    {
+        let handshake = refusal.policy.as_ref().map(|policy| &policy.handshake);
+        let retry_after = 1 + scratch::mask()[0] % 5;
+        let bytes = answer::refusal(reason, status, handshake, retry_after);
+        let _ = timeout(FAREWELL, async {
+            if client.send_all(&bytes).await.is_ok() {
+                client.finish().await;
+            }
+        })
+        .await;
+    }
+    None
+}
+
+fn refused(shared: &Shared, peer: SocketAddr, refusal: &Refusal) -> Option<Relay> {
+    let reason = refusal.reason.unwrap_or(Reason::Internal);
+    shared.metrics.refused(reason, refusal.route.as_deref());
+    shared.access.refused(&Refused {
+        reason,
+        client: peer,
+        host: refusal.host.as_deref(),
+        path: refusal.path.as_deref(),
+        route: refusal.route.as_deref(),
+        backend: None,
+    });
+    None
+}
+
+/// TLS: the name of the ClientHello chooses the host's own configuration.
+async fn accept(shared: &Shared, mut tcp: TcpStream) -> Result<(ClientTls, Option<String>), Reason> {
+    let (hello, name) = tls::client_hello(&mut tcp).await?;
+    let snapshot = shared.live.load();
+    let identity = match &name {
+        Some(name) => snapshot.tls(name),
+        None => snapshot.default_tls.as_ref(),
+    };
+    let Some(identity) = identity else {
+        tls::refuse_name(&mut tcp).await;
+        return Err(Reason::UnknownServerName);
+    };
+    let config = Arc::clone(&identity.config);
+    drop(snapshot);
+    Ok((ClientTls::accept(tcp, config, hello).await?, name))
+}
+
+/// A handshake that was admitted and has a backend.
+struct Judged {
+    request: Request,
+    /// What the client sent behind its request.
+    early: Vec<u8>,
+    facts: Facts,
+    lease: Lease,
+    policy: Arc<Policy>,
+    route: Arc<str>,
+    audited: Option<Reason>,
+    places: crate::proxy::meters::Places,
+    upstream: upstream::Upstream,
+}
+
+async fn judge(
+    shared: &Arc<Shared>,
+    client: &mut ClientTls,
+    name: Option<&str>,
+    peer: SocketAddr,
+) -> Result<Judged, Refusal> {
+    let (request, early) = match timeout(HEAD, head(client)).await {
+        Ok(read) => read?,
+        Err(_) => return Err(Reason::HeadTimeout.into()),
+    };
+    let mut refusal =
+        Refusal { host: Some(request.host.clone()), path: Some(request.path.clone()), ..Refusal::default() };
+    let outcome = admitted(shared, &request, name, peer, &mut refusal).await;
+    match outcome {
+        Ok((lease, policy, facts, audited, places, upstream)) => {
+            let route = refusal.route.unwrap_or_default();
+            Ok(Judged { request, early, facts, lease, policy, route, audited, places, upstream })
+        }
+        Err(reason) => {
+            refusal.reason = Some(reason);
+            Err(refusal)
+        }
+    }
+}
+
+type Admitted = (Lease, Arc<Policy>, Facts, Option<Reason>, crate::proxy::meters::Places, upstream::Upstream);
+
+/// The order of judgement after the form: Host = SNI, route, networks, origin, subprotocol, places, backend.
+async fn admitted(
+    shared: &Arc<Shared>,
+    request: &Request,
+    name: Option<&str>,
+    peer: SocketAddr,
+    refusal: &mut Refusal,
+) -> Result<Admitted, Reason> {
+    if name != Some(&*request.host) {
+        return Err(Reason::Misdirected);
+    }
+    if *shared.drain.borrow() != Drain::Serving {
+        return Err(Reason::Draining);
+    }
+    let lease = shared.live.lease(&request.host, &request.path).ok_or(Reason::RouteNotFound)?;
+    let route = Arc::clone(&lease.route);
+    refusal.route = Some(route.id.to_string().into());
+    let policy = match &route.state {
+        RouteState::Serving(policy) => Arc::clone(policy),
+        RouteState::Refusing(reason) => return Err(*reason),
+    };
+    refusal.policy = Some(Arc::clone(&policy));
+    let facts = Facts {
+        address: peer.ip(),
+        host: request.host.clone(),
+        port: request.port,
+        path: request.path.clone(),
+        origin: request.origin.clone(),
+        subprotocols: request.subprotocols.clone(),
+    };
+    let admission = admit(&policy, &facts)?;
+    let limits = &policy.connection;
+    let places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
+    let upstream = match upstream::connect(shared, &route, request, &facts, &admission).await {
+        Ok(upstream) => upstream,
+        Err((reason, status)) => {
+            refusal.status = status.map(reason::passed_on);
+            return Err(reason);
+        }
+    };
+    Ok((lease, policy, facts, admission.audited(), places, upstream))
+}
+
+/// Reads the request's head, and nothing of what it means.
+async fn head(client: &mut ClientTls) -> Result<(Request, Vec<u8>), Reason> {
+    let mut bytes = Vec::with_capacity(1024);
+    loop {
+        let n = client.read_some(&mut bytes).await.map_err(|_| Reason::ClientLost)?;
+        if let Some((request, used)) = upgrade::parse_request(&bytes)? {
+            return Ok((request, bytes.split_off(used)));
+        }
+        if n == 0 {
+            return Err(Reason::ClientLost);
+        }
+    }
+}
+
+/// Answers 101 and hands over to the relay.
+async fn relay(
+    shared: &Arc<Shared>,
+    mut client: ClientTls,
+    judged: Judged,
+    peer: SocketAddr,
+    began: Instant,
+) -> Option<Relay> {
+    let Judged { request, early, facts, lease, policy, route, audited, places, upstream } = judged;
+    let switching = answer::switching(&request.key, upstream.subprotocol.as_deref(), &policy.handshake);
+    match timeout(FAREWELL, client.send_all(&switching)).await {
+        Ok(Ok(())) => {}
+        _ => {
+            let refusal = Refusal { route: Some(route), ..Reason::ClientLost.into() };
+            return refused(shared, peer, &refusal);
+        }
+    }
+    let id = shared.access.id();
+    shared.access.opened(&Opened {
+        id,
+        route: &route,
+        client: peer,
+        host: &facts.host,
+        path: &facts.path,
+        origin: match &facts.origin {
+            Origin::One(origin) => Some(origin),
+            Origin::Missing | Origin::Several => None,
+        },
+        subprotocol: upstream.subprotocol.as_deref(),
+        tls: Some(client.version()),
+        backend: Some(upstream.endpoint),
+        audited,
+    });
+    let metrics = shared.metrics.route(&route);
+    metrics.accepted();
+    if let Some(reason) = audited {
+        metrics.audited(reason);
+    }
+    let session = Session::new(id, facts, lease, scratch::mask()[0]);
+    worker::register(&session);
+    // What changed while the backend was dialled is judged now.
+    session.rejudge(&shared.live);
+    Some(Relay::new(Parts {
+        client,
+        backend: upstream.io,
+        client_early: early,
+        backend_early: upstream.early,
+        session,
+        route,
+        began,
+        metrics,
+        access: shared.access.clone(),
+        places: (places, upstream.place),
+    }))
+}

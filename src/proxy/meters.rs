@@ -1,0 +1,148 @@
+//! Counters that policies compare with: places per route, address and endpoint. They belong to identities, live in
+//! the data plane and survive every swap; a place is given back when its guard drops, exactly once.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::policy::network::limit_key;
+use crate::reason::Reason;
+use crate::snapshot::RouteId;
+
+/// Keys that a table holds at the most; a full table refuses new keys rather than forget one.
+const MAX_KEYS: usize = 1 << 20;
+
+#[derive(Debug)]
+struct Table<K>(Mutex<HashMap<K, u32>>);
+
+impl<K> Default for Table<K> {
+    fn default() -> Self {
+        Self(Mutex::new(HashMap::new()))
+    }
+}
+
+impl<K: Hash + Eq + Clone> Table<K> {
+    fn take(&self, key: &K, limit: u32) -> bool {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = counts.len() >= MAX_KEYS;
+        match counts.get_mut(key) {
+            Some(count) if *count >= limit => false,
+            Some(count) => {
+                *count += 1;
+                true
+            }
+            None if limit == 0 || full => false,
+            None => {
+                counts.insert(key.clone(), 1);
+                true
+            }
+        }
+    }
+
+    fn give(&self, key: &K) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(key);
+                // After a flood the table gives its memory back.
+                if counts.capacity() > 1024 && counts.len() < counts.capacity() / 8 {
+                    counts.shrink_to_fit();
+                }
+            }
+        }
+    }
+
+    fn count(&self, key: &K) -> u32 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied().unwrap_or(0)
+    }
+}
+
+/// All counters of the process.
+#[derive(Debug, Default)]
+pub(crate) struct Meters {
+    routes: Table<RouteId>,
+    addresses: Table<(RouteId, IpAddr)>,
+    endpoints: Table<SocketAddr>,
+}
+
+/// The places that one connection holds; dropping gives them back.
+#[derive(Debug)]
+pub(crate) struct Places {
+    meters: Arc<Meters>,
+    route: RouteId,
+    address: IpAddr,
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.meters.routes.give(&self.route);
+        self.meters.addresses.give(&(self.route.clone(), self.address));
+    }
+}
+
+/// A connection's place at an endpoint; dropping gives it back.
+#[derive(Debug)]
+pub(crate) struct EndpointPlace {
+    meters: Arc<Meters>,
+    endpoint: SocketAddr,
+}
+
+impl Drop for EndpointPlace {
+    fn drop(&mut self) {
+        self.meters.endpoints.give(&self.endpoint);
+    }
+}
+
+impl Meters {
+    /// Takes a place of the route and one of the address (IPv6: of its /64) for one connection.
+    pub(crate) fn place(
+        self: &Arc<Self>,
+        route: &RouteId,
+        address: IpAddr,
+        total: u32,
+        per_address: Option<u32>,
+    ) -> Result<Places, Reason> {
+        if !self.routes.take(route, total) {
+            return Err(Reason::TotalLimit);
+        }
+        let address = limit_key(address);
+        if !self.addresses.take(&(route.clone(), address), per_address.unwrap_or(u32::MAX)) {
+            self.routes.give(route);
+            return Err(Reason::AddressLimit);
+        }
+        Ok(Places { meters: Arc::clone(self), route: route.clone(), address })
+    }
+
+    /// Counts a connection to an endpoint, from the dial on.
+    pub(crate) fn dial(self: &Arc<Self>, endpoint: SocketAddr) -> EndpointPlace {
+        self.endpoints.take(&endpoint, u32::MAX);
+        EndpointPlace { meters: Arc::clone(self), endpoint }
+    }
+
+    /// Connections of this replica to an endpoint.
+    pub(crate) fn load(&self, endpoint: SocketAddr) -> u32 {
+        self.endpoints.count(&endpoint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_given_back_exactly_once_and_all_counts_return_to_zero() {
+        let meters = Arc::new(Meters::default());
+        let route = RouteId { namespace: "shop".into(), name: "chat".into() };
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let first = meters.place(&route, address, 2, Some(1)).unwrap();
+        assert_eq!(meters.place(&route, address, 2, Some(1)).unwrap_err(), Reason::AddressLimit);
+        let second = meters.place(&route, "192.0.2.2".parse().unwrap(), 2, Some(1)).unwrap();
+        let third = meters.place(&route, "192.0.2.3".parse().unwrap(), 2, Some(1));
+        assert_eq!(third.unwrap_err(), Reason::TotalLimit);
+        drop((first, second));
+        assert_eq!(meters.routes.count(&route), 0);
+        assert!(meters.addresses.0.lock().unwrap().is_empty());
+    }
+}

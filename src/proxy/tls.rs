@@ -1,0 +1,424 @@
+//! The client's side of a connection: TLS over TCP on rustls' unbuffered API, so that an idle connection owns no
+//! buffer. It owns a partial record and unsent bytes only while there are any.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::server::{Acceptor, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::{ProtocolVersion, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::proxy::scratch::{self, RECORD, Scratch};
+use crate::reason::Reason;
+
+/// The most bytes of a ClientHello that are kept while it is not whole.
+const MAX_HELLO: usize = 64 * 1024;
+/// How often one wake-up reads before it lets others run.
+const READS: usize = 8;
+/// A fatal `unrecognized_name` alert (RFC 6066 §3) in a record of its own.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// A TLS connection accepted from a client.
+pub(crate) struct ClientTls {
+    tcp: TcpStream,
+    tls: UnbufferedServerConnection,
+    /// Received bytes that are not a whole record yet.
+    partial: Vec<u8>,
+    /// Plaintext that came with the handshake's last flight.
+    opened: Vec<u8>,
+    /// Sealed bytes that the socket did not take yet, from `sent` on.
+    unsent: Vec<u8>,
+    sent: usize,
+    /// The client said that it sends no more (close_notify or FIN).
+    ended: bool,
+}
+
+/// What [`ClientTls::poll_fill`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fill {
+    /// So many bytes of plaintext.
+    Bytes(usize),
+    /// The client sends no more.
+    End,
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Reads the ClientHello: the bytes as received and the server name, lower case. Nothing is answered yet, but for the
+/// alert if it is no ClientHello.
+pub(crate) async fn client_hello(tcp: &mut TcpStream) -> Result<(Vec<u8>, Option<String>), Reason> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut acceptor = Acceptor::default();
+    let mut hello = Vec::new();
+    loop {
+        let start = hello.len();
+        hello.resize((start + 4096).min(MAX_HELLO), 0);
+        let n = tcp.read(&mut hello[start..]).await.map_err(|_| Reason::TlsFailed)?;
+        hello.truncate(start + n);
+        if n == 0 {
+            return Err(Reason::TlsFailed);
+        }
+        let mut fresh = &hello[start..];
+        while !fresh.is_empty() {
+            acceptor.read_tls(&mut fresh).map_err(|_| Reason::TlsFailed)?;
+            match acceptor.accept() {
+                Ok(Some(accepted)) => {
+                    let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+                    return Ok((hello, name));
+                }
+                Ok(None) => {}
+                Err((_, mut alert)) => {
+                    let mut bytes = Vec::new();
+                    if alert.write_all(&mut bytes).is_ok() {
+                        let _ = tcp.write_all(&bytes).await;
+                    }
+                    return Err(Reason::TlsFailed);
+                }
+            }
+        }
+    }
+}
+
+/// Refuses a ClientHello whose name nobody owns.
+pub(crate) async fn refuse_name(tcp: &mut TcpStream) {
+    use tokio::io::AsyncWriteExt;
+    let _ = tcp.write_all(&UNRECOGNIZED_NAME).await;
+}
+
+impl ClientTls {
+    /// Completes the handshake that `hello` began. Session tickets stay unsent until the first answer, to go with it.
+    pub(crate) async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, hello: Vec<u8>) -> Result<Self, Reason> {
+        let tls = UnbufferedServerConnection::new(config).map_err(|_| Reason::TlsFailed)?;
+        let mut this = Self { tcp, tls, partial: hello, opened: Vec::new(), unsent: Vec::new(), sent: 0, ended: false };
+        match std::future::poll_fn(|cx| this.poll_handshake(cx)).await {
+            Ok(()) => Ok(this),
+            Err(_) => Err(Reason::TlsFailed),
+        }
+    }
+
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut input = std::mem::take(&mut self.partial);
+            let mut used = 0;
+            let outcome = loop {
+                let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut input[used..]);
+                used += discard;
+                match state {
+                    Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.unsent)?,
+                    Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                    Ok(ConnectionState::BlockedHandshake) => break Ok(false),
+                    Ok(ConnectionState::WriteTraffic(_)) => break Ok(true),
+                    Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                        while let Some(Ok(record)) = traffic.next_record() {
+                            used += record.discard;
+                            self.opened.extend_from_slice(record.payload);
+                        }
+                        break Ok(true);
+                    }
+                    Ok(_) => break Err(io::ErrorKind::UnexpectedEof.into()),
+                    Err(error) => break Err(invalid(error)),
+                }
+                if !self.tls.is_handshaking() && used < input.len() {
+                    // The next record is the request's: it is opened by `poll_fill`.
+                    break Ok(true);
+                }
+            };
+            input.drain(..used);
+            self.partial = input;
+            match outcome {
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) => {
+                    ready!(self.poll_flush(cx))?;
+                    if self.partial.len() > MAX_HELLO {
+                        return Poll::Ready(Err(invalid("handshake too long")));
+                    }
+                    let n = ready!(self.poll_read_more(cx, 8 * 1024))?;
+                    if n == 0 {
+                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                }
+                Err(error) => {
+                    self.queue_alert();
+                    let _ = self.poll_flush(cx);
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+
+    fn poll_read_more(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+        let start = self.partial.len();
+        self.partial.resize(start + room, 0);
+        let mut buf = ReadBuf::new(&mut self.partial[start..]);
+        let polled = Pin::new(&mut self.tcp).poll_read(cx, &mut buf);
+        let n = buf.filled().len();
+        self.partial.truncate(start + n);
+        ready!(polled)?;
+        Poll::Ready(Ok(n))
+    }
+
+    /// Collects the alert that an error left behind.
+    fn queue_alert(&mut self) {
+        while let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(&mut []).state {
+            if encode(&mut data, &mut self.unsent).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reads what is there, opens all whole records, and puts their plaintext at `scratch.plain[at..]`.
+    ///
+    /// Plaintext that does not fit is impossible: it is never longer than what was read.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        at: usize,
+    ) -> Poll<io::Result<Fill>> {
+        if !self.opened.is_empty() {
+            let opened = std::mem::take(&mut self.opened);
+            scratch.plain[at..at + opened.len()].copy_from_slice(&opened);
+            return Poll::Ready(Ok(Fill::Bytes(opened.len())));
+        }
+        let mut filled = self.partial.len();
+        scratch.input[..filled].copy_from_slice(&self.partial);
+        let mut fresh = self.has_whole_record();
+        let mut drained = false;
+        for _ in 0..READS {
+            if self.ended || filled == scratch.input.len() {
+                break;
+            }
+            let mut buf = ReadBuf::new(&mut scratch.input[filled..]);
+            match Pin::new(&mut self.tcp).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) => {
+                    let n = buf.filled().len();
+                    if n == 0 {
+                        self.ended = true;
+                    }
+                    filled += n;
+                    fresh |= n > 0;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    drained = true;
+                    break;
+                }
+            }
+        }
+        if !fresh {
+            return if self.ended { Poll::Ready(Ok(Fill::End)) } else { Poll::Pending };
+        }
+        let (mut used, mut out) = (0, at);
+        loop {
+            let UnbufferedStatus { mut discard, state } =
+                self.tls.process_tls_records(&mut scratch.input[used..filled]);
+            let mut idle = false;
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(invalid)?;
+                        discard += record.discard;
+                        let end = out + record.payload.len();
+                        scratch.plain[out..end].copy_from_slice(record.payload);
+                        out = end;
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.unsent)?,
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                    self.ended = true;
+                    idle = true;
+                }
+                Ok(ConnectionState::WriteTraffic(_)) => idle = true,
+                Ok(_) => return Poll::Ready(Err(invalid("unexpected TLS state"))),
+                Err(error) => {
+                    self.queue_alert();
+                    return Poll::Ready(Err(invalid(error)));
+                }
+            }
+            used += discard;
+            if idle {
+                break;
+            }
+        }
+        let rest = &scratch.input[used..filled];
+        if rest.is_empty() {
+            self.partial = Vec::new();
+        } else {
+            self.partial.clear();
+            self.partial.extend_from_slice(rest);
+            self.partial.shrink_to(RECORD);
+        }
+        match out - at {
+            0 if self.ended => Poll::Ready(Ok(Fill::End)),
+            // Records without data (a key update), or a partial one: the socket wakes us unless it was not emptied.
+            0 => {
+                if !drained {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+            n => Poll::Ready(Ok(Fill::Bytes(n))),
+        }
+    }
+
+    /// Whether what was kept can be opened without reading: records that came behind the handshake's last flight.
+    fn has_whole_record(&self) -> bool {
+        self.partial
+            .get(3..5)
+            .is_some_and(|len| self.partial.len() >= 5 + usize::from(u16::from_be_bytes([len[0], len[1]])))
+    }
+
+    /// Seals `plain` and sends what the socket takes; the rest stays unsent.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, plain: &[u8], sealed: &mut [u8]) -> Poll<io::Result<()>> {
+        let mut rest = plain;
+        while !rest.is_empty() {
+            // What fits `sealed` with its records' overhead.
+            let part;
+            (part, rest) = rest.split_at(rest.len().min(scratch::READ));
+            let n = self.seal(part, sealed)?;
+            self.poll_write(cx, &sealed[..n])?;
+        }
+        self.poll_flush(cx)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
+        while self.unsent.is_empty() && !bytes.is_empty() {
+            match Pin::new(&mut self.tcp).poll_write(cx, bytes) {
+                Poll::Ready(Ok(n)) => bytes = &bytes[n..],
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        self.unsent.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn seal(&mut self, plain: &[u8], sealed: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.tls.process_tls_records(&mut []).state {
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    return traffic.encrypt(plain, sealed).map_err(|error| match error {
+                        EncryptError::InsufficientSize(_) => invalid("sealed buffer too small"),
+                        error => invalid(error),
+                    });
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.unsent)?,
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => {
+                    self.ended = true;
+                }
+                Ok(_) => return Err(io::ErrorKind::NotConnected.into()),
+                Err(error) => return Err(invalid(error)),
+            }
+        }
+    }
+
+    /// Sends what is unsent.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.unsent.len() {
+            let n = ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.unsent[self.sent..]))?;
+            self.sent += n;
+        }
+        if !self.unsent.is_empty() {
+            self.unsent = Vec::new();
+            self.sent = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says close_notify, sends it with all that is unsent, and shuts our direction down.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>, notify: &mut bool) -> Poll<io::Result<()>> {
+        if *notify {
+            *notify = false;
+            let mut alert = [0; 128];
+            if let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.tls.process_tls_records(&mut []).state
+                && let Ok(n) = traffic.queue_close_notify(&mut alert)
+            {
+                self.unsent.extend_from_slice(&alert[..n]);
+            }
+        }
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+
+    /// Reads and forgets until the client closes, so that what we sent last is not lost to a reset.
+    pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
+        for _ in 0..READS {
+            let mut buf = ReadBuf::new(&mut scratch.input);
+            match Pin::new(&mut self.tcp).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads one piece of plaintext into `out`; 0 at the end. For the request's head.
+    pub(crate) async fn read_some(&mut self, out: &mut Vec<u8>) -> io::Result<usize> {
+        std::future::poll_fn(|cx| {
+            scratch::with(|scratch| match ready!(self.poll_fill(cx, scratch, 0))? {
+                Fill::Bytes(n) => {
+                    out.extend_from_slice(&scratch.plain[..n]);
+                    Poll::Ready(Ok(n))
+                }
+                Fill::End => Poll::Ready(Ok(0)),
+            })
+        })
+        .await
+    }
+
+    /// Sends all of `plain`. For answers to a handshake.
+    pub(crate) async fn send_all(&mut self, plain: &[u8]) -> io::Result<()> {
+        let mut todo = Some(plain);
+        std::future::poll_fn(|cx| match todo.take() {
+            Some(plain) => scratch::with(|scratch| self.poll_send(cx, plain, &mut scratch.sealed)),
+            None => self.poll_flush(cx),
+        })
+        .await
+    }
+
+    /// Ends the connection after a refusal: close_notify, FIN, then reads until the client closes.
+    pub(crate) async fn finish(&mut self) {
+        let mut notify = true;
+        if std::future::poll_fn(|cx| self.poll_shutdown(cx, &mut notify)).await.is_ok() {
+            std::future::poll_fn(|cx| scratch::with(|scratch| self.poll_drain(cx, scratch))).await;
+        }
+    }
+
+    /// The negotiated version, for the access log.
+    pub(crate) fn version(&self) -> &'static str {
+        match self.tls.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "1.3",
+            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            _ => "unknown",
+        }
+    }
+}
+
+fn encode<Data>(data: &mut rustls::unbuffered::EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> io::Result<()> {
+    let start = out.len();
+    let mut room = 4096;
+    loop {
+        out.resize(start + room, 0);
+        match data.encode(&mut out[start..]) {
+            Ok(n) => {
+                out.truncate(start + n);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(size)) => room = size.required_size,
+            Err(error) => {
+                out.truncate(start);
+                return Err(invalid(error));
+            }
+        }
+    }
+}

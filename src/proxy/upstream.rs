@@ -1,0 +1,187 @@
+//! The backend's side of a handshake: choose an endpoint, dial it, ask for the upgrade with a key of our own, verify
+//! its 101 (RFC 6455 §4.1). One connection for each client, never pooled.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::policy::{Admission, Facts};
+use crate::proxy::Shared;
+use crate::proxy::meters::EndpointPlace;
+use crate::proxy::relay::BackendIo;
+use crate::reason::Reason;
+use crate::snapshot::{Balance, Route};
+use crate::ws::upgrade::{self, Forwarded, Request, Response};
+
+/// How long one endpoint may take to accept a connection.
+const DIAL: Duration = Duration::from_secs(3);
+/// How long an endpoint may take for TLS.
+const TLS: Duration = Duration::from_secs(5);
+/// How long an endpoint may take to answer the upgrade.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How many endpoints are tried before the client is told.
+const ATTEMPTS: usize = 3;
+
+/// A backend that has switched protocols.
+pub(crate) struct Upstream {
+    pub(crate) io: BackendIo,
+    /// Bytes behind its 101.
+    pub(crate) early: Vec<u8>,
+    pub(crate) subprotocol: Option<Box<str>>,
+    pub(crate) endpoint: SocketAddr,
+    pub(crate) place: EndpointPlace,
+}
+
+/// Why there is no upstream: the reason and, where the backend refused, its own status.
+pub(crate) type Failure = (Reason, Option<u16>);
+
+/// The endpoints to try, in order.
+fn candidates(shared: &Shared, route: &Route, address: IpAddr) -> Vec<SocketAddr> {
+    let snapshot = shared.live.load();
+    let mut backends: Vec<_> = route
+        .backends
+        .iter()
+        .filter(|(_, weight)| *weight > 0)
+        .filter_map(|(id, weight)| Some((snapshot.backends.get(id)?, u64::from(*weight))))
+        .filter(|(backend, _)| !backend.endpoints.is_empty())
+        .collect();
+    let total: u64 = backends.iter().map(|(_, weight)| weight).sum();
+    if total == 0 {
+        return Vec::new();
+    }
+    let turn = shared.turn.fetch_add(1, Ordering::Relaxed);
+    // A stride that has no common factor with the sum visits every share of it in turn, well mixed.
+    let mut share = (turn as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) % total;
+    let mut first = 0;
+    for (index, (_, weight)) in backends.iter().enumerate() {
+        if share < *weight {
+            first = index;
+            break;
+        }
+        share -= weight;
+    }
+    backends.rotate_left(first);
+    let mut all = Vec::new();
+    for (backend, _) in backends {
+        let mut endpoints = backend.endpoints.clone();
+        match route.balance {
+            Balance::RoundRobin => {
+                let len = endpoints.len();
+                endpoints.rotate_left(turn % len);
+            }
+            Balance::LeastConnections => {
+                let len = endpoints.len();
+                endpoints.rotate_left(turn % len);
+                endpoints.sort_by_cached_key(|endpoint| shared.meters.load(*endpoint));
+            }
+            // Rendezvous hashing: an endpoint that comes or goes moves only its own clients.
+            Balance::SourceIp => endpoints.sort_by_cached_key(|endpoint| {
+                // Without random keys: every replica chooses alike.
+                let mut hasher = DefaultHasher::new();
+                (address, endpoint).hash(&mut hasher);
+                std::cmp::Reverse(hasher.finish())
+            }),
+        }
+        all.extend(endpoints);
+    }
+    all.truncate(ATTEMPTS);
+    all
+}
+
+/// Dials and upgrades. Endpoints that cannot be reached are passed over; one that answers, whatever it says, is final.
+pub(crate) async fn connect(
+    shared: &Arc<Shared>,
+    route: &Route,
+    request: &Request,
+    facts: &Facts,
+    admission: &Admission,
+) -> Result<Upstream, Failure> {
+    let mut failure = Reason::NoEndpoints;
+    for endpoint in candidates(shared, route, facts.address) {
+        let place = shared.meters.dial(endpoint);
+        let tcp = match timeout(DIAL, TcpStream::connect(endpoint)).await {
+            Ok(Ok(tcp)) => tcp,
+            Ok(Err(error)) => {
+                tracing::debug!(%endpoint, %error, "endpoint not reached");
+                failure = Reason::DialFailed;
+                continue;
+            }
+            Err(_) => {
+                failure = Reason::DialTimeout;
+                continue;
+            }
+        };
+        let _ = tcp.set_nodelay(true);
+        let io = match &route.backend_tls {
+            None => BackendIo::Plain(tcp),
+            Some(tls) => {
+                let connector = TlsConnector::from(Arc::clone(&tls.config));
+                match timeout(TLS, connector.connect(tls.server_name.clone(), tcp)).await {
+                    Ok(Ok(stream)) => BackendIo::Tls(Box::new(stream)),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%endpoint, %error, "backend TLS failed");
+                        failure = Reason::UpstreamTlsFailed;
+                        continue;
+                    }
+                    Err(_) => {
+                        failure = Reason::UpstreamTimeout;
+                        continue;
+                    }
+                }
+            }
+        };
+        let answer = timeout(ANSWER, handshake(io, request, facts, admission)).await;
+        let (io, subprotocol, early) = answer.map_err(|_| (Reason::UpstreamTimeout, None))??;
+        return Ok(Upstream { io, early, subprotocol, endpoint, place });
+    }
+    Err((failure, None))
+}
+
+async fn handshake(
+    mut io: BackendIo,
+    request: &Request,
+    facts: &Facts,
+    admission: &Admission,
+) -> Result<(BackendIo, Option<Box<str>>, Vec<u8>), Failure> {
+    let mut random = [0; 16];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| (Reason::Internal, None))?;
+    let key = upgrade::fresh_key(random);
+    let mut head = Vec::with_capacity(1024);
+    let forwarded = Forwarded::of(request, facts.address);
+    upgrade::write_request(&mut head, request, &key, admission.offered(), &forwarded);
+    let lost = |_| (Reason::UpstreamBadHandshake, None);
+    write(&mut io, &head).await.map_err(lost)?;
+    let mut answer = Vec::with_capacity(1024);
+    loop {
+        let n = read(&mut io, &mut answer).await.map_err(lost)?;
+        match upgrade::parse_response(&answer, &key, admission.offered()) {
+            Ok(Some((Response::Switching { subprotocol }, used))) => {
+                return Ok((io, subprotocol, answer.split_off(used)));
+            }
+            Ok(Some((Response::Refused { status }, _))) => return Err((Reason::UpstreamRefused, Some(status))),
+            Ok(None) if n > 0 && answer.len() < upgrade::MAX_HEAD => {}
+            Ok(None) => return Err((Reason::UpstreamBadHandshake, None)),
+            Err(error) => {
+                tracing::debug!(?error, "the backend's answer to the upgrade is not valid");
+                return Err((Reason::UpstreamBadHandshake, None));
+            }
+        }
+    }
+}
+
+async fn write(io: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
+    io.write_all(bytes).await?;
+    io.flush().await
+}
+
+async fn read(io: &mut (impl AsyncRead + Unpin), out: &mut Vec<u8>) -> std::io::Result<usize> {
+    out.reserve(1024);
+    io.read_buf(out).await
+}

@@ -1,0 +1,259 @@
+//! Workers: one thread and one single-threaded runtime per core. The first accepts and hands each connection to the
+//! worker with the fewest; every worker sweeps its own sessions.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::LocalOptions;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::proxy::relay::Relay;
+use crate::proxy::session::{self, Session, TICKS};
+use crate::proxy::{Drain, Shared, Slot, connection, plain};
+use crate::reason::Reason;
+
+/// Connections that may wait for their worker; more are dropped, the worker is stuck.
+const QUEUE: usize = 1024;
+/// The pause after an accept that failed for want of files or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+thread_local! {
+    static SESSIONS: RefCell<Vec<Weak<Session>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Puts a session under the sweeper's eye until it is dropped.
+pub(crate) fn register(session: &Rc<Session>) {
+    SESSIONS.with_borrow_mut(|sessions| sessions.push(Rc::downgrade(session)));
+}
+
+/// A connection on its way to its worker.
+struct Accepted {
+    tcp: StdStream,
+    peer: SocketAddr,
+    slot: Slot,
+}
+
+/// How the acceptor sees a worker.
+struct Desk {
+    queue: mpsc::Sender<Accepted>,
+    load: Arc<AtomicUsize>,
+}
+
+/// Starts the workers; the first also accepts.
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    workers: usize,
+    wss: Vec<StdListener>,
+    plain: Vec<StdListener>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let mut desks = Vec::new();
+    let mut seats = Vec::new();
+    for index in 0..workers {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let load = Arc::new(AtomicUsize::new(0));
+        desks.push(Desk { queue, load: Arc::clone(&load) });
+        seats.push((index, waiting, load));
+    }
+    let mut listeners = Some((wss, plain, desks));
+    let mut threads = Vec::new();
+    for (index, waiting, load) in seats {
+        let shared = Arc::clone(shared);
+        let listeners = listeners.take();
+        let runtime = move || -> io::Result<()> {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+            runtime.block_on(run(shared, waiting, load, listeners))
+        };
+        let thread = Builder::new().name(format!("worker-{index}")).spawn(move || {
+            if let Err(error) = runtime() {
+                tracing::error!(%error, worker = index, "a worker cannot run");
+            }
+        })?;
+        threads.push(thread);
+    }
+    Ok(threads)
+}
+
+async fn run(
+    shared: Arc<Shared>,
+    mut waiting: mpsc::Receiver<Accepted>,
+    load: Arc<AtomicUsize>,
+    listeners: Option<(Vec<StdListener>, Vec<StdListener>, Vec<Desk>)>,
+) -> io::Result<()> {
+    if let Some((wss, plain, desks)) = listeners {
+        let desks = Rc::new(desks);
+        for listener in wss {
+            tokio::task::spawn_local(accept(Arc::clone(&shared), TcpListener::from_std(listener)?, Rc::clone(&desks)));
+        }
+        for listener in plain {
+            tokio::task::spawn_local(plain::serve(Arc::clone(&shared), TcpListener::from_std(listener)?));
+        }
+    }
+    let sweeper = tokio::task::spawn_local(sweep(Arc::clone(&shared)));
+    let mut drain = shared.drain.clone();
+    let over = drain.wait_for(|drain| *drain == Drain::Over);
+    let mut over = std::pin::pin!(over);
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut over => break,
+            accepted = waiting.recv() => match accepted {
+                Some(accepted) => spawn(&shared, accepted, &load),
+                // The acceptor ended: a drain. What is live goes on.
+                None => {
+                    let _ = (&mut over).await;
+                    break;
+                }
+            },
+        }
+    }
+    sweeper.abort();
+    Ok(())
+}
+
+/// Counts a worker's connections.
+struct Load(Arc<AtomicUsize>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn spawn(shared: &Arc<Shared>, accepted: Accepted, load: &Arc<AtomicUsize>) {
+    let Ok(tcp) = TcpStream::from_std(accepted.tcp) else { return };
+    let serve = connection::serve(Arc::clone(shared), tcp, accepted.peer);
+    tokio::task::spawn_local(Task {
+        stage: Stage::Handshake(Box::pin(serve)),
+        _held: (accepted.slot, Load(Arc::clone(load))),
+    });
+}
+
+/// A connection's task: the handshake in a box of its own, freed before the relay begins, so that a live connection
+/// is as slim as its relay.
+struct Task {
+    stage: Stage,
+    _held: (Slot, Load),
+}
+
+#[expect(clippy::large_enum_variant, reason = "the large one is what lives long; a box of its own would cost more")]
+enum Stage {
+    Handshake(Pin<Box<dyn Future<Output = Option<Relay>>>>),
+    Relay(Relay),
+}
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut self.stage {
+                Stage::Handshake(handshake) => match handshake.as_mut().poll(cx) {
+                    Poll::Ready(Some(relay)) => self.stage = Stage::Relay(relay),
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Stage::Relay(relay) => return Pin::new(relay).poll(cx),
+            }
+        }
+    }
+}
+
+async fn accept(shared: Arc<Shared>, listener: TcpListener, desks: Rc<Vec<Desk>>) {
+    let mut drain = shared.drain.clone();
+    let closing = drain.wait_for(|drain| *drain != Drain::Serving);
+    let mut closing = std::pin::pin!(closing);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = &mut closing => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of files or memory: others may end meanwhile. A busy loop would help nobody.
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(slot) = shared.slot() else {
+            shared.metrics.refused(Reason::ConnectionLimit, None);
+            continue;
+        };
+        let _ = tcp.set_nodelay(true);
+        let Some(desk) = desks.iter().min_by_key(|desk| desk.load.load(Ordering::Relaxed)) else { return };
+        let Ok(tcp) = tcp.into_std() else { continue };
+        desk.load.fetch_add(1, Ordering::Relaxed);
+        if desk.queue.try_send(Accepted { tcp, peer, slot }).is_err() {
+            desk.load.fetch_sub(1, Ordering::Relaxed);
+            shared.metrics.refused(Reason::ConnectionLimit, None);
+        }
+    }
+}
+
+/// Moves the worker's clock, visits each session once a second, and all of them when routes changed.
+async fn sweep(shared: Arc<Shared>) {
+    let mut tick = interval(Duration::from_secs(1) / TICKS);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let began = tokio::time::Instant::now();
+    let mut changed = shared.changed.clone();
+    let mut draining: Option<(u32, Duration)> = None;
+    loop {
+        let routes = tokio::select! {
+            _ = tick.tick() => false,
+            changed = changed.changed() => changed.is_ok(),
+        };
+        let now = 1 + u32::try_from(began.elapsed().as_millis() * u128::from(TICKS) / 1000).unwrap_or(u32::MAX - 1);
+        session::set_now(now);
+        if draining.is_none()
+            && let Drain::Closing { window } = *shared.drain.borrow()
+        {
+            draining = Some((now, window));
+        }
+        if routes {
+            changed.borrow_and_update();
+            let all = SESSIONS.with_borrow(Vec::clone);
+            all.iter().filter_map(Weak::upgrade).for_each(|session| session.rejudge(&shared.live));
+            continue;
+        }
+        visit(now % TICKS, draining);
+    }
+}
+
+/// Visits one part of the sessions, so that each tick does its share of a second's work.
+fn visit(part: u32, draining: Option<(u32, Duration)>) {
+    let mine = SESSIONS.with_borrow_mut(|sessions| {
+        let (part, parts) = (part as usize, TICKS as usize);
+        let (start, end) = (sessions.len() * part / parts, sessions.len() * (part + 1) / parts);
+        let mut live = Vec::with_capacity(end - start);
+        for index in (start..end).rev() {
+            match sessions[index].upgrade() {
+                Some(session) => live.push(session),
+                None => drop(sessions.swap_remove(index)),
+            }
+        }
+        if sessions.capacity() > 64 && sessions.len() < sessions.capacity() / 4 {
+            sessions.shrink_to_fit();
+        }
+        live
+    });
+    for session in mine {
+        if let Some((since, window)) = draining {
+            session.drain(since, window);
+        }
+        session.sweep();
+    }
+}

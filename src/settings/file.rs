@@ -1,0 +1,268 @@
+//! The settings file, `GatewayConfiguration`: versioned and strict. A key that is unknown, or that this build does not
+//! implement, is an error with its place: it may be a security setting.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::LogFormat;
+use crate::api::findings;
+use crate::api::route::{Connection, Handshake, Messages};
+use crate::api::scalar;
+use crate::api::yaml::{self, Fault, Tree};
+
+/// `apiVersion` of the settings file.
+pub const API_VERSION: &str = "config.wssgate.io/v1alpha1";
+/// `kind` of the settings file.
+pub const KIND: &str = "GatewayConfiguration";
+
+/// The largest settings file that is read, in bytes.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// Keys of the API that this build does not implement.
+const UNSUPPORTED: &[&str] = &["trustedProxies", "memoryBudget", "sharedStore"];
+
+/// Why settings cannot be read: file, place, key and fix in one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsError(String);
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SettingsError {}
+
+/// The settings file as written.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewayConfiguration {
+    /// `config.wssgate.io/v1alpha1`
+    pub api_version: String,
+    /// `GatewayConfiguration`
+    pub kind: String,
+    /// Where the gateway listens. The only settings that need a restart.
+    #[serde(default)]
+    pub listeners: ListenersFile,
+    /// Directory of manifests.
+    #[serde(default)]
+    pub manifests: Option<PathBuf>,
+    /// Address of an echo backend.
+    #[serde(default, deserialize_with = "address")]
+    pub echo: Option<SocketAddr>,
+    /// `spec.controller` of our IngressClasses.
+    #[serde(default)]
+    pub controller_name: Option<String>,
+    /// The one IngressClass that is ours.
+    #[serde(default)]
+    pub ingress_class_name: Option<String>,
+    /// Namespaces whose objects are read; all if empty.
+    #[serde(default)]
+    pub watch_namespaces: Vec<String>,
+    /// Secret with the default certificate.
+    #[serde(default)]
+    pub default_certificate: Option<SecretName>,
+    /// How the gateway stops.
+    #[serde(default)]
+    pub drain: DrainFile,
+    /// Suffixes of the hostnames that a namespace may use.
+    #[serde(default)]
+    pub hostname_suffixes: BTreeMap<String, Vec<String>>,
+    /// What routes that say nothing get.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// Threads that move bytes.
+    #[serde(default, deserialize_with = "threads")]
+    pub workers: Option<NonZeroUsize>,
+    /// `json` or `text`.
+    #[serde(default)]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Addresses as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenersFile {
+    /// TLS.
+    #[serde(default, deserialize_with = "address")]
+    pub wss: Option<SocketAddr>,
+    /// Plain.
+    #[serde(default, deserialize_with = "address")]
+    pub http: Option<SocketAddr>,
+    /// Health and metrics.
+    #[serde(default, deserialize_with = "address")]
+    pub admin: Option<SocketAddr>,
+}
+
+/// A Secret by its full name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretName {
+    /// Namespace of the Secret.
+    pub namespace: String,
+    /// Name of the Secret.
+    pub name: String,
+}
+
+/// Times of a shutdown as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DrainFile {
+    /// How long connections are still accepted.
+    #[serde(default, deserialize_with = "duration")]
+    pub accept_grace: Option<Duration>,
+    /// How long the closes are spread over.
+    #[serde(default, deserialize_with = "duration")]
+    pub window: Option<Duration>,
+    /// How long the last ones may take after that.
+    #[serde(default, deserialize_with = "duration")]
+    pub deadline: Option<Duration>,
+}
+
+/// What routes that say nothing get, in the route's own shape. `handshake.authentication` is never a default: each route
+/// must say it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Defaults {
+    /// Of the HTTP upgrade.
+    #[serde(default)]
+    pub handshake: Option<Handshake>,
+    /// Of the live socket.
+    #[serde(default)]
+    pub connection: Option<Connection>,
+    /// Of every message.
+    #[serde(default)]
+    pub messages: Option<Messages>,
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| {
+        D::Error::custom(format_args!(
+            "{text:?} is not an address with a port; write for example \"[::]:8443\" or \"127.0.0.1:8443\""
+        ))
+    })
+}
+
+fn threads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroUsize>, D::Error> {
+    let refused = || D::Error::custom("write the number of threads, from 1 to 1024");
+    let count = Option::<u16>::deserialize(deserializer).map_err(|_| refused())?;
+    match count {
+        None => Ok(None),
+        Some(1..=1024) => Ok(count.map(usize::from).and_then(NonZeroUsize::new)),
+        Some(_) => Err(refused()),
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let Some(text) = Option::<scalar::Duration>::deserialize(deserializer)? else { return Ok(None) };
+    text.parse().map(Some).map_err(D::Error::custom)
+}
+
+impl GatewayConfiguration {
+    /// Reads a settings file.
+    ///
+    /// # Errors
+    /// The file cannot be read or is larger than 1 MiB, or what [`GatewayConfiguration::parse`] finds.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let name = path.display();
+        let mut text = String::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_SIZE + 1).read_to_string(&mut text))
+            .map_err(|error| SettingsError(format!("{name}: cannot read the settings file: {error}")))?;
+        if text.len() as u64 > MAX_SIZE {
+            return Err(SettingsError(format!("{name}: larger than 1 MiB; this is not a settings file")));
+        }
+        Self::parse(&name.to_string(), &text)
+    }
+
+    /// Reads settings, YAML or JSON, from text that came from the file `name`.
+    ///
+    /// # Errors
+    /// The text is not YAML, has an unknown or unsupported key, or a value that does not fit. The error names file,
+    /// line, column, key and fix.
+    pub fn parse(name: &str, text: &str) -> Result<Self, SettingsError> {
+        let tree = Tree::read(text).map_err(|fault| place(name, &fault, ""))?;
+        let at = |path: &str, message: String| {
+            let (line, column) = tree.locate(path);
+            place(name, &Fault { line, column, message }, path)
+        };
+        for key in UNSUPPORTED {
+            if tree.has(key) {
+                return Err(at(key, "not supported by this build; remove it".to_owned()));
+            }
+        }
+        // Before unknown keys: a manifest given by mistake should hear what it is.
+        let head: Head = yaml::read(text).map_err(|fault| place(name, &fault, ""))?;
+        for (key, value, wanted) in [("apiVersion", head.api_version, API_VERSION), ("kind", head.kind, KIND)] {
+            if value.as_deref() != Some(wanted) {
+                return Err(at(key, format!("a settings file has {key}: {wanted}")));
+            }
+        }
+        let settings: Self = yaml::read(text).map_err(|fault| {
+            let path = tree.path_at(fault.line, fault.column);
+            // What is missing has no place: the place is that of its neighbour, the path that of both.
+            let missing = fault.message.starts_with("missing field");
+            place(name, &fault, if missing { path.rsplit_once('.').map_or("", |(above, _)| above) } else { &path })
+        })?;
+        settings.check(&head.defaults, &at)?;
+        Ok(settings)
+    }
+
+    /// What types alone do not say.
+    fn check(
+        &self,
+        defaults: &BTreeMap<String, Value>,
+        at: &impl Fn(&str, String) -> SettingsError,
+    ) -> Result<(), SettingsError> {
+        if self.defaults.handshake.as_ref().is_some_and(|handshake| handshake.authentication.is_some()) {
+            let fix = "authentication is never a default, each route must say it; move it to the routes";
+            return Err(at("defaults.handshake.authentication", fix.to_owned()));
+        }
+        for (part, value) in defaults {
+            let findings = findings::of_part(&format!("defaults.{part}"), part, value);
+            if let Some(finding) = findings.first() {
+                let text = finding.to_string();
+                let text = text.strip_prefix(&format!("{}: ", finding.field)).unwrap_or(&text).to_owned();
+                return Err(at(&finding.field, text));
+            }
+        }
+        for (namespace, suffixes) in &self.hostname_suffixes {
+            for (index, suffix) in suffixes.iter().enumerate() {
+                let plain = suffix.strip_prefix('.').unwrap_or(suffix);
+                if plain.is_empty() || plain.bytes().any(|b| !b"abcdefghijklmnopqrstuvwxyz0123456789-.".contains(&b)) {
+                    return Err(at(
+                        &format!("hostnameSuffixes.{namespace}[{index}]"),
+                        "write a domain in lower case without star, such as shop.example.com".to_owned(),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is read before the rest.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    api_version: Option<String>,
+    kind: Option<String>,
+    #[serde(default)]
+    defaults: BTreeMap<String, Value>,
+}
+
+fn place(name: &str, fault: &Fault, key: &str) -> SettingsError {
+    let Fault { line, column, message } = fault;
+    let key = if key.is_empty() || message.starts_with(key) { String::new() } else { format!("{key}: ") };
+    SettingsError(format!("{name}:{line}:{column}: {key}{message}"))
+}

@@ -1,0 +1,546 @@
+//! Metrics in the OpenMetrics text format, without global state.
+//!
+//! Labels come from routes and closed enums only; nothing a client sends becomes a label. A connection asks once for
+//! the metrics of its route ([`Metrics::route`]) and from then on does nothing but relaxed atomic adds.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
+
+use super::Initiator;
+use crate::reason::Reason;
+
+/// The route label of what happened before a route was found. No route is called so: their labels hold a `/`.
+pub const NO_ROUTE: &str = "none";
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// One family of metrics, as scraped and as documented.
+#[derive(Debug, Clone, Copy)]
+pub struct Descriptor {
+    /// The whole name of its samples.
+    pub name: &'static str,
+    /// `gauge`, `counter` or `info`.
+    pub kind: &'static str,
+    /// Names of its labels, in their order.
+    pub labels: &'static [&'static str],
+    /// What it means, with its unit.
+    pub help: &'static str,
+}
+
+macro_rules! catalogue {
+    ($($constant:ident = $kind:literal $name:literal [$($label:literal)*] $help:literal;)*) => {
+        $(const $constant: Descriptor =
+            Descriptor { name: $name, kind: $kind, labels: &[$($label),*], help: $help };)*
+        /// Every family that [`Metrics::encode`] writes, in its order.
+        pub const CATALOGUE: &[Descriptor] = &[$($constant),*];
+    };
+}
+
+catalogue! {
+    BUILD = "info" "wssgate_build_info" ["version"] "The version that runs.";
+    WORKERS = "gauge" "wssgate_workers" [] "Threads that serve connections.";
+    SNAPSHOT_VERSION = "gauge" "wssgate_snapshot_version" []
+        "Version of the snapshot that serves; counts up with every change that took effect in this process.";
+    SNAPSHOT_AGE = "gauge" "wssgate_snapshot_age_seconds" []
+        "Seconds since the source was last read whole and compiled; grows while the source cannot be read.";
+    COMPILES = "counter" "wssgate_compiles_total" [] "Compilations of all objects into a snapshot.";
+    COMPILE_DURATION = "gauge" "wssgate_compile_duration_seconds" [] "Seconds that the last compilation took.";
+    ROUTES = "gauge" "wssgate_routes" ["accepted"] "Route objects of this gateway, by whether they are accepted.";
+    SOURCE_PROBLEMS = "gauge" "wssgate_source_problems" []
+        "Manifests that cannot be read or parsed; their last good objects keep serving.";
+    SOURCE_SKIPPED = "gauge" "wssgate_source_skipped_objects" [] "Objects of kinds that the gateway does not read.";
+    CERTIFICATE_EXPIRY = "gauge" "wssgate_certificate_expiry_timestamp_seconds" ["secret" "host"]
+        "End of validity of each certificate that is served, seconds since the Unix epoch.";
+    CONNECTIONS = "gauge" "wssgate_connections" ["route"] "WebSocket connections that are open now.";
+    HANDSHAKES = "counter" "wssgate_handshakes_total" ["outcome" "reason" "route"]
+        "Handshakes by outcome (accepted, refused) and reason (none where accepted).";
+    AUDITED = "counter" "wssgate_audited_total" ["reason" "route"]
+        "Handshakes let through in Audit mode that Enforce would have refused.";
+    MESSAGES = "counter" "wssgate_messages_total" ["route" "direction"]
+        "Whole data messages relayed, by direction (from_client, from_backend).";
+    BYTES = "counter" "wssgate_bytes_total" ["route" "direction"]
+        "Payload bytes of data frames relayed, by direction (from_client, from_backend).";
+    CLOSES = "counter" "wssgate_closes_total" ["route" "reason" "code" "initiator"]
+        "Connections that ended, by reason, close code (none, private for 3000-4999, other) and who ended them.";
+    ACCESS_LOG_DROPPED = "counter" "wssgate_access_log_dropped_total" []
+        "Access-log lines lost because stdout was not read fast enough or could not be written.";
+}
+
+/// Messages and bytes of one direction.
+#[derive(Debug, Clone, Default)]
+pub struct Traffic {
+    /// Whole data messages.
+    pub messages: Counter,
+    /// Payload bytes of data frames.
+    pub bytes: Counter,
+}
+
+/// The metrics of one route. Shared by its connections; every counter is a relaxed atomic.
+#[derive(Debug, Default)]
+pub struct RouteMetrics {
+    /// Connections that are open now.
+    pub connections: Gauge,
+    /// What clients sent.
+    pub from_client: Traffic,
+    /// What backends sent.
+    pub from_backend: Traffic,
+    accepted: Counter,
+    refused: Mutex<BTreeMap<Reason, u64>>,
+    audited: Mutex<BTreeMap<Reason, u64>>,
+    closes: Mutex<BTreeMap<(Reason, &'static str, Initiator), u64>>,
+    gone: AtomicBool,
+}
+
+impl RouteMetrics {
+    /// A handshake was answered with 101. Does not touch [`RouteMetrics::connections`].
+    pub fn accepted(&self) {
+        self.accepted.inc();
+    }
+
+    /// A handshake was refused.
+    pub fn refused(&self, reason: Reason) {
+        *held(&self.refused).entry(reason).or_default() += 1;
+    }
+
+    /// A handshake was let through that Enforce would have refused.
+    pub fn audited(&self, reason: Reason) {
+        *held(&self.audited).entry(reason).or_default() += 1;
+    }
+
+    /// A connection ended. `code` is the close code that was sent or received; `None`: no Close frame, or one without
+    /// a code.
+    pub fn ended(&self, reason: Reason, code: Option<u16>, initiator: Initiator) {
+        *held(&self.closes).entry((reason, code_label(code), initiator)).or_default() += 1;
+    }
+}
+
+/// All metrics of the process. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    started: Instant,
+    routes: RwLock<HashMap<Box<str>, Arc<RouteMetrics>>>,
+    certificates: Mutex<Vec<Certificate>>,
+    workers: Gauge,
+    version: AtomicU64,
+    /// Milliseconds after `started` of the last whole compilation.
+    compiled_at: AtomicU64,
+    compiles: Counter,
+    compile_micros: AtomicU64,
+    routes_accepted: Gauge,
+    routes_not_accepted: Gauge,
+    source_problems: Gauge,
+    source_skipped: Gauge,
+    access_log_dropped: Counter,
+}
+
+/// One certificate that is served, for [`Metrics::certificates`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// `namespace/name` of the Secret.
+    pub secret: String,
+    /// The hostname as the route writes it.
+    pub host: String,
+    /// End of validity, seconds since the Unix epoch.
+    pub not_after: i64,
+}
+
+impl Metrics {
+    /// Empty metrics; `snapshot_age_seconds` counts from now until the first compilation.
+    pub fn new() -> Self {
+        Self(Arc::new(Inner {
+            started: Instant::now(),
+            routes: RwLock::default(),
+            certificates: Mutex::default(),
+            workers: Gauge::default(),
+            version: AtomicU64::new(0),
+            compiled_at: AtomicU64::new(0),
+            compiles: Counter::default(),
+            compile_micros: AtomicU64::new(0),
+            routes_accepted: Gauge::default(),
+            routes_not_accepted: Gauge::default(),
+            source_problems: Gauge::default(),
+            source_skipped: Gauge::default(),
+            access_log_dropped: Counter::default(),
+        }))
+    }
+
+    /// The metrics of a route (`namespace/name`, or [`NO_ROUTE`]). One look-up; hold the result.
+    pub fn route(&self, route: &str) -> Arc<RouteMetrics> {
+        if let Some(found) = self.0.routes.read().unwrap_or_else(PoisonError::into_inner).get(route) {
+            return Arc::clone(found);
+        }
+        let mut routes = self.0.routes.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(routes.entry(route.into()).or_default())
+    }
+
+    /// A handshake of the route was answered with 101.
+    pub fn accepted(&self, route: &str) {
+        self.route(route).accepted();
+    }
+
+    /// A handshake was refused, before a route was found if `route` is `None`.
+    pub fn refused(&self, reason: Reason, route: Option<&str>) {
+        self.route(route.unwrap_or(NO_ROUTE)).refused(reason);
+    }
+
+    /// A connection of the route ended; see [`RouteMetrics::ended`].
+    pub fn ended(&self, route: &str, reason: Reason, code: Option<u16>, initiator: Initiator) {
+        self.route(route).ended(reason, code, initiator);
+    }
+
+    /// Keeps the series of these routes only. A route that left keeps its series for as long as somebody holds its
+    /// metrics, and until the next scrape has seen their last values.
+    pub fn retain_routes(&self, routes: &BTreeSet<String>) {
+        let mut held = self.0.routes.write().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|name, metrics| {
+            let gone = &**name != NO_ROUTE && !routes.contains(&**name);
+            let gone_before = metrics.gone.swap(gone, Ordering::Relaxed);
+            !(gone && gone_before && is_over(metrics))
+        });
+    }
+
+    /// All objects were read and compiled at `now`, and this version serves; also to be called if nothing changed.
+    pub fn published(&self, version: u64, now: Instant) {
+        let inner = &self.0;
+        inner.version.store(version, Ordering::Relaxed);
+        inner.compiled_at.store(millis(now.saturating_duration_since(inner.started)), Ordering::Relaxed);
+    }
+
+    /// A compilation found so many accepted and not accepted routes and took so long.
+    pub fn compiled(&self, accepted: usize, not_accepted: usize, took: Duration) {
+        self.0.compiles.inc();
+        self.0.compile_micros.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.0.routes_accepted.set(count(accepted));
+        self.0.routes_not_accepted.set(count(not_accepted));
+    }
+
+    /// The source has so many manifests that cannot be read and so many objects of other kinds.
+    pub fn source(&self, problems: usize, skipped: usize) {
+        self.0.source_problems.set(count(problems));
+        self.0.source_skipped.set(count(skipped));
+    }
+
+    /// Replaces, whole, what is known of the certificates that are served.
+    pub fn certificates(&self, mut certificates: Vec<Certificate>) {
+        // Two series of the same labels would spoil the scrape: of several leaves the one that ends first counts.
+        certificates.sort_by(|a, b| (&a.secret, &a.host, a.not_after).cmp(&(&b.secret, &b.host, b.not_after)));
+        certificates.dedup_by(|b, a| (&a.secret, &a.host) == (&b.secret, &b.host));
+        *held(&self.0.certificates) = certificates;
+    }
+
+    /// So many threads serve connections.
+    pub fn workers(&self, workers: usize) {
+        self.0.workers.set(count(workers));
+    }
+
+    /// One access-log line was lost.
+    pub fn access_log_dropped(&self) {
+        self.0.access_log_dropped.inc();
+    }
+
+    /// The OpenMetrics text of all metrics.
+    pub fn encode(&self) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self.clone()));
+        let mut text = String::with_capacity(8 * 1024);
+        // Writing to a String cannot fail, and half a page is better than none.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+        let mut routes = self.0.routes.write().unwrap_or_else(PoisonError::into_inner);
+        routes.retain(|_, metrics| !(metrics.gone.load(Ordering::Relaxed) && is_over(metrics)));
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Collector for Metrics {
+    fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        let version = inner.version.load(Ordering::Relaxed);
+        let age = millis(inner.started.elapsed()).saturating_sub(inner.compiled_at.load(Ordering::Relaxed));
+        let mut routes: Vec<(Box<str>, Arc<RouteMetrics>)> = {
+            let held = inner.routes.read().unwrap_or_else(PoisonError::into_inner);
+            held.iter().map(|(name, metrics)| (name.clone(), Arc::clone(metrics))).collect()
+        };
+        routes.sort_by(|a, b| a.0.cmp(&b.0));
+        let named = || routes.iter().filter(|(name, _)| &**name != NO_ROUTE);
+
+        let mut family = begin(&mut out, &BUILD)?;
+        family.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
+        gauge(&mut out, &WORKERS, inner.workers.get())?;
+        gauge(&mut out, &SNAPSHOT_VERSION, i64::try_from(version).unwrap_or(i64::MAX))?;
+        gauge(&mut out, &SNAPSHOT_AGE, Duration::from_millis(age).as_secs_f64())?;
+        counter(&mut out, &COMPILES, inner.compiles.get())?;
+        let took = Duration::from_micros(inner.compile_micros.load(Ordering::Relaxed));
+        gauge(&mut out, &COMPILE_DURATION, took.as_secs_f64())?;
+        let mut family = begin(&mut out, &ROUTES)?;
+        for (accepted, number) in [("true", &inner.routes_accepted), ("false", &inner.routes_not_accepted)] {
+            sample(&mut family, &ROUTES, [accepted], &ConstGauge::new(number.get()))?;
+        }
+        gauge(&mut out, &SOURCE_PROBLEMS, inner.source_problems.get())?;
+        gauge(&mut out, &SOURCE_SKIPPED, inner.source_skipped.get())?;
+        let mut family = begin(&mut out, &CERTIFICATE_EXPIRY)?;
+        for one in &*held(&inner.certificates) {
+            let value = ConstGauge::new(one.not_after);
+            sample(&mut family, &CERTIFICATE_EXPIRY, [&one.secret, &one.host], &value)?;
+        }
+        let mut family = begin(&mut out, &CONNECTIONS)?;
+        for (name, metrics) in named() {
+            sample(&mut family, &CONNECTIONS, [name], &ConstGauge::new(metrics.connections.get()))?;
+        }
+        let mut family = begin(&mut out, &HANDSHAKES)?;
+        for (name, metrics) in &routes {
+            if &**name != NO_ROUTE {
+                let value = ConstCounter::new(metrics.accepted.get());
+                sample(&mut family, &HANDSHAKES, ["accepted", "none", name], &value)?;
+            }
+            for (reason, number) in &*held(&metrics.refused) {
+                let value = ConstCounter::new(*number);
+                sample(&mut family, &HANDSHAKES, ["refused", reason.label(), name], &value)?;
+            }
+        }
+        let mut family = begin(&mut out, &AUDITED)?;
+        for (name, metrics) in named() {
+            for (reason, number) in &*held(&metrics.audited) {
+                sample(&mut family, &AUDITED, [reason.label(), name], &ConstCounter::new(*number))?;
+            }
+        }
+        for (descriptor, pick) in
+            [(&MESSAGES, (|t| t.messages.get()) as fn(&Traffic) -> u64), (&BYTES, |t: &Traffic| t.bytes.get())]
+        {
+            let mut family = begin(&mut out, descriptor)?;
+            for (name, metrics) in named() {
+                for (way, traffic) in [("from_client", &metrics.from_client), ("from_backend", &metrics.from_backend)] {
+                    sample(&mut family, descriptor, [name, way], &ConstCounter::new(pick(traffic)))?;
+                }
+            }
+        }
+        let mut family = begin(&mut out, &CLOSES)?;
+        for (name, metrics) in named() {
+            for ((reason, code, initiator), number) in &*held(&metrics.closes) {
+                let labels = [name, reason.label(), code, initiator.label()];
+                sample(&mut family, &CLOSES, labels, &ConstCounter::new(*number))?;
+            }
+        }
+        counter(&mut out, &ACCESS_LOG_DROPPED, inner.access_log_dropped.get())
+    }
+}
+
+fn begin<'s>(out: &'s mut DescriptorEncoder<'_>, descriptor: &Descriptor) -> Result<MetricEncoder<'s>, fmt::Error> {
+    let (kind, suffix) = match descriptor.kind {
+        "counter" => (MetricType::Counter, "_total"),
+        "info" => (MetricType::Info, "_info"),
+        _ => (MetricType::Gauge, ""),
+    };
+    // The encoder adds the suffix to each sample by itself.
+    let name = descriptor.name.strip_suffix(suffix).unwrap_or(descriptor.name);
+    out.encode_descriptor(name, descriptor.help, None, kind)
+}
+
+fn sample<const N: usize>(
+    family: &mut MetricEncoder<'_>,
+    descriptor: &Descriptor,
+    values: [&str; N],
+    metric: &impl EncodeMetric,
+) -> fmt::Result {
+    let labels: Vec<(&str, &str)> = descriptor.labels.iter().copied().zip(values).collect();
+    metric.encode(family.encode_family(&labels)?)
+}
+
+fn gauge<V: EncodeGaugeValue>(out: &mut DescriptorEncoder<'_>, descriptor: &Descriptor, value: V) -> fmt::Result {
+    begin(out, descriptor)?.encode_gauge(&value)
+}
+
+fn counter(out: &mut DescriptorEncoder<'_>, descriptor: &Descriptor, value: u64) -> fmt::Result {
+    ConstCounter::new(value).encode(begin(out, descriptor)?)
+}
+
+/// The close code as a label from a closed set: peers choose codes freely, labels must not.
+fn code_label(code: Option<u16>) -> &'static str {
+    match code {
+        None => "none",
+        Some(1000) => "1000",
+        Some(1001) => "1001",
+        Some(1002) => "1002",
+        Some(1003) => "1003",
+        Some(1005) => "1005",
+        Some(1006) => "1006",
+        Some(1007) => "1007",
+        Some(1008) => "1008",
+        Some(1009) => "1009",
+        Some(1010) => "1010",
+        Some(1011) => "1011",
+        Some(1012) => "1012",
+        Some(1013) => "1013",
+        Some(1014) => "1014",
+        Some(3000..=4999) => "private",
+        Some(_) => "other",
+    }
+}
+
+/// Nobody holds the metrics and no connection is open. Called under the write lock, so nobody can begin to hold them.
+fn is_over(metrics: &Arc<RouteMetrics>) -> bool {
+    Arc::strong_count(metrics) == 1 && metrics.connections.get() == 0
+}
+
+/// A panic elsewhere must not take the metrics with it: they are plain numbers and never half-written.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn has(metrics: &Metrics, line: &str) {
+        let text = metrics.encode();
+        assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
+    }
+
+    #[test]
+    fn what_a_connection_does_is_what_is_scraped() {
+        let metrics = Metrics::new();
+        let route = metrics.route("shop/chat");
+        route.accepted();
+        route.connections.inc();
+        route.from_client.messages.inc_by(2);
+        route.from_client.bytes.inc_by(10);
+        route.from_backend.bytes.inc_by(7);
+        has(&metrics, r#"wssgate_connections{route="shop/chat"} 1"#);
+        route.connections.dec();
+        metrics.ended("shop/chat", Reason::MessageTooBig, Some(1009), Initiator::Gateway);
+        metrics.refused(Reason::BadHost, None);
+        metrics.refused(Reason::OriginDenied, Some("shop/chat"));
+        route.audited(Reason::OriginMissing);
+        has(&metrics, r#"wssgate_connections{route="shop/chat"} 0"#);
+        has(&metrics, r#"wssgate_handshakes_total{outcome="accepted",reason="none",route="shop/chat"} 1"#);
+        has(&metrics, r#"wssgate_handshakes_total{outcome="refused",reason="bad_host",route="none"} 1"#);
+        has(&metrics, r#"wssgate_handshakes_total{outcome="refused",reason="origin_denied",route="shop/chat"} 1"#);
+        has(&metrics, r#"wssgate_audited_total{reason="origin_missing",route="shop/chat"} 1"#);
+        has(&metrics, r#"wssgate_messages_total{route="shop/chat",direction="from_client"} 2"#);
+        has(&metrics, r#"wssgate_bytes_total{route="shop/chat",direction="from_client"} 10"#);
+        has(&metrics, r#"wssgate_bytes_total{route="shop/chat",direction="from_backend"} 7"#);
+        has(
+            &metrics,
+            r#"wssgate_closes_total{route="shop/chat",reason="message_too_big",code="1009",initiator="gateway"} 1"#,
+        );
+    }
+
+    #[test]
+    fn a_route_that_left_keeps_its_series_until_its_last_connection_was_scraped() {
+        let metrics = Metrics::new();
+        let live = metrics.route("shop/chat");
+        live.connections.inc();
+        metrics.retain_routes(&set(&[]));
+        has(&metrics, r#"wssgate_connections{route="shop/chat"} 1"#);
+        live.connections.dec();
+        drop(live);
+        has(&metrics, r#"wssgate_connections{route="shop/chat"} 0"#);
+        assert!(!metrics.encode().contains("shop/chat"));
+    }
+
+    #[test]
+    fn a_route_that_comes_back_keeps_its_counts() {
+        let metrics = Metrics::new();
+        metrics.accepted("shop/chat");
+        metrics.retain_routes(&set(&[]));
+        metrics.retain_routes(&set(&["shop/chat"]));
+        metrics.accepted("shop/chat");
+        drop(metrics.encode());
+        has(&metrics, r#"wssgate_handshakes_total{outcome="accepted",reason="none",route="shop/chat"} 2"#);
+    }
+
+    #[test]
+    fn routes_that_leave_are_forgotten_even_if_nobody_scrapes() {
+        let metrics = Metrics::new();
+        for n in 0..100 {
+            metrics.accepted(&format!("shop/{n}"));
+            metrics.retain_routes(&set(&[]));
+        }
+        assert!(metrics.0.routes.read().unwrap().len() <= 1);
+    }
+
+    #[test]
+    fn a_close_code_of_the_peer_becomes_one_of_a_few_labels() {
+        let labels: BTreeSet<_> = (0..=u16::MAX).map(|code| code_label(Some(code))).collect();
+        assert!(labels.len() < 20, "{labels:?}");
+        assert_eq!(code_label(Some(4001)), "private");
+        assert_eq!(code_label(Some(999)), "other");
+        assert_eq!(code_label(None), "none");
+    }
+
+    #[test]
+    fn certificates_are_replaced_whole_and_never_twice() {
+        let metrics = Metrics::new();
+        let certificate =
+            |secret: &str, not_after| Certificate { secret: secret.into(), host: "a.test".into(), not_after };
+        metrics.certificates(vec![certificate("shop/a", 9), certificate("shop/a", 7), certificate("shop/b", 5)]);
+        has(&metrics, r#"wssgate_certificate_expiry_timestamp_seconds{secret="shop/a",host="a.test"} 7"#);
+        metrics.certificates(vec![certificate("shop/b", 6)]);
+        assert!(!metrics.encode().contains("shop/a"));
+        has(&metrics, r#"wssgate_certificate_expiry_timestamp_seconds{secret="shop/b",host="a.test"} 6"#);
+    }
+
+    #[test]
+    fn the_age_of_the_snapshot_counts_from_its_last_compilation() {
+        let metrics = Metrics::new();
+        let later = metrics.0.started + Duration::from_secs(3600);
+        metrics.published(7, later);
+        has(&metrics, "wssgate_snapshot_version 7");
+        has(&metrics, "wssgate_snapshot_age_seconds 0.0");
+    }
+
+    #[test]
+    fn every_family_of_the_catalogue_is_scraped_with_its_type_and_its_labels() {
+        let metrics = Metrics::new();
+        let route = metrics.route("a/b");
+        route.refused(Reason::Internal);
+        route.audited(Reason::OriginDenied);
+        route.ended(Reason::Drain, Some(1001), Initiator::Gateway);
+        metrics.certificates(vec![Certificate { secret: "s".into(), host: "h".into(), not_after: 1 }]);
+        let text = metrics.encode();
+        for family in CATALOGUE {
+            let base = family.name.trim_end_matches("_total").trim_end_matches("_info");
+            assert!(text.contains(&format!("# TYPE {base} {}\n", family.kind)), "{base}\n{text}");
+            let sample = text.lines().find(|line| {
+                line.strip_prefix(family.name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
+            });
+            let sample = sample.unwrap_or_else(|| panic!("{} is not scraped\n{text}", family.name));
+            for label in family.labels {
+                assert!(sample.contains(&format!("{label}=\"")), "{sample}");
+            }
+        }
+        assert_eq!(text.matches("# TYPE").count(), CATALOGUE.len());
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

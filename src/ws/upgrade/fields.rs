@@ -1,0 +1,129 @@
+//! Which fields of the client go on to the backend: end-to-end ones that say nothing about who the client is or how it
+//! came. All that does is the gateway's to say.
+
+/// Hop-by-hop fields (RFC 9110 §7.6.1), those that the gateway writes itself, and those that have no meaning without a
+/// body. `proxy` alone is no field of HTTP, but CGI backends turn it into `HTTP_PROXY`.
+const OURS: &[&str] = &[
+    "connection",
+    "expect",
+    "forwarded",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "origin",
+    "proxy",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Families of the same.
+const OUR_FAMILIES: &[&str] = &["content-", "proxy-", "sec-websocket-", "x-forwarded-", "x-wssgate-"];
+
+/// Fields that backends and other proxies believe when they ask who the client is, how it came or what it wanted.
+const CLAIMS: &[&str] = &[
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "cf-pseudo-ipv4",
+    "fastly-client-ip",
+    "front-end-https",
+    "remote-addr",
+    "remote-user",
+    "true-client-ip",
+    "x-azure-clientip",
+    "x-azure-socketip",
+    "x-client-dn",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-forwarded",
+    "x-host",
+    "x-http-host-override",
+    "x-http-method",
+    "x-http-method-override",
+    "x-id-token",
+    "x-method-override",
+    "x-originating-ip",
+    "x-real-ip",
+    "x-real-port",
+    "x-rewrite-url",
+    "x-scheme",
+    "x-url-scheme",
+    "x-user",
+];
+
+/// Families of the same.
+const CLAIM_FAMILIES: &[&str] = &[
+    "client-cert",
+    "impersonate-",
+    "ssl-client-",
+    "x-accel-",
+    "x-amzn-oidc-",
+    "x-auth-",
+    "x-authenticated-",
+    "x-client-cert",
+    "x-consumer-",
+    "x-envoy-",
+    "x-goog-authenticated-",
+    "x-goog-iap-",
+    "x-jwt-",
+    "x-middleware-",
+    "x-ms-client-principal",
+    "x-original-",
+    "x-remote-",
+    "x-ssl-",
+    "x-user-",
+    "x-webauth-",
+];
+
+/// Whether a field of the client goes on. `name` is lower case.
+pub(super) fn goes_on(name: &str) -> bool {
+    // Many backends read `_` as `-` (CGI's variables), so `x_auth_user` would arrive as `x-auth-user`. Without
+    // underscores the lists below need no second spelling, and other names that alias ours are covered too.
+    !name.contains('_')
+        && !OURS.contains(&name)
+        && !CLAIMS.contains(&name)
+        && !OUR_FAMILIES.iter().chain(CLAIM_FAMILIES).any(|family| name.starts_with(family))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_client_says_about_itself_or_the_connection_stays_here() {
+        for name in [
+            "connection",
+            "keep-alive",
+            "te",
+            "proxy-authorization",
+            "content-type",
+            "sec-websocket-extensions",
+            "sec-websocket-foo",
+            "forwarded",
+            "x-forwarded-for",
+            "x-forwarded-client-cert",
+            "x-forwarded-prefix",
+            "x_forwarded_for",
+            "x-real-ip",
+            "x_real_ip",
+            "x-auth-user",
+            "x_auth_user",
+            "x-auth_user",
+            "client-cert",
+            "client-cert-chain",
+            "x-original-url",
+            "x-envoy-original-path",
+            "x-user",
+            "x-remote-user",
+            "harmless_name",
+        ] {
+            assert!(!goes_on(name), "{name}");
+        }
+        for name in
+            ["cookie", "authorization", "user-agent", "accept-language", "sec-fetch-site", "traceparent", "x-tenant"]
+        {
+            assert!(goes_on(name), "{name}");
+        }
+    }
+}

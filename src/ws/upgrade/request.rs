@@ -1,0 +1,271 @@
+//! The client's request for an upgrade (RFC 6455 §4.1, §4.2.1), judged in its form. The order: bytes, sizes, method,
+//! body, version, target, host, what may not be asked, upgrade, key, subprotocols.
+
+use std::fmt;
+
+use crate::ws::upgrade::head::{self, Single};
+use crate::ws::upgrade::target::{self, TargetError};
+use crate::ws::upgrade::{MAX_FIELDS, MAX_HEAD, MAX_SUBPROTOCOLS, MAX_TARGET, Origin, accept, fields, host};
+
+/// A well-formed request to upgrade to WebSocket version 13.
+///
+/// `Debug` shows neither query, key nor the values of headers.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The name in `Host`: lower case, without port.
+    pub host: Box<str>,
+    /// The port in `Host`, if it has one.
+    pub port: Option<u16>,
+    /// `Host` as sent, for the backend.
+    pub authority: Box<str>,
+    /// The path, byte for byte; [`check_path`](super::check_path) holds for it.
+    pub path: Box<str>,
+    /// The query after `?`, byte for byte. May hold secrets: never for logs.
+    pub query: Option<Box<str>>,
+    /// The client's `Sec-WebSocket-Key`; it never goes to the backend.
+    pub key: Box<str>,
+    /// What `Origin` says.
+    pub origin: Origin,
+    /// The offered subprotocols in the client's order, without duplicates.
+    pub subprotocols: Box<[Box<str>]>,
+    /// The fields that may go on to the backend, in order; names in lower case. Values are opaque bytes without
+    /// controls but HTAB: bytes from 0x80 are kept, as RFC 9110 §5.5 asks, since browsers send cookies that were set
+    /// with them.
+    pub headers: Vec<(Box<str>, Box<[u8]>)>,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("authority", &self.authority)
+            .field("path", &self.path)
+            .field("query", &self.query.as_ref().map(|_| "..."))
+            .field("origin", &self.origin)
+            .field("subprotocols", &self.subprotocols)
+            .field("headers", &self.headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a request is refused for its form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RequestError {
+    /// Not HTTP/1.x as RFC 9112 writes it, or bytes that parsers read in different ways.
+    Syntax,
+    /// More than [`MAX_HEAD`] bytes or [`MAX_FIELDS`] fields.
+    HeadTooLarge,
+    /// A target of more than [`MAX_TARGET`] bytes.
+    TargetTooLong,
+    /// A method other than GET.
+    Method,
+    /// `Content-Length` or `Transfer-Encoding`.
+    Body,
+    /// HTTP/1.0, which has no upgrades.
+    Version,
+    /// A target that is not in origin form.
+    TargetForm,
+    /// A path or query that can be read in two ways.
+    Path,
+    /// `Host` missing, repeated or not a plain name.
+    Host,
+    /// `Expect` or `Trailer`, which only a request with a body has.
+    Expectation,
+    /// No `Upgrade`, no `Connection: upgrade`, or not exactly version 13.
+    UpgradeMissing,
+    /// An upgrade to something other than the one token `websocket`.
+    UpgradeOther,
+    /// `Sec-WebSocket-Key` missing, repeated or not 16 bytes of base64.
+    Key,
+    /// `Sec-WebSocket-Protocol` that is not a list of different tokens, or too many of them.
+    Subprotocols,
+}
+
+/// What is found in one pass over the fields.
+#[derive(Default)]
+struct Found<'a> {
+    host: Single<'a>,
+    upgrade: Single<'a>,
+    key: Single<'a>,
+    version: Single<'a>,
+    origin: Single<'a>,
+    body: bool,
+    expectation: bool,
+    h2c: bool,
+    /// Lower-case options of `Connection`.
+    connection: Vec<String>,
+    subprotocols: Vec<Box<str>>,
+    subprotocols_bad: bool,
+}
+
+/// Reads a request head from the start of `bytes`: the request and the bytes it took, or `None` if it is not whole yet.
+/// What comes after the head is not looked at; it is the beginning of the frames, never part of a request.
+///
+/// A head is refused as soon as the bytes that are there cannot become a good one, except for what depends on its
+/// fields. After any error the connection must be closed: where the next request would begin is not known.
+///
+/// # Errors
+/// The first fault in the order of the module.
+pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, RequestError> {
+    let window = &bytes[..bytes.len().min(MAX_HEAD)];
+    let end = head::end(window).map_err(|_| RequestError::Syntax)?;
+    let mut storage = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut raw = httparse::Request::new(&mut storage);
+    let parsed = raw.parse(&window[..end.unwrap_or(window.len())]).map_err(|error| match error {
+        httparse::Error::TooManyHeaders => RequestError::HeadTooLarge,
+        // RFC 9112 §3 and §5: the request line and field lines, single spaces, no space before the colon, no empty
+        // name. A version other than 1.x (the preface of HTTP/2 included) comes here too.
+        _ => RequestError::Syntax,
+    })?;
+    let Some(size) = end else {
+        return match parsed {
+            // Two parsers that disagree about the end are the reason why this one exists.
+            httparse::Status::Complete(_) => Err(RequestError::Syntax),
+            // RFC 9110 §15.5.15. The rest of a request line needs less than 32 bytes.
+            _ if window.len() > MAX_TARGET + 32 && !window.contains(&b'\n') => Err(RequestError::TargetTooLong),
+            // RFC 6585 §5.
+            _ if window.len() == MAX_HEAD => Err(RequestError::HeadTooLarge),
+            _ => Ok(None),
+        };
+    };
+    let (httparse::Status::Complete(_), Some(method), Some(target), Some(version)) =
+        (parsed, raw.method, raw.path, raw.version)
+    else {
+        return Err(RequestError::Syntax);
+    };
+    if target.len() > MAX_TARGET {
+        return Err(RequestError::TargetTooLong);
+    }
+    let found = find(raw.headers)?;
+    // RFC 6455 §4.1, item 2: the method must be GET. Methods are case-sensitive (RFC 9110 §9.1).
+    if method != "GET" {
+        return Err(RequestError::Method);
+    }
+    // RFC 9112 §6: either field announces a body; what follows a handshake is frames.
+    if found.body {
+        return Err(RequestError::Body);
+    }
+    // RFC 9110 §7.8: Upgrade in an HTTP/1.0 request must be ignored, and §15.2: no 1xx to HTTP/1.0.
+    if version != 1 {
+        return Err(RequestError::Version);
+    }
+    let (path, query) = target::parse(target).map_err(|error| match error {
+        TargetError::Form => RequestError::TargetForm,
+        TargetError::Path => RequestError::Path,
+    })?;
+    // RFC 9112 §3.2: 400 to a request with no Host, more than one, or an invalid one.
+    let authority = found.host.one().ok_or(RequestError::Host)?;
+    let named = host::parse(authority).ok_or(RequestError::Host)?;
+    // RFC 9110 §10.1.1 and §6.6.2: both speak of content, which a handshake has not.
+    if found.expectation {
+        return Err(RequestError::Expectation);
+    }
+    check_upgrade(&found)?;
+    // RFC 6455 §4.2.1, item 5, and §11.3.1: once, 16 bytes when decoded.
+    let key = found.key.one().filter(|key| accept::is_key(key)).and_then(head::visible).ok_or(RequestError::Key)?;
+    // RFC 6455 §4.1, item 10: unique tokens, none of them empty.
+    if found.subprotocols_bad {
+        return Err(RequestError::Subprotocols);
+    }
+    let request = Request {
+        host: named.host,
+        port: named.port,
+        authority: String::from_utf8_lossy(authority).into(),
+        path: path.into(),
+        query: query.map(Into::into),
+        key: key.into(),
+        origin: origin(found.origin),
+        headers: forwarded(raw.headers, &found.connection),
+        subprotocols: found.subprotocols.into(),
+    };
+    Ok(Some((request, size)))
+}
+
+fn find<'a>(headers: &[httparse::Header<'a>]) -> Result<Found<'a>, RequestError> {
+    let mut found = Found::default();
+    for header in headers {
+        let value = head::trim(header.value);
+        match header.name.to_ascii_lowercase().as_str() {
+            "host" => found.host.add(value),
+            "upgrade" => found.upgrade.add(value),
+            "sec-websocket-key" => found.key.add(value),
+            "sec-websocket-version" => found.version.add(value),
+            "origin" => found.origin.add(value),
+            "content-length" | "transfer-encoding" => found.body = true,
+            "expect" | "trailer" => found.expectation = true,
+            "http2-settings" => found.h2c = true,
+            "connection" => {
+                // RFC 9110 §7.6.1: a list of tokens; §5.6.1.2: empty elements are to be skipped.
+                for option in head::elements(value).filter(|option| !option.is_empty()) {
+                    let option = head::token(option).ok_or(RequestError::Syntax)?;
+                    found.connection.push(option.to_ascii_lowercase());
+                }
+            }
+            "sec-websocket-protocol" => found.offer(value),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+impl Found<'_> {
+    fn offer(&mut self, value: &[u8]) {
+        for element in head::elements(value) {
+            match head::token(element) {
+                Some(name)
+                    if self.subprotocols.len() < MAX_SUBPROTOCOLS
+                        && !self.subprotocols.iter().any(|o| **o == *name) =>
+                {
+                    self.subprotocols.push(name.into());
+                }
+                _ => {
+                    self.subprotocols_bad = true;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn check_upgrade(found: &Found<'_>) -> Result<(), RequestError> {
+    // RFC 9113 §3.1: h2c over Upgrade is gone, but backends that still know it would tunnel past every check.
+    if found.h2c {
+        return Err(RequestError::UpgradeOther);
+    }
+    // RFC 6455 §4.2.1, item 3, narrowed to the single token: a list lets the backend choose another protocol.
+    match found.upgrade.one() {
+        Some(upgrade) if upgrade.eq_ignore_ascii_case(b"websocket") => {}
+        None if found.upgrade.is_missing() => return Err(RequestError::UpgradeMissing),
+        _ => return Err(RequestError::UpgradeOther),
+    }
+    // RFC 6455 §4.2.1, item 4; RFC 9110 §7.8: Upgrade without the connection option is not for us.
+    if !found.connection.iter().any(|option| option == "upgrade") {
+        return Err(RequestError::UpgradeMissing);
+    }
+    // RFC 6455 §4.2.1, item 6, §4.4 and §11.3.5.
+    if found.version.one() != Some(b"13") {
+        return Err(RequestError::UpgradeMissing);
+    }
+    Ok(())
+}
+
+/// RFC 6454 §7.1 allows a list of origins separated by spaces; which of them counts is nobody's guess.
+fn origin(found: Single<'_>) -> Origin {
+    match found.one() {
+        None if found.is_missing() => Origin::Missing,
+        Some(value) if !value.contains(&b',') => {
+            head::visible(value).map_or(Origin::Several, |one| Origin::One(one.into()))
+        }
+        _ => Origin::Several,
+    }
+}
+
+/// What goes on: never what `Connection` names (RFC 9110 §7.6.1). What the gateway itself adds comes later, so that no
+/// client can have it removed.
+fn forwarded(headers: &[httparse::Header<'_>], connection: &[String]) -> Vec<(Box<str>, Box<[u8]>)> {
+    headers
+        .iter()
+        .map(|header| (header.name.to_ascii_lowercase(), head::trim(header.value)))
+        .filter(|(name, _)| fields::goes_on(name) && !connection.contains(name))
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}

@@ -1,0 +1,302 @@
+//! Answers: the backend's to our handshake, judged (RFC 6455 §4.1), and ours to the client's, written (§4.2.2).
+
+use crate::ws::upgrade::head::{self, Single};
+use crate::ws::upgrade::{MAX_FIELDS, MAX_HEAD, accept_key};
+
+/// What a backend answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    /// A 101 that answers our key. What follows the head is frames.
+    Switching {
+        /// The subprotocol it chose, one of those offered.
+        subprotocol: Option<Box<str>>,
+    },
+    /// A final status other than 101. Its body is not read, the connection must be closed.
+    Refused {
+        /// 200 to 599.
+        status: u16,
+    },
+}
+
+/// Why an answer is not one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ResponseError {
+    /// Not HTTP/1.x as RFC 9112 writes it, or bytes that parsers read in different ways.
+    Syntax,
+    /// More than [`MAX_HEAD`] bytes or [`MAX_FIELDS`] fields.
+    HeadTooLarge,
+    /// A status that does not answer a handshake: another 1xx, or none that HTTP knows; a 101 in HTTP/1.0.
+    Status,
+    /// `Upgrade` is not once `websocket`, or `Connection` lacks `upgrade`.
+    Upgrade,
+    /// `Sec-WebSocket-Accept` is missing, repeated or does not answer our key.
+    Accept,
+    /// `Content-Length` or `Transfer-Encoding` on a 101.
+    Body,
+    /// An extension; none was offered.
+    Extension,
+    /// A subprotocol that was not offered, or several.
+    Subprotocol,
+}
+
+/// Reads the head of the answer to a handshake with `key` and `offered` from the start of `bytes`: the answer and the
+/// bytes it took, or `None` if it is not whole yet.
+///
+/// # Errors
+/// A fault in the order of [`ResponseError`]. The connection to the backend must be closed.
+pub fn parse_response(
+    bytes: &[u8],
+    key: &str,
+    offered: &[Box<str>],
+) -> Result<Option<(Response, usize)>, ResponseError> {
+    let window = &bytes[..bytes.len().min(MAX_HEAD)];
+    let end = head::end(window).map_err(|_| ResponseError::Syntax)?;
+    let mut storage = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut raw = httparse::Response::new(&mut storage);
+    let parsed = raw.parse(&window[..end.unwrap_or(window.len())]).map_err(|error| match error {
+        httparse::Error::TooManyHeaders => ResponseError::HeadTooLarge,
+        _ => ResponseError::Syntax,
+    })?;
+    let Some(size) = end else {
+        return match parsed {
+            httparse::Status::Complete(_) => Err(ResponseError::Syntax),
+            _ if window.len() == MAX_HEAD => Err(ResponseError::HeadTooLarge),
+            _ => Ok(None),
+        };
+    };
+    let (httparse::Status::Complete(_), Some(status), Some(version)) = (parsed, raw.code, raw.version) else {
+        return Err(ResponseError::Syntax);
+    };
+    match status {
+        101 if version == 1 => {}
+        200..=599 => return Ok(Some((Response::Refused { status }, size))),
+        // RFC 9110 §15.2 lets a server send other 1xx first; one that does so before a 101 could hide a second answer
+        // from us, and none was asked for.
+        _ => return Err(ResponseError::Status),
+    }
+    let subprotocol = check_switching(raw.headers, key, offered)?;
+    Ok(Some((Response::Switching { subprotocol }, size)))
+}
+
+/// RFC 6455 §4.1, "once the client's opening handshake has been sent", items 2 to 6.
+fn check_switching(
+    headers: &[httparse::Header<'_>],
+    key: &str,
+    offered: &[Box<str>],
+) -> Result<Option<Box<str>>, ResponseError> {
+    let [mut upgrade, mut accept, mut protocol] = [Single::default(); 3];
+    let (mut connection, mut body, mut extension) = (false, false, false);
+    for header in headers {
+        let value = head::trim(header.value);
+        match header.name.to_ascii_lowercase().as_str() {
+            "upgrade" => upgrade.add(value),
+            "connection" => connection |= head::elements(value).any(|o| o.eq_ignore_ascii_case(b"upgrade")),
+            "sec-websocket-accept" => accept.add(value),
+            "sec-websocket-protocol" => protocol.add(value),
+            "sec-websocket-extensions" => extension = true,
+            "content-length" | "transfer-encoding" => body = true,
+            _ => {}
+        }
+    }
+    // Items 2 and 3.
+    if !upgrade.one().is_some_and(|value| value.eq_ignore_ascii_case(b"websocket")) || !connection {
+        return Err(ResponseError::Upgrade);
+    }
+    // Item 4: without it, any server that echoes bytes could be made to answer 101.
+    if accept.one() != Some(accept_key(key).as_bytes()) {
+        return Err(ResponseError::Accept);
+    }
+    // RFC 9112 §6.1 and RFC 9110 §8.6: neither may be on a 1xx.
+    if body {
+        return Err(ResponseError::Body);
+    }
+    // Item 5.
+    if extension {
+        return Err(ResponseError::Extension);
+    }
+    // Item 6.
+    if protocol.is_missing() {
+        return Ok(None);
+    }
+    let chosen = protocol.one().and_then(|value| offered.iter().find(|name| name.as_bytes() == value));
+    chosen.cloned().map(Some).ok_or(ResponseError::Subprotocol)
+}
+
+/// Appends our 101 to a client that sent `key`. `headers` come last; they must be free of CR and LF and name none of
+/// the handshake's own fields.
+pub fn write_switching(out: &mut Vec<u8>, key: &str, subprotocol: Option<&str>, headers: &[(&str, &str)]) {
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
+    field(out, "Sec-WebSocket-Accept", &accept_key(key));
+    if let Some(subprotocol) = subprotocol {
+        field(out, "Sec-WebSocket-Protocol", subprotocol);
+    }
+    for (name, value) in headers {
+        field(out, name, value);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a refusal, after which the connection must be closed. `headers` must be free of CR and LF. What a status
+/// demands is added: 405 has `Allow` (RFC 9110 §15.5.6), 426 has `Upgrade` (§15.5.22) and the version (RFC 6455 §4.4).
+pub fn write_refusal(out: &mut Vec<u8>, status: u16, headers: &[(&str, &str)], body: &str) {
+    out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", phrase(status)).as_bytes());
+    match status {
+        405 => field(out, "Allow", "GET"),
+        426 => {
+            field(out, "Upgrade", "websocket");
+            field(out, "Sec-WebSocket-Version", "13");
+        }
+        _ => {}
+    }
+    // RFC 9110 §7.8: who sends Upgrade must name it in Connection.
+    field(out, "Connection", if status == 426 { "close, Upgrade" } else { "close" });
+    field(out, "Content-Type", "text/plain; charset=utf-8");
+    field(out, "Content-Length", &body.len().to_string());
+    for (name, value) in headers {
+        field(out, name, value);
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(body.as_bytes());
+}
+
+fn field(out: &mut Vec<u8>, name: &str, value: &str) {
+    for part in [name, ": ", value, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// RFC 9110 §15, RFC 6585; empty where there is none, which RFC 9112 §4 allows.
+const fn phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        414 => "URI Too Long",
+        421 => "Misdirected Request",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+    const GOOD: &str = "Upgrade: WebSocket\r\nConnection: keep-alive, UPGRADE\r\n\
+                        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+
+    fn parse(head: &str) -> Result<Option<Response>, ResponseError> {
+        let offered: [Box<str>; 2] = ["a".into(), "b".into()];
+        parse_response(head.as_bytes(), KEY, &offered).map(|found| found.map(|(response, _)| response))
+    }
+
+    fn switching(fields: &str) -> Result<Option<Response>, ResponseError> {
+        parse(&format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n"))
+    }
+
+    #[test]
+    fn a_true_answer_is_accepted_and_frames_behind_it_are_left() {
+        assert_eq!(switching(GOOD), Ok(Some(Response::Switching { subprotocol: None })));
+        let chosen = switching(&format!("{GOOD}Sec-WebSocket-Protocol: b\r\nSet-Cookie: x=y\r\n"));
+        assert_eq!(chosen, Ok(Some(Response::Switching { subprotocol: Some("b".into()) })));
+        let head = format!("HTTP/1.1 101\r\n{GOOD}\r\n");
+        let with_frame = [head.as_bytes(), b"\x81\x00\0\n"].concat();
+        let (_, size) = parse_response(&with_frame, KEY, &[]).unwrap().unwrap();
+        assert_eq!(size, head.len());
+        for short in 0..head.len() {
+            assert_eq!(parse_response(&head.as_bytes()[..short], KEY, &[]), Ok(None), "{short}");
+        }
+    }
+
+    #[test]
+    fn our_own_101_is_one_that_we_accept() {
+        let mut out = Vec::new();
+        write_switching(&mut out, KEY, Some("a"), &[("X-Frame-Options", "DENY")]);
+        let (response, size) = parse_response(&out, KEY, &["a".into()]).unwrap().unwrap();
+        assert_eq!(response, Response::Switching { subprotocol: Some("a".into()) });
+        assert_eq!(size, out.len());
+    }
+
+    #[test]
+    fn a_101_that_does_not_answer_our_handshake_is_an_error() {
+        let with = |extra: &str| switching(&format!("{GOOD}{extra}\r\n"));
+        let without = |from: &str, to: &str| switching(&GOOD.replacen(from, to, 1));
+        assert_eq!(without("Upgrade: WebSocket\r\n", ""), Err(ResponseError::Upgrade));
+        assert_eq!(without("WebSocket", "h2c"), Err(ResponseError::Upgrade));
+        assert_eq!(without("WebSocket", "websocket, h2c"), Err(ResponseError::Upgrade));
+        assert_eq!(with("Upgrade: websocket"), Err(ResponseError::Upgrade));
+        assert_eq!(without("UPGRADE", "close"), Err(ResponseError::Upgrade));
+        assert_eq!(without("xOo=", "xOp="), Err(ResponseError::Accept));
+        assert_eq!(without("s3pPL", "S3PPL"), Err(ResponseError::Accept));
+        assert_eq!(without("Sec-WebSocket-Accept", "X"), Err(ResponseError::Accept));
+        assert_eq!(with("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), Err(ResponseError::Accept));
+        assert_eq!(with("Content-Length: 0"), Err(ResponseError::Body));
+        assert_eq!(with("Transfer-Encoding: chunked"), Err(ResponseError::Body));
+        assert_eq!(with("Sec-WebSocket-Extensions: permessage-deflate"), Err(ResponseError::Extension));
+        for protocol in ["c", "A", "a, b", "", "a\r\nSec-WebSocket-Protocol: a"] {
+            let answer = with(&format!("Sec-WebSocket-Protocol: {protocol}"));
+            assert_eq!(answer, Err(ResponseError::Subprotocol), "{protocol}");
+        }
+        assert_eq!(parse(&format!("HTTP/1.0 101 x\r\n{GOOD}\r\n")), Err(ResponseError::Status));
+    }
+
+    #[test]
+    fn other_statuses_are_refusals_and_other_interim_ones_errors() {
+        for status in [200, 204, 301, 400, 401, 404, 426, 500, 503] {
+            let refused = parse(&format!("HTTP/1.1 {status} X\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc"));
+            assert_eq!(refused, Ok(Some(Response::Refused { status })));
+        }
+        for status in [100, 102, 103, 199, 600, 999, 0] {
+            let answer = parse(&format!("HTTP/1.1 {status:03} X\r\n{GOOD}\r\n"));
+            assert_eq!(answer, Err(ResponseError::Status), "{status}");
+        }
+    }
+
+    #[test]
+    fn heads_that_can_be_read_in_two_ways_are_errors() {
+        for bad in [
+            "HTTP/1.1 101 X\nUpgrade: websocket\r\n\r\n",
+            "HTTP/1.1 101 X\r\nUpgrade : websocket\r\n\r\n",
+            "HTTP/1.1 101 X\r\nUpgrade: websocket\r\n folded\r\n\r\n",
+            "HTTP/1.1 101 X\r\nUpgrade: web\rsocket\r\n\r\n",
+            "HTTP/1.1 101 X\r\nUpgrade: web\0socket\r\n\r\n",
+            "HTTP/1.1 101 X\r\n: x\r\n\r\n",
+            "HTTP/2 101 X\r\n\r\n",
+            "SSH-2.0-x\r\n",
+            "\r\nHTTP/1.1 101 X\r\n\r\n",
+        ] {
+            assert_eq!(parse(bad), Err(ResponseError::Syntax), "{bad:?}");
+        }
+        assert_eq!(switching(&"A: b\r\n".repeat(MAX_FIELDS + 1)), Err(ResponseError::HeadTooLarge));
+        assert_eq!(switching(&format!("A: {}\r\n", "x".repeat(MAX_HEAD))), Err(ResponseError::HeadTooLarge));
+    }
+
+    #[test]
+    fn refusals_carry_what_their_status_demands() {
+        let written = |status| {
+            let mut out = Vec::new();
+            write_refusal(&mut out, status, &[("X-A", "b")], "no\n");
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            written(403),
+            "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             Content-Length: 3\r\nX-A: b\r\n\r\nno\n"
+        );
+        assert!(written(405).contains("\r\nAllow: GET\r\n"));
+        let required = written(426);
+        assert!(
+            required.contains("\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nConnection: close, Upgrade\r\n")
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! Request targets (RFC 9112 §3.2): a path that every reader reads alike, or none.
+//!
+//! Nothing is decoded or normalised: the bytes that are matched against routes are the bytes that go to the backend.
+//! What a backend might decode or normalise into another path is refused here.
+
+use crate::ws::utf8::Utf8;
+
+/// Why a target is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TargetError {
+    /// Not in origin form.
+    Form,
+    /// A path or query that is not what it seems.
+    Path,
+}
+
+/// Splits a target in origin form (RFC 9112 §3.2.1) into path and query, both byte for byte.
+pub(super) fn parse(target: &str) -> Result<(&str, Option<&str>), TargetError> {
+    // RFC 9112 §3.2.2-§3.2.4: absolute form would name a second host, authority form belongs to CONNECT, asterisk form
+    // to OPTIONS. A server must understand absolute form; no WebSocket client sends it to one.
+    if !target.starts_with('/') {
+        return Err(TargetError::Form);
+    }
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    // RFC 3986 §3.5: a fragment never goes on the wire; some readers cut it off, others keep it.
+    let clear = query.is_none_or(|query| query.bytes().all(|b| b.is_ascii_graphic() && b != b'#'));
+    if clear && check_path(path) { Ok((path, query)) } else { Err(TargetError::Path) }
+}
+
+/// Whether a path, byte for byte as on the wire, has one reading only (RFC 3986 §3.3, narrowed):
+///
+/// - it begins with `/` and no segment but the last is empty, `.` or `..`; the last may be empty;
+/// - its bytes are those of `pchar`, less `;` (path parameters, which some readers cut off);
+/// - every `%` begins an escape of two hexadecimal digits; what is escaped is UTF-8 and none of `.`, `/`, `\`, `;` or a
+///   control character (a reader that decodes first would see other segments). `%25` stays what it is.
+pub fn check_path(path: &str) -> bool {
+    let Some(segments) = path.strip_prefix('/') else { return false };
+    let mut segments = segments.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        let empty_within = segment.is_empty() && segments.peek().is_some();
+        // RFC 3986 §5.2.4: readers that remove dot segments would see another path.
+        if empty_within || segment == "." || segment == ".." || !is_segment(segment) {
+            return false;
+        }
+    }
+    true
+}
+
+fn is_segment(segment: &str) -> bool {
+    let mut utf8 = Utf8::NEW;
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        let decoded = match byte {
+            b'%' => {
+                let (Some(high), Some(low)) = (bytes.next().and_then(digit), bytes.next().and_then(digit)) else {
+                    return false;
+                };
+                let decoded = high << 4 | low;
+                if matches!(decoded, b'.' | b'/' | b'\\' | b';') || decoded.is_ascii_control() {
+                    return false;
+                }
+                decoded
+            }
+            byte if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte) => byte,
+            _ => return false,
+        };
+        // Overlong forms (%C0%AE for a dot) are not UTF-8 (RFC 3629 §3).
+        if utf8.feed(&[decoded]).is_err() {
+            return false;
+        }
+    }
+    utf8.finish().is_ok()
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).map(|digit| digit as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_paths_and_escapes_of_text_pass_byte_for_byte() {
+        for good in [
+            "/",
+            "/ws",
+            "/ws/",
+            "/a/b-c_d~e!$&'()*+,=:@f",
+            "/.well-known/x",
+            "/...",
+            "/a..b",
+            "/caf%C3%A9",
+            "/%252e%252e/x",
+            "/a%20b%3Fc%23d",
+        ] {
+            assert_eq!(parse(good), Ok((good, None)), "{good}");
+        }
+        assert_eq!(parse("/ws?a=/../;%2e[\\]"), Ok(("/ws", Some("a=/../;%2e[\\]"))));
+        assert_eq!(parse("/ws?"), Ok(("/ws", Some(""))));
+        assert_eq!(parse("/ws?a?b"), Ok(("/ws", Some("a?b"))));
+    }
+
+    #[test]
+    fn paths_with_two_readings_are_refused() {
+        for bad in [
+            "/public/../admin",
+            "/public/..",
+            "/.",
+            "/./a",
+            "/public/%2e%2e/admin",
+            "/public/%2E/admin",
+            "/public/..;/admin",
+            "/public/..%2fadmin",
+            "/a%2Fb",
+            "//ws",
+            "/ws//x",
+            "/ws//",
+            "//",
+            "/ws;jsessionid=1",
+            "/ws%3b",
+            "/ws%3B",
+            "/ws\\x",
+            "/ws%5c",
+            "/ws%5C..",
+            "/ws%00",
+            "/ws%0d%0a",
+            "/ws%7f",
+            "/ws%",
+            "/ws%4",
+            "/ws%zz",
+            "/ws%+1",
+            "/ws%c0%ae",
+            "/ws%ff",
+            "/ws%C3/%A9",
+            "/caf\u{e9}",
+            "/ws#admin",
+            "/ws?x#y",
+            "/ws?caf\u{e9}",
+            "/w s",
+            "/ws?a b",
+            "/ws\u{7f}",
+            "/a\"b",
+            "/a<b",
+            "/a|b",
+            "/a[b]",
+            "/{a}",
+            "/a^b",
+            "/a`b",
+        ] {
+            assert_eq!(parse(bad), Err(TargetError::Path), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_origin_form_is_a_target() {
+        for bad in ["", "*", "http://evil.test/ws", "https://a.test/ws", "evil.test:22", "ws", "?a", "\\ws"] {
+            assert_eq!(parse(bad), Err(TargetError::Form), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The CustomResourceDefinition: the committed file is what the binary prints, and the schema keeps its own rules.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use serde_json::Value;
+use wssgate::api::crd;
+
+const FILE: &str = "crds/wssgate.io_securewebsocketroutes.yaml";
+
+/// Calls `visit` with the path and the schema of every property and every list entry.
+fn walk(path: &str, schema: &Value, visit: &mut impl FnMut(&str, &Value)) {
+    if let Some(properties) = schema["properties"].as_object() {
+        for (name, property) in properties {
+            let path = format!("{path}.{name}");
+            visit(&path, property);
+            walk(&path, property, visit);
+        }
+    }
+    if schema["items"].is_object() {
+        let path = format!("{path}[]");
+        visit(&path, &schema["items"]);
+        walk(&path, &schema["items"], visit);
+    }
+}
+
+/// Every property and list entry of spec and status that `wrong` finds fault with.
+fn faults(wrong: impl Fn(&Value) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for part in ["spec", "status"] {
+        walk(part, &crd::schema()["properties"][part], &mut |path, schema| {
+            if wrong(schema) {
+                found.push(path.to_owned());
+            }
+        });
+    }
+    found
+}
+
+#[test]
+fn the_committed_definition_is_what_the_binary_prints() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
+    let printed = crd::yaml();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &printed).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap();
+    assert!(committed == printed, "{FILE} is out of date: run UPDATE=1 cargo test --test crd");
+}
+
+#[test]
+fn it_is_small_enough_for_client_side_apply() {
+    // kubectl keeps the applied object in an annotation, and annotations hold 256 KiB.
+    assert!(serde_json::to_string(&crd::definition()).unwrap().len() < 256 * 1024);
+    assert!(crd::yaml().len() < 256 * 1024);
+}
+
+#[test]
+fn the_yaml_reads_back_as_the_definition() {
+    let read: Value = serde_saphyr::from_str(&crd::yaml()).unwrap();
+    assert_eq!(read, crd::definition());
+}
+
+#[test]
+fn names_columns_and_status_are_as_documented() {
+    let crd = crd::definition();
+    assert_eq!(crd["metadata"]["name"], "securewebsocketroutes.wssgate.io");
+    assert_eq!(crd["spec"]["names"]["shortNames"][0], "swsr");
+    assert_eq!(crd["spec"]["names"]["categories"][0], "wssgate");
+    assert_eq!(crd["spec"]["scope"], "Namespaced");
+    let version = &crd["spec"]["versions"][0];
+    assert_eq!(version["name"], "v1alpha1");
+    assert_eq!(version["selectableFields"][0]["jsonPath"], ".spec.ingressClassName");
+    assert!(version["subresources"]["status"].is_object());
+    let columns: Vec<(&str, i64)> = version["additionalPrinterColumns"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| (c["name"].as_str().unwrap(), c["priority"].as_i64().unwrap_or(0)))
+        .collect();
+    assert_eq!(columns, [("Hosts", 0), ("Auth", 0), ("Ready", 0), ("Age", 0), ("Secret", 1), ("Reason", 1)]);
+    let conditions = &crd::schema()["properties"]["status"]["properties"]["conditions"];
+    assert_eq!(conditions["x-kubernetes-list-type"], "map");
+    assert_eq!(conditions["x-kubernetes-list-map-keys"][0], "type");
+    assert_eq!(crd::schema()["properties"]["status"]["default"]["conditions"][0]["message"], "Waiting for controller");
+}
+
+#[test]
+fn the_schema_hash_changes_with_the_schema_only() {
+    let hash = crd::definition()["metadata"]["annotations"][crd::SCHEMA_HASH].clone();
+    assert_eq!(hash.as_str().unwrap().len(), 16);
+    assert_eq!(hash, crd::definition()["metadata"]["annotations"][crd::SCHEMA_HASH]);
+}
+
+#[test]
+fn every_field_is_described() {
+    let mut missing = Vec::new();
+    for part in ["spec", "status"] {
+        walk(part, &crd::schema()["properties"][part], &mut |path, schema| {
+            if !path.ends_with("[]") && schema["description"].as_str().is_none_or(|d| d.len() < 5) {
+                missing.push(path.to_owned());
+            }
+        });
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn no_description_speaks_rust() {
+    let found = faults(|schema| schema["description"].as_str().is_some_and(|text| text.contains('`')));
+    let found: Vec<_> = found.iter().filter(|path| !path.contains("conditions")).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn the_text_of_a_field_stands_before_that_of_its_type() {
+    let text = |path: &str| crd::schema().pointer(path).unwrap()["description"].as_str().unwrap().to_owned();
+    let spec = "/properties/spec/properties";
+    assert!(text(&format!("{spec}/connection/properties/onCredentialExpiry")).contains("Close if absent"));
+    assert!(text(&format!("{spec}/messages/properties/fromClient/properties/maxSize")).contains("64Ki if absent"));
+    assert!(text(&format!("{spec}/tls/properties/minVersion")).contains("\"1.2\" if absent"));
+}
+
+#[test]
+fn every_list_is_bounded_and_says_how_it_merges() {
+    let found = faults(|schema| {
+        schema["type"] == "array"
+            && (!schema["maxItems"].is_u64()
+                || !matches!(schema["x-kubernetes-list-type"].as_str(), Some("set" | "map" | "atomic")))
+    });
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn lists_by_key_have_keys_that_every_entry_carries() {
+    let found = faults(|schema| {
+        schema["x-kubernetes-list-type"] == "map"
+            && !schema["x-kubernetes-list-map-keys"]
+                .as_array()
+                .is_some_and(|keys| keys.iter().all(|k| schema["items"]["required"].as_array().unwrap().contains(k)))
+    });
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn every_text_is_bounded() {
+    let found = faults(|schema| {
+        schema["type"] == "string"
+            && schema["format"] != "date-time"
+            && !schema["maxLength"].is_u64()
+            && !schema["enum"].is_array()
+    });
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn every_number_is_bounded_and_of_a_known_format() {
+    let found = faults(|schema| {
+        schema["type"] == "integer"
+            && (!matches!(schema["format"].as_str(), Some("int32" | "int64"))
+                || (schema["format"] == "int32" && !(schema["minimum"].is_i64() && schema["maximum"].is_i64())))
+    });
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn the_schema_is_structural() {
+    // No unions, no nulls, no types that depend on values.
+    let found = faults(|schema| {
+        ["oneOf", "anyOf", "allOf", "not", "$ref", "nullable", "additionalProperties"]
+            .iter()
+            .any(|key| !schema[*key].is_null())
+            || !(schema["type"].is_string() || schema["x-kubernetes-int-or-string"] == true)
+    });
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn every_union_and_every_cross_field_rule_is_checked_by_the_api_server() {
+    let mut rules = 0;
+    let mut silent = Vec::new();
+    let mut count = |path: &str, schema: &Value| {
+        for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            rules += 1;
+            if rule["message"].as_str().is_none_or(|m| m.len() < 10) {
+                silent.push(format!("{path}: {rule}"));
+            }
+        }
+    };
+    let schema = crd::schema();
+    count("spec", &schema["properties"]["spec"]);
+    walk("spec", &schema["properties"]["spec"], &mut count);
+    assert!(silent.is_empty(), "{silent:#?}");
+    // As many as the API's own page lists, at the least.
+    assert!(rules >= 24, "{rules}");
+}

@@ -1,0 +1,215 @@
+//! Pages that are generated from the code fail here when they no longer say what the code does, and links between
+//! pages when they lead nowhere.
+//!
+//! `UPDATE=1 cargo test --test documentation` writes the generated pages anew.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use wssgate::api::findings;
+use wssgate::reason::Reason;
+use wssgate::settings::GatewayConfiguration;
+use wssgate::telemetry::metrics::CATALOGUE;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// Compares the page with what it shall be, or writes it.
+fn drift(path: &str, expected: &str) {
+    let file = root().join(path);
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&file, expected).unwrap();
+    }
+    let found = fs::read_to_string(&file).unwrap_or_default();
+    assert!(found == expected, "{path} is stale; run UPDATE=1 cargo test --test documentation and commit it");
+}
+
+/// The documentation comment of a variant, on one line, fit for a table.
+fn meaning(source: &str, variant: &str) -> String {
+    let lines: Vec<&str> = source.lines().map(str::trim).collect();
+    let at = lines.iter().position(|line| *line == format!("{variant},")).unwrap_or_else(|| panic!("no {variant}"));
+    let first = lines[..at].iter().rposition(|line| !line.starts_with("///")).map_or(0, |before| before + 1);
+    let text: Vec<&str> = lines[first..at].iter().map(|line| line.trim_start_matches("///").trim()).collect();
+    assert!(!text.is_empty(), "{variant} has no documentation");
+    text.join(" ").replace('|', "\\|")
+}
+
+#[test]
+fn the_page_of_reasons_is_the_table_of_the_code() {
+    let source = fs::read_to_string(root().join("src/reason.rs")).unwrap();
+    let mut page = String::from(
+        "# Reasons\n\n\
+         Why a handshake was refused or a connection ended: the `reason` of metrics and of the access log. Before the\n\
+         101 the client sees the HTTP status, after it the close code. Where neither is given, there is no answer to\n\
+         send, or the peer's own code is carried through.\n\n\
+         This page is generated from `src/reason.rs`; `UPDATE=1 cargo test --test documentation` writes it anew.\n\n\
+         | reason | HTTP status | close code | meaning |\n|---|---|---|---|\n",
+    );
+    let number = |code: Option<u16>| code.map(|code| code.to_string()).unwrap_or_default();
+    for reason in Reason::ALL {
+        let (status, close) = (number(reason.http_status()), number(reason.close_code()));
+        let meaning = meaning(&source, &format!("{reason:?}"));
+        writeln!(page, "| `{}` | {status} | {close} | {meaning} |", reason.label()).unwrap();
+    }
+    drift("docs/reasons.md", &page);
+}
+
+#[test]
+fn the_page_of_metrics_is_the_catalogue_of_the_code() {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         `GET /metrics` on the admin port, in the OpenMetrics text format. All numbers are those of one replica. Labels\n\
+         come from route objects and closed sets only, never from what a client sends. `route` is `namespace/name`, or\n\
+         `none` before a route was found; `reason` is one of [reasons.md](reasons.md). Series of a route that was\n\
+         removed are scraped once more after its last connection ended, and then vanish.\n\n\
+         This page is generated from `src/telemetry/metrics.rs`; `UPDATE=1 cargo test --test documentation` writes it\n\
+         anew.\n\n\
+         | metric | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for family in CATALOGUE {
+        let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        writeln!(page, "| `{}` | {} | {} | {} |", family.name, family.kind, labels.join(", "), family.help).unwrap();
+    }
+    drift("docs/metrics.md", &page);
+}
+
+#[test]
+fn the_meaning_of_a_reason_is_found_whole() {
+    let source = "enum Reason {\n    /// One\n    /// two.\n    A,\n    // Group.\n    /// Three | four.\n    B,\n}\n";
+    assert_eq!(meaning(source, "A"), "One two.");
+    assert_eq!(meaning(source, "B"), "Three \\| four.");
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let mut pages: Vec<PathBuf> = Vec::new();
+    for folder in [root(), root().join("docs"), root().join("docs/design")] {
+        let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        pages.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    }
+    assert!(pages.len() > 5, "{pages:?}");
+    let mut broken = Vec::new();
+    for page in &pages {
+        for target in targets(&fs::read_to_string(page).unwrap()) {
+            if !page.parent().unwrap().join(&target).exists() {
+                broken.push(format!("{}: {target}", page.strip_prefix(root()).unwrap().display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+/// What the links of a page name in the repository, without anchors.
+fn targets(text: &str) -> Vec<String> {
+    text.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .map(|link| link.split('#').next().unwrap_or_default().to_owned())
+        .filter(|link| !link.is_empty() && !link.contains("://") && !link.starts_with("mailto:"))
+        .collect()
+}
+
+#[test]
+fn links_are_found() {
+    assert_eq!(targets("[a](b.md#c), [d](https://e.test), [f](#g), [h](i/)"), ["b.md", "i/"]);
+}
+
+/// The texts of the fenced blocks of a language.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let open = format!("```{language}\n");
+    page.split(open.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[test]
+fn the_examples_of_routes_are_routes() {
+    let page = fs::read_to_string(root().join("docs/routes.md")).unwrap();
+    let blocks = blocks(&page, "yaml");
+    assert!(blocks.len() >= 3, "{blocks:?}");
+    let value =
+        |text: &str| serde_saphyr::from_str::<serde_json::Value>(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let whole = blocks.iter().filter(|block| block.contains("kind: SecureWebSocketRoute")).map(|block| value(block));
+    let mut routes: Vec<_> = whole.collect();
+    assert!(!routes.is_empty());
+    // The other blocks are parts of a specification: each stands in for its part of the first route.
+    for block in blocks.iter().filter(|block| !block.contains("kind:")) {
+        let mut route = routes[0].clone();
+        for (part, value) in value(block).as_object().unwrap() {
+            route["spec"][part] = value.clone();
+        }
+        routes.push(route);
+    }
+    for route in &routes {
+        let found = findings::of_route(route);
+        assert!(found.is_empty(), "{found:?}\n{route:#}");
+    }
+}
+
+#[test]
+fn the_example_of_settings_is_one() {
+    let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let blocks = blocks(&page, "yaml");
+    assert_eq!(blocks.len(), 1);
+    if let Err(error) = GatewayConfiguration::parse("docs/operations.md", blocks[0]) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn the_quickstart_has_nothing_that_an_api_server_would_refuse() {
+    let text = fs::read_to_string(root().join("manifests/quickstart/route.yaml")).unwrap();
+    // What the comments propose is read as well: each `# field: value` that is YAML of its place.
+    let proposed: String = text.lines().map(|line| propose(line) + "\n").collect();
+    assert_ne!(text, proposed);
+    for text in [text, proposed] {
+        let route: serde_json::Value = serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let found = findings::of_route(&route);
+        assert!(found.is_empty(), "{found:?}\n{text}");
+    }
+}
+
+/// A line with the field that its comment proposes, if it does.
+fn propose(line: &str) -> String {
+    let Some((indent, comment)) = line.split_once("# ") else { return line.to_owned() };
+    let is_field = indent.trim().is_empty() && comment.split_once(": ").is_some_and(|(key, _)| !key.contains(' '));
+    if is_field { format!("{indent}{comment}") } else { line.to_owned() }
+}
+
+/// What a route may say but this version does not carry out is listed, so that nobody has to find out by trying.
+#[test]
+fn every_unsupported_field_is_named_in_the_documentation() {
+    let page = fs::read_to_string(root().join("docs/routes.md")).unwrap();
+    let section = page.split("## Not in this version").nth(1).unwrap();
+    let mut fields = Vec::new();
+    for entry in fs::read_dir(root().join("src/compile")).unwrap() {
+        fields.extend(unsupported(&fs::read_to_string(entry.unwrap().path()).unwrap()));
+    }
+    assert!(fields.len() > 10, "{fields:?}");
+    let missing: Vec<_> = fields.iter().filter(|field| !section.contains(field.as_str())).collect();
+    assert!(missing.is_empty(), "docs/routes.md does not name {missing:?}");
+}
+
+/// The fields that a source text notes as unsupported: the paths in the calls, without `spec.` and placeholders.
+fn unsupported(source: &str) -> Vec<String> {
+    let product = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    product
+        .split("unsupported(")
+        .skip(1)
+        .filter_map(|call| call.trim_start().strip_prefix("format_args!(").unwrap_or(call).split('"').nth(1))
+        .map(|path| path.trim_start_matches("spec.").trim_start_matches("{}.").trim_start_matches("{field}."))
+        .map(|path| path.split([':', '[']).next().unwrap_or_default().to_owned())
+        .filter(|path| path.contains('.'))
+        .collect()
+}
+
+#[test]
+fn unsupported_fields_are_found_in_calls() {
+    let source = r#"
+        notes.unsupported("spec.tls.issuerRef");
+        notes.unsupported(format_args!("{}.messages.mode: Audit", set.layer));
+        notes.unsupported(format_args!("spec.tls.alpnProtocols[{place}]: h2"));
+    "#;
+    assert_eq!(unsupported(source), ["tls.issuerRef", "messages.mode", "tls.alpnProtocols"]);
+}

@@ -1,0 +1,304 @@
+//! The real binary as a child process, with what it says and what it measures.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{Answer, Manifests, PATIENCE, until, within};
+
+type Lines = Arc<Mutex<Vec<String>>>;
+
+/// What a gateway is started with besides its manifests.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// The settings file.
+    pub config: Option<Value>,
+    /// More arguments.
+    pub args: Vec<String>,
+    /// More environment.
+    pub env: Vec<(String, String)>,
+}
+
+impl Options {
+    /// Members of the settings file beside apiVersion and kind.
+    pub fn settings(members: &Value) -> Self {
+        let mut config =
+            serde_json::json!({"apiVersion": "config.wssgate.io/v1alpha1", "kind": "GatewayConfiguration"});
+        super::manifests::merge(&mut config, members);
+        Self { config: Some(config), ..Self::default() }
+    }
+}
+
+/// A running gateway.
+pub struct Gateway {
+    child: Mutex<Child>,
+    pid: u32,
+    directory: TempDir,
+    stdout: Lines,
+    stderr: Lines,
+    /// The wss listener.
+    pub wss: SocketAddr,
+    /// The plain listener.
+    pub http: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Ok(child) = self.child.get_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let tail = |lines: &Lines| {
+                let lines = lines.lock().unwrap();
+                lines[lines.len().saturating_sub(25)..].join("\n")
+            };
+            eprintln!("--- the gateway's log\n{}\n--- its access log\n{}", tail(&self.stderr), tail(&self.stdout));
+        } else {
+            let panicked = self.stderr.lock().unwrap().iter().find(|line| line.contains("panicked at")).cloned();
+            assert_eq!(panicked, None, "the gateway panicked");
+        }
+    }
+}
+
+impl Gateway {
+    /// Starts a gateway on these manifests and waits until it is ready.
+    pub async fn start(manifests: &Manifests) -> Self {
+        Self::start_with(manifests, &Options::default()).await
+    }
+
+    /// The same with options.
+    pub async fn start_with(manifests: &Manifests, options: &Options) -> Self {
+        let directory = TempDir::new().unwrap();
+        std::fs::create_dir(directory.path().join("manifests")).unwrap();
+        for (name, text) in &manifests.files {
+            std::fs::write(directory.path().join("manifests").join(name), text).unwrap();
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wssgate"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("WSSGATE_") {
+                command.env_remove(name);
+            }
+        }
+        command.arg("run").arg("--manifests").arg(directory.path().join("manifests"));
+        command.args(["--listen", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        if let Some(config) = &options.config {
+            let file = directory.path().join("settings.yaml");
+            std::fs::write(&file, format!("{config:#}")).unwrap();
+            command.arg("--config").arg(file);
+        }
+        command.args(&options.args).envs(options.env.iter().cloned());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdout = collect(child.stdout.take().unwrap());
+        let stderr = collect(child.stderr.take().unwrap());
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let pid = child.id();
+        let mut gateway = Self {
+            child: Mutex::new(child),
+            pid,
+            directory,
+            stdout,
+            stderr,
+            wss: nowhere,
+            http: nowhere,
+            admin: nowhere,
+        };
+        let addresses = until(PATIENCE, "the listeners of the gateway", async || {
+            if let Some(status) = gateway.exited() {
+                panic!("the gateway ended at once: {status}");
+            }
+            Some([gateway.listener("wss")?, gateway.listener("http")?, gateway.listener("admin")?])
+        });
+        let [wss, http, admin] = addresses.await;
+        (gateway.wss, gateway.http, gateway.admin) = (wss, http, admin);
+        until(PATIENCE, "the gateway to be ready", async || (gateway.get("/readyz").await.0 == 200).then_some(()))
+            .await;
+        gateway
+    }
+
+    fn listener(&self, name: &str) -> Option<SocketAddr> {
+        self.logs()
+            .iter()
+            .find(|line| line["message"] == "listening" && line["listener"] == name)
+            .and_then(|line| line["address"].as_str()?.parse().ok())
+    }
+
+    /// The directory of manifests.
+    pub fn manifests(&self) -> PathBuf {
+        self.directory.path().join("manifests")
+    }
+
+    /// Writes a manifest as an editor does: a new file, renamed over the old one.
+    pub fn write(&self, file: &str, text: &str) {
+        let next = self.directory.path().join("next");
+        std::fs::write(&next, text).unwrap();
+        std::fs::rename(next, self.manifests().join(file)).unwrap();
+    }
+
+    /// Writes a manifest and waits until the gateway serves by it.
+    pub async fn edit(&self, file: &str, text: &str) {
+        let before = self.version().await;
+        self.write(file, text);
+        self.published_after(before).await;
+    }
+
+    /// Removes a manifest and waits until the gateway serves without it.
+    pub async fn remove(&self, file: &str) {
+        let before = self.version().await;
+        std::fs::remove_file(self.manifests().join(file)).unwrap();
+        self.published_after(before).await;
+    }
+
+    /// Waits for a snapshot newer than `version`.
+    pub async fn published_after(&self, version: f64) {
+        until(PATIENCE, "a newer snapshot", async || (self.version().await > version).then_some(())).await;
+    }
+
+    /// The version of the snapshot that is served.
+    pub async fn version(&self) -> f64 {
+        self.metric("wssgate_snapshot_version", &[]).await
+    }
+
+    /// The log so far: the lines that are JSON objects.
+    pub fn logs(&self) -> Vec<Value> {
+        parsed(&self.stderr)
+    }
+
+    /// The log so far as text.
+    pub fn log_text(&self) -> String {
+        self.stderr.lock().unwrap().join("\n")
+    }
+
+    /// The access log so far.
+    pub fn access(&self) -> Vec<Value> {
+        parsed(&self.stdout)
+    }
+
+    /// The access log so far as text.
+    pub fn access_text(&self) -> String {
+        self.stdout.lock().unwrap().join("\n")
+    }
+
+    /// Waits for a line of the access log.
+    pub async fn access_line(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        until(PATIENCE, what, async || self.access().into_iter().find(&wanted)).await
+    }
+
+    /// A GET on the admin port: status and body; 0 where nobody answers.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
+        let answer = self.admin_answer(&request).await.unwrap_or_default();
+        (answer.status(), String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
+    /// A raw request on the admin port.
+    pub async fn admin_answer(&self, request: &str) -> Option<Answer> {
+        let exchange = async {
+            let mut tcp = TcpStream::connect(self.admin).await.ok()?;
+            tcp.write_all(request.as_bytes()).await.ok()?;
+            let mut bytes = Vec::new();
+            let _ = tcp.read_to_end(&mut bytes).await;
+            Answer::parse(&bytes)
+        };
+        within(PATIENCE, "the admin port", exchange).await
+    }
+
+    /// The sum of all samples of a metric whose labels include these.
+    pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let (status, text) = self.get("/metrics").await;
+        assert_eq!(status, 200, "the metrics endpoint");
+        let wanted: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        let mut sum = 0.0;
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some(rest) = line.strip_prefix(name) else { continue };
+            let (shown, value) = match rest.strip_prefix('{') {
+                Some(rest) => rest.rsplit_once("} ").unwrap_or((rest, "")),
+                None if rest.starts_with(' ') => ("", rest.trim()),
+                None => continue,
+            };
+            if wanted.iter().all(|label| shown.contains(label.as_str())) {
+                sum += value.trim().parse::<f64>().unwrap_or(0.0);
+            }
+        }
+        sum
+    }
+
+    /// Refused handshakes, of one reason or of all.
+    pub async fn refusals(&self, reason: Option<&str>) -> f64 {
+        let mut labels = vec![("outcome", "refused")];
+        labels.extend(reason.map(|reason| ("reason", reason)));
+        self.metric("wssgate_handshakes_total", &labels).await
+    }
+
+    /// Open connections.
+    pub async fn connections(&self) -> f64 {
+        self.metric("wssgate_connections", &[]).await
+    }
+
+    /// Waits until a metric has a value.
+    pub async fn metric_becomes(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let start = Instant::now();
+        loop {
+            let now = self.metric(name, labels).await;
+            if (now - value).abs() < 0.5 {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{name}{labels:?} is {now}, expected {value}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(Path::new("/proc").join(self.pid.to_string()).join("status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Open file descriptors.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(Path::new("/proc").join(self.pid.to_string()).join("fd")).unwrap().count()
+    }
+
+    /// Sends SIGTERM.
+    pub fn sigterm(&self) {
+        let kill = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.pid)).status().unwrap();
+        assert!(kill.success());
+    }
+
+    /// The exit status, if it has ended.
+    pub fn exited(&self) -> Option<ExitStatus> {
+        self.child.lock().unwrap().try_wait().unwrap()
+    }
+
+    /// Waits for the end of the process.
+    pub async fn exit(&self, limit: Duration) -> ExitStatus {
+        until(limit, "the gateway to end", async || self.exited()).await
+    }
+}
+
+fn collect(pipe: impl Read + Send + 'static) -> Lines {
+    let lines = Lines::default();
+    let shared = lines.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            shared.lock().unwrap().push(line);
+        }
+    });
+    lines
+}
+
+fn parsed(lines: &Lines) -> Vec<Value> {
+    lines.lock().unwrap().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}

@@ -1,0 +1,139 @@
+//! What the gateway is built from, checked against `deny.toml` without any further tool: no banned crate, only licences
+//! that are allowed, only crates.io.
+//!
+//! cargo-deny knows more (duplicates, the texts of licences, advisories) and reads the same file.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn text(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The quoted strings of a list of `deny.toml`, comments left out.
+fn list(deny: &str, section: &str, key: &str) -> BTreeSet<String> {
+    let section = deny.split(&format!("[{section}]\n")).nth(1).unwrap_or_else(|| panic!("no [{section}]"));
+    let list = section.split(&format!("{key} = [")).nth(1).unwrap_or_else(|| panic!("no {key}"));
+    let lines = list.lines().take_while(|line| line.trim() != "]").filter(|line| !line.trim().starts_with('#'));
+    let line_of_one = |line: &str| line.split('"').nth(1).map(str::to_owned);
+    lines.filter_map(line_of_one).collect()
+}
+
+/// Every crate that a build on this machine uses, tests and build scripts included, with its licence.
+fn tree() -> Vec<(String, String)> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "--all-features", "--edges", "normal,build,dev"])
+        .args(["--prefix", "none", "--no-dedupe", "--format", "{p}|{l}"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let all: BTreeSet<_> = lines
+        .lines()
+        .filter_map(|line| line.split_once('|'))
+        .map(|(package, licence)| (package.split(' ').next().unwrap_or_default().to_owned(), licence.to_owned()))
+        .collect();
+    all.into_iter().collect()
+}
+
+fn banned(deny: &str, tree: &[(String, String)]) -> Vec<String> {
+    let bans = list(deny, "bans", "deny");
+    tree.iter().filter(|(name, _)| bans.contains(name)).map(|(name, _)| name.clone()).collect()
+}
+
+/// Whether an SPDX expression can be met with the allowed licences. `/` is the old way to write OR; an exception after
+/// WITH only widens.
+fn met(expression: &str, allowed: &BTreeSet<String>) -> bool {
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let words: Vec<&str> = spaced.split_whitespace().collect();
+    let mut at = 0;
+    let verdict = either(&words, &mut at, allowed);
+    verdict && at == words.len()
+}
+
+fn either(words: &[&str], at: &mut usize, allowed: &BTreeSet<String>) -> bool {
+    let mut verdict = both(words, at, allowed);
+    while words.get(*at) == Some(&"OR") {
+        *at += 1;
+        verdict |= both(words, at, allowed);
+    }
+    verdict
+}
+
+fn both(words: &[&str], at: &mut usize, allowed: &BTreeSet<String>) -> bool {
+    let mut verdict = one(words, at, allowed);
+    while words.get(*at) == Some(&"AND") {
+        *at += 1;
+        verdict &= one(words, at, allowed);
+    }
+    verdict
+}
+
+fn one(words: &[&str], at: &mut usize, allowed: &BTreeSet<String>) -> bool {
+    let word = words.get(*at);
+    *at += 1;
+    // Past the end: the caller sees that more was read than there is.
+    let Some(word) = word else { return false };
+    if *word == "(" {
+        let verdict = either(words, at, allowed);
+        let closed = words.get(*at) == Some(&")");
+        *at += 1;
+        return verdict && closed;
+    }
+    if words.get(*at) == Some(&"WITH") {
+        *at += 2;
+    }
+    allowed.contains(*word)
+}
+
+#[test]
+fn no_crate_of_the_tree_is_banned() {
+    let tree = tree();
+    assert!(tree.len() > 50, "{tree:?}");
+    assert_eq!(banned(&text("deny.toml"), &tree), Vec::<String>::new());
+}
+
+#[test]
+fn every_licence_of_the_tree_is_allowed() {
+    let allowed = list(&text("deny.toml"), "licenses", "allow");
+    let tree = tree();
+    let wrong: Vec<_> = tree.iter().filter(|(_, licence)| !met(licence, &allowed)).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    for licence in &allowed {
+        assert!(tree.iter().any(|(_, used)| used.contains(licence.as_str())), "{licence} is allowed but not used");
+    }
+}
+
+#[test]
+fn every_crate_comes_from_crates_io() {
+    let sources = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
+    let lock = text("Cargo.lock");
+    let foreign: Vec<_> = lock.lines().filter(|line| line.starts_with("source = ") && *line != sources).collect();
+    assert!(foreign.is_empty(), "{foreign:?}");
+    // A package without a source is a path dependency; the only one is ourselves.
+    let packages: Vec<_> = lock.split("[[package]]").skip(1).collect();
+    let local: Vec<_> = packages.iter().filter(|package| !package.contains("\nsource = ")).collect();
+    assert_eq!(local.len(), 1, "{local:?}");
+}
+
+#[test]
+fn a_banned_crate_is_found() {
+    let deny = "[bans]\ndeny = [\n    # { crate = \"fine\" },\n    { crate = \"ring\" },\n]\n";
+    let tree = ["fine", "ring", "rings"].map(|name| (name.to_owned(), "MIT".to_owned()));
+    assert_eq!(banned(deny, &tree), ["ring"]);
+}
+
+#[test]
+fn a_licence_is_judged_as_an_expression() {
+    let allowed: BTreeSet<String> = ["MIT", "ISC"].map(str::to_owned).into();
+    for fine in ["MIT", "MIT OR GPL-3.0", "GPL-3.0/MIT", "ISC AND (GPL-3.0 OR MIT)", "MIT WITH X", "(MIT)"] {
+        assert!(met(fine, &allowed), "{fine}");
+    }
+    for wrong in ["", "GPL-3.0", "MIT AND GPL-3.0", "MIT OR", "ISC AND (GPL-3.0", "mit", "MIT ISC"] {
+        assert!(!met(wrong, &allowed), "{wrong}");
+    }
+}
