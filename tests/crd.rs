@@ -1,4 +1,5 @@
 //! The CustomResourceDefinition: the committed file is what the binary prints, and the schema keeps its own rules.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 

@@ -181,8 +181,9 @@ fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-fn is_name(text: &str) -> bool {
-    text.split('.').all(is_label)
+/// Whether a text may be the name of an object: a DNS-1123 subdomain of at most 253 characters.
+pub fn is_name(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 fn is_token(text: &str) -> bool {

@@ -91,6 +91,8 @@ pub enum ConditionType {
     Anonymous,
     /// Warning: something is only audited, not enforced.
     AuditMode,
+    /// Warning: a limit is wider than the built-in one.
+    LimitsRelaxed,
 }
 
 impl ConditionType {
@@ -107,6 +109,7 @@ impl ConditionType {
             Self::AnyOrigin => "AnyOrigin",
             Self::Anonymous => "Anonymous",
             Self::AuditMode => "AuditMode",
+            Self::LimitsRelaxed => "LimitsRelaxed",
         }
     }
 }

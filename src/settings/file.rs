@@ -208,8 +208,12 @@ impl GatewayConfiguration {
                 return Err(at(key, format!("a settings file has {key}: {wanted}")));
             }
         }
-        let settings: Self =
-            yaml::read(text).map_err(|fault| place(name, &fault, &tree.path_at(fault.line, fault.column)))?;
+        let settings: Self = yaml::read(text).map_err(|fault| {
+            let path = tree.path_at(fault.line, fault.column);
+            // What is missing has no place: the place is that of its neighbour, the path that of both.
+            let missing = fault.message.starts_with("missing field");
+            place(name, &fault, if missing { path.rsplit_once('.').map_or("", |(above, _)| above) } else { &path })
+        })?;
         settings.check(&head.defaults, &at)?;
         Ok(settings)
     }

@@ -1,0 +1,201 @@
+//! COMPILE: every object at once to one snapshot, and a status per route.
+//!
+//! Pure: no client, no clock (`now` is passed in), no socket; the same input gives the same output. The only
+//! exceptions are what cannot be derived: session ticket keys, and the keys of `--dev`. What is kept of the compile
+//! before serves two ends: parts that did not change keep their `Arc`, and what was good stands in for what is broken,
+//! within what may be kept. Knows Kubernetes objects and the snapshot; not who reads objects or serves connections.
+//!
+//! Each room knows one thing: [`class`] whose a route is, [`draft`] what it wants, [`host`] who owns a name,
+//! [`vault`] the certificates, [`rule`] the backends, [`assembly`] puts all together, [`condition`] says how it went.
+
+pub mod assembly;
+pub mod backend_tls;
+pub mod candidate;
+pub mod certificate;
+pub mod class;
+pub mod condition;
+pub mod development;
+pub mod draft;
+pub mod header;
+pub mod host;
+pub mod identity;
+pub mod origin;
+pub mod policy;
+pub mod reference;
+pub mod report;
+pub mod rule;
+pub mod service;
+pub mod status;
+pub mod vault;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use crate::api::CONTROLLER;
+use crate::api::objects::{Key, Objects};
+use crate::api::status::{ConditionReason, RouteStatus};
+use crate::settings::Defaults;
+use crate::snapshot::Snapshot;
+use assembly::Placed;
+use candidate::{Candidate, Candidates, Drafts};
+use condition::{Facet, Problem, Verdict};
+use reference::Grants;
+use rule::{Clients, Resolver};
+use vault::Vault;
+
+/// What a compile depends on besides objects.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Development: self-made certificates in place of Secrets that do not exist.
+    pub dev: bool,
+    /// Objects come from files, not from a cluster: routes need no IngressClass, and a class that does not exist is
+    /// worth telling.
+    pub standalone: bool,
+    /// Whether loopback addresses may be backends; in a cluster never.
+    pub allow_loopback: bool,
+    /// `spec.controller` of the IngressClasses that are ours; `status.controllerName`.
+    pub controller_name: String,
+    /// The one IngressClass that is ours; `None`: every one of our controller.
+    pub ingress_class_name: Option<String>,
+    /// The Secret for hosts that no route gives a certificate.
+    pub default_certificate: Option<Key>,
+    /// Suffixes of the hostnames that a namespace may use; a namespace that is not listed is not limited.
+    pub hostname_suffixes: BTreeMap<String, Vec<String>>,
+    /// What routes that say nothing get, over what is built in.
+    pub defaults: Defaults,
+}
+
+impl Default for Options {
+    /// In a cluster, with nothing set.
+    fn default() -> Self {
+        Self {
+            dev: false,
+            standalone: false,
+            allow_loopback: false,
+            controller_name: CONTROLLER.to_owned(),
+            ingress_class_name: None,
+            default_certificate: None,
+            hostname_suffixes: BTreeMap::new(),
+            defaults: Defaults::default(),
+        }
+    }
+}
+
+/// The outcome of a compile, and what the next one needs of it.
+pub struct Compiled {
+    /// What the data plane serves. Its version is that of the compile before if nothing in it changed.
+    pub snapshot: Snapshot,
+    /// What is said of each route of ours.
+    pub statuses: BTreeMap<Key, RouteStatus>,
+    kept: Kept,
+}
+
+impl fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { snapshot, statuses, kept: _ } = self;
+        f.debug_struct("Compiled").field("snapshot", snapshot).field("statuses", statuses).finish_non_exhaustive()
+    }
+}
+
+impl Compiled {
+    /// How many routes are accepted.
+    pub fn accepted(&self) -> usize {
+        status::accepted(&self.statuses)
+    }
+}
+
+/// What is kept of a compile.
+struct Kept {
+    defaults: Defaults,
+    drafts: Drafts,
+    certificates: vault::Kept,
+    clients: Clients,
+}
+
+/// Compiles all objects at `now` (seconds since the Unix epoch), with the compile before, if there was one.
+///
+/// Never fails: what is wrong with an object is said in the status of the routes that it concerns, and no other route
+/// notices.
+pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<&Compiled>) -> Compiled {
+    let kept = previous.map(|previous| &previous.kept);
+    let same_defaults = kept.is_some_and(|kept| kept.defaults == options.defaults);
+    let candidates = candidate::collect(objects, options, kept.map(|kept| &kept.drafts), same_defaults);
+    let Candidates { routes, lost, drafts } = candidates;
+    let claims: Vec<_> = routes.iter().map(Candidate::claim).collect();
+    let holdings = host::settle(&claims);
+    let index: HashMap<&Key, usize> = routes.iter().enumerate().map(|(place, route)| (route.key, place)).collect();
+
+    let grants = Grants::new(objects);
+    let mut resolver = Resolver::new(objects, &grants, options.allow_loopback, kept.map(|kept| &kept.clients));
+    let mut verdicts = Vec::with_capacity(routes.len());
+    let mut placed: Vec<Placed> = Vec::with_capacity(routes.len());
+    for candidate in &routes {
+        let mut verdict = begin(candidate);
+        verdict.accepted.problems.extend(holdings.conflicts.get(candidate.key).into_iter().flatten().cloned());
+        let rules = candidate.effective().rules.iter().enumerate();
+        let mut rules: Vec<_> =
+            rules.map(|(place, rule)| resolver.rule(&candidate.key.namespace, place, rule)).collect();
+        for resolved in &mut rules {
+            verdict.resolved.problems.append(&mut resolved.problems);
+            verdict.resolved.notes.append(&mut resolved.notes);
+        }
+        placed.push(assembly::place(candidate, rules));
+        verdicts.push(verdict);
+    }
+
+    let mut vault = Vault::new(objects, &grants, options, now, kept.map(|kept| &kept.certificates));
+    let mut hosts = Vec::with_capacity(holdings.hosts.len());
+    for (name, holding) in &holdings.hosts {
+        let Some(first) = holding.routes.first() else { continue };
+        let owner = holding.owner.and_then(|owner| index.get(owner)).and_then(|place| routes.get(*place));
+        let tls = owner.and_then(|owner| owner.effective().tls.as_ref());
+        let outcome = vault.host(name, &first.namespace, tls);
+        hosts.push(assembly::host(name, holding, &outcome, &index, &placed, &mut verdicts));
+    }
+
+    let default_tls = vault.default_identity().map(|identity| Arc::clone(&identity.tls));
+    let certificates = vault.keep();
+    let (backends, clients) = resolver.finish();
+    let snapshot = assembly::snapshot(hosts, backends, default_tls, previous.map(|previous| &previous.snapshot));
+
+    let mut statuses = BTreeMap::new();
+    let mut say = |key: &Key, route: &crate::api::route::SecureWebSocketRoute, verdict: Verdict| {
+        let before = previous.and_then(|previous| previous.statuses.get(key)).or(route.status.as_ref());
+        let findings = verdict.findings();
+        statuses.insert(key.clone(), status::of(&route.metadata, &options.controller_name, findings, before, now));
+    };
+    for (candidate, verdict) in routes.iter().zip(verdicts) {
+        say(candidate.key, candidate.route, end(verdict));
+    }
+    for (key, route, text) in lost {
+        let problem = Problem::new(ConditionReason::NoMatchingClass, text);
+        let accepted = Facet { problems: vec![problem], ..Facet::default() };
+        let unjudged = || Facet { unjudged: Some("not judged: no class of ours"), ..Facet::default() };
+        say(key, route, Verdict { accepted, resolved: unjudged(), certificate: unjudged(), ..Verdict::default() });
+    }
+    let kept = Kept { defaults: options.defaults.clone(), drafts, certificates, clients };
+    Compiled { snapshot, statuses, kept }
+}
+
+/// What is known of a route before anything else is looked at.
+fn begin(candidate: &Candidate<'_>) -> Verdict {
+    let mut verdict = Verdict { last_good: candidate.is_last_good(), ..Verdict::default() };
+    verdict.accepted.problems.clone_from(&candidate.draft.problems);
+    verdict.accepted.problems.extend(candidate.forbidden.iter().cloned());
+    let effective = candidate.effective();
+    if effective.policy.is_some() {
+        verdict.warnings.clone_from(&effective.warnings);
+    }
+    verdict
+}
+
+/// What is known only after everything was looked at.
+fn end(mut verdict: Verdict) -> Verdict {
+    if verdict.serving + verdict.refusing == 0 {
+        verdict.certificate.unjudged = Some("not judged: the route has no host and path");
+        // Every path belongs to older routes: that is no longer a note.
+        verdict.accepted.problems.append(&mut verdict.accepted.notes);
+    }
+    verdict
+}

@@ -1,0 +1,212 @@
+//! One rule with everything that it names: Services, their endpoints, TLS toward them.
+//!
+//! What a rule may no longer have (a grant, a CA) makes it refuse, for otherwise breaking a reference would keep
+//! access; a Service that is missing or empty makes it serve 503 until there is one. Knows nothing of hosts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use rustls::ClientConfig;
+
+use crate::api::objects::{Key, Objects};
+use crate::api::status::ConditionReason as Reason;
+use crate::compile::backend_tls::{self, Trust};
+use crate::compile::condition::Problem;
+use crate::compile::draft::{BackendTlsDraft, RuleDraft};
+use crate::compile::reference::Grants;
+use crate::compile::service::{Port, Protocol, Services};
+use crate::snapshot::{Backend, BackendId, BackendTls};
+
+/// The key of a CA bundle in its ConfigMap.
+const CA: &str = "ca.crt";
+
+/// A rule with what it names.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// Services with their weights.
+    pub backends: Vec<(BackendId, u32)>,
+    /// TLS toward them.
+    pub tls: Option<BackendTls>,
+    /// What does not resolve.
+    pub problems: Vec<Problem>,
+    /// What resolves to nothing that could serve.
+    pub notes: Vec<Problem>,
+    /// Whether the rule must refuse because of a problem.
+    pub refuses: bool,
+}
+
+/// TLS clients by what they trust, kept from one compile to the next.
+#[derive(Debug, Default)]
+pub struct Clients {
+    system: Option<Arc<ClientConfig>>,
+    by_bundles: BTreeMap<Vec<Key>, Client>,
+}
+
+#[derive(Debug, Clone)]
+struct Client {
+    maps: Vec<Arc<ConfigMap>>,
+    result: Result<Arc<ClientConfig>, String>,
+}
+
+/// What is known of a Service's port after it was looked at once.
+struct Seen {
+    backend: Arc<Backend>,
+    /// What every rule that names it has to say.
+    notes: Vec<Problem>,
+}
+
+/// Resolves the rules of one compile.
+pub struct Resolver<'a> {
+    objects: &'a Objects,
+    grants: &'a Grants<'a>,
+    services: Services<'a>,
+    before: Option<&'a Clients>,
+    clients: Clients,
+    seen: BTreeMap<BackendId, Seen>,
+}
+
+impl<'a> Resolver<'a> {
+    /// A resolver over the objects, with the clients of the compile before.
+    pub fn new(
+        objects: &'a Objects,
+        grants: &'a Grants<'a>,
+        allow_loopback: bool,
+        before: Option<&'a Clients>,
+    ) -> Self {
+        let services = Services::new(objects, allow_loopback);
+        Self { objects, grants, services, before, clients: Clients::default(), seen: BTreeMap::new() }
+    }
+
+    /// Every Service port that was named, with its endpoints; and the clients for the next compile.
+    pub fn finish(self) -> (BTreeMap<BackendId, Arc<Backend>>, Clients) {
+        (self.seen.into_iter().map(|(id, seen)| (id, seen.backend)).collect(), self.clients)
+    }
+
+    /// Resolves rule number `place` of a route in the namespace `home`.
+    pub fn rule(&mut self, home: &str, place: usize, rule: &RuleDraft) -> Resolved {
+        let mut resolved = Resolved::default();
+        for (number, backend) in rule.backends.iter().enumerate() {
+            let field = format_args!("spec.rules[{place}].backendRefs[{number}]");
+            let namespace = backend.namespace.as_deref();
+            let key = match self.grants.resolve(field, home, "Service", namespace, &backend.name) {
+                Ok(key) => key,
+                Err(problem) => {
+                    resolved.problems.push(problem);
+                    resolved.refuses = true;
+                    continue;
+                }
+            };
+            let id = BackendId {
+                namespace: key.namespace.as_str().into(),
+                service: key.name.as_str().into(),
+                port: backend.port,
+            };
+            match self.services.port(field, &key, backend.port) {
+                Ok(port) => {
+                    let seen = self.seen.entry(id.clone()).or_insert_with(|| look(&self.services, &key, &port, &id));
+                    resolved.notes.extend(seen.notes.iter().cloned());
+                    if let Some(text) = disagreement(port.protocol, rule.tls.is_some()) {
+                        let text = format!("{field}: port {} of Service {key} {text}", backend.port);
+                        resolved.problems.push(Problem::new(Reason::UnsupportedProtocol, text));
+                        resolved.refuses = true;
+                    }
+                }
+                Err(problem) => {
+                    // What may yet come is answered with 503 by an empty backend; the rest cannot serve as written.
+                    resolved.refuses |= problem.reason != Reason::BackendNotFound;
+                    resolved.problems.push(problem);
+                    let seen = || Seen { backend: Arc::default(), notes: Vec::new() };
+                    self.seen.entry(id.clone()).or_insert_with(seen);
+                }
+            }
+            resolved.backends.push((id, backend.weight));
+        }
+        if let Some(tls) = &rule.tls {
+            match self.backend_tls(home, place, tls) {
+                Ok(tls) => resolved.tls = Some(tls),
+                Err(problem) => {
+                    resolved.problems.push(problem);
+                    resolved.refuses = true;
+                }
+            }
+        }
+        resolved
+    }
+
+    fn backend_tls(&mut self, home: &str, place: usize, tls: &BackendTlsDraft) -> Result<BackendTls, Problem> {
+        let mut keys = Vec::with_capacity(tls.authorities.len());
+        let mut maps = Vec::with_capacity(tls.authorities.len());
+        for (number, authority) in tls.authorities.iter().enumerate() {
+            let field = format_args!("spec.rules[{place}].backendTLS.caCertificateRefs[{number}]");
+            let namespace = authority.namespace.as_deref();
+            let key = self.grants.resolve(field, home, "ConfigMap", namespace, &authority.name)?;
+            let Some(map) = self.objects.config_maps.get(&key) else {
+                let text = format!("{field}: ConfigMap {key} does not exist; create it with the key {CA}");
+                return Err(Problem::new(Reason::RefNotFound, text));
+            };
+            keys.push(key);
+            maps.push(map);
+        }
+        let config = if keys.is_empty() { self.system() } else { self.client(keys, &maps) };
+        let config = config.map_err(|text| {
+            Problem::new(Reason::InvalidCertificateRef, format!("spec.rules[{place}].backendTLS: {text}"))
+        })?;
+        Ok(BackendTls { config, server_name: tls.server_name.clone() })
+    }
+
+    fn system(&mut self) -> Result<Arc<ClientConfig>, String> {
+        let known = self.clients.system.clone().or_else(|| self.before.and_then(|before| before.system.clone()));
+        let config = known.map_or_else(|| backend_tls::client(Trust::System), Ok)?;
+        self.clients.system = Some(Arc::clone(&config));
+        Ok(config)
+    }
+
+    fn client(&mut self, keys: Vec<Key>, maps: &[&'a Arc<ConfigMap>]) -> Result<Arc<ClientConfig>, String> {
+        if let Some(client) = self.clients.by_bundles.get(&keys) {
+            return client.result.clone();
+        }
+        let same = |(old, new): (&Arc<ConfigMap>, &&Arc<ConfigMap>)| Arc::ptr_eq(old, new) || old.data == new.data;
+        let before = self.before.and_then(|before| before.by_bundles.get(&keys));
+        let result = match before.filter(|before| before.maps.iter().zip(maps).all(same)) {
+            Some(before) => before.result.clone(),
+            None => {
+                let pem =
+                    |map: &'a ConfigMap| map.data.as_ref().and_then(|data| data.get(CA)).map_or("", String::as_str);
+                let bundles: Vec<(String, &str)> =
+                    keys.iter().zip(maps).map(|(key, map)| (format!("ConfigMap {key}"), pem(map))).collect();
+                backend_tls::client(Trust::Bundles(&bundles))
+            }
+        };
+        let maps = maps.iter().map(|map| Arc::clone(map)).collect();
+        self.clients.by_bundles.insert(keys, Client { maps, result: result.clone() });
+        result
+    }
+}
+
+/// Why what the port says and what the rule says do not go together. There is no way back to plain text.
+fn disagreement(protocol: Protocol, tls: bool) -> Option<&'static str> {
+    match (protocol, tls) {
+        (Protocol::Tls, false) => Some("speaks TLS (appProtocol); set backendTLS so that it can be verified"),
+        (Protocol::Plain, true) => Some("is plain (appProtocol kubernetes.io/ws); remove backendTLS or use wss"),
+        _ => None,
+    }
+}
+
+fn look(services: &Services<'_>, key: &Key, port: &Port<'_>, id: &BackendId) -> Seen {
+    let endpoints = services.endpoints(key, port);
+    let mut notes = Vec::new();
+    if let Some(first) = endpoints.denied.first() {
+        let text = format!(
+            "Service {id}: {} of its addresses left out, such as {first}: loopback, link-local and metadata \
+             addresses are no backends",
+            endpoints.denied.len()
+        );
+        notes.push(Problem::new(Reason::NoEndpoints, text));
+    }
+    if endpoints.addresses.is_empty() {
+        let text = format!("Service {id} has no endpoint that takes connections; handshakes are answered with 503");
+        notes.push(Problem::new(Reason::NoEndpoints, text));
+    }
+    Seen { backend: Arc::new(Backend { endpoints: endpoints.addresses }), notes }
+}

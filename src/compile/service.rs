@@ -1,0 +1,319 @@
+//! Services to endpoints: which port, which protocol, which addresses take new connections.
+//!
+//! Knows Services and EndpointSlices; not routes. Addresses that no backend can have (loopback, link-local, metadata)
+//! are left out here, whoever wrote the slice (CVE-2021-25740).
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+
+use crate::api::objects::{Key, Objects};
+use crate::api::status::ConditionReason as Reason;
+use crate::compile::condition::{Problem, quote};
+
+/// The label that ties a slice to its Service.
+const LABEL: &str = "kubernetes.io/service-name";
+
+/// How a port wants to be spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Nothing said: plain, or TLS where the rule says so.
+    Unsaid,
+    /// Plain WebSocket.
+    Plain,
+    /// WebSocket over TLS.
+    Tls,
+}
+
+/// A port of a Service that can be a backend.
+#[derive(Debug)]
+pub struct Port<'a> {
+    /// Its name, empty where there is none.
+    name: &'a str,
+    /// From `appProtocol`.
+    pub protocol: Protocol,
+}
+
+/// Where a port is served.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Addresses that take new connections, sorted.
+    pub addresses: Vec<SocketAddr>,
+    /// Addresses that were left out because no backend may have them.
+    pub denied: Vec<IpAddr>,
+}
+
+/// Services with their slices.
+#[derive(Debug)]
+pub struct Services<'a> {
+    objects: &'a Objects,
+    slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
+    allow_loopback: bool,
+}
+
+impl<'a> Services<'a> {
+    /// The Services among the objects. Loopback addresses are backends only where `allow_loopback` says so.
+    pub fn new(objects: &'a Objects, allow_loopback: bool) -> Self {
+        let mut slices: HashMap<_, Vec<_>> = HashMap::new();
+        for (key, slice) in &objects.endpoint_slices {
+            if let Some(service) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL)) {
+                slices.entry((key.namespace.as_str(), service.as_str())).or_default().push(&**slice);
+            }
+        }
+        Self { objects, slices, allow_loopback }
+    }
+
+    /// The port of a Service by its number.
+    ///
+    /// # Errors
+    /// `BackendNotFound`, or why the Service or its port cannot be a backend; `field` names the reference.
+    pub fn port(&self, field: impl std::fmt::Display, key: &Key, number: u16) -> Result<Port<'a>, Problem> {
+        let problem = |reason, text: &str| Problem::new(reason, format!("{field}: Service {key} {text}"));
+        let Some(service) = self.objects.services.get(key) else {
+            return Err(problem(Reason::BackendNotFound, "does not exist"));
+        };
+        let spec = service.spec.as_ref();
+        if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
+            let text = "is of type ExternalName, which can point anywhere; use a Service with endpoints";
+            return Err(problem(Reason::InvalidKind, text));
+        }
+        let Some(port) = find(service, number) else {
+            return Err(problem(
+                Reason::BackendNotFound,
+                &format!("has no port {number}; use one of its port numbers"),
+            ));
+        };
+        if !matches!(port.protocol.as_deref(), None | Some("TCP")) {
+            return Err(problem(Reason::UnsupportedProtocol, &format!("port {number} is not a TCP port")));
+        }
+        let protocol = match port.app_protocol.as_deref() {
+            None | Some("http") => Protocol::Unsaid,
+            Some("kubernetes.io/ws") => Protocol::Plain,
+            Some("kubernetes.io/wss" | "https") => Protocol::Tls,
+            Some(other) => {
+                let text = format!(
+                    "port {number} has appProtocol {}, which carries no WebSocket; use kubernetes.io/ws or wss",
+                    quote(other)
+                );
+                return Err(problem(Reason::UnsupportedProtocol, &text));
+            }
+        };
+        Ok(Port { name: port.name.as_deref().unwrap_or_default(), protocol })
+    }
+
+    /// Where a port takes new connections: its ready endpoints, or where there are none those that still serve while
+    /// they terminate (as kube-proxy does).
+    pub fn endpoints(&self, key: &Key, port: &Port<'_>) -> Endpoints {
+        let slices = self.slices.get(&(key.namespace.as_str(), key.name.as_str())).map_or(&[][..], Vec::as_slice);
+        let (mut ready, mut terminating, mut denied) = (Vec::new(), Vec::new(), Vec::new());
+        for slice in slices {
+            let ports = slice.ports.as_deref().unwrap_or_default().iter().filter(|p| is_port(p, port.name));
+            for number in ports.filter_map(|port| port.port).filter_map(|number| u16::try_from(number).ok()) {
+                for endpoint in &slice.endpoints {
+                    let list = match state(endpoint) {
+                        State::Ready => &mut ready,
+                        State::Terminating => &mut terminating,
+                        State::Out => continue,
+                    };
+                    for address in endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok()) {
+                        if is_denied(address, self.allow_loopback) {
+                            denied.push(address);
+                        } else {
+                            list.push(SocketAddr::new(address.to_canonical(), number));
+                        }
+                    }
+                }
+            }
+        }
+        let mut addresses = if ready.is_empty() { terminating } else { ready };
+        addresses.sort_unstable();
+        addresses.dedup();
+        denied.sort_unstable();
+        denied.dedup();
+        Endpoints { addresses, denied }
+    }
+}
+
+fn find(service: &Service, number: u16) -> Option<&ServicePort> {
+    service.spec.as_ref()?.ports.as_ref()?.iter().find(|port| port.port == i32::from(number))
+}
+
+/// A slice's port belongs to the Service's port of the same name; no name is the empty name.
+fn is_port(port: &EndpointPort, name: &str) -> bool {
+    port.name.as_deref().unwrap_or_default() == name && matches!(port.protocol.as_deref(), None | Some("TCP"))
+}
+
+enum State {
+    Ready,
+    Terminating,
+    Out,
+}
+
+/// An absent `ready` is true, an absent `serving` is `ready`, an absent `terminating` is false (discovery/v1).
+fn state(endpoint: &Endpoint) -> State {
+    let conditions = endpoint.conditions.as_ref();
+    let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+    let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
+    let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+    match (ready, serving && terminating) {
+        (true, _) => State::Ready,
+        (false, true) => State::Terminating,
+        (false, false) => State::Out,
+    }
+}
+
+/// Addresses that lead to the gateway itself, its node or a cloud's metadata service.
+fn is_denied(address: IpAddr, allow_loopback: bool) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => is_denied_v4(v4, allow_loopback),
+        IpAddr::V6(v6) => {
+            // NAT64 (RFC 6052) and 6to4 (RFC 3056) carry an IPv4 address that is reached in the end.
+            let embedded = match v6.segments() {
+                [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(Ipv4Addr::from_bits((v6.to_bits() & 0xffff_ffff) as u32)),
+                [0x2002, ..] => Some(Ipv4Addr::from_bits(((v6.to_bits() >> 80) & 0xffff_ffff) as u32)),
+                _ => None,
+            };
+            (v6.is_loopback() && !allow_loopback)
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.is_unicast_link_local()
+                || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
+                || embedded.is_some_and(|v4| is_denied_v4(v4, false))
+        }
+    }
+}
+
+fn is_denied_v4(v4: Ipv4Addr, allow_loopback: bool) -> bool {
+    (v4.is_loopback() && !allow_loopback)
+        || v4.octets()[0] == 0
+        || v4.is_multicast()
+        || v4.is_broadcast()
+        // Link-local, with the metadata service of most clouds.
+        || v4.is_link_local()
+        // Metadata of Alibaba Cloud, the wire server of Azure.
+        || matches!(v4.octets(), [100, 100, 100, 200] | [168, 63, 129, 16])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn objects(service: &str, slices: &[&str]) -> Objects {
+        let mut objects = Objects::default();
+        let spec = serde_saphyr::from_str(&format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: chat, namespace: shop}}, spec: {service}}}"
+        ))
+        .unwrap();
+        objects.services.insert(Key::new("shop", "chat"), Arc::new(spec));
+        for (place, slice) in slices.iter().enumerate() {
+            let slice = serde_saphyr::from_str(&format!(
+                "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4,
+                  metadata: {{name: s{place}, namespace: shop, labels: {{kubernetes.io/service-name: chat}}}}, {slice}}}"
+            ))
+            .unwrap();
+            objects.endpoint_slices.insert(Key::new("shop", format!("s{place}")), Arc::new(slice));
+        }
+        objects
+    }
+
+    fn endpoints(service: &str, slices: &[&str], port: u16, loopback: bool) -> Endpoints {
+        let objects = objects(service, slices);
+        let services = Services::new(&objects, loopback);
+        let key = Key::new("shop", "chat");
+        services.endpoints(&key, &services.port("f", &key, port).unwrap())
+    }
+
+    fn texts(endpoints: &Endpoints) -> Vec<String> {
+        endpoints.addresses.iter().map(ToString::to_string).collect()
+    }
+
+    const ONE: &str = "{ports: [{port: 80}]}";
+
+    #[test]
+    fn ports_are_matched_by_name_over_all_slices() {
+        let service = "{ports: [{name: ws, port: 80}, {name: admin, port: 81}]}";
+        let found = endpoints(
+            service,
+            &[
+                "ports: [{name: ws, port: 8080}, {name: admin, port: 9000}], endpoints: [{addresses: [10.0.0.2]}]",
+                "ports: [{name: ws, port: 8081}], endpoints: [{addresses: [10.0.0.1]}]",
+            ],
+            80,
+            false,
+        );
+        assert_eq!(texts(&found), ["10.0.0.1:8081", "10.0.0.2:8080"]);
+    }
+
+    #[test]
+    fn terminating_endpoints_serve_only_where_none_is_ready() {
+        let ready = "{addresses: [10.0.0.1], conditions: {ready: true}}";
+        let ending = "{addresses: [10.0.0.2], conditions: {ready: false, serving: true, terminating: true}}";
+        let starting = "{addresses: [10.0.0.3], conditions: {ready: false, serving: false}}";
+        let dead = "{addresses: [10.0.0.4], conditions: {ready: false, serving: false, terminating: true}}";
+        let slice = |list: &[&str]| format!("ports: [{{port: 8080}}], endpoints: [{}]", list.join(","));
+        let found = |list: &[&str]| texts(&endpoints(ONE, &[&slice(list)], 80, false));
+        assert_eq!(found(&[ready, ending, starting, dead]), ["10.0.0.1:8080"]);
+        assert_eq!(found(&[ending, starting, dead]), ["10.0.0.2:8080"]);
+        assert!(found(&[starting, dead]).is_empty());
+    }
+
+    #[test]
+    fn addresses_that_no_backend_can_have_are_left_out() {
+        let slice = |address: &str| format!("ports: [{{port: 80}}], endpoints: [{{addresses: ['{address}']}}]");
+        for never in [
+            "169.254.169.254",
+            "fe80::1",
+            "fd00:ec2::254",
+            "0.0.0.0",
+            "0.1.2.3",
+            "::",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+            "64:ff9b::7f00:1",
+            "100.100.100.200",
+        ] {
+            let found = endpoints(ONE, &[&slice(never)], 80, true);
+            assert!(found.addresses.is_empty() && found.denied.len() == 1, "{never}");
+        }
+        for loopback in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(endpoints(ONE, &[&slice(loopback)], 80, false).addresses.is_empty(), "{loopback}");
+            assert_eq!(endpoints(ONE, &[&slice(loopback)], 80, true).addresses.len(), 1, "{loopback}");
+        }
+        assert_eq!(texts(&endpoints(ONE, &[&slice("2001:db8::1")], 80, false)), ["[2001:db8::1]:80"]);
+    }
+
+    #[test]
+    fn services_that_cannot_be_backends_are_refused_by_name() {
+        for (service, port, reason) in [
+            ("{type: ExternalName, externalName: evil.test, ports: [{port: 80}]}", 80, Reason::InvalidKind),
+            (ONE, 81, Reason::BackendNotFound),
+            ("{ports: [{port: 80, protocol: UDP}]}", 80, Reason::UnsupportedProtocol),
+            ("{ports: [{port: 80, appProtocol: kubernetes.io/h2c}]}", 80, Reason::UnsupportedProtocol),
+        ] {
+            let objects = objects(service, &[]);
+            let problem = Services::new(&objects, false).port("spec.x", &Key::new("shop", "chat"), port).unwrap_err();
+            assert_eq!(problem.reason, reason, "{service}");
+            assert!(problem.message.starts_with("spec.x: Service shop/chat "), "{}", problem.message);
+        }
+        let none = Objects::default();
+        let problem = Services::new(&none, false).port("f", &Key::new("shop", "chat"), 80).unwrap_err();
+        assert_eq!(problem.reason, Reason::BackendNotFound);
+    }
+
+    #[test]
+    fn the_protocol_comes_from_the_port() {
+        for (text, protocol) in
+            [("kubernetes.io/ws", Protocol::Plain), ("kubernetes.io/wss", Protocol::Tls), ("http", Protocol::Unsaid)]
+        {
+            let objects = objects(&format!("{{ports: [{{port: 80, appProtocol: {text}}}]}}"), &[]);
+            let services = Services::new(&objects, false);
+            assert_eq!(services.port("f", &Key::new("shop", "chat"), 80).unwrap().protocol, protocol);
+        }
+    }
+}

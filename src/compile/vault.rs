@@ -1,0 +1,295 @@
+//! The TLS of every host: Secrets to certificates to identities, with what is kept from the compile before.
+//!
+//! A broken Secret keeps the last good certificate of its host; one that is gone, or may no longer be named, does not.
+//! Knows Secrets and hosts; not rules or policies.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+
+use crate::api::objects::{Key, Objects};
+use crate::api::status::ConditionReason as Reason;
+use crate::compile::certificate::Certificate;
+use crate::compile::condition::{Facet, Problem, quote};
+use crate::compile::draft::TlsDraft;
+use crate::compile::identity::{Identity, MinVersion, TlsPolicy};
+use crate::compile::reference::Grants;
+use crate::compile::{Options, development};
+
+/// The only type of Secret that certificates come from.
+const TYPE: &str = "kubernetes.io/tls";
+/// A self-made certificate is made anew when it is valid for less than this, in seconds.
+const RENEW: i64 = 86_400;
+
+/// What is kept from one compile to the next.
+#[derive(Debug, Default)]
+pub struct Kept {
+    parsed: BTreeMap<Key, Parsed>,
+    hosts: BTreeMap<Box<str>, HostTls>,
+    default: HostTls,
+}
+
+/// A Secret's content, parsed once.
+#[derive(Debug, Clone)]
+struct Parsed {
+    secret: Arc<Secret>,
+    result: Result<Arc<Certificate>, Problem>,
+}
+
+/// The TLS of one host.
+#[derive(Debug, Default, Clone)]
+struct HostTls {
+    /// `None`: the default identity, or nothing.
+    identity: Option<Identity>,
+    /// What was served from each Secret: the last good one, if the next is not.
+    served: Vec<(Key, Arc<Certificate>)>,
+    development: Option<Arc<Certificate>>,
+}
+
+/// What a host is served with, and what there is to say of it.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The host's own TLS; `None`: the default identity.
+    pub identity: Option<Identity>,
+    /// Whether there is any TLS to serve the host with.
+    pub available: bool,
+    /// References of the owner that do not resolve.
+    pub resolved: Vec<Problem>,
+    /// What is said of the certificates to every route of the host.
+    pub certificate: Facet,
+}
+
+/// Everything that makes identities, for one compile.
+pub struct Vault<'a> {
+    objects: &'a Objects,
+    grants: &'a Grants<'a>,
+    options: &'a Options,
+    now: i64,
+    before: Option<&'a Kept>,
+    kept: Kept,
+    /// What is said of the default certificate to every route that uses it.
+    default_facet: Facet,
+}
+
+impl<'a> Vault<'a> {
+    /// A vault for one compile at `now` (seconds since the Unix epoch), with what the one before kept.
+    pub fn new(
+        objects: &'a Objects,
+        grants: &'a Grants<'a>,
+        options: &'a Options,
+        now: i64,
+        before: Option<&'a Kept>,
+    ) -> Self {
+        let kept = Kept::default();
+        let mut vault = Self { objects, grants, options, now, before, kept, default_facet: Facet::default() };
+        if let Some(key) = &options.default_certificate {
+            let tls = before.map(|before| &before.default);
+            let mut host = HostTls::default();
+            let (certificate, missing) = vault.fetch("defaultCertificate", key, None, tls, &mut host);
+            vault.default_facet = certificate;
+            vault.default_facet.problems.extend(missing);
+            let policy = TlsPolicy { tenant: "".into(), min_version: MinVersion::default() };
+            vault.identify(policy, tls, &mut host).map_or_else(|p| vault.default_facet.problems.push(p), drop);
+            vault.kept.default = host;
+        }
+        vault
+    }
+
+    /// The identity for names that no host owns.
+    pub fn default_identity(&self) -> Option<&Identity> {
+        self.kept.default.identity.as_ref()
+    }
+
+    /// What the next compile needs.
+    pub fn keep(self) -> Kept {
+        self.kept
+    }
+
+    /// The TLS of a host that `tenant` holds: by the owner's `tls`, or without one by the default certificate.
+    pub fn host(&mut self, host: &str, tenant: &str, tls: Option<&TlsDraft>) -> Outcome {
+        let before = self.before.and_then(|before| before.hosts.get(host));
+        let mut next = HostTls::default();
+        let mut outcome = Outcome::default();
+        match tls {
+            Some(tls) if !tls.certificates.is_empty() => {
+                for (place, wanted) in tls.certificates.iter().enumerate() {
+                    let field = format!("spec.tls.certificateRefs[{place}]");
+                    let namespace = wanted.namespace.as_deref();
+                    match self.grants.resolve(&field, tenant, "Secret", namespace, &wanted.name) {
+                        Err(problem) => outcome.resolved.push(problem),
+                        Ok(key) => {
+                            let (facet, missing) = self.fetch(&field, &key, Some(host), before, &mut next);
+                            outcome.certificate.problems.extend(facet.problems);
+                            outcome.certificate.notes.extend(facet.notes);
+                            outcome.resolved.extend(missing);
+                        }
+                    }
+                }
+            }
+            _ => self.fall_back(host, before, &mut next, &mut outcome),
+        }
+        let policy =
+            TlsPolicy { tenant: tenant.into(), min_version: tls.map_or_else(MinVersion::default, |t| t.min_version) };
+        // Without tls of its own a host that has the default certificate shares the default identity.
+        let shares = tls.is_none() && !next.served.is_empty() && next.development.is_none();
+        if shares {
+            outcome.available = self.kept.default.identity.is_some();
+        } else {
+            match self.identify(policy, before, &mut next) {
+                Ok(available) => outcome.available = available,
+                Err(problem) => outcome.certificate.problems.push(problem),
+            }
+        }
+        if !outcome.available {
+            let text = format!("host {}: there is no certificate to serve it with", quote(host));
+            let reason = outcome
+                .resolved
+                .first()
+                .or(outcome.certificate.problems.first())
+                .map_or(Reason::RefNotFound, |p| p.reason);
+            outcome.certificate.problems.push(Problem::new(reason, text));
+        }
+        outcome.identity.clone_from(&next.identity);
+        self.kept.hosts.insert(host.into(), next);
+        outcome
+    }
+
+    /// The default certificate; with `--dev` a self-made one where there is none.
+    fn fall_back(&mut self, host: &str, before: Option<&HostTls>, next: &mut HostTls, outcome: &mut Outcome) {
+        let default: Vec<_> = self.kept.default.served.clone();
+        let missing = |key: &Key| !self.objects.secrets.contains_key(key);
+        if self.options.dev && self.options.default_certificate.as_ref().is_none_or(missing) {
+            outcome.certificate = self.develop(host, before, next);
+            return;
+        }
+        if self.options.default_certificate.is_none() {
+            let text = "spec.tls.certificateRefs: none, and the gateway has no default certificate; name a Secret";
+            outcome.certificate.problems.push(Problem::new(Reason::RefNotFound, text));
+            return;
+        }
+        outcome.certificate = self.default_facet.clone();
+        if !default.is_empty() && !default.iter().any(|(_, certificate)| certificate.covers(host)) {
+            let text = format!("the gateway's default certificate does not cover {}; set spec.tls", quote(host));
+            outcome.certificate.problems.push(Problem::new(Reason::HostnameMismatch, text));
+        }
+        next.served = default;
+    }
+
+    /// Puts a Secret's certificate into `next`, or the last good one in its place. Returns what is said of the
+    /// certificate, and the problem of a Secret that does not exist.
+    fn fetch(
+        &mut self,
+        field: &str,
+        key: &Key,
+        host: Option<&str>,
+        before: Option<&HostTls>,
+        next: &mut HostTls,
+    ) -> (Facet, Option<Problem>) {
+        let Some(secret) = self.objects.secrets.get(key) else {
+            if self.options.dev {
+                return (self.develop(host.unwrap_or("localhost"), before, next), None);
+            }
+            let text = format!("{field}: Secret {key} does not exist; create it with type {TYPE}");
+            return (Facet::default(), Some(Problem::new(Reason::RefNotFound, text)));
+        };
+        let mut facet = Facet::default();
+        let last = before.and_then(|before| before.served.iter().find(|(of, _)| of == key)).map(|(_, last)| last);
+        let chosen = match self.parse(key, secret) {
+            Ok(certificate) => match certificate.flaw(host, self.now) {
+                None => Some(certificate),
+                Some(flaw) => match last.filter(|last| last.flaw(host, self.now).is_none()) {
+                    Some(last) => {
+                        facet.problems.push(kept(flaw));
+                        Some(Arc::clone(last))
+                    }
+                    // Clients judge dates and names; to end the service would not make it safer.
+                    None => {
+                        facet
+                            .problems
+                            .push(Problem { message: format!("{}; served all the same", flaw.message), ..flaw });
+                        Some(certificate)
+                    }
+                },
+            },
+            Err(problem) => {
+                facet.problems.push(if last.is_some() { kept(problem) } else { problem });
+                last.cloned()
+            }
+        };
+        if let Some(certificate) = chosen {
+            if certificate.self_signed {
+                let text = format!("Secret {key}: the certificate is self-signed; browsers do not trust it");
+                facet.notes.push(Problem::new(Reason::SelfSigned, text));
+            }
+            if let Some(text) = &certificate.disorder {
+                facet.notes.push(Problem::new(Reason::Valid, format!("Secret {key}: {text}; some clients will fail")));
+            }
+            next.served.push((key.clone(), certificate));
+        }
+        (facet, None)
+    }
+
+    fn develop(&self, host: &str, before: Option<&HostTls>, next: &mut HostTls) -> Facet {
+        let mut facet = Facet::default();
+        let last = before.and_then(|before| before.development.clone());
+        match last.filter(|last| last.facts.not_after - self.now > RENEW && last.not_before <= self.now) {
+            Some(last) => next.development = Some(last),
+            None => match development::certificate(host, self.now) {
+                Ok(certificate) => next.development = Some(Arc::new(certificate)),
+                Err(text) => facet.problems.push(Problem::new(Reason::InvalidCertificate, text)),
+            },
+        }
+        let text = format!("host {}: a self-made certificate stands in (--dev)", quote(host));
+        facet.notes.push(Problem::new(Reason::SelfSigned, text));
+        facet
+    }
+
+    /// The identity of what `next` has; whether there is one.
+    fn identify(&self, policy: TlsPolicy, before: Option<&HostTls>, next: &mut HostTls) -> Result<bool, Problem> {
+        let certificates: Vec<Arc<Certificate>> =
+            next.served.iter().map(|(_, certificate)| certificate).chain(&next.development).cloned().collect();
+        if certificates.is_empty() {
+            return Ok(false);
+        }
+        let before = before.and_then(|before| before.identity.as_ref());
+        let identity = Identity::build(policy, certificates, before)
+            .map_err(|text| Problem::new(Reason::InvalidCertificate, text))?;
+        next.identity = Some(identity);
+        Ok(true)
+    }
+
+    fn parse(&mut self, key: &Key, secret: &Arc<Secret>) -> Result<Arc<Certificate>, Problem> {
+        if let Some(parsed) = self.kept.parsed.get(key) {
+            return parsed.result.clone();
+        }
+        let before = self.before.and_then(|before| before.parsed.get(key)).filter(|parsed| {
+            let old = &parsed.secret;
+            Arc::ptr_eq(old, secret)
+                || (old.data == secret.data && old.string_data == secret.string_data && old.type_ == secret.type_)
+        });
+        let result = match before {
+            Some(parsed) => parsed.result.clone(),
+            None => read(key, secret).map(Arc::new),
+        };
+        self.kept.parsed.insert(key.clone(), Parsed { secret: Arc::clone(secret), result: result.clone() });
+        result
+    }
+}
+
+fn read(key: &Key, secret: &Secret) -> Result<Certificate, Problem> {
+    if secret.type_.as_deref() != Some(TYPE) {
+        let text = format!("Secret {key}: its type is not {TYPE}; create it anew with that type");
+        return Err(Problem::new(Reason::InvalidCertificateRef, text));
+    }
+    let value = |name: &str| {
+        let text = secret.string_data.as_ref().and_then(|data| data.get(name)).map(String::as_bytes);
+        text.or_else(|| secret.data.as_ref().and_then(|data| data.get(name)).map(|value| value.0.as_slice()))
+            .unwrap_or_default()
+    };
+    Certificate::parse(&key.to_string(), value("tls.crt"), value("tls.key"))
+}
+
+fn kept(problem: Problem) -> Problem {
+    Problem { message: format!("{}; the last good certificate keeps being served", problem.message), ..problem }
+}

@@ -1,0 +1,505 @@
+//! Text to objects: the documents of a manifest, one by one, so that a broken one costs the others nothing. Knows no
+//! file and no path.
+
+use std::sync::Arc;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::IngressClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
+use serde_saphyr::Spanned;
+
+use crate::api::findings;
+use crate::api::objects::{Finding, Key, Object, ReferenceGrant};
+use crate::api::route::SecureWebSocketRoute;
+use crate::api::yaml::{self, Fault, Tree};
+use crate::api::{GROUP, VERSION};
+
+/// One document of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Document<'a> {
+    /// Its text.
+    pub(crate) text: &'a str,
+    /// Lines before it in the file.
+    pub(crate) line: u64,
+    /// Characters before it in its first line.
+    pub(crate) column: u64,
+}
+
+/// Kind and key of an object.
+pub(crate) type Identity = (&'static str, Key);
+
+/// One object that was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Parsed {
+    /// The object.
+    pub(crate) object: Object,
+    /// What an API server would have refused or dropped; routes only.
+    pub(crate) findings: Option<Arc<[Finding]>>,
+    /// Its line within the document, from 1.
+    pub(crate) line: u64,
+}
+
+impl Parsed {
+    /// Kind and key.
+    pub(crate) fn identity(&self) -> Identity {
+        (self.object.kind(), self.object.key())
+    }
+}
+
+/// What is wrong with a document, or with one entry of its list.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    /// The place within the document, and what is wrong.
+    pub(crate) fault: Fault,
+    /// The object it would have been, if that much could be read.
+    pub(crate) identity: Option<Identity>,
+}
+
+/// What a document holds.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    /// Objects of the kinds that a compile reads.
+    pub(crate) objects: Vec<Parsed>,
+    /// Objects of other kinds.
+    pub(crate) skipped: usize,
+    /// What could not be read.
+    pub(crate) broken: Vec<Broken>,
+}
+
+/// The documents of a YAML file. Lines that begin with `---` or `...` part documents wherever they stand: YAML 1.2
+/// (§9.1.2, `c-forbidden`) lets no scalar contain them.
+pub(crate) fn documents(text: &str) -> Vec<Document<'_>> {
+    let mut documents = Vec::new();
+    let (mut start, mut first, mut offset, mut line) = (0, 0, 0, 0);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    for row in text.split_inclusive('\n') {
+        let marker = row
+            .get(..3)
+            .filter(|_| row.get(3..).is_none_or(|rest| rest.trim_start().len() != rest.len() || rest.is_empty()));
+        if matches!(marker, Some("---" | "...")) {
+            documents.push((start, offset, first));
+            // The marker's own line may hold the document: `--- {kind: ...}`.
+            (start, first) = if marker == Some("---") { (offset, line) } else { (offset + row.len(), line + 1) };
+        }
+        offset += row.len();
+        line += 1;
+    }
+    documents.push((start, offset, first));
+    documents
+        .into_iter()
+        .filter_map(|(start, end, line)| Some(Document { text: text.get(start..end)?, line, column: 0 }))
+        .filter(|document| document.text.lines().any(|row| is_content(row.strip_prefix("---").unwrap_or(row))))
+        .collect()
+}
+
+/// Whether a line is more than space, comment or directive.
+fn is_content(row: &str) -> bool {
+    !row.starts_with('%') && !matches!(row.trim_start().chars().next(), None | Some('#'))
+}
+
+/// The documents of a JSON file: one value after the other.
+///
+/// # Errors
+/// The place and kind of the first error, together with the documents before it.
+pub(crate) fn json_documents(text: &str) -> (Vec<Document<'_>>, Option<Fault>) {
+    let mut documents = Vec::new();
+    let mut stream = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    let mut start = 0;
+    loop {
+        match stream.next() {
+            None => return (documents, None),
+            Some(Ok(_)) => {
+                let end = stream.byte_offset();
+                let before = text.get(..start).unwrap_or_default();
+                let line = before.matches('\n').count() as u64;
+                let column = before.rsplit('\n').next().unwrap_or_default().chars().count() as u64;
+                documents.push(Document { text: text.get(start..end).unwrap_or_default(), line, column });
+                start = end;
+            }
+            Some(Err(error)) => {
+                // Syntax only, nothing of the text: no type was asked for.
+                let message = format!("not valid JSON: {:?} error; correct it", error.classify());
+                let fault = Fault { line: error.line() as u64, column: error.column() as u64, message };
+                return (documents, Some(fault));
+            }
+        }
+    }
+}
+
+/// What every object begins with.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    api_version: Option<String>,
+    kind: Option<String>,
+    metadata: Option<HeadMeta>,
+}
+
+#[derive(Deserialize)]
+struct HeadMeta {
+    name: Option<String>,
+    namespace: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct List {
+    #[serde(default)]
+    items: Vec<Spanned<Value>>,
+}
+
+/// Kinds that a compile reads.
+#[derive(Clone, Copy)]
+enum Kind {
+    Route,
+    IngressClass,
+    Secret,
+    Service,
+    EndpointSlice,
+    ConfigMap,
+    ReferenceGrant,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Route => "SecureWebSocketRoute",
+            Self::IngressClass => "IngressClass",
+            Self::Secret => "Secret",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::ConfigMap => "ConfigMap",
+            Self::ReferenceGrant => "ReferenceGrant",
+        }
+    }
+}
+
+enum Sort {
+    Read(Kind),
+    List,
+    Other,
+}
+
+/// What a document is, by its first two fields.
+fn sort(head: &Head) -> Result<Sort, String> {
+    let (Some(version), Some(kind)) = (&head.api_version, &head.kind) else {
+        return Err("not a Kubernetes object: apiVersion and kind are needed".to_owned());
+    };
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    Ok(match (version.as_str(), kind.as_str()) {
+        ("v1", "Secret") => Sort::Read(Kind::Secret),
+        ("v1", "Service") => Sort::Read(Kind::Service),
+        ("v1", "ConfigMap") => Sort::Read(Kind::ConfigMap),
+        ("v1", "List") => Sort::List,
+        ("networking.k8s.io/v1", "IngressClass") => Sort::Read(Kind::IngressClass),
+        ("discovery.k8s.io/v1", "EndpointSlice") => Sort::Read(Kind::EndpointSlice),
+        ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1", "ReferenceGrant") => {
+            Sort::Read(Kind::ReferenceGrant)
+        }
+        ("wssgate.io/v1alpha1", "SecureWebSocketRoute") => Sort::Read(Kind::Route),
+        _ if group == GROUP => {
+            return Err(format!(
+                "this build reads {GROUP}/{VERSION} SecureWebSocketRoute only; correct apiVersion and kind"
+            ));
+        }
+        _ => Sort::Other,
+    })
+}
+
+/// Reads one document.
+pub(crate) fn read(text: &str) -> Content {
+    let mut content = Content::default();
+    let head = match yaml::read::<Option<Head>>(text) {
+        Ok(Some(head)) => head,
+        Ok(None) => return content,
+        Err(fault) => {
+            // A fault of form shows nothing of the text; one of type could.
+            let fault = Tree::read(text).err().unwrap_or(Fault {
+                message: "not a Kubernetes object: apiVersion, kind and metadata do not have the expected form".into(),
+                ..fault
+            });
+            content.broken.push(Broken { fault, identity: None });
+            return content;
+        }
+    };
+    match sort(&head) {
+        Ok(Sort::Other) => content.skipped += 1,
+        Ok(Sort::Read(kind)) => {
+            let first = text.lines().position(is_first).unwrap_or(0) as u64 + 1;
+            match object(kind, &head, &Text(text)) {
+                Ok((object, findings)) => content.objects.push(Parsed { object, findings, line: first }),
+                Err(mut broken) => {
+                    if broken.fault.line == 0 {
+                        (broken.fault.line, broken.fault.column) = (first, 1);
+                    }
+                    content.broken.push(broken);
+                }
+            }
+        }
+        Ok(Sort::List) => match yaml::read::<List>(text) {
+            Ok(list) => list.items.into_iter().for_each(|item| entry(item, &mut content)),
+            // A list may hold Secrets: nothing of a fault of type is shown.
+            Err(fault) => content.broken.push(Broken {
+                fault: Fault { message: "items is not a list of objects".into(), ..fault },
+                identity: None,
+            }),
+        },
+        Err(message) => {
+            let (line, column) = Tree::read(text).map_or((1, 1), |tree| tree.locate("apiVersion"));
+            content.broken.push(Broken { fault: Fault { line, column, message }, identity: None });
+        }
+    }
+    content
+}
+
+/// Whether a line is the first of a document's object.
+fn is_first(row: &str) -> bool {
+    is_content(row.strip_prefix("---").unwrap_or(row))
+}
+
+/// Reads one entry of a list.
+fn entry(item: Spanned<Value>, content: &mut Content) {
+    let (line, column) = (item.referenced.line(), item.referenced.column());
+    let head = serde_json::from_value::<Head>(item.value.clone());
+    let head = head
+        .map_err(|_| "not a Kubernetes object: apiVersion, kind and metadata do not have the expected form".to_owned());
+    let broken = match head.and_then(|head| sort(&head).map(|sort| (head, sort))) {
+        Ok((_, Sort::Other | Sort::List)) => {
+            content.skipped += 1;
+            return;
+        }
+        Ok((head, Sort::Read(kind))) => match object(kind, &head, &Plain(item.value)) {
+            Ok((object, findings)) => {
+                content.objects.push(Parsed { object, findings, line });
+                return;
+            }
+            Err(broken) => broken,
+        },
+        Err(message) => Broken { fault: Fault { line: 0, column: 0, message }, identity: None },
+    };
+    let fault = Fault { line, column, ..broken.fault };
+    content.broken.push(Broken { fault, ..broken });
+}
+
+/// Where an object is read from: its text, or a value where only that is left.
+trait Input {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, Fault>;
+}
+
+struct Text<'a>(&'a str);
+
+impl Input for Text<'_> {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+        yaml::read(self.0)
+    }
+}
+
+struct Plain(Value);
+
+impl Input for Plain {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+        T::deserialize(&self.0).map_err(|error| Fault { line: 0, column: 0, message: error.to_string() })
+    }
+}
+
+type Read = (Object, Option<Arc<[Finding]>>);
+
+fn object(kind: Kind, head: &Head, input: &impl Input) -> Result<Read, Broken> {
+    let name = head.metadata.as_ref().and_then(|metadata| metadata.name.as_deref()).unwrap_or_default();
+    let namespace = match kind {
+        Kind::IngressClass => "",
+        _ => head.metadata.as_ref().and_then(|metadata| metadata.namespace.as_deref()).unwrap_or("default"),
+    };
+    let plain = |message: &str| Fault { line: 0, column: 0, message: message.to_owned() };
+    if !findings::is_name(name) {
+        let fault = plain("metadata.name: a name of lower-case letters, digits, hyphens and dots is needed");
+        return Err(Broken { fault, identity: None });
+    }
+    if !namespace.is_empty() && (!findings::is_name(namespace) || namespace.contains('.')) {
+        let fault = plain("metadata.namespace: write a name of lower-case letters, digits and hyphens");
+        return Err(Broken { fault, identity: None });
+    }
+    let key = Key::new(namespace, name);
+    let place = |metadata: &mut ObjectMeta| {
+        metadata.name = Some(key.name.clone());
+        metadata.namespace = Some(key.namespace.clone()).filter(|namespace| !namespace.is_empty());
+    };
+    let read = || -> Result<Read, Fault> {
+        let mut findings = None;
+        let object = match kind {
+            Kind::Route => {
+                let mut route: SecureWebSocketRoute = input.read()?;
+                place(&mut route.metadata);
+                findings = Some(findings::of_route(&input.read()?).into()).filter(|found: &Arc<[_]>| !found.is_empty());
+                Object::Route(Arc::new(route))
+            }
+            Kind::IngressClass => {
+                let mut class: IngressClass = input.read()?;
+                place(&mut class.metadata);
+                Object::IngressClass(Arc::new(class))
+            }
+            Kind::Secret => {
+                let mut secret: Secret = input.read().map_err(|fault| Fault {
+                    message: "the Secret does not have the expected form: text in stringData, base64 in data".into(),
+                    ..fault
+                })?;
+                place(&mut secret.metadata);
+                // As the API server does it: stringData over data.
+                for (name, text) in secret.string_data.take().into_iter().flatten() {
+                    secret.data.get_or_insert_default().insert(name, ByteString(text.into_bytes()));
+                }
+                Object::Secret(Arc::new(secret))
+            }
+            Kind::Service => {
+                let mut service: Service = input.read()?;
+                place(&mut service.metadata);
+                Object::Service(Arc::new(service))
+            }
+            Kind::EndpointSlice => {
+                let mut slice: EndpointSlice = input.read()?;
+                place(&mut slice.metadata);
+                Object::EndpointSlice(Arc::new(slice))
+            }
+            Kind::ConfigMap => {
+                let mut map: ConfigMap = input.read()?;
+                place(&mut map.metadata);
+                Object::ConfigMap(Arc::new(map))
+            }
+            Kind::ReferenceGrant => {
+                let mut grant: ReferenceGrant = input.read()?;
+                place(&mut grant.metadata);
+                Object::ReferenceGrant(Arc::new(grant))
+            }
+        };
+        Ok((object, findings))
+    };
+    read().map_err(|fault| {
+        let message = format!("{} {key}: {}", kind.name(), fault.message);
+        Broken { fault: Fault { message, ..fault }, identity: Some((kind.name(), key.clone())) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(text: &str) -> Vec<(&str, u64)> {
+        documents(text).iter().map(|document| (document.text, document.line)).collect()
+    }
+
+    #[test]
+    fn documents_are_parted_at_their_markers() {
+        assert_eq!(texts("a: 1\n---\nb: 2\n"), [("a: 1\n", 0), ("---\nb: 2\n", 1)]);
+        assert_eq!(texts("--- {a: 1}\n--- # c\n---\n"), [("--- {a: 1}\n", 0)]);
+        assert_eq!(texts("%YAML 1.2\n---\na: 1\n...\n# end\n"), [("---\na: 1\n", 1)]);
+        assert_eq!(texts("a: |\n  ---\n  b\n----\n"), [("a: |\n  ---\n  b\n----\n", 0)]);
+        assert_eq!(texts("\u{feff}a: 1\r\n---\r\nb: 2"), [("a: 1\r\n", 0), ("---\r\nb: 2", 1)]);
+        assert_eq!(texts("---"), []);
+        assert_eq!(texts("# only a comment\n\n"), []);
+        assert_eq!(texts(""), []);
+    }
+
+    #[test]
+    fn json_values_follow_each_other() {
+        let (documents, fault) = json_documents("{\"a\": 1}\n {\"b\": 2}{\"c\": 3}\n");
+        let found: Vec<_> = documents.iter().map(|d| (d.text.trim(), d.line, d.column)).collect();
+        assert_eq!(found, [("{\"a\": 1}", 0, 0), ("{\"b\": 2}", 0, 8), ("{\"c\": 3}", 1, 9)]);
+        assert_eq!(fault, None);
+        let (documents, fault) = json_documents("{\"a\": 1}\n{\"b\": secret}");
+        assert_eq!(documents.len(), 1);
+        let fault = fault.unwrap();
+        assert_eq!(fault.line, 2);
+        assert!(!fault.message.contains("secret"), "{fault}");
+    }
+
+    #[test]
+    fn namespaces_default_and_classes_have_none() {
+        let content = read("apiVersion: v1\nkind: Service\nmetadata: {name: a}\n");
+        assert_eq!(content.objects[0].object.key(), Key::new("default", "a"));
+        let content = read("apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: a, namespace: x}\n");
+        assert_eq!(content.objects[0].object.key(), Key::new("", "a"));
+    }
+
+    #[test]
+    fn string_data_of_a_secret_wins_over_data() {
+        let text =
+            "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {k: b2xk, o: b2xk}\nstringData: {k: new}\n";
+        let Object::Secret(secret) = read(text).objects.remove(0).object else { panic!("not a Secret") };
+        let data = secret.data.as_ref().unwrap();
+        assert_eq!((data["k"].0.as_slice(), data["o"].0.as_slice()), (&b"new"[..], &b"old"[..]));
+        assert_eq!(secret.string_data, None);
+    }
+
+    #[test]
+    fn no_fault_shows_the_content_of_a_secret() {
+        let head = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n";
+        let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: a}\n";
+        for text in [
+            format!("{head}data: {{k: 'hunter2 is not base64'}}\n"),
+            format!("{head}data: hunter2\n"),
+            format!("{head}type: [hunter2]\n"),
+            format!("{head}stringData: {{k: hunter2\n"),
+            format!("{head}stringData:\n  k: hunter2\n x: 1\n"),
+            format!("{list}  data: {{k: 'hunter2!'}}\n"),
+            format!("{list}  data: hunter2\n"),
+            "apiVersion: v1\nkind: List\nitems: hunter2\n".to_owned(),
+            "hunter2\n".to_owned(),
+            "-----BEGIN hunter2-----\nhunter2\n".to_owned(),
+            "apiVersion: v1\nkind: Secret\nmetadata: hunter2\n".to_owned(),
+            "apiVersion: [hunter2]\nkind: Secret\n".to_owned(),
+        ] {
+            let content = read(&text);
+            assert_eq!((content.objects.len(), content.broken.len()), (0, 1), "{text}");
+            let fault = &content.broken[0].fault;
+            assert!(!fault.message.contains("hunter2"), "{fault}");
+            assert!(fault.line > 0, "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_of_a_route_are_findings() {
+        let text = "apiVersion: wssgate.io/v1alpha1\nkind: SecureWebSocketRoute\nmetadata: {name: a}\nspec:\n  \
+                    hostnames: [a.example.com]\n  rules: [{name: a, backendRefs: [{name: a, port: 1}]}]\n  \
+                    handshake: {authentication: {mode: Anonymous}, orgins: {allow: []}}\n";
+        let content = read(text);
+        assert_eq!(content.broken.len(), 0, "{:?}", content.broken);
+        let findings = content.objects[0].findings.clone().unwrap();
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].field, "spec.handshake.orgins");
+        assert!(read(&text.replace(", orgins: {allow: []}", "")).objects[0].findings.is_none());
+    }
+
+    #[test]
+    fn lists_are_opened_and_other_kinds_are_counted() {
+        let content = read(
+            "kind: List\napiVersion: v1\nitems:\n- {apiVersion: v1, kind: Service, metadata: {name: a}}\n\
+             - {apiVersion: apps/v1, kind: Deployment, metadata: {name: a}}\n- {apiVersion: v1, kind: Service}\n- 5\n",
+        );
+        assert_eq!((content.objects.len(), content.skipped, content.broken.len()), (1, 1, 2));
+        assert_eq!(content.objects[0].line, 4);
+        assert_eq!(content.broken[0].fault.line, 6);
+        assert_eq!(read("apiVersion: apps/v1\nkind: Deployment\n").skipped, 1);
+    }
+
+    #[test]
+    fn what_is_no_object_is_reported_with_its_place() {
+        let fault = |text: &str| {
+            let mut content = read(text);
+            assert_eq!(content.broken.len(), 1, "{text}");
+            content.broken.remove(0).fault
+        };
+        assert!(fault("a: 1\n").message.contains("apiVersion and kind"));
+        assert!(fault("apiVersion: v1\nkind: Service\nmetadata: {}\n").message.contains("metadata.name"));
+        assert!(fault("apiVersion: v1\nkind: Service\nmetadata: {name: A_B}\n").message.contains("metadata.name"));
+        let version = fault("kind: SecureWebSocketRoute\napiVersion: wssgate.io/v1\n");
+        assert!(version.message.contains("wssgate.io/v1alpha1"));
+        assert_eq!(version.line, 2);
+        let port = fault("apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  ports:\n  - port: http\n");
+        assert_eq!((port.line, port.column), (6, 11), "{port}");
+        assert!(port.message.starts_with("Service default/a: "), "{port}");
+    }
+}
