@@ -46,7 +46,7 @@ pub enum Command {
 const RUN_EXAMPLES: &str = "\
 Examples:
   Try it: the quickstart's manifests, a certificate made on the spot, and a backend that echoes
-    wssgate run --manifests manifests/quickstart --dev --echo 127.0.0.1:9001
+    wssgate run --manifests manifests/quickstart --dev --echo 127.0.0.1:9000
 
   Serve manifests with their own certificates, on the usual ports
     wssgate run --manifests /etc/wssgate/manifests --listen [::]:443 --listen-http [::]:80
@@ -78,7 +78,7 @@ Example:
 
 const ECHO_EXAMPLES: &str = "\
 Example:
-  wssgate echo --listen 127.0.0.1:9001";
+  wssgate echo --listen 127.0.0.1:9000";
 
 /// Flags of `run`.
 #[derive(Debug, Clone, Args)]
@@ -146,7 +146,7 @@ pub struct Check {
 #[derive(Debug, Clone, Args)]
 pub struct Echo {
     /// Where to listen, without TLS.
-    #[arg(long, value_name = "ADDR", env = "WSSGATE_LISTEN", default_value = "127.0.0.1:9001")]
+    #[arg(long, value_name = "ADDR", env = "WSSGATE_LISTEN", default_value = "127.0.0.1:9000")]
     pub listen: SocketAddr,
     /// Form of the log, on stderr. [default: json]
     #[arg(long, value_name = "FORMAT", env = "WSSGATE_LOG_FORMAT")]
@@ -238,7 +238,7 @@ mod tests {
         assert!(command.render_help().to_string().contains("Exit codes"));
         let run = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();
         assert!(
-            run.contains("Exit codes") && run.contains("--echo 127.0.0.1:9001") && run.contains("[::]:8443"),
+            run.contains("Exit codes") && run.contains("--echo 127.0.0.1:9000") && run.contains("[::]:8443"),
             "{run}"
         );
     }

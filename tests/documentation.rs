@@ -2,12 +2,15 @@
 //! pages when they lead nowhere.
 //!
 //! `UPDATE=1 cargo test --test documentation` writes the generated pages anew.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use wssgate::api::findings;
 use wssgate::reason::Reason;
+use wssgate::settings::GatewayConfiguration;
 use wssgate::telemetry::metrics::CATALOGUE;
 
 fn root() -> PathBuf {
@@ -112,4 +115,101 @@ fn targets(text: &str) -> Vec<String> {
 #[test]
 fn links_are_found() {
     assert_eq!(targets("[a](b.md#c), [d](https://e.test), [f](#g), [h](i/)"), ["b.md", "i/"]);
+}
+
+/// The texts of the fenced blocks of a language.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let open = format!("```{language}\n");
+    page.split(open.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[test]
+fn the_examples_of_routes_are_routes() {
+    let page = fs::read_to_string(root().join("docs/routes.md")).unwrap();
+    let blocks = blocks(&page, "yaml");
+    assert!(blocks.len() >= 3, "{blocks:?}");
+    let value =
+        |text: &str| serde_saphyr::from_str::<serde_json::Value>(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let whole = blocks.iter().filter(|block| block.contains("kind: SecureWebSocketRoute")).map(|block| value(block));
+    let mut routes: Vec<_> = whole.collect();
+    assert!(!routes.is_empty());
+    // The other blocks are parts of a specification: each stands in for its part of the first route.
+    for block in blocks.iter().filter(|block| !block.contains("kind:")) {
+        let mut route = routes[0].clone();
+        for (part, value) in value(block).as_object().unwrap() {
+            route["spec"][part] = value.clone();
+        }
+        routes.push(route);
+    }
+    for route in &routes {
+        let found = findings::of_route(route);
+        assert!(found.is_empty(), "{found:?}\n{route:#}");
+    }
+}
+
+#[test]
+fn the_example_of_settings_is_one() {
+    let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let blocks = blocks(&page, "yaml");
+    assert_eq!(blocks.len(), 1);
+    if let Err(error) = GatewayConfiguration::parse("docs/operations.md", blocks[0]) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn the_quickstart_has_nothing_that_an_api_server_would_refuse() {
+    let text = fs::read_to_string(root().join("manifests/quickstart/route.yaml")).unwrap();
+    // What the comments propose is read as well: each `# field: value` that is YAML of its place.
+    let proposed: String = text.lines().map(|line| propose(line) + "\n").collect();
+    assert_ne!(text, proposed);
+    for text in [text, proposed] {
+        let route: serde_json::Value = serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let found = findings::of_route(&route);
+        assert!(found.is_empty(), "{found:?}\n{text}");
+    }
+}
+
+/// A line with the field that its comment proposes, if it does.
+fn propose(line: &str) -> String {
+    let Some((indent, comment)) = line.split_once("# ") else { return line.to_owned() };
+    let is_field = indent.trim().is_empty() && comment.split_once(": ").is_some_and(|(key, _)| !key.contains(' '));
+    if is_field { format!("{indent}{comment}") } else { line.to_owned() }
+}
+
+/// What a route may say but this version does not carry out is listed, so that nobody has to find out by trying.
+#[test]
+fn every_unsupported_field_is_named_in_the_documentation() {
+    let page = fs::read_to_string(root().join("docs/routes.md")).unwrap();
+    let section = page.split("## Not in this version").nth(1).unwrap();
+    let mut fields = Vec::new();
+    for entry in fs::read_dir(root().join("src/compile")).unwrap() {
+        fields.extend(unsupported(&fs::read_to_string(entry.unwrap().path()).unwrap()));
+    }
+    assert!(fields.len() > 10, "{fields:?}");
+    let missing: Vec<_> = fields.iter().filter(|field| !section.contains(field.as_str())).collect();
+    assert!(missing.is_empty(), "docs/routes.md does not name {missing:?}");
+}
+
+/// The fields that a source text notes as unsupported: the paths in the calls, without `spec.` and placeholders.
+fn unsupported(source: &str) -> Vec<String> {
+    let product = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    product
+        .split("unsupported(")
+        .skip(1)
+        .filter_map(|call| call.trim_start().strip_prefix("format_args!(").unwrap_or(call).split('"').nth(1))
+        .map(|path| path.trim_start_matches("spec.").trim_start_matches("{}.").trim_start_matches("{field}."))
+        .map(|path| path.split([':', '[']).next().unwrap_or_default().to_owned())
+        .filter(|path| path.contains('.'))
+        .collect()
+}
+
+#[test]
+fn unsupported_fields_are_found_in_calls() {
+    let source = r#"
+        notes.unsupported("spec.tls.issuerRef");
+        notes.unsupported(format_args!("{}.messages.mode: Audit", set.layer));
+        notes.unsupported(format_args!("spec.tls.alpnProtocols[{place}]: h2"));
+    "#;
+    assert_eq!(unsupported(source), ["tls.issuerRef", "messages.mode", "tls.alpnProtocols"]);
 }

@@ -241,3 +241,148 @@ impl Judge {
         Ok(Step::Control { opcode: header.opcode, header: size, len })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ws::frame::write;
+
+    const LIMITS: Limits = Limits { text: true, binary: true, max_size: 10, max_fragments: 3 };
+    const THEIRS: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+    const OURS: [u8; 4] = [0x01, 0x02, 0x03, 0x04];
+
+    /// A client's frames, one after the other: first byte and payload of each.
+    fn frames(frames: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for &(first, payload) in frames {
+            let at = out.len();
+            write(&mut out, Opcode::Binary, payload, Some(THEIRS));
+            out[at] = first;
+        }
+        out
+    }
+
+    /// Judges a stream that is there at once.
+    fn judge(stream: &[u8], limits: &Limits) -> Result<Vec<Step>, Violation> {
+        let (mut judge, mut bytes, mut steps, mut at) = (Judge::new(true), stream.to_vec(), Vec::new(), 0);
+        loop {
+            match judge.next(&mut bytes[at..], limits, 7, &mut || OURS)? {
+                Step::NeedMore => return Ok(steps),
+                step @ (Step::Data { len, .. } | Step::Control { len, .. }) => {
+                    steps.push(step);
+                    at += len;
+                }
+            }
+        }
+    }
+
+    fn verdict(sent: &[(u8, &[u8])]) -> Option<Violation> {
+        judge(&frames(sent), &LIMITS).err()
+    }
+
+    #[test]
+    fn messages_pass_in_their_frames_with_controls_between_them() {
+        let sent = frames(&[(0x01, b"ab"), (0x89, b"?"), (0x80, b"cd"), (0x82, b"")]);
+        let data = |len, message| Step::Data { len, message };
+        let ping = Step::Control { opcode: Opcode::Ping, header: 6, len: 7 };
+        assert_eq!(judge(&sent, &LIMITS), Ok(vec![data(8, false), ping, data(8, true), data(6, true)]));
+    }
+
+    #[test]
+    fn a_clients_frame_goes_on_under_our_mask() {
+        for first in [0x81, 0x82] {
+            let mut bytes = frames(&[(first, b"Hello")]);
+            let step = Judge::new(true).next(&mut bytes, &LIMITS, 0, &mut || OURS);
+            assert_eq!(step, Ok(Step::Data { len: 11, message: true }));
+            assert_eq!(bytes[2..6], OURS);
+            frame::mask(&mut bytes[6..], OURS, 0);
+            assert_eq!(&bytes[6..], b"Hello");
+        }
+    }
+
+    #[test]
+    fn a_servers_frame_goes_on_as_it_is() {
+        let mut bytes = b"\x81\x05Hello\x8a\x00".to_vec();
+        let mut judge = Judge::new(false);
+        let mut never = || -> [u8; 4] { unreachable!("a server's frame has no mask") };
+        assert_eq!(judge.next(&mut bytes, &LIMITS, 0, &mut never), Ok(Step::Data { len: 7, message: true }));
+        let pong = Step::Control { opcode: Opcode::Pong, header: 2, len: 2 };
+        assert_eq!(judge.next(&mut bytes[7..], &LIMITS, 0, &mut never), Ok(pong));
+        assert_eq!(bytes, b"\x81\x05Hello\x8a\x00");
+    }
+
+    #[test]
+    fn a_frame_is_refused_by_its_header_before_its_payload_is_there() {
+        let announced = |first: u8, len: u64| {
+            let mut bytes = Vec::new();
+            Header { fin: true, opcode: Opcode::Binary, mask: Some(THEIRS), len }.write(&mut bytes);
+            bytes[0] = first;
+            judge(&bytes, &Limits { text: false, ..LIMITS })
+        };
+        assert_eq!(announced(0x82, 11), Err(Violation::Size));
+        assert_eq!(announced(0x82, u64::MAX >> 1), Err(Violation::Size));
+        assert_eq!(announced(0x81, 1), Err(Violation::Type));
+        assert_eq!(announced(0x80, 1), Err(Violation::Sequence));
+        assert_eq!(announced(0xC2, 1), Err(Violation::Header(HeaderError::ReservedBit)));
+        assert_eq!(announced(0x82, 10), Ok(vec![Step::Data { len: 6, message: false }]));
+    }
+
+    #[test]
+    fn the_limit_of_size_is_the_last_that_passes_whole_or_in_fragments() {
+        assert_eq!(verdict(&[(0x82, &[0; 10]), (0x82, &[0; 10])]), None);
+        assert_eq!(verdict(&[(0x82, &[0; 11])]), Some(Violation::Size));
+        assert_eq!(verdict(&[(0x02, &[0; 5]), (0x80, &[0; 5])]), None);
+        assert_eq!(verdict(&[(0x02, &[0; 5]), (0x80, &[0; 6])]), Some(Violation::Size));
+    }
+
+    #[test]
+    fn empty_fragments_count_and_the_count_begins_anew_with_each_message() {
+        let three = [(0x02, &b""[..]), (0x00, b""), (0x80, b"")];
+        assert_eq!(verdict(&[three, three].concat()), None);
+        assert_eq!(verdict(&[(0x02, b""), (0x00, b""), (0x00, b""), (0x80, b"")]), Some(Violation::Fragments));
+    }
+
+    #[test]
+    fn frames_out_of_sequence_are_refused() {
+        assert_eq!(verdict(&[(0x80, b"")]), Some(Violation::Sequence));
+        assert_eq!(verdict(&[(0x01, b"a"), (0x81, b"b")]), Some(Violation::Sequence));
+        assert_eq!(verdict(&[(0x81, b"a"), (0x80, b"b")]), Some(Violation::Sequence));
+        assert_eq!(verdict(&[(0x88, b""), (0x81, b"b")]), Some(Violation::AfterClose));
+        assert_eq!(verdict(&[(0x88, b""), (0x88, b"")]), Some(Violation::AfterClose));
+    }
+
+    #[test]
+    fn text_is_utf8_over_its_fragments_and_binary_need_not_be() {
+        assert_eq!(verdict(&[(0x01, b"\xe2\x82"), (0x89, b"\xff"), (0x80, b"\xac")]), None);
+        assert_eq!(verdict(&[(0x81, b"\xe2\x82")]), Some(Violation::Utf8));
+        assert_eq!(verdict(&[(0x01, b"\xe2"), (0x00, b"\x28")]), Some(Violation::Utf8));
+        assert_eq!(verdict(&[(0x82, b"\xe2\x82"), (0x81, b"a")]), None);
+    }
+
+    #[test]
+    fn control_frames_are_counted_by_the_second() {
+        let ping = frames(&[(0x89, b"")]);
+        let mut judge = Judge::new(true);
+        for second in [1, 2] {
+            for _ in 0..MAX_CONTROL_PER_SECOND {
+                assert!(judge.next(&mut ping.clone(), &LIMITS, second, &mut || OURS).is_ok());
+            }
+        }
+        assert_eq!(judge.next(&mut ping.clone(), &LIMITS, 2, &mut || OURS), Err(Violation::ControlFlood));
+    }
+
+    #[test]
+    fn where_the_stream_stands_is_known() {
+        let mut judge = Judge::new(true);
+        let next = |judge: &mut Judge, mut bytes: Vec<u8>| judge.next(&mut bytes, &LIMITS, 0, &mut || OURS);
+        let first = frames(&[(0x02, b"abc")]);
+        assert_eq!((judge.in_frame(), judge.in_message()), (false, false));
+        assert_eq!(next(&mut judge, first[..7].to_vec()), Ok(Step::Data { len: 7, message: false }));
+        assert_eq!((judge.in_frame(), judge.in_message()), (true, true));
+        assert_eq!(next(&mut judge, vec![]), Ok(Step::NeedMore));
+        assert_eq!(next(&mut judge, first[7..].to_vec()), Ok(Step::Data { len: 2, message: false }));
+        assert_eq!((judge.in_frame(), judge.in_message()), (false, true));
+        assert_eq!(next(&mut judge, frames(&[(0x80, b"")])), Ok(Step::Data { len: 6, message: true }));
+        assert_eq!((judge.in_frame(), judge.in_message()), (false, false));
+    }
+}

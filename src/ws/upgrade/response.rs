@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn our_own_101_is_one_that_we_accept() {
         let mut out = Vec::new();
-        write_switching(&mut out, KEY, Some("a"), &[("X-Frame-Options".into(), "DENY".into())]);
+        write_switching(&mut out, KEY, Some("a"), &[("X-Frame-Options", "DENY")]);
         let (response, size) = parse_response(&out, KEY, &["a".into()]).unwrap().unwrap();
         assert_eq!(response, Response::Switching { subprotocol: Some("a".into()) });
         assert_eq!(size, out.len());

@@ -1,0 +1,327 @@
+//! Wiring: the only file that sees all. Starts the parts in order, carries objects from the source through compile to
+//! the data plane, and shuts down in order.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::admin::{self, Admin};
+use crate::api::objects::Key;
+use crate::compile::{self, Compiled};
+use crate::echo;
+use crate::proxy::{self, Drain, Proxy};
+use crate::settings::{LogFormat, Settings};
+use crate::snapshot::Live;
+use crate::source::{Files, Loaded};
+use crate::telemetry::metrics::Certificate;
+use crate::telemetry::{AccessLog, Format, Metrics};
+
+/// How long the access log may take to write its last lines.
+const FLUSH: Duration = Duration::from_secs(2);
+/// How often an ending gateway looks whether its connections are gone.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The part that follows the source: compiles what changed and publishes it.
+struct Follower {
+    files: Files,
+    options: compile::Options,
+    compiled: Option<Arc<Compiled>>,
+    live: Arc<Live>,
+    metrics: Metrics,
+    changed: watch::Sender<u64>,
+    /// What was said of each file and route last, so that a mistake is logged once.
+    said: BTreeMap<String, String>,
+}
+
+impl Follower {
+    /// Loads, compiles and publishes. Blocks: call it where that is allowed.
+    fn follow(&mut self) {
+        let began = Instant::now();
+        let loaded = self.files.load();
+        self.metrics.source(loaded.problems.len(), loaded.skipped);
+        let compiled = compile::compile(&loaded.objects, &self.options, now(), self.compiled.as_deref());
+        let accepted = compiled.accepted();
+        let routes = compiled.statuses.len();
+        self.metrics.compiled(accepted, routes - accepted, began.elapsed());
+        self.report(&loaded, &compiled);
+        let before = self.compiled.as_ref().map(|compiled| compiled.snapshot.version);
+        let version = compiled.snapshot.version;
+        if before != Some(version) {
+            self.live.publish(compiled.snapshot.clone());
+            self.metrics.certificates(certificates(&compiled));
+            self.metrics.retain_routes(&compiled.statuses.keys().map(Key::to_string).collect());
+            let _ = self.changed.send(version);
+            tracing::info!(version, routes, accepted, took_ms = began.elapsed().as_millis() as u64, "published");
+        }
+        self.metrics.published(version, Instant::now());
+        self.compiled = Some(Arc::new(compiled));
+    }
+
+    /// Logs what is wrong with files and routes, each thing once until it changes.
+    fn report(&mut self, loaded: &Loaded, compiled: &Compiled) {
+        let mut said = BTreeMap::new();
+        for problem in &loaded.problems {
+            let (subject, text) = (format!("file {}:{}", problem.file, problem.line), problem.message.clone());
+            if self.said.get(&subject) != Some(&text) {
+                tracing::warn!(file = %problem.file, line = problem.line, column = problem.column,
+                    problem = %problem.message, "a manifest is not used as written; its last good objects keep serving");
+            }
+            said.insert(subject, text);
+        }
+        for (key, status) in &compiled.statuses {
+            for condition in status.conditions.iter().flatten().filter(|c| c.status == "False" || c.type_ == "Stalled")
+            {
+                let (subject, text) = (format!("route {key} {}", condition.type_), condition.message.clone());
+                if self.said.get(&subject) != Some(&text) {
+                    tracing::warn!(route = %key, condition = %condition.type_, status = %condition.status,
+                        reason = %condition.reason, problem = %condition.message, "a route needs attention");
+                }
+                said.insert(subject, text);
+            }
+        }
+        self.said = said;
+    }
+}
+
+/// The certificates that are served, by Secret and host.
+fn certificates(compiled: &Compiled) -> Vec<Certificate> {
+    let hosts = compiled.snapshot.exact.values().chain(compiled.snapshot.wildcard.values());
+    hosts
+        .filter_map(|host| Some((host, host.tls.as_ref()?)))
+        .flat_map(|(host, tls)| tls.certificates.iter().map(move |certificate| (host, certificate)))
+        .map(|(host, certificate)| Certificate {
+            secret: certificate.secret.clone(),
+            host: host.name.to_string(),
+            not_after: certificate.not_after,
+        })
+        .collect()
+}
+
+fn listening(listener: &str, socket: &StdListener) -> io::Result<()> {
+    tracing::info!(listener, address = %socket.local_addr()?, "listening");
+    Ok(())
+}
+
+fn bind(name: &str, address: SocketAddr) -> io::Result<StdListener> {
+    proxy::bind(address).map_err(|error| {
+        io::Error::new(error.kind(), format!("the {name} listener cannot bind {address}: {error}; is the port in use?"))
+    })
+}
+
+/// Why the gateway ended.
+#[derive(Debug)]
+pub enum Error {
+    /// It could not start: a directory, an address, a limit. The text names which and the fix.
+    Start(String),
+    /// It failed while it ran.
+    Run(io::Error),
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Start(error.to_string())
+    }
+}
+
+/// Runs the gateway until it is told to stop.
+///
+/// # Errors
+/// A directory that cannot be read, an address that cannot be bound, a thread that cannot be made.
+pub fn run(settings: &Settings, manifests: &Path) -> Result<(), Error> {
+    limit_process();
+    runtime()?.block_on(serve(settings, manifests))
+}
+
+/// Runs the echo backend until it is told to stop.
+///
+/// # Errors
+/// The address cannot be bound.
+pub fn echo(address: SocketAddr) -> io::Result<()> {
+    runtime()?.block_on(async {
+        let mut signals = signals()?;
+        let listener = bind("echo", address)?;
+        listening("echo", &listener)?;
+        tokio::select! {
+            () = echo::serve(TcpListener::from_std(listener)?) => {}
+            _ = signals.wait_for(|count| *count > 0) => {}
+        }
+        Ok(())
+    })
+}
+
+/// What `check` found.
+pub struct Checked {
+    /// Every route is accepted and every file was read.
+    pub accepted: bool,
+    /// Files that are not used as written, a line each.
+    pub problems: Vec<String>,
+    /// The conditions for people.
+    pub table: String,
+    /// The conditions for machines.
+    pub json: String,
+}
+
+/// Compiles a directory without serving it.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn check(settings: &Settings, manifests: &Path) -> io::Result<Checked> {
+    let loaded = open(settings, manifests)?.load();
+    let compiled = compile::compile(&loaded.objects, &options(settings), now(), None);
+    let accepted = compiled.accepted() == compiled.statuses.len() && loaded.problems.is_empty();
+    let problems = loaded.problems.iter().map(ToString::to_string).collect();
+    let (table, json) = (compile::report::table(&compiled.statuses), compile::report::json(&compiled.statuses));
+    Ok(Checked { accepted, problems, table, json: json.to_string() })
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build()
+}
+
+/// As many files as the system lets us have, and no core dumps: they would hold keys.
+fn limit_process() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let files = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
+    let no_core = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    for result in [raised, no_core] {
+        if let Err(error) = result {
+            tracing::warn!(%error, "a limit of the process could not be set");
+        }
+    }
+}
+
+fn open(settings: &Settings, manifests: &Path) -> io::Result<Files> {
+    Ok(Files::open(manifests)?.namespaces(settings.watch_namespaces.iter().cloned()))
+}
+
+/// Seconds since the Unix epoch.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(since).unwrap_or(i64::MAX)
+}
+
+/// Counts SIGTERM and SIGINT: the first begins a drain, the second ends it at once.
+fn signals() -> io::Result<watch::Receiver<u32>> {
+    let (count, counted) = watch::channel(0);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            count.send_modify(|count| *count += 1);
+        }
+    });
+    Ok(counted)
+}
+
+async fn serve(settings: &Settings, manifests: &Path) -> Result<(), Error> {
+    // Signals first: one that arrives during start-up must not kill half a gateway.
+    let mut signals = signals()?;
+    let format = match settings.log_format {
+        LogFormat::Json => Format::Json,
+        LogFormat::Text => Format::Text,
+    };
+    let (live, metrics) = (Arc::new(Live::default()), Metrics::new());
+    let access = AccessLog::stdout(format, metrics.clone())?;
+    let (changed, changes) = watch::channel(0);
+    let (drain, draining) = watch::channel(Drain::Serving);
+    let mut follower = Follower {
+        files: open(settings, manifests)?,
+        options: options(settings),
+        compiled: None,
+        live: Arc::clone(&live),
+        metrics: metrics.clone(),
+        changed,
+        said: BTreeMap::new(),
+    };
+
+    let wss = bind("wss", settings.listeners.wss)?;
+    let http = bind("http", settings.listeners.http)?;
+    let admin = bind("admin", settings.listeners.admin)?;
+    if let Some(address) = settings.echo {
+        let echo = bind("echo", address)?;
+        listening("echo", &echo)?;
+        tokio::spawn(echo::serve(TcpListener::from_std(echo)?));
+    }
+    // Nothing is accepted before the first compile: a client must not meet an empty gateway.
+    tokio::task::block_in_place(|| follower.follow());
+    let state = Arc::new(Admin::new(metrics.clone(), &[]));
+    listening("wss", &wss)?;
+    listening("http", &http)?;
+    listening("admin", &admin)?;
+    tokio::spawn(admin::serve(TcpListener::from_std(admin)?, Arc::clone(&state)));
+    let proxy = Proxy::start(proxy::Options {
+        live,
+        metrics,
+        access: access.clone(),
+        wss: vec![wss],
+        plain: vec![http],
+        workers: settings.workers.map_or(0, usize::from),
+        drain: draining,
+        changed: changes,
+    })?;
+    state.set_ready(true);
+
+    let grace = settings.drain.accept_grace;
+    let mut stopping = signals.clone();
+    let stop = async {
+        let _ = stopping.wait_for(|count| *count > 0).await;
+        tracing::info!(grace_seconds = grace.as_secs_f64(), "stopping: accepting goes on for the grace period");
+        tokio::select! {
+            () = sleep(grace) => {}
+            _ = stopping.wait_for(|count| *count > 1) => {}
+        }
+    };
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            () = follower.files.changed() => tokio::task::block_in_place(|| follower.follow()),
+        }
+    }
+    state.set_ready(false);
+    let window = settings.drain.window;
+    tracing::info!(connections = proxy.open(), window_seconds = window.as_secs_f64(), "draining");
+    let _ = drain.send(Drain::Closing { window });
+    let deadline = Instant::now() + settings.drain.deadline.max(window);
+    let emptied = async {
+        while proxy.open() > 0 && Instant::now() < deadline {
+            sleep(POLL).await;
+        }
+    };
+    tokio::select! {
+        () = emptied => {}
+        _ = signals.wait_for(|count| *count > 1) => {}
+    }
+    tracing::info!(connections = proxy.open(), "stopped");
+    let _ = drain.send(Drain::Over);
+    tokio::task::block_in_place(|| proxy.join());
+    access.flush(FLUSH);
+    Ok(())
+}
+
+/// What a compile goes by. A directory is a source without an API server: its routes may leave the class out, and its
+/// backends may be on this machine.
+fn options(settings: &Settings) -> compile::Options {
+    compile::Options {
+        dev: settings.dev,
+        standalone: true,
+        allow_loopback: true,
+        controller_name: settings.controller_name.clone(),
+        ingress_class_name: settings.ingress_class_name.clone(),
+        default_certificate: settings.default_certificate.clone(),
+        hostname_suffixes: settings.hostname_suffixes.clone(),
+        defaults: settings.defaults.clone(),
+    }
+}
