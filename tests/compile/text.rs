@@ -62,11 +62,9 @@ impl Names {
         let mut hosts: Vec<_> = snapshot.exact.values().chain(snapshot.wildcard.values()).collect();
         hosts.sort_by(|a, b| a.name.cmp(&b.name));
         for host in hosts {
-            let old = before.and_then(|before| {
-                match host.name.strip_prefix("*.") {
-                    Some(rest) => before.wildcard.get(rest),
-                    None => before.exact.get(&host.name),
-                }
+            let old = before.and_then(|before| match host.name.strip_prefix("*.") {
+                Some(rest) => before.wildcard.get(rest),
+                None => before.exact.get(&host.name),
             });
             let same = old.is_some_and(|old| Arc::ptr_eq(old, host));
             let tls = host.tls.as_ref().map_or_else(|| "default tls".to_owned(), |tls| self.tls(tls));
@@ -78,7 +76,11 @@ impl Names {
         }
         for (id, backend) in &snapshot.backends {
             let endpoints: Vec<String> = backend.endpoints.iter().map(ToString::to_string).collect();
-            let _ = writeln!(text, "  backend {id}: {}", if endpoints.is_empty() { "none".into() } else { endpoints.join(" ") });
+            let _ = writeln!(
+                text,
+                "  backend {id}: {}",
+                if endpoints.is_empty() { "none".into() } else { endpoints.join(" ") }
+            );
         }
         text
     }
@@ -89,7 +91,8 @@ impl Names {
             PathMatch::Prefix(path) => format!("prefix {path}"),
         };
         let backends: Vec<String> = route.backends.iter().map(|(id, weight)| format!("{id}*{weight}")).collect();
-        let tls = route.backend_tls.as_ref().map_or_else(String::new, |tls| format!(" tls {}", tls.server_name.to_str()));
+        let tls =
+            route.backend_tls.as_ref().map_or_else(String::new, |tls| format!(" tls {}", tls.server_name.to_str()));
         let state = match &route.state {
             RouteState::Refusing(reason) => format!("refusing {}", reason.label()),
             RouteState::Serving(policy) => format!("serving{}", self.policy(policy)),
