@@ -1,6 +1,8 @@
 //! The compile from outside: golden cases (`tests/compile/<case>/`, manifests in, statuses and snapshot out), and what
 //! must hold whatever the objects are. `UPDATE=1` writes the golden files anew.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set its case up has failed")]
+
 #[path = "compile/cases.rs"]
 mod cases;
 #[path = "compile/text.rs"]
