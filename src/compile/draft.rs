@@ -104,6 +104,13 @@ impl Draft {
         let rules = rules(&spec.rules, &mut notes);
         let policy = policy::effective(spec, defaults, &mut notes);
         let policy = notes.problems.is_empty().then(|| Arc::new(policy));
+        // What the API server says of a field needs no second sentence from here.
+        let said: BTreeSet<&str> = findings.iter().map(|finding| finding.field.as_str()).collect();
+        let mut place = 0;
+        notes.problems.retain(|problem| {
+            place += 1;
+            place <= findings.len() || problem.message.split_once(": ").is_none_or(|(field, _)| !said.contains(field))
+        });
         Self { hostnames, tls, rules, policy, problems: notes.problems, warnings: notes.warnings }
     }
 }
