@@ -39,7 +39,7 @@ impl Utf8 {
                 Err(_) => return Err(NotUtf8),
             }
         }
-        match std::str::from_utf8(piece) {
+        match simdutf8::compat::from_utf8(piece) {
             Ok(_) => Ok(()),
             Err(error) if error.error_len().is_none() => {
                 let cut = &piece[error.valid_up_to()..];
