@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use wssgate::reason::Reason;
-use wssgate::ws::upgrade::{Forwarded, MAX_HEAD, Request, check_path, fresh_key, parse_request, write_request};
+use wssgate::ws::upgrade::{
+    Forwarded, MAX_FIELDS, MAX_HEAD, Request, check_path, fresh_key, parse_request, write_request,
+};
 
 /// Any bytes as a request head.
 pub fn check(data: &[u8]) {
@@ -46,5 +48,7 @@ fn check_good(data: &[u8], request: &Request, size: usize) {
     assert_eq!(lines, 1 + own + origin + request.headers.len() + 2);
     let keys = String::from_utf8_lossy(&out).matches("\r\nSec-WebSocket-Key: ").count();
     assert_eq!(keys, 1, "the field is ours alone");
-    assert!(parse_request(&out).is_ok_and(|read| read.is_some_and(|(read, _)| *read.key == *key)));
+    // What the gateway adds may take a head that was just small enough over our own bounds; backends have theirs.
+    let fits = lines - 3 <= MAX_FIELDS && out.len() <= MAX_HEAD;
+    assert!(!fits || parse_request(&out).is_ok_and(|read| read.is_some_and(|(read, _)| *read.key == *key)));
 }

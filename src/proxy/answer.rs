@@ -1,7 +1,6 @@
 //! HTTP answers of the gateway itself: the 101 and every refusal, with secure headers on all of them.
 
 use crate::policy::Handshake;
-use crate::reason::Reason;
 use crate::ws::upgrade;
 
 /// Headers of every answer over TLS. They protect whoever opens the endpoint as a page; a route may replace each.
@@ -32,19 +31,14 @@ pub(crate) fn switching(key: &str, subprotocol: Option<&str>, handshake: &Handsh
     out
 }
 
-/// A refusal with a short constant body: the reason goes to log and metrics, not to the client.
-pub(crate) fn refusal(reason: Reason, status: u16, handshake: Option<&Handshake>, retry_after: u8) -> Vec<u8> {
+/// A refusal with a short constant body and the fields that its status asks for. The reason goes to log and metrics,
+/// not to the client.
+pub(crate) fn refusal(status: u16, handshake: Option<&Handshake>, retry_after: u8) -> Vec<u8> {
     let retry = retry_after.to_string();
     let mut headers = headers(handshake);
     headers.push(("cache-control", "no-store"));
-    match reason {
-        Reason::MethodNotAllowed => headers.push(("allow", "GET")),
-        Reason::UpgradeRequired => {
-            headers.push(("upgrade", "websocket"));
-            headers.push(("sec-websocket-version", "13"));
-        }
-        _ if matches!(status, 429 | 503) => headers.push(("retry-after", &retry)),
-        _ => {}
+    if matches!(status, 429 | 503) {
+        headers.push(("retry-after", &retry));
     }
     let mut out = Vec::with_capacity(512);
     upgrade::write_refusal(&mut out, status, &headers, body(status));

@@ -67,7 +67,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr)
     {
         let handshake = refusal.policy.as_ref().map(|policy| &policy.handshake);
         let retry_after = 1 + scratch::mask()[0] % 5;
-        let bytes = answer::refusal(reason, status, handshake, retry_after);
+        let bytes = answer::refusal(status, handshake, retry_after);
         let _ = timeout(FAREWELL, async {
             if client.send_all(&bytes).await.is_ok() {
                 client.finish().await;

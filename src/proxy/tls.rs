@@ -92,7 +92,7 @@ pub(crate) async fn refuse_name(tcp: &mut TcpStream) {
 }
 
 impl ClientTls {
-    /// Completes the handshake that `hello` began. Session tickets stay unsent until the first answer, to go with it.
+    /// Completes the handshake that `hello` began. TLS 1.3 tickets stay unsent until the first answer, to go with it.
     pub(crate) async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, hello: Vec<u8>) -> Result<Self, Reason> {
         let tls = UnbufferedServerConnection::new(config).map_err(|_| Reason::TlsFailed)?;
         let mut this = Self { tcp, tls, partial: hello, opened: Vec::new(), unsent: Vec::new(), sent: 0, ended: false };
@@ -132,7 +132,14 @@ impl ClientTls {
             input.drain(..used);
             self.partial = input;
             match outcome {
-                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(true) => {
+                    // In TLS 1.2 the server's Finished comes last: a client sends nothing before it has it (RFC 5246
+                    // §7.3). In TLS 1.3 only tickets are left.
+                    if self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_2) {
+                        ready!(self.poll_flush(cx))?;
+                    }
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(false) => {
                     ready!(self.poll_flush(cx))?;
                     if self.partial.len() > MAX_HELLO {

@@ -161,21 +161,42 @@ impl Header {
 /// and unmasking are the same operation; two keys XORed change one mask for another in one pass.
 #[inline]
 pub fn mask(bytes: &mut [u8], key: [u8; 4], offset: usize) {
-    let mut key = key;
-    key.rotate_left(offset & 3);
-    let mut wide = [0u8; 32];
-    for four in wide.as_chunks_mut::<4>().0 {
-        *four = key;
+    let key = wide(key, offset);
+    let (words, rest) = bytes.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_le_bytes(*word) ^ key).to_le_bytes();
     }
-    let (chunks, rest) = bytes.as_chunks_mut::<32>();
-    for chunk in chunks {
-        for (byte, key) in chunk.iter_mut().zip(&wide) {
-            *byte ^= key;
-        }
-    }
-    for (byte, key) in rest.iter_mut().zip(&wide) {
+    for (byte, key) in rest.iter_mut().zip(key.to_le_bytes()) {
         *byte ^= key;
     }
+}
+
+/// Changes one mask for another in one pass, and tells whether all that is under them is ASCII. `offset` is as for
+/// [`mask`].
+#[inline]
+pub fn exchange(bytes: &mut [u8], from: [u8; 4], to: [u8; 4], offset: usize) -> bool {
+    let from = wide(from, offset);
+    let both = from ^ wide(to, offset);
+    let mut seen = 0;
+    let (words, rest) = bytes.as_chunks_mut::<8>();
+    for word in words {
+        let masked = u64::from_le_bytes(*word);
+        seen |= masked ^ from;
+        *word = (masked ^ both).to_le_bytes();
+    }
+    let mut last = 0;
+    for ((byte, from), both) in rest.iter_mut().zip(from.to_le_bytes()).zip(both.to_le_bytes()) {
+        last |= *byte ^ from;
+        *byte ^= both;
+    }
+    (seen | u64::from(last)) & 0x8080_8080_8080_8080 == 0
+}
+
+/// A key twice in a row, its first byte that of `offset`; little-endian, so that the first byte is the lowest.
+#[inline]
+fn wide(key: [u8; 4], offset: usize) -> u64 {
+    let key = u64::from(u32::from_le_bytes(key).rotate_right(8 * (offset as u32 & 3)));
+    key << 32 | key
 }
 
 /// Appends a whole unfragmented frame, masked if a key is given.
@@ -240,6 +261,26 @@ mod tests {
         }
         for (i, byte) in whole.iter().enumerate() {
             assert_eq!(*byte, plain[i] ^ key[i % 4]);
+        }
+    }
+
+    #[test]
+    fn an_exchange_is_two_masks_and_finds_any_byte_beyond_ascii() {
+        let (from, to) = ([0xA5, 0x01, 0xFF, 0x7E], [0x80, 0x7F, 0x00, 0xC3]);
+        for len in 0..40 {
+            for beyond in 0..=len {
+                let mut plain = vec![b'a'; len];
+                if let Some(byte) = plain.get_mut(beyond) {
+                    *byte = 0x80;
+                }
+                for offset in 0..4 {
+                    let (mut bytes, mut expected) = (plain.clone(), plain.clone());
+                    mask(&mut bytes, from, offset);
+                    mask(&mut expected, to, offset);
+                    assert_eq!(exchange(&mut bytes, from, to, offset), plain.is_ascii());
+                    assert_eq!(bytes, expected);
+                }
+            }
         }
     }
 }

@@ -13,6 +13,9 @@ pub const MAX_KEPT: usize = MAX_HEADER + frame::MAX_CONTROL;
 /// Control frames that one peer may send in a second; more is a flood.
 pub const MAX_CONTROL_PER_SECOND: u16 = 100;
 
+/// Bytes of text that are judged at a time.
+const BLOCK: usize = 4096;
+
 /// What a route allows in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -81,6 +84,8 @@ pub struct Judge {
     ours: [u8; 4],
     remaining: u64,
     done: u64,
+    /// Payload of all data frames so far.
+    total: u64,
     /// The message that is open.
     open: Option<Opcode>,
     size: u64,
@@ -101,6 +106,7 @@ impl Judge {
             ours: [0; 4],
             remaining: 0,
             done: 0,
+            total: 0,
             open: None,
             size: 0,
             fragments: 0,
@@ -118,6 +124,11 @@ impl Judge {
     /// Whether the bytes judged so far end within a data frame: nothing of ours may be written there.
     pub const fn in_frame(&self) -> bool {
         self.remaining > 0
+    }
+
+    /// Bytes of payload that data frames have had so far.
+    pub const fn payload_total(&self) -> u64 {
+        self.total
     }
 
     /// Whether a message was begun and has not ended.
@@ -201,9 +212,7 @@ impl Judge {
         let offset = self.done as usize;
         if self.masked {
             if text {
-                frame::mask(payload, self.theirs, offset);
-                self.utf8.feed(payload).map_err(|_| Violation::Utf8)?;
-                frame::mask(payload, self.ours, offset);
+                self.remask_text(payload, offset)?;
             } else {
                 let both = u32::from_ne_bytes(self.theirs) ^ u32::from_ne_bytes(self.ours);
                 frame::mask(payload, both.to_ne_bytes(), offset);
@@ -213,6 +222,7 @@ impl Judge {
         }
         self.remaining -= len as u64;
         self.done += len as u64;
+        self.total += len as u64;
         let message = self.remaining == 0 && self.fin;
         if message {
             self.open = None;
@@ -221,6 +231,22 @@ impl Judge {
             }
         }
         Ok(Step::Data { len: start + len, message })
+    }
+
+    /// ASCII, which most text is, is judged and masked anew in the same pass. What is not is unmasked, checked and
+    /// masked once more, block by block, so that it stays in the nearest cache.
+    fn remask_text(&mut self, payload: &mut [u8], offset: usize) -> Result<(), Violation> {
+        let mut offset = offset;
+        for block in payload.chunks_mut(BLOCK) {
+            let ascii = frame::exchange(block, self.theirs, self.ours, offset);
+            if !(ascii && self.utf8.is_between()) {
+                frame::mask(block, self.ours, offset);
+                self.utf8.feed(block).map_err(|_| Violation::Utf8)?;
+                frame::mask(block, self.ours, offset);
+            }
+            offset = offset.wrapping_add(block.len());
+        }
+        Ok(())
     }
 
     fn control(&mut self, bytes: &mut [u8], header: &Header, size: usize, second: u32) -> Result<Step, Violation> {

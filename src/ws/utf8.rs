@@ -15,6 +15,12 @@ impl Utf8 {
     /// The start of a text.
     pub const NEW: Self = Self { cut: [0; 4], have: 0 };
 
+    /// Whether no character is cut: ASCII alone could not be wrong here.
+    #[inline]
+    pub const fn is_between(&self) -> bool {
+        self.have == 0
+    }
+
     /// Takes the next piece.
     ///
     /// # Errors

@@ -103,6 +103,7 @@ pub(crate) struct Relay {
     ping_backend: bool,
     nonce: [u8; 8],
     phase: Phase,
+    reported: bool,
     ending: Option<Ending>,
     began: Instant,
     route: Arc<str>,
@@ -148,6 +149,7 @@ impl Relay {
             ping_backend: false,
             nonce,
             phase: Phase::Open,
+            reported: false,
             ending: None,
             began: parts.began,
             route: parts.route,
@@ -277,6 +279,7 @@ impl Relay {
         if matches!(self.phase, Phase::Open | Phase::Closing) {
             // A frame that is half-sent must not look like a clean end.
             self.phase = Phase::Shutting { notify: !self.down.cut };
+            self.report();
             self.session.closing.set(self.session.closing.get().max(1));
         }
     }
@@ -377,9 +380,12 @@ impl Future for Relay {
     }
 }
 
-impl Drop for Relay {
-    /// Reports the end exactly once, whichever way the task ended.
-    fn drop(&mut self) {
+impl Relay {
+    /// Counts the end and writes it down, once: as soon as all is said, or when the task is dropped before that.
+    fn report(&mut self) {
+        if std::mem::replace(&mut self.reported, true) {
+            return;
+        }
         // A task that is dropped without an end either panicked or outlived the drain.
         let reason = if std::thread::panicking() { Reason::Internal } else { Reason::Drain };
         let ending = self.ending.unwrap_or(Ending { reason, code: None, initiator: Initiator::Gateway });
@@ -395,5 +401,11 @@ impl Drop for Relay {
             from_client: self.up.passed,
             from_backend: self.down.passed,
         });
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.report();
     }
 }

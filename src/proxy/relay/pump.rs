@@ -41,6 +41,7 @@ fn judge(
     let unfinished = direction.judge.in_message() || !direction.kept.is_empty();
     direction.kept = Vec::new();
     direction.early = false;
+    let before = direction.judge.payload_total();
     loop {
         let step = direction.judge.next(&mut bytes[at..], &direction.limits, second, &mut || masks.next());
         let len = match step {
@@ -48,7 +49,6 @@ fn judge(
             Ok(Step::Data { len, message }) => {
                 run.data = true;
                 run.passed.messages += u64::from(message);
-                run.passed.bytes += len as u64;
                 direction.cut = direction.judge.in_frame();
                 len
             }
@@ -95,6 +95,7 @@ fn judge(
     if run.violation.is_none() && at < bytes.len() {
         direction.kept = bytes[at..].to_vec();
     }
+    run.passed.bytes = direction.judge.payload_total() - before;
     direction.passed.messages += run.passed.messages;
     direction.passed.bytes += run.passed.bytes;
     if !direction.judge.in_message() && direction.kept.is_empty() {
