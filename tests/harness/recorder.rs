@@ -16,6 +16,9 @@ use super::head::accept;
 use super::peer::{Transcript, Wire};
 use super::{Answer, Frame, PATIENCE, Peer, until, within};
 
+/// Makes an answer of a request head.
+pub type Maker = Arc<dyn Fn(&Answer) -> Vec<u8> + Send + Sync>;
+
 /// What the upstream does with a connection.
 #[derive(Clone)]
 pub enum Behaviour {
@@ -26,7 +29,7 @@ pub enum Behaviour {
     /// Reads the head, then the connection is handed to the test without an answer.
     Unanswered,
     /// Reads the head and writes what the function makes of it, then only reads.
-    Answer(Arc<dyn Fn(&Answer) -> Vec<u8> + Send + Sync>),
+    Answer(Maker),
     /// Reads the head and resets the connection.
     Reset,
 }
