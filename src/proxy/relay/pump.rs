@@ -110,10 +110,8 @@ fn judge(
 }
 
 fn count(traffic: &Traffic, passed: Volume) {
-    if passed.bytes > 0 {
-        traffic.messages.inc_by(passed.messages);
-        traffic.bytes.inc_by(passed.bytes);
-    }
+    traffic.messages.inc_by(passed.messages);
+    traffic.bytes.inc_by(passed.bytes);
 }
 
 /// The reason for a violation by the client.
