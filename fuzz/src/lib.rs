@@ -3,5 +3,6 @@
 
 pub mod frame;
 pub mod handshake;
+pub mod objects;
 pub mod path;
 pub mod response;

@@ -1,0 +1,45 @@
+//! Manifests: any text is read, compiled and reported on, the same way each time, and nothing in it can forge a line of
+//! a log.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+use wssgate::compile::{Options, compile};
+use wssgate::source::Files;
+
+thread_local! {
+    static DIRECTORY: Option<TempDir> = TempDir::new().ok();
+}
+
+/// Any bytes as the one file of a directory: JSON if they begin like it, else YAML.
+pub fn check(data: &[u8]) {
+    DIRECTORY.with(|directory| {
+        let directory = directory.as_ref().map(TempDir::path);
+        assert!(directory.is_some_and(|directory| check_in(directory, data)), "no directory to write to");
+    });
+}
+
+/// Whether the file could be written.
+fn check_in(directory: &Path, data: &[u8]) -> bool {
+    let name = if data.trim_ascii_start().first() == Some(&b'{') { "fuzz.json" } else { "fuzz.yaml" };
+    let path = directory.join(name);
+    if std::fs::write(&path, data).is_err() {
+        return false;
+    }
+    let Ok(mut files) = Files::open(directory) else { return false };
+    let loaded = files.load();
+    for problem in &loaded.problems {
+        assert!(!problem.message.contains(char::is_control), "{:?}", problem.message);
+        assert!(problem.file.ends_with(name));
+    }
+    let options = Options { standalone: true, allow_loopback: true, ..Options::default() };
+    let now = 1_800_000_000;
+    let first = compile(&loaded.objects, &options, now, None);
+    let again = compile(&loaded.objects, &options, now, None);
+    assert_eq!(first.statuses, again.statuses, "the same objects, another verdict");
+    let next = compile(&loaded.objects, &options, now, Some(&first));
+    assert_eq!(next.snapshot.version, first.snapshot.version, "nothing changed, but the snapshot did");
+    assert_eq!(next.statuses, first.statuses);
+    assert!(first.accepted() <= first.statuses.len());
+    std::fs::remove_file(path).is_ok()
+}
