@@ -97,6 +97,22 @@ fn every_case_compiles_to_its_golden_text() {
     assert!(wrong.is_empty(), "these differ from their expected.txt:\n{wrong}");
 }
 
+#[test]
+fn every_case_compiled_again_is_the_very_same_snapshot() {
+    for case in std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+        let mut mint = Mint::new();
+        for step in steps(&case) {
+            let (objects, options) = load(&step, &mut mint);
+            let first = compile(&objects, &options, NOW, None);
+            // Other objects with the same content, as a source that reads its files anew may give them; and later.
+            let (copies, _) = load(&step, &mut mint);
+            let again = compile(&copies, &options, NOW + 60, Some(&first));
+            assert_eq!(first.snapshot.version, again.snapshot.version, "{}", step.display());
+            assert_eq!(first.statuses, again.statuses, "{}", step.display());
+        }
+    }
+}
+
 fn host<'a>(compiled: &'a Compiled, name: &str) -> &'a Arc<Host> {
     &compiled.snapshot.exact[name]
 }
