@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use tokio::time::sleep;
 
 use crate::admin::{self, Admin};
 use crate::api::objects::Key;
+use crate::api::status::ConditionType;
 use crate::compile::{self, Compiled};
 use crate::echo;
 use crate::proxy::{self, Drain, Proxy};
@@ -28,6 +30,10 @@ use crate::telemetry::{AccessLog, Format, Metrics};
 const FLUSH: Duration = Duration::from_secs(2);
 /// How often an ending gateway looks whether its connections are gone.
 const POLL: Duration = Duration::from_millis(50);
+
+/// The conditions that say what is wrong; the others repeat them.
+const CAUSES: [ConditionType; 3] =
+    [ConditionType::Accepted, ConditionType::ResolvedRefs, ConditionType::CertificateReady];
 
 /// The part that follows the source: compiles what changed and publishes it.
 struct Follower {
@@ -77,8 +83,8 @@ impl Follower {
             said.insert(subject, text);
         }
         for (key, status) in &compiled.statuses {
-            for condition in status.conditions.iter().flatten().filter(|c| c.status == "False" || c.type_ == "Stalled")
-            {
+            let wrong = |c: &&Condition| c.status == "False" && CAUSES.iter().any(|cause| cause.as_str() == c.type_);
+            for condition in status.conditions.iter().flatten().filter(wrong) {
                 let (subject, text) = (format!("route {key} {}", condition.type_), condition.message.clone());
                 if self.said.get(&subject) != Some(&text) {
                     tracing::warn!(route = %key, condition = %condition.type_, status = %condition.status,
@@ -86,6 +92,9 @@ impl Follower {
                 }
                 said.insert(subject, text);
             }
+        }
+        for subject in self.said.keys().filter(|subject| !said.contains_key(*subject)) {
+            tracing::info!(subject, "no longer a problem");
         }
         self.said = said;
     }
@@ -270,7 +279,8 @@ async fn serve(settings: &Settings, manifests: &Path) -> Result<(), Error> {
         workers: settings.workers.map_or(0, usize::from),
         drain: draining,
         changed: changes,
-    })?;
+    })
+    .map_err(Error::Run)?;
     state.set_ready(true);
 
     let grace = settings.drain.accept_grace;
@@ -294,7 +304,7 @@ async fn serve(settings: &Settings, manifests: &Path) -> Result<(), Error> {
     let window = settings.drain.window;
     tracing::info!(connections = proxy.open(), window_seconds = window.as_secs_f64(), "draining");
     let _ = drain.send(Drain::Closing { window });
-    let deadline = Instant::now() + settings.drain.deadline.max(window);
+    let deadline = Instant::now() + window + settings.drain.deadline;
     let emptied = async {
         while proxy.open() > 0 && Instant::now() < deadline {
             sleep(POLL).await;
