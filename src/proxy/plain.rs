@@ -16,14 +16,13 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::proxy::answer::SECURE_HEADERS;
+use crate::proxy::worker::ACCEPT_PAUSE;
 use crate::proxy::{Drain, Shared};
 
 /// Requests that are answered at a time.
 const CONNECTIONS: usize = 256;
 /// How long a request may take, answer included.
 const TIME: Duration = Duration::from_secs(5);
-/// The pause after an accept that failed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers until the drain closes the listener.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {

@@ -26,7 +26,7 @@ use crate::reason::Reason;
 /// Connections that may wait for their worker; more are dropped, the worker is stuck.
 const QUEUE: usize = 1024;
 /// The pause after an accept that failed for want of files or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 thread_local! {
     static SESSIONS: RefCell<Vec<Weak<Session>>> = const { RefCell::new(Vec::new()) };
