@@ -21,6 +21,7 @@ pub mod host;
 pub mod identity;
 pub mod origin;
 pub mod policy;
+pub mod rate;
 pub mod reference;
 pub mod report;
 pub mod rule;

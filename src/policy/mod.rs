@@ -3,6 +3,7 @@
 //! Everything here is pure: facts in, verdict out. No socket, no clock, no Kubernetes type. The order of judgement is
 //! written in [`admit`] and only there; live connections whose route changed are judged again by the same function.
 
+pub mod attempts;
 pub mod network;
 pub mod origin;
 pub mod subprotocol;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use crate::reason::Reason;
 use crate::ws::message::Limits;
 pub use crate::ws::upgrade::Origin;
+pub use attempts::Attempts;
 pub use network::Networks;
 pub use origin::{OriginPattern, Origins};
 
@@ -40,6 +42,8 @@ pub struct Handshake {
     pub subprotocols: Vec<String>,
     /// Response headers of the route that replace or add to the built-in ones, lower-case names.
     pub response_headers: Vec<(String, String)>,
+    /// Handshakes of one client address (IPv6: one /64) on this replica; `None`: no limit.
+    pub attempts: Option<Attempts>,
 }
 
 /// The policy of the live socket.
@@ -104,11 +108,24 @@ impl Admission {
     }
 }
 
-/// Judges a handshake that is well formed and has a route: networks, origin, subprotocol, in this order.
+/// Judges a live connection again: as [`admit_new`], but nothing is counted.
 ///
 /// # Errors
 /// The first reason that refuses it.
 pub fn admit(policy: &Policy, facts: &Facts) -> Result<Admission, Reason> {
+    admit_new(policy, facts, |_| Ok(()))
+}
+
+/// Judges a handshake that is well formed and has a route: networks, origin, attempts, subprotocol, in this order.
+/// `attempt` counts it against the limit of its address; it is called once at the most.
+///
+/// # Errors
+/// The first reason that refuses it.
+pub fn admit_new(
+    policy: &Policy,
+    facts: &Facts,
+    attempt: impl FnOnce(&Attempts) -> Result<(), Reason>,
+) -> Result<Admission, Reason> {
     let handshake = &policy.handshake;
     handshake.networks.judge(facts.address)?;
     let audited = match handshake.origins.judge(facts) {
@@ -116,6 +133,9 @@ pub fn admit(policy: &Policy, facts: &Facts) -> Result<Admission, Reason> {
         Err(reason) if handshake.origins.audit => Some(reason),
         Err(reason) => return Err(reason),
     };
+    if let Some(attempts) = &handshake.attempts {
+        attempt(attempts)?;
+    }
     let offered = subprotocol::judge(&handshake.subprotocols, &facts.subprotocols)?;
     Ok(Admission { offered, audited })
 }

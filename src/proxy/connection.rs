@@ -1,6 +1,6 @@
 //! One connection, top to bottom. Read this first.
 //!
-//! ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `admit` -> places -> dial and
+//! ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `admit_new` -> places -> dial and
 //! upgrade the backend, verify its 101 -> answer 101 -> relay. A refusal is an HTTP answer and a line in the log.
 
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::policy::{Facts, Origin, Policy, admit};
+use crate::policy::{Facts, Origin, Policy, admit_new};
 use crate::proxy::relay::{Parts, Relay};
 use crate::proxy::session::Session;
 use crate::proxy::tls::{self, ClientTls};
@@ -39,6 +39,8 @@ struct Refusal {
     path: Option<Box<str>>,
     route: Option<Arc<str>>,
     policy: Option<Arc<Policy>>,
+    /// When the next attempt is free, where that is known.
+    retry_after: Option<Duration>,
 }
 
 impl From<Reason> for Refusal {
@@ -66,7 +68,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr)
         && let Some(status) = refusal.status.or(reason.http_status())
     {
         let handshake = refusal.policy.as_ref().map(|policy| &policy.handshake);
-        let retry_after = 1 + scratch::mask()[0] % 5;
+        // Whole seconds (RFC 9110 §10.2.3), never too early; where nothing is known, spread a little.
+        let retry_after = match refusal.retry_after {
+            Some(wait) => wait.as_secs() + u64::from(wait.subsec_nanos() > 0),
+            None => u64::from(1 + scratch::mask()[0] % 5),
+        };
         let bytes = answer::refusal(status, handshake, retry_after);
         let _ = timeout(FAREWELL, async {
             if client.send_all(&bytes).await.is_ok() {
@@ -150,7 +156,7 @@ async fn judge(
 
 type Admitted = (Lease, Arc<Policy>, Facts, Option<Reason>, crate::proxy::meters::Places, upstream::Upstream);
 
-/// The order of judgement after the form: Host = SNI, route, networks, origin, subprotocol, places, backend.
+/// The order of judgement after the form: Host = SNI, route, networks, origin, attempts, subprotocol, places, backend.
 async fn admitted(
     shared: &Arc<Shared>,
     request: &Request,
@@ -180,7 +186,13 @@ async fn admitted(
         origin: request.origin.clone(),
         subprotocols: request.subprotocols.clone(),
     };
-    let admission = admit(&policy, &facts)?;
+    let admission = admit_new(&policy, &facts, |limit| {
+        let free = shared.meters.attempts.judge(&route.id, facts.address, limit, Instant::now());
+        free.map_err(|wait| {
+            refusal.retry_after = Some(wait);
+            Reason::TooManyAttempts
+        })
+    })?;
     let limits = &policy.connection;
     let places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
     let upstream = match upstream::connect(shared, &route, request, &facts, &admission).await {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
@@ -230,6 +230,7 @@ async fn sweep(shared: Arc<Shared>) {
             continue;
         }
         visit(now % TICKS, draining);
+        shared.meters.attempts.tidy(now, Instant::now());
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::{Answer, Frame, Head, PATIENCE, within};
@@ -291,9 +291,22 @@ impl Client {
         tcp
     }
 
+    /// TCP only, from another address of this machine.
+    pub async fn tcp_from(&self, source: &str) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+        let tcp = socket.connect(self.address).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        tcp
+    }
+
     /// TCP and TLS.
     pub async fn try_connect(&self) -> io::Result<Peer> {
-        let tcp = self.tcp().await;
+        self.connect_over(self.tcp().await).await
+    }
+
+    /// TLS over a TCP connection that is there.
+    pub async fn connect_over(&self, tcp: TcpStream) -> io::Result<Peer> {
         let name = ServerName::try_from(self.name.clone()).unwrap();
         let connect = TlsConnector::from(self.config.clone()).connect(name, tcp);
         let tls = within(PATIENCE, "the TLS handshake", connect).await?;
