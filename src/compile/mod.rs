@@ -27,6 +27,7 @@ pub mod report;
 pub mod rule;
 pub mod service;
 pub mod status;
+pub mod trust;
 pub mod vault;
 
 use std::collections::{BTreeMap, HashMap};

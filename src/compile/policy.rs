@@ -99,7 +99,8 @@ pub fn effective(spec: &RouteSpec, defaults: &Defaults, notes: &mut Notes) -> Po
     let handshake = self::handshake(&handshake, notes);
     let connection = self::connection(&connection, notes);
     let (from_client, from_backend) = self::messages(&messages, notes);
-    Policy { handshake, connection, from_client, from_backend }
+    // What a host asks is not the route's to know: it is added where the route is placed on one.
+    Policy { handshake, connection, from_client, from_backend, client_certificates: None }
 }
 
 fn handshake(layers: &Layers<'_, Handshake>, notes: &mut Notes) -> policy::Handshake {

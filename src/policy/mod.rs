@@ -4,6 +4,7 @@
 //! written in [`admit`] and only there; live connections whose route changed are judged again by the same function.
 
 pub mod attempts;
+pub mod certificate;
 pub mod network;
 pub mod origin;
 pub mod subprotocol;
@@ -11,10 +12,13 @@ pub mod subprotocol;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use rustls_pki_types::UnixTime;
+
 use crate::reason::Reason;
 use crate::ws::message::Limits;
 pub use crate::ws::upgrade::Origin;
 pub use attempts::Attempts;
+pub use certificate::{ClientCertificate, ClientRule};
 pub use network::Networks;
 pub use origin::{OriginPattern, Origins};
 
@@ -29,6 +33,8 @@ pub struct Policy {
     pub from_client: Limits,
     /// What is judged of every frame that the backend sends.
     pub from_backend: Limits,
+    /// What the route's host asks of client certificates; `None`: nothing.
+    pub client_certificates: Option<ClientRule>,
 }
 
 /// The policy of the HTTP upgrade.
@@ -87,6 +93,18 @@ pub struct Facts {
     pub origin: Origin,
     /// The offered subprotocols in their order.
     pub subprotocols: Box<[Box<str>]>,
+    /// The client's certificate, where the host asked for one and it was valid.
+    pub client_certificate: Option<Box<ClientCertificate>>,
+}
+
+impl Facts {
+    /// The facts with the client's chain verified under the trust that counts by now; `None` where that is the one of
+    /// before. To be asked for before [`admit`], which has no clock.
+    pub fn renewed(&self, policy: &Policy, now: UnixTime) -> Option<Self> {
+        let certificate = self.client_certificate.as_ref()?;
+        let certificate = certificate.renewed(&policy.client_certificates.as_ref()?.trust, now)?;
+        Some(Self { client_certificate: Some(Box::new(certificate)), ..self.clone() })
+    }
 }
 
 /// The proof that a handshake passed every check; only [`admit`] can make one.
@@ -116,7 +134,8 @@ pub fn admit(policy: &Policy, facts: &Facts) -> Result<Admission, Reason> {
     admit_new(policy, facts, |_| Ok(()))
 }
 
-/// Judges a handshake that is well formed and has a route: networks, origin, attempts, subprotocol, in this order.
+/// Judges a handshake that is well formed and has a route: networks, origin, attempts, subprotocol, client certificate,
+/// in this order.
 /// `attempt` counts it against the limit of its address; it is called once at the most.
 ///
 /// # Errors
@@ -137,5 +156,8 @@ pub fn admit_new(
         attempt(attempts)?;
     }
     let offered = subprotocol::judge(&handshake.subprotocols, &facts.subprotocols)?;
+    if let Some(rule) = &policy.client_certificates {
+        rule.judge(facts.client_certificate.as_deref())?;
+    }
     Ok(Admission { offered, audited })
 }
