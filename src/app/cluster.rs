@@ -1,29 +1,71 @@
-//! A cluster as the source, and what else is done with it: which addresses are fenced off, and who writes statuses.
+//! A cluster as the source, and what else is done with it: which addresses are fenced off, who leads, and what is
+//! written back.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use crate::api::status::Address;
 use crate::compile::fence::Fence;
 use crate::compile::{self, Compiled};
 use crate::settings::Settings;
-use crate::settings::cluster::Secrets;
+use crate::settings::cluster::{ClusterSettings, Secrets};
 use crate::source::cluster::{self, Cluster, Connection};
 use crate::source::{Loaded, Source};
+use crate::status::{Election, Report, Writer, address};
 use crate::telemetry::Metrics;
 
 /// The class that stands in where IngressClasses may not be read.
 const CLASS: &str = "wssgate";
-/// The Pod's own address, by the downward API.
+/// The Pod's own address, name and namespace, by the downward API.
 const POD_IP: &str = "POD_IP";
+const POD_NAME: &str = "POD_NAME";
+const POD_NAMESPACE: &str = "POD_NAMESPACE";
 
 /// What else is done with a cluster.
-pub(super) struct Control {}
+pub(super) struct Control {
+    election: Election,
+    writer: Writer,
+    controller: String,
+    /// Addresses that win over those of the Service.
+    addresses: Vec<Address>,
+}
 
 impl Control {
-    /// What became of the routes.
-    pub(super) fn report(&self, _cluster: &Cluster, _loaded: &Loaded, _compiled: &Compiled) {}
+    fn start(settings: &Settings, connection: &Connection, metrics: &Metrics) -> Self {
+        let ClusterSettings { leader_election, lease_name, lease_namespace, .. } = &settings.cluster;
+        let client = connection.client.clone();
+        let pod = variable(POD_NAME).or_else(|| variable("HOSTNAME")).unwrap_or_else(|| "wssgate".to_owned());
+        let election = if *leader_election {
+            let namespace = lease_namespace.clone().or_else(|| variable(POD_NAMESPACE));
+            let namespace = namespace.unwrap_or_else(|| connection.namespace.clone());
+            Election::start(client.clone(), &namespace, lease_name, &pod, metrics)
+        } else {
+            Election::none(metrics)
+        };
+        let controller = settings.controller_name.clone();
+        let writer = Writer::start(client, &controller, &pod, election.leading(), metrics.clone());
+        Self { election, writer, controller, addresses: settings.cluster.publish_addresses.clone() }
+    }
 
-    /// Ends it.
-    pub(super) async fn stop(self) {}
+    /// What became of the routes.
+    pub(super) fn report(&self, cluster: &Cluster, loaded: &Loaded, compiled: &Compiled) {
+        let ours = loaded.objects.ingress_classes.iter().filter(|(_, class)| {
+            class.spec.as_ref().and_then(|spec| spec.controller.as_ref()) == Some(&self.controller)
+        });
+        let published = || cluster.published().map_or_else(Vec::new, |service| address::of(&service));
+        self.writer.report(Report {
+            routes: loaded.objects.routes.clone(),
+            statuses: compiled.statuses.clone(),
+            addresses: if self.addresses.is_empty() { published() } else { self.addresses.clone() },
+            classes: ours.map(|(key, _)| key.name.clone()).collect::<BTreeSet<_>>(),
+        });
+    }
+
+    /// Stops writing, and lets another replica begin.
+    pub(super) async fn stop(self) {
+        drop(self.writer);
+        self.election.release().await;
+    }
 }
 
 /// The cluster that the settings name, what else is done with it, and what a compile of its objects goes by.
@@ -47,16 +89,21 @@ pub(super) async fn open(
     };
     tracing::info!(namespaces = ?options.namespaces, "reading from the API server");
     let source = Cluster::start(&connection.client, options, metrics);
+    let control = Control::start(settings, &connection, metrics);
     let options = compile::Options { standalone: false, fence: fence(&connection), ..super::options(settings) };
-    Ok((Source::Cluster(source), Some(Control {}), options))
+    Ok((Source::Cluster(source), Some(control), options))
 }
 
 /// What no backend of a cluster may be.
 fn fence(connection: &Connection) -> Fence {
-    let own = std::env::var(POD_IP).ok().and_then(|text| text.parse::<IpAddr>().ok());
+    let own = variable(POD_IP).and_then(|text| text.parse::<IpAddr>().ok());
     Fence {
         allow_loopback: false,
         addresses: own.into_iter().map(|address| address.to_canonical()).collect(),
         sockets: connection.addresses.iter().copied().collect(),
     }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -58,10 +58,14 @@ impl Follower {
         self.source.changed().await;
     }
 
-    /// Ends what else is done with a cluster.
-    pub(super) async fn stop(&mut self) {
-        if let Some(control) = self.control.take() {
-            control.stop().await;
+    /// Ends what else is done with a cluster, so that another replica can begin with it. Nothing is to be followed
+    /// after that.
+    pub(super) fn stop(&mut self) -> impl Future<Output = ()> + use<> {
+        let ended = self.control.take().map(|control| tokio::spawn(control.stop()));
+        async move {
+            if let Some(ended) = ended {
+                let _ = ended.await;
+            }
         }
     }
 

@@ -220,6 +220,7 @@ async fn serve(settings: &Settings) -> Result<(), Error> {
             () = follower.changed() => tokio::task::block_in_place(|| follower.follow()),
         }
     }
+    let released = follower.stop();
     state.set_ready(false);
     let window = settings.drain.window;
     tracing::info!(connections = proxy.open(), window_seconds = window.as_secs_f64(), "draining");
@@ -234,7 +235,7 @@ async fn serve(settings: &Settings) -> Result<(), Error> {
         () = emptied => {}
         _ = signals.wait_for(|count| *count > 1) => {}
     }
-    follower.stop().await;
+    released.await;
     tracing::info!(connections = proxy.open(), "stopped");
     let _ = drain.send(Drain::Over);
     tokio::task::block_in_place(|| proxy.join());

@@ -24,7 +24,7 @@ use kube::Client;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-pub use client::{Connection, connect, describe};
+pub use client::{Connection, connect};
 use kind::{Item, Kind, Published};
 use named::Named;
 use reference::References;

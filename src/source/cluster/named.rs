@@ -10,11 +10,11 @@ use kube::{Api, Client};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::client::describe;
 use super::kind::{Item, Kind, resource};
 use super::reflector::{Pause, Reflector, Scope};
 use super::store::Store;
 use crate::api::objects::Key;
+use crate::telemetry::failure::describe;
 
 /// Time for one question.
 const PATIENCE: Duration = Duration::from_secs(10);

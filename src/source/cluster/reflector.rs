@@ -13,10 +13,10 @@ use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::client::describe;
 use super::kind::{Item, Kind, resource};
 use super::store::{Id, Store, Taken};
 use crate::api::objects::Key;
+use crate::telemetry::failure::describe;
 
 /// Objects per page of a list.
 const PAGE: u32 = 500;
