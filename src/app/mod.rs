@@ -1,118 +1,33 @@
 //! Wiring: the only file that sees all. Starts the parts in order, carries objects from the source through compile to
 //! the data plane, and shuts down in order.
 
-use std::collections::BTreeMap;
+mod follower;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::admin::{self, Admin};
-use crate::api::objects::Key;
-use crate::api::status::ConditionType;
-use crate::compile::{self, Compiled};
+use crate::compile;
 use crate::echo;
 use crate::proxy::{self, Drain, Proxy};
 use crate::settings::{LogFormat, Settings};
 use crate::snapshot::Live;
-use crate::source::{Files, Loaded};
-use crate::telemetry::metrics::Certificate;
+use crate::source::Files;
 use crate::telemetry::{AccessLog, Format, Metrics};
+use follower::Follower;
 
 /// How long the access log may take to write its last lines.
 const FLUSH: Duration = Duration::from_secs(2);
 /// How often an ending gateway looks whether its connections are gone.
 const POLL: Duration = Duration::from_millis(50);
-
-/// The conditions that say what is wrong; the others repeat them.
-const CAUSES: [ConditionType; 3] =
-    [ConditionType::Accepted, ConditionType::ResolvedRefs, ConditionType::CertificateReady];
-
-/// The part that follows the source: compiles what changed and publishes it.
-struct Follower {
-    files: Files,
-    options: compile::Options,
-    compiled: Option<Arc<Compiled>>,
-    live: Arc<Live>,
-    metrics: Metrics,
-    changed: watch::Sender<u64>,
-    /// What was said of each file and route last, so that a mistake is logged once.
-    said: BTreeMap<String, String>,
-}
-
-impl Follower {
-    /// Loads, compiles and publishes. Blocks: call it where that is allowed.
-    fn follow(&mut self) {
-        let began = Instant::now();
-        let loaded = self.files.load();
-        self.metrics.source(loaded.problems.len(), loaded.skipped);
-        let compiled = compile::compile(&loaded.objects, &self.options, now(), self.compiled.as_deref());
-        let accepted = compiled.accepted();
-        let routes = compiled.statuses.len();
-        self.metrics.compiled(accepted, routes - accepted, began.elapsed());
-        self.report(&loaded, &compiled);
-        let before = self.compiled.as_ref().map(|compiled| compiled.snapshot.version);
-        let version = compiled.snapshot.version;
-        if before != Some(version) {
-            self.live.publish(compiled.snapshot.clone());
-            self.metrics.certificates(certificates(&compiled));
-            self.metrics.retain_routes(&compiled.statuses.keys().map(Key::to_string).collect());
-            let _ = self.changed.send(version);
-            tracing::info!(version, routes, accepted, took_ms = began.elapsed().as_millis() as u64, "published");
-        }
-        self.metrics.published(version, Instant::now());
-        self.compiled = Some(Arc::new(compiled));
-    }
-
-    /// Logs what is wrong with files and routes, each thing once until it changes.
-    fn report(&mut self, loaded: &Loaded, compiled: &Compiled) {
-        let mut said = BTreeMap::new();
-        for problem in &loaded.problems {
-            let (subject, text) = (format!("file {}:{}", problem.file, problem.line), problem.message.clone());
-            if self.said.get(&subject) != Some(&text) {
-                tracing::warn!(file = %problem.file, line = problem.line, column = problem.column,
-                    problem = %problem.message, "a manifest is not used as written; its last good objects keep serving");
-            }
-            said.insert(subject, text);
-        }
-        for (key, status) in &compiled.statuses {
-            let wrong = |c: &&Condition| c.status == "False" && CAUSES.iter().any(|cause| cause.as_str() == c.type_);
-            for condition in status.conditions.iter().flatten().filter(wrong) {
-                let (subject, text) = (format!("route {key} {}", condition.type_), condition.message.clone());
-                if self.said.get(&subject) != Some(&text) {
-                    tracing::warn!(route = %key, condition = %condition.type_, status = %condition.status,
-                        reason = %condition.reason, problem = %condition.message, "a route needs attention");
-                }
-                said.insert(subject, text);
-            }
-        }
-        for subject in self.said.keys().filter(|subject| !said.contains_key(*subject)) {
-            tracing::info!(subject, "no longer a problem");
-        }
-        self.said = said;
-    }
-}
-
-/// The certificates that are served, by Secret and host.
-fn certificates(compiled: &Compiled) -> Vec<Certificate> {
-    let hosts = compiled.snapshot.exact.values().chain(compiled.snapshot.wildcard.values());
-    hosts
-        .filter_map(|host| Some((host, host.tls.as_ref()?)))
-        .flat_map(|(host, tls)| tls.certificates.iter().map(move |certificate| (host, certificate)))
-        .map(|(host, certificate)| Certificate {
-            secret: certificate.secret.clone(),
-            host: host.name.to_string(),
-            not_after: certificate.not_after,
-        })
-        .collect()
-}
 
 fn listening(listener: &str, socket: &StdListener) -> io::Result<()> {
     tracing::info!(listener, address = %socket.local_addr()?, "listening");
@@ -245,15 +160,8 @@ async fn serve(settings: &Settings, manifests: &Path) -> Result<(), Error> {
     let access = AccessLog::stdout(format, metrics.clone())?;
     let (changed, changes) = watch::channel(0);
     let (drain, draining) = watch::channel(Drain::Serving);
-    let mut follower = Follower {
-        files: open(settings, manifests)?,
-        options: options(settings),
-        compiled: None,
-        live: Arc::clone(&live),
-        metrics: metrics.clone(),
-        changed,
-        said: BTreeMap::new(),
-    };
+    let mut follower =
+        Follower::new(open(settings, manifests)?, options(settings), Arc::clone(&live), metrics.clone(), changed);
 
     let wss = bind("wss", settings.listeners.wss)?;
     let http = bind("http", settings.listeners.http)?;
@@ -297,7 +205,7 @@ async fn serve(settings: &Settings, manifests: &Path) -> Result<(), Error> {
     loop {
         tokio::select! {
             () = &mut stop => break,
-            () = follower.files.changed() => tokio::task::block_in_place(|| follower.follow()),
+            () = follower.changed() => tokio::task::block_in_place(|| follower.follow()),
         }
     }
     state.set_ready(false);

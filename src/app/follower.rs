@@ -1,0 +1,116 @@
+//! From the source to the data plane: loads, compiles, publishes, and says what is wrong.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use tokio::sync::watch;
+
+use super::now;
+use crate::api::objects::Key;
+use crate::api::status::ConditionType;
+use crate::compile::{self, Compiled};
+use crate::snapshot::Live;
+use crate::source::{Files, Loaded};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Certificate;
+
+/// The conditions that say what is wrong; the others repeat them.
+const CAUSES: [ConditionType; 3] =
+    [ConditionType::Accepted, ConditionType::ResolvedRefs, ConditionType::CertificateReady];
+
+/// The part that follows the source: compiles what changed and publishes it.
+pub(super) struct Follower {
+    files: Files,
+    options: compile::Options,
+    compiled: Option<Arc<Compiled>>,
+    live: Arc<Live>,
+    metrics: Metrics,
+    changed: watch::Sender<u64>,
+    /// What was said of each file and route last, so that a mistake is logged once.
+    said: BTreeMap<String, String>,
+}
+
+impl Follower {
+    /// A follower that has not looked yet.
+    pub(super) fn new(
+        files: Files,
+        options: compile::Options,
+        live: Arc<Live>,
+        metrics: Metrics,
+        changed: watch::Sender<u64>,
+    ) -> Self {
+        Self { files, options, compiled: None, live, metrics, changed, said: BTreeMap::new() }
+    }
+
+    /// Waits until the source may differ from what was followed last.
+    pub(super) async fn changed(&mut self) {
+        self.files.changed().await;
+    }
+
+    /// Loads, compiles and publishes. Blocks: call it where that is allowed.
+    pub(super) fn follow(&mut self) {
+        let began = Instant::now();
+        let loaded = self.files.load();
+        self.metrics.source(loaded.problems.len(), loaded.skipped);
+        let compiled = compile::compile(&loaded.objects, &self.options, now(), self.compiled.as_deref());
+        let accepted = compiled.accepted();
+        let routes = compiled.statuses.len();
+        self.metrics.compiled(accepted, routes - accepted, began.elapsed());
+        self.report(&loaded, &compiled);
+        let before = self.compiled.as_ref().map(|compiled| compiled.snapshot.version);
+        let version = compiled.snapshot.version;
+        if before != Some(version) {
+            self.live.publish(compiled.snapshot.clone());
+            self.metrics.certificates(certificates(&compiled));
+            self.metrics.retain_routes(&compiled.statuses.keys().map(Key::to_string).collect());
+            let _ = self.changed.send(version);
+            tracing::info!(version, routes, accepted, took_ms = began.elapsed().as_millis() as u64, "published");
+        }
+        self.metrics.published(version, Instant::now());
+        self.compiled = Some(Arc::new(compiled));
+    }
+
+    /// Logs what is wrong with files and routes, each thing once until it changes.
+    fn report(&mut self, loaded: &Loaded, compiled: &Compiled) {
+        let mut said = BTreeMap::new();
+        for problem in &loaded.problems {
+            let (subject, text) = (format!("file {}:{}", problem.file, problem.line), problem.message.clone());
+            if self.said.get(&subject) != Some(&text) {
+                tracing::warn!(file = %problem.file, line = problem.line, column = problem.column,
+                    problem = %problem.message, "a manifest is not used as written; its last good objects keep serving");
+            }
+            said.insert(subject, text);
+        }
+        for (key, status) in &compiled.statuses {
+            let wrong = |c: &&Condition| c.status == "False" && CAUSES.iter().any(|cause| cause.as_str() == c.type_);
+            for condition in status.conditions.iter().flatten().filter(wrong) {
+                let (subject, text) = (format!("route {key} {}", condition.type_), condition.message.clone());
+                if self.said.get(&subject) != Some(&text) {
+                    tracing::warn!(route = %key, condition = %condition.type_, status = %condition.status,
+                        reason = %condition.reason, problem = %condition.message, "a route needs attention");
+                }
+                said.insert(subject, text);
+            }
+        }
+        for subject in self.said.keys().filter(|subject| !said.contains_key(*subject)) {
+            tracing::info!(subject, "no longer a problem");
+        }
+        self.said = said;
+    }
+}
+
+/// The certificates that are served, by Secret and host.
+fn certificates(compiled: &Compiled) -> Vec<Certificate> {
+    let hosts = compiled.snapshot.exact.values().chain(compiled.snapshot.wildcard.values());
+    hosts
+        .filter_map(|host| Some((host, host.tls.as_ref()?)))
+        .flat_map(|(host, tls)| tls.certificates.iter().map(move |certificate| (host, certificate)))
+        .map(|(host, certificate)| Certificate {
+            secret: certificate.secret.clone(),
+            host: host.name.to_string(),
+            not_after: certificate.not_after,
+        })
+        .collect()
+}
