@@ -15,5 +15,6 @@ pub mod reason;
 pub mod settings;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod telemetry;
 pub mod ws;

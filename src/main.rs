@@ -38,13 +38,10 @@ fn run(arguments: &Run) -> ExitCode {
         Ok(file) => Settings::merge(arguments.overrides(), file),
         Err(error) => return fail(USAGE, &error.to_string()),
     };
-    let Some(manifests) = settings.manifests.clone() else {
-        return fail(USAGE, "nothing to serve: name a directory of manifests with --manifests DIR");
-    };
     if let Err(error) = logging::init(format(settings.log_format), None) {
         return fail(USAGE, &error);
     }
-    match app::run(&settings, &manifests) {
+    match app::run(&settings) {
         Ok(()) => ExitCode::from(OK),
         Err(app::Error::Start(error)) => fail(USAGE, &error),
         Err(app::Error::Run(error)) => fail(FAILED, &error.to_string()),

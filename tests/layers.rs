@@ -21,6 +21,7 @@ const TABLE: &[(&str, &[&str])] = &[
     // The siblings: none may name another.
     ("compile", &["ws", "reason", "api", "settings", "policy", "snapshot"]),
     ("source", &["api", "telemetry"]),
+    ("status", &["api", "telemetry"]),
     ("proxy", &["ws", "reason", "telemetry", "policy", "snapshot"]),
     ("admin", &["telemetry", "snapshot"]),
     ("echo", &[]),
@@ -38,6 +39,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "snapshot",
             "compile",
             "source",
+            "status",
             "proxy",
             "admin",
             "echo",

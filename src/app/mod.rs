@@ -1,6 +1,7 @@
 //! Wiring: the only file that sees all. Starts the parts in order, carries objects from the source through compile to
 //! the data plane, and shuts down in order.
 
+mod cluster;
 mod follower;
 
 use std::io;
@@ -15,12 +16,12 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::admin::{self, Admin};
-use crate::compile;
+use crate::compile::{self, fence::Fence};
 use crate::echo;
 use crate::proxy::{self, Drain, Proxy};
 use crate::settings::{LogFormat, Settings};
 use crate::snapshot::Live;
-use crate::source::Files;
+use crate::source::{Files, Source};
 use crate::telemetry::{AccessLog, Format, Metrics};
 use follower::Follower;
 
@@ -58,10 +59,11 @@ impl From<io::Error> for Error {
 /// Runs the gateway until it is told to stop.
 ///
 /// # Errors
-/// A directory that cannot be read, an address that cannot be bound, a thread that cannot be made.
-pub fn run(settings: &Settings, manifests: &Path) -> Result<(), Error> {
+/// A directory that cannot be read, a cluster that is not configured, an address that cannot be bound, a thread that
+/// cannot be made.
+pub fn run(settings: &Settings) -> Result<(), Error> {
     limit_process();
-    runtime()?.block_on(serve(settings, manifests))
+    runtime()?.block_on(serve(settings))
 }
 
 /// Runs the echo backend until it is told to stop.
@@ -149,7 +151,7 @@ fn signals() -> io::Result<watch::Receiver<u32>> {
     Ok(counted)
 }
 
-async fn serve(settings: &Settings, manifests: &Path) -> Result<(), Error> {
+async fn serve(settings: &Settings) -> Result<(), Error> {
     // Signals first: one that arrives during start-up must not kill half a gateway.
     let mut signals = signals()?;
     let format = match settings.log_format {
@@ -160,8 +162,11 @@ async fn serve(settings: &Settings, manifests: &Path) -> Result<(), Error> {
     let access = AccessLog::stdout(format, metrics.clone())?;
     let (changed, changes) = watch::channel(0);
     let (drain, draining) = watch::channel(Drain::Serving);
-    let mut follower =
-        Follower::new(open(settings, manifests)?, options(settings), Arc::clone(&live), metrics.clone(), changed);
+    let (source, control, options) = match &settings.manifests {
+        Some(manifests) => (Source::Files(Box::new(open(settings, manifests)?)), None, options(settings)),
+        None => cluster::open(settings, &metrics).await?,
+    };
+    let mut follower = Follower::new(source, control, options, Arc::clone(&live), metrics.clone(), changed);
 
     let wss = bind("wss", settings.listeners.wss)?;
     let http = bind("http", settings.listeners.http)?;
@@ -171,13 +176,20 @@ async fn serve(settings: &Settings, manifests: &Path) -> Result<(), Error> {
         listening("echo", &echo)?;
         tokio::spawn(echo::serve(TcpListener::from_std(echo)?));
     }
-    // Nothing is accepted before the first compile: a client must not meet an empty gateway.
-    tokio::task::block_in_place(|| follower.follow());
     let state = Arc::new(Admin::new(metrics.clone(), &[]));
-    listening("wss", &wss)?;
-    listening("http", &http)?;
     listening("admin", &admin)?;
     tokio::spawn(admin::serve(TcpListener::from_std(admin)?, Arc::clone(&state)));
+    // Nothing is accepted before the first compile: a client must not meet an empty gateway.
+    tokio::select! {
+        () = follower.ready() => {}
+        _ = signals.wait_for(|count| *count > 0) => {
+            tracing::info!("stopped before the source was read");
+            return Ok(());
+        }
+    }
+    tokio::task::block_in_place(|| follower.follow());
+    listening("wss", &wss)?;
+    listening("http", &http)?;
     let proxy = Proxy::start(proxy::Options {
         live,
         metrics,
@@ -208,6 +220,7 @@ async fn serve(settings: &Settings, manifests: &Path) -> Result<(), Error> {
             () = follower.changed() => tokio::task::block_in_place(|| follower.follow()),
         }
     }
+    let released = follower.stop();
     state.set_ready(false);
     let window = settings.drain.window;
     tracing::info!(connections = proxy.open(), window_seconds = window.as_secs_f64(), "draining");
@@ -222,6 +235,7 @@ async fn serve(settings: &Settings, manifests: &Path) -> Result<(), Error> {
         () = emptied => {}
         _ = signals.wait_for(|count| *count > 1) => {}
     }
+    released.await;
     tracing::info!(connections = proxy.open(), "stopped");
     let _ = drain.send(Drain::Over);
     tokio::task::block_in_place(|| proxy.join());
@@ -235,7 +249,7 @@ fn options(settings: &Settings) -> compile::Options {
     compile::Options {
         dev: settings.dev,
         standalone: true,
-        allow_loopback: true,
+        fence: Fence { allow_loopback: true, ..Fence::default() },
         controller_name: settings.controller_name.clone(),
         ingress_class_name: settings.ingress_class_name.clone(),
         default_certificate: settings.default_certificate.clone(),

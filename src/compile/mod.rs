@@ -16,6 +16,7 @@ pub mod class;
 pub mod condition;
 pub mod development;
 pub mod draft;
+pub mod fence;
 pub mod header;
 pub mod host;
 pub mod identity;
@@ -34,12 +35,14 @@ use std::sync::Arc;
 
 use crate::api::CONTROLLER;
 use crate::api::objects::{Key, Objects};
+use crate::api::route::RouteSpec;
 use crate::api::status::{ConditionReason, RouteStatus};
 use crate::settings::Defaults;
 use crate::snapshot::Snapshot;
 use assembly::Placed;
 use candidate::{Candidate, Candidates, Drafts};
 use condition::{Facet, Problem, Verdict};
+use fence::Fence;
 use reference::Grants;
 use rule::{Clients, Resolver};
 use vault::Vault;
@@ -52,8 +55,8 @@ pub struct Options {
     /// Objects come from files, not from a cluster: routes need no IngressClass, and a class that does not exist is
     /// worth telling.
     pub standalone: bool,
-    /// Whether loopback addresses may be backends; in a cluster never.
-    pub allow_loopback: bool,
+    /// Addresses that may be no backends; in a cluster loopback is always among them.
+    pub fence: Fence,
     /// `spec.controller` of the IngressClasses that are ours; `status.controllerName`.
     pub controller_name: String,
     /// The one IngressClass that is ours; `None`: every one of our controller.
@@ -72,7 +75,7 @@ impl Default for Options {
         Self {
             dev: false,
             standalone: false,
-            allow_loopback: false,
+            fence: Fence::default(),
             controller_name: CONTROLLER.to_owned(),
             ingress_class_name: None,
             default_certificate: None,
@@ -103,6 +106,11 @@ impl Compiled {
     pub fn accepted(&self) -> usize {
         status::accepted(&self.statuses)
     }
+
+    /// Last good specs that serve in place of what their routes say now.
+    pub fn standing_in(&self) -> impl Iterator<Item = (&Key, &RouteSpec)> {
+        self.kept.drafts.standing_in()
+    }
 }
 
 /// What is kept of a compile.
@@ -127,7 +135,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let index: HashMap<&Key, usize> = routes.iter().enumerate().map(|(place, route)| (route.key, place)).collect();
 
     let grants = Grants::new(objects);
-    let mut resolver = Resolver::new(objects, &grants, options.allow_loopback, kept.map(|kept| &kept.clients));
+    let mut resolver = Resolver::new(objects, &grants, &options.fence, kept.map(|kept| &kept.clients));
     let mut verdicts = Vec::with_capacity(routes.len());
     let mut placed: Vec<Placed> = Vec::with_capacity(routes.len());
     for candidate in &routes {

@@ -14,6 +14,7 @@ use crate::api::status::ConditionReason as Reason;
 use crate::compile::backend_tls::{self, Trust};
 use crate::compile::condition::Problem;
 use crate::compile::draft::{BackendTlsDraft, RuleDraft};
+use crate::compile::fence::Fence;
 use crate::compile::reference::Grants;
 use crate::compile::service::{Port, Protocol, Services};
 use crate::snapshot::{Backend, BackendId, BackendTls};
@@ -68,13 +69,8 @@ pub struct Resolver<'a> {
 
 impl<'a> Resolver<'a> {
     /// A resolver over the objects, with the clients of the compile before.
-    pub fn new(
-        objects: &'a Objects,
-        grants: &'a Grants<'a>,
-        allow_loopback: bool,
-        before: Option<&'a Clients>,
-    ) -> Self {
-        let services = Services::new(objects, allow_loopback);
+    pub fn new(objects: &'a Objects, grants: &'a Grants<'a>, fence: &Fence, before: Option<&'a Clients>) -> Self {
+        let services = Services::new(objects, fence);
         Self { objects, grants, services, before, clients: Clients::default(), seen: BTreeMap::new() }
     }
 
@@ -198,8 +194,8 @@ fn look(services: &Services<'_>, key: &Key, port: &Port<'_>, id: &BackendId) -> 
     let mut notes = Vec::new();
     if let Some(first) = endpoints.denied.first() {
         let text = format!(
-            "Service {id}: {} of its addresses left out, such as {first}: loopback, link-local and metadata \
-             addresses are no backends",
+            "Service {id}: {} of its addresses left out, such as {first}: addresses of the gateway, of its node, of \
+             metadata services and of the API server are no backends",
             endpoints.denied.len()
         );
         notes.push(Problem::new(Reason::NoEndpoints, text));

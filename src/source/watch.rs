@@ -1,4 +1,4 @@
-//! When to look again: events of the file system, polling where there are none, and a debounce with a maximum delay.
+//! When to look again: events of the file system, and polling where there are none, debounced.
 //! Knows a directory, nothing of what is in its files.
 
 use std::path::{Path, PathBuf};
@@ -9,12 +9,9 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::debounce::Debounce;
 use super::walk::walk;
 
-/// Quiet for so long, and a change is complete.
-const QUIET: Duration = Duration::from_millis(100);
-/// A change is told after so long even if there is no quiet.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a directory is compared that may have changed without an event.
 const POLL: Duration = Duration::from_secs(3);
 
@@ -25,9 +22,8 @@ pub(super) struct Watch {
     sender: mpsc::Sender<()>,
     /// Kept for its drop, which ends the watching; `None`: polling only.
     watcher: Option<RecommendedWatcher>,
-    /// The first event since the last look, and the last one. Kept here, so that a caller who gives up waiting loses
-    /// nothing.
-    dirty: Option<(Instant, Instant)>,
+    /// Events since the last look. Kept here, so that a caller who gives up waiting loses nothing.
+    dirty: Debounce,
     next_poll: Instant,
 }
 
@@ -41,7 +37,7 @@ impl Watch {
             events,
             sender,
             watcher: None,
-            dirty: None,
+            dirty: Debounce::default(),
             next_poll: Instant::now() + POLL,
         };
         watch.arm();
@@ -69,27 +65,26 @@ impl Watch {
     /// second. `seen` is the fingerprint of the last look. May be dropped and called again at any point.
     pub(super) async fn changed(&mut self, seen: u64) {
         loop {
-            if let Some((first, last)) = self.dirty {
-                let due = (last + QUIET).min(first + PATIENCE);
+            if let Some(due) = self.dirty.due() {
                 tokio::select! {
                     biased;
                     () = sleep_until(due) => {
-                        self.dirty = None;
+                        self.dirty.clear();
                         return;
                     }
-                    Some(()) = self.events.recv() => self.dirty = Some((first, Instant::now())),
+                    Some(()) = self.events.recv() => self.dirty.touch(Instant::now()),
                 }
                 continue;
             }
             tokio::select! {
                 biased;
-                Some(()) = self.events.recv() => self.touch(),
+                Some(()) = self.events.recv() => self.dirty.touch(Instant::now()),
                 () = sleep_until(self.next_poll) => {
                     let root = self.root.clone();
                     let now = tokio::task::spawn_blocking(move || walk(&root).fingerprint).await;
                     self.next_poll = Instant::now() + POLL;
                     if now.is_ok_and(|now| now != seen) {
-                        self.touch();
+                        self.dirty.touch(Instant::now());
                         if self.events.is_empty() {
                             // No event told of it: the directory may have been replaced under the watcher.
                             self.arm();
@@ -98,11 +93,6 @@ impl Watch {
                 }
             }
         }
-    }
-
-    fn touch(&mut self) {
-        let now = Instant::now();
-        self.dirty = Some((now, now));
     }
 }
 

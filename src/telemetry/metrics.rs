@@ -60,6 +60,13 @@ catalogue! {
     SOURCE_PROBLEMS = "gauge" "wssgate_source_problems" []
         "Manifests that cannot be read or parsed; their last good objects keep serving.";
     SOURCE_SKIPPED = "gauge" "wssgate_source_skipped_objects" [] "Objects of kinds that the gateway does not read.";
+    SOURCE_STALE = "gauge" "wssgate_source_stale_seconds" []
+        "Seconds since a part of the cluster could last be read; 0 while all is read. What was read keeps serving.";
+    DEFINITION_DIFFERS = "gauge" "wssgate_definition_differs" []
+        "1 if the cluster's CustomResourceDefinition is not that of this version, so that fields may be lost.";
+    LEADER = "gauge" "wssgate_leader" [] "1 if this replica writes statuses.";
+    STATUS_WRITES = "counter" "wssgate_status_writes_total" ["outcome"]
+        "Statuses written to the API server, by outcome (written, failed).";
     CERTIFICATE_EXPIRY = "gauge" "wssgate_certificate_expiry_timestamp_seconds" ["secret" "host"]
         "End of validity of each certificate that is served, seconds since the Unix epoch.";
     CONNECTIONS = "gauge" "wssgate_connections" ["route"] "WebSocket connections that are open now.";
@@ -144,6 +151,12 @@ struct Inner {
     routes_not_accepted: Gauge,
     source_problems: Gauge,
     source_skipped: Gauge,
+    /// Since when a part of the source cannot be read.
+    source_failing: Mutex<Option<Instant>>,
+    definition_differs: Gauge,
+    leader: Gauge,
+    statuses_written: Counter,
+    statuses_failed: Counter,
     access_log_dropped: Counter,
 }
 
@@ -174,6 +187,11 @@ impl Metrics {
             routes_not_accepted: Gauge::default(),
             source_problems: Gauge::default(),
             source_skipped: Gauge::default(),
+            source_failing: Mutex::default(),
+            definition_differs: Gauge::default(),
+            leader: Gauge::default(),
+            statuses_written: Counter::default(),
+            statuses_failed: Counter::default(),
             access_log_dropped: Counter::default(),
         }))
     }
@@ -232,6 +250,30 @@ impl Metrics {
     pub fn source(&self, problems: usize, skipped: usize) {
         self.0.source_problems.set(count(problems));
         self.0.source_skipped.set(count(skipped));
+    }
+
+    /// A part of the source cannot be read since then; `None`: all is read.
+    pub fn source_stale(&self, since: Option<Instant>) {
+        *held(&self.0.source_failing) = since;
+    }
+
+    /// Whether the cluster's CustomResourceDefinition is another one than that of this version.
+    pub fn definition_differs(&self, differs: bool) {
+        self.0.definition_differs.set(differs.into());
+    }
+
+    /// Whether this replica writes statuses.
+    pub fn leader(&self, leads: bool) {
+        self.0.leader.set(leads.into());
+    }
+
+    /// A status was written, or could not be.
+    pub fn status_write(&self, written: bool) {
+        if written {
+            self.0.statuses_written.inc()
+        } else {
+            self.0.statuses_failed.inc()
+        };
     }
 
     /// Replaces, whole, what is known of the certificates that are served.
@@ -297,6 +339,14 @@ impl Collector for Metrics {
         }
         gauge(&mut out, &SOURCE_PROBLEMS, inner.source_problems.get())?;
         gauge(&mut out, &SOURCE_SKIPPED, inner.source_skipped.get())?;
+        let stale = held(&inner.source_failing).map_or(Duration::ZERO, |since| since.elapsed());
+        gauge(&mut out, &SOURCE_STALE, stale.as_secs_f64())?;
+        gauge(&mut out, &DEFINITION_DIFFERS, inner.definition_differs.get())?;
+        gauge(&mut out, &LEADER, inner.leader.get())?;
+        let mut family = begin(&mut out, &STATUS_WRITES)?;
+        for (outcome, counter) in [("written", &inner.statuses_written), ("failed", &inner.statuses_failed)] {
+            sample(&mut family, &STATUS_WRITES, [outcome], &ConstCounter::new(counter.get()))?;
+        }
         let mut family = begin(&mut out, &CERTIFICATE_EXPIRY)?;
         for one in &*held(&inner.certificates) {
             let value = ConstGauge::new(one.not_after);

@@ -145,7 +145,7 @@ fn options(step: &Path) -> Options {
     Options {
         dev: line.dev,
         standalone: line.standalone,
-        allow_loopback: line.allow_loopback,
+        fence: wssgate::compile::fence::Fence { allow_loopback: line.allow_loopback, ..Default::default() },
         ingress_class_name: line.ingress_class_name,
         default_certificate: line.default_certificate.map(|text| {
             let (namespace, name) = text.split_once('/').unwrap();
