@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::settings::{LogFormat, Overrides};
+use crate::settings::Overrides;
+use crate::telemetry::Format;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -109,7 +110,7 @@ pub struct Run {
     pub workers: Option<NonZeroUsize>,
     /// Form of the log (on stderr) and the access log (on stdout). [default: json]
     #[arg(long, value_name = "FORMAT", env = "WSSGATE_LOG_FORMAT")]
-    pub log_format: Option<LogFormatArgument>,
+    pub log_format: Option<Format>,
 }
 
 impl Run {
@@ -123,7 +124,7 @@ impl Run {
             echo: self.echo,
             dev: self.dev,
             workers: self.workers,
-            log_format: self.log_format.map(Into::into),
+            log_format: self.log_format,
         }
     }
 }
@@ -150,7 +151,7 @@ pub struct Echo {
     pub listen: SocketAddr,
     /// Form of the log, on stderr. [default: json]
     #[arg(long, value_name = "FORMAT", env = "WSSGATE_LOG_FORMAT")]
-    pub log_format: Option<LogFormatArgument>,
+    pub log_format: Option<Format>,
 }
 
 /// How `check` prints.
@@ -160,24 +161,6 @@ pub enum Output {
     Table,
     /// JSON.
     Json,
-}
-
-/// Form of log lines, as a flag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormatArgument {
-    /// One JSON object per line.
-    Json,
-    /// Text for people.
-    Text,
-}
-
-impl From<LogFormatArgument> for LogFormat {
-    fn from(argument: LogFormatArgument) -> Self {
-        match argument {
-            LogFormatArgument::Json => Self::Json,
-            LogFormatArgument::Text => Self::Text,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -207,7 +190,7 @@ mod tests {
             echo: Some("127.0.0.1:1".parse().unwrap()),
             dev: true,
             workers: NonZeroUsize::new(5),
-            log_format: Some(LogFormat::Text),
+            log_format: Some(Format::Text),
         };
         assert_eq!(run.overrides(), expected);
     }

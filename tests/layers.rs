@@ -14,16 +14,17 @@ const TABLE: &[(&str, &[&str])] = &[
     ("ws", &[]),
     ("reason", &["ws"]),
     ("api", &[]),
-    ("settings", &["api"]),
     ("telemetry", &["reason"]),
+    ("settings", &["api", "telemetry"]),
     ("policy", &["ws", "reason", "api"]),
     ("snapshot", &["reason", "policy"]),
     // The siblings: none may name another.
     ("compile", &["ws", "reason", "api", "settings", "policy", "snapshot"]),
     ("source", &["api", "telemetry"]),
     ("proxy", &["ws", "reason", "telemetry", "policy", "snapshot"]),
-    ("admin", &["telemetry", "snapshot"]),
-    ("echo", &[]),
+    ("accept", &[]),
+    ("admin", &["accept", "telemetry", "snapshot"]),
+    ("echo", &["accept"]),
     // The wiring.
     ("args", &["api", "settings", "telemetry"]),
     (

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::now;
 use crate::api::objects::Key;
@@ -44,9 +45,29 @@ impl Follower {
         Self { files, options, compiled: None, live, metrics, changed, said: BTreeMap::new() }
     }
 
-    /// Waits until the source may differ from what was followed last.
+    /// Waits until the source may differ from what was followed last, or a certificate that is served has expired,
+    /// which the routes' conditions have to say.
     pub(super) async fn changed(&mut self) {
-        self.files.changed().await;
+        let expiry = self.expiry();
+        tokio::select! {
+            () = self.files.changed() => {}
+            () = sleep(expiry.unwrap_or(Duration::MAX)) => {}
+        }
+    }
+
+    /// How long until the next certificate expires.
+    fn expiry(&self) -> Option<Duration> {
+        let now = now();
+        let served = self.compiled.as_deref().map(certificates).unwrap_or_default();
+        let next = served.iter().map(|one| one.not_after).filter(|not_after| *not_after >= now).min()?;
+        // The second after its last.
+        Some(Duration::from_secs(u64::try_from(next - now + 1).ok()?))
+    }
+
+    /// Compiles by other options and reads other namespaces from the next [`Follower::follow`] on.
+    pub(super) fn reconfigure(&mut self, options: compile::Options, namespaces: &[String]) {
+        self.options = options;
+        self.files.limit(namespaces.iter().cloned());
     }
 
     /// Loads, compiles and publishes. Blocks: call it where that is allowed.

@@ -9,6 +9,7 @@ mod watch;
 use std::fmt;
 
 pub use files::{Files, Loaded};
+pub use watch::Watch;
 
 /// Something in a source that could not be read, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
