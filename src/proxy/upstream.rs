@@ -62,11 +62,12 @@ fn candidates(shared: &Shared, route: &Route, address: IpAddr) -> Vec<SocketAddr
         return Vec::new();
     }
     let turn = shared.meters.turn(&route.id);
-    // Steps of the golden ratio round a circle: every run of turns is spread over it as evenly as can be.
-    let mut share = share(turn as u64, total);
+    let common = backends.iter().fold(0, |common, (_, weight)| divisor(common, *weight));
+    let mut share = share(turn as u64, total / common);
     let mut first = 0;
     for (index, (_, weight)) in backends.iter().enumerate() {
-        if share < *weight {
+        let weight = weight / common;
+        if share < weight {
             first = index;
             break;
         }
@@ -100,10 +101,19 @@ fn candidates(shared: &Shared, route: &Route, address: IpAddr) -> Vec<SocketAddr
     all
 }
 
-/// A share of `total` for this turn.
+/// The share of `total` whose turn it is: every run of `total` turns visits each share once, well mixed, by steps of
+/// about the golden ratio that have no divisor in common with the whole.
 fn share(turn: u64, total: u64) -> u64 {
-    let circle = u128::from(turn.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    u64::try_from((circle * u128::from(total)) >> 64).unwrap_or(0)
+    let mut step = (total * 618 / 1000).max(1);
+    while divisor(step, total) != 1 {
+        step += 1;
+    }
+    turn % total * step % total
+}
+
+/// The greatest common divisor.
+fn divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { divisor(b, a % b) }
 }
 
 /// Dials and upgrades. Endpoints that cannot be reached are passed over; one that answers, whatever it says, is final.
@@ -218,14 +228,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_run_of_turns_shares_as_the_weights_say() {
-        for total in [2, 3, 4, 7, 100] {
-            for start in [0, 1, 1000, u64::MAX - 50] {
-                let mine = |weight| (0..100).filter(|n| share(start.wrapping_add(*n), total) < weight).count() as u64;
-                for weight in 0..=total {
-                    let expected = weight * 100 / total;
-                    assert!(mine(weight).abs_diff(expected) <= 2, "{weight} of {total} from {start}: {}", mine(weight));
-                }
+    fn every_run_of_turns_visits_each_share_once() {
+        for total in [1, 2, 3, 4, 6, 7, 100, 1000] {
+            for start in [0, 1, 12_345] {
+                let mut seen: Vec<u64> = (start..start + total).map(|turn| share(turn, total)).collect();
+                // A tenth of the shares gets a tenth of any part of the run, give or take two.
+                let first = seen[..seen.len() / 2].iter().filter(|share| **share < total / 10).count() as u64;
+                assert!(first.abs_diff(total / 20) <= 2, "{first} of {total} from {start}");
+                seen.sort_unstable();
+                assert!(seen.into_iter().eq(0..total), "{total} from {start}");
             }
         }
     }
