@@ -116,6 +116,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         wss: vec![wss],
         plain: vec![],
         workers: 1,
+        memory_budget: None,
         drain: draining,
         changed: changes,
     };

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::api::objects::Key;
+use crate::settings::Overrides;
 use crate::settings::cluster::ClusterOverrides;
-use crate::settings::{LogFormat, Overrides};
+use crate::telemetry::Format;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -128,7 +129,7 @@ pub struct Run {
     pub workers: Option<NonZeroUsize>,
     /// Form of the log (on stderr) and the access log (on stdout). [default: json]
     #[arg(long, value_name = "FORMAT", env = "WSSGATE_LOG_FORMAT")]
-    pub log_format: Option<LogFormatArgument>,
+    pub log_format: Option<Format>,
 }
 
 impl Run {
@@ -142,7 +143,7 @@ impl Run {
             echo: self.echo,
             dev: self.dev,
             workers: self.workers,
-            log_format: self.log_format.map(Into::into),
+            log_format: self.log_format,
             cluster: ClusterOverrides {
                 kubeconfig: self.kubeconfig.clone(),
                 watch_namespaces: self.watch_namespaces.clone(),
@@ -184,7 +185,7 @@ pub struct Echo {
     pub listen: SocketAddr,
     /// Form of the log, on stderr. [default: json]
     #[arg(long, value_name = "FORMAT", env = "WSSGATE_LOG_FORMAT")]
-    pub log_format: Option<LogFormatArgument>,
+    pub log_format: Option<Format>,
 }
 
 /// How `check` prints.
@@ -194,24 +195,6 @@ pub enum Output {
     Table,
     /// JSON.
     Json,
-}
-
-/// Form of log lines, as a flag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormatArgument {
-    /// One JSON object per line.
-    Json,
-    /// Text for people.
-    Text,
-}
-
-impl From<LogFormatArgument> for LogFormat {
-    fn from(argument: LogFormatArgument) -> Self {
-        match argument {
-            LogFormatArgument::Json => Self::Json,
-            LogFormatArgument::Text => Self::Text,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -242,7 +225,7 @@ mod tests {
             echo: Some("127.0.0.1:1".parse().unwrap()),
             dev: true,
             workers: NonZeroUsize::new(5),
-            log_format: Some(LogFormat::Text),
+            log_format: Some(Format::Text),
             cluster: ClusterOverrides {
                 kubeconfig: Some("k".into()),
                 watch_namespaces: vec!["a".into(), "b".into()],

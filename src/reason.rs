@@ -20,7 +20,7 @@ pub enum Reason {
     TlsFailed,
     /// No route and no default certificate for the name in the ClientHello (RFC 6066 §3, `unrecognized_name`).
     UnknownServerName,
-    /// The address has more sockets than `limits.perAddress` or the listener has no place left before TLS.
+    /// As many client sockets are open as the limit of open files allows; ended before TLS.
     ConnectionLimit,
 
     // The form of the request.
@@ -70,7 +70,8 @@ pub enum Reason {
     TotalLimit,
     /// `limits.perAddress` of the route is reached.
     AddressLimit,
-    /// The gateway has no place left (file descriptors, memory).
+    /// The memory budget is used up: nobody is let in, before TLS, and far beyond it connections whose peer does not
+    /// read are ended. Also a backend that could not be dialled for want of a file descriptor.
     Overloaded,
     /// The gateway is shutting down.
     Draining,
@@ -82,6 +83,8 @@ pub enum Reason {
     DialFailed,
     /// No endpoint answered the connection attempt in time.
     DialTimeout,
+    /// Every endpoint has as many connections of this replica as there are local ports.
+    PortsExhausted,
     /// The endpoint accepted the connection but did not answer the handshake in time.
     UpstreamTimeout,
     /// The endpoint refused the upgrade.
@@ -174,6 +177,7 @@ impl Reason {
         Self::NoEndpoints,
         Self::DialFailed,
         Self::DialTimeout,
+        Self::PortsExhausted,
         Self::UpstreamTimeout,
         Self::UpstreamRefused,
         Self::UpstreamBadHandshake,
@@ -224,7 +228,12 @@ impl Reason {
             Self::HeadTooLarge => 431,
             Self::Internal => 500,
             Self::DialFailed | Self::UpstreamRefused | Self::UpstreamBadHandshake | Self::UpstreamTlsFailed => 502,
-            Self::RouteUnavailable | Self::TotalLimit | Self::Overloaded | Self::Draining | Self::NoEndpoints => 503,
+            Self::RouteUnavailable
+            | Self::TotalLimit
+            | Self::Overloaded
+            | Self::Draining
+            | Self::NoEndpoints
+            | Self::PortsExhausted => 503,
             Self::DialTimeout | Self::UpstreamTimeout => 504,
             Self::TlsTimeout
             | Self::TlsFailed
@@ -309,6 +318,7 @@ impl Reason {
             | Self::NoEndpoints
             | Self::DialFailed
             | Self::DialTimeout
+            | Self::PortsExhausted
             | Self::UpstreamTimeout
             | Self::UpstreamRefused
             | Self::UpstreamBadHandshake
@@ -353,6 +363,7 @@ impl Reason {
             Self::NoEndpoints => "no_endpoints",
             Self::DialFailed => "dial_failed",
             Self::DialTimeout => "dial_timeout",
+            Self::PortsExhausted => "ports_exhausted",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamRefused => "upstream_refused",
             Self::UpstreamBadHandshake => "upstream_bad_handshake",

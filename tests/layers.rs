@@ -14,8 +14,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("ws", &[]),
     ("reason", &["ws"]),
     ("api", &[]),
-    ("settings", &["api"]),
     ("telemetry", &["reason"]),
+    ("settings", &["api", "telemetry"]),
     ("policy", &["ws", "reason", "api"]),
     ("snapshot", &["reason", "policy"]),
     // The siblings: none may name another.
@@ -23,8 +23,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("source", &["api", "telemetry"]),
     ("status", &["api", "telemetry"]),
     ("proxy", &["ws", "reason", "telemetry", "policy", "snapshot"]),
-    ("admin", &["telemetry", "snapshot"]),
-    ("echo", &[]),
+    ("accept", &[]),
+    ("admin", &["accept", "telemetry", "snapshot"]),
+    ("echo", &["accept"]),
     // The wiring.
     ("args", &["api", "settings", "telemetry"]),
     (

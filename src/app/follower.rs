@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::cluster::Control;
 use super::now;
@@ -53,9 +54,33 @@ impl Follower {
         self.source.ready().await;
     }
 
-    /// Waits until the source may differ from what was followed last.
+    /// Waits until the source may differ from what was followed last, or a certificate that is served has expired,
+    /// which the routes' conditions have to say.
     pub(super) async fn changed(&mut self) {
-        self.source.changed().await;
+        let expiry = self.expiry();
+        tokio::select! {
+            () = self.source.changed() => {}
+            () = sleep(expiry.unwrap_or(Duration::MAX)) => {}
+        }
+    }
+
+    /// How long until the next certificate expires.
+    fn expiry(&self) -> Option<Duration> {
+        let now = now();
+        let served = self.compiled.as_deref().map(certificates).unwrap_or_default();
+        let next = served.iter().map(|one| one.not_after).filter(|not_after| *not_after >= now).min()?;
+        // The second after its last.
+        Some(Duration::from_secs(u64::try_from(next - now + 1).ok()?))
+    }
+
+    /// Compiles by other options from the next [`Follower::follow`] on; a directory is read for other namespaces. What
+    /// depends on the source stays as it is.
+    pub(super) fn reconfigure(&mut self, options: compile::Options, namespaces: &[String]) {
+        let fence = std::mem::take(&mut self.options.fence);
+        self.options = compile::Options { standalone: self.options.standalone, fence, ..options };
+        if let Source::Files(files) = &mut self.source {
+            files.limit(namespaces.iter().cloned());
+        }
     }
 
     /// Ends what else is done with a cluster, so that another replica can begin with it. Nothing is to be followed

@@ -3,27 +3,30 @@
 
 mod cluster;
 mod follower;
+mod reload;
 
+use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 use crate::admin::{self, Admin};
 use crate::compile::{self, fence::Fence};
 use crate::echo;
 use crate::proxy::{self, Drain, Proxy};
-use crate::settings::{LogFormat, Settings};
+use crate::settings::{Overrides, Settings};
 use crate::snapshot::Live;
 use crate::source::{Files, Source};
-use crate::telemetry::{AccessLog, Format, Metrics};
+use crate::telemetry::{AccessLog, Metrics};
 use follower::Follower;
+use reload::Reload;
 
 /// How long the access log may take to write its last lines.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -56,14 +59,15 @@ impl From<io::Error> for Error {
     }
 }
 
-/// Runs the gateway until it is told to stop.
+/// Runs the gateway until it is told to stop. `file` is the settings file with the flags that stand over it, if there
+/// is one: it is followed.
 ///
 /// # Errors
 /// A directory that cannot be read, a cluster that is not configured, an address that cannot be bound, a thread that
 /// cannot be made.
-pub fn run(settings: &Settings) -> Result<(), Error> {
+pub fn run(settings: Settings, file: Option<(PathBuf, Overrides)>) -> Result<(), Error> {
     limit_process();
-    runtime()?.block_on(serve(settings))
+    runtime()?.block_on(serve(settings, file))
 }
 
 /// Runs the echo backend until it is told to stop.
@@ -151,22 +155,18 @@ fn signals() -> io::Result<watch::Receiver<u32>> {
     Ok(counted)
 }
 
-async fn serve(settings: &Settings) -> Result<(), Error> {
+async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Result<(), Error> {
     // Signals first: one that arrives during start-up must not kill half a gateway.
     let mut signals = signals()?;
-    let format = match settings.log_format {
-        LogFormat::Json => Format::Json,
-        LogFormat::Text => Format::Text,
-    };
     let (live, metrics) = (Arc::new(Live::default()), Metrics::new());
-    let access = AccessLog::stdout(format, metrics.clone())?;
+    let access = AccessLog::stdout(settings.log_format, metrics.clone())?;
     let (changed, changes) = watch::channel(0);
     let (drain, draining) = watch::channel(Drain::Serving);
-    let (source, control, options) = match &settings.manifests {
-        Some(manifests) => (Source::Files(Box::new(open(settings, manifests)?)), None, options(settings)),
-        None => cluster::open(settings, &metrics).await?,
+    let (source, control, compiling) = match &settings.manifests {
+        Some(manifests) => (Source::Files(Box::new(open(&settings, manifests)?)), None, options(&settings)),
+        None => cluster::open(&settings, &metrics).await?,
     };
-    let mut follower = Follower::new(source, control, options, Arc::clone(&live), metrics.clone(), changed);
+    let mut follower = Follower::new(source, control, compiling, Arc::clone(&live), metrics.clone(), changed);
 
     let wss = bind("wss", settings.listeners.wss)?;
     let http = bind("http", settings.listeners.http)?;
@@ -192,32 +192,46 @@ async fn serve(settings: &Settings) -> Result<(), Error> {
     listening("http", &http)?;
     let proxy = Proxy::start(proxy::Options {
         live,
-        metrics,
+        metrics: metrics.clone(),
         access: access.clone(),
         wss: vec![wss],
         plain: vec![http],
         workers: settings.workers.map_or(0, usize::from),
+        memory_budget: settings.memory_budget,
         drain: draining,
         changed: changes,
     })
     .map_err(Error::Run)?;
     state.set_ready(true);
 
-    let grace = settings.drain.accept_grace;
-    let mut stopping = signals.clone();
-    let stop = async {
-        let _ = stopping.wait_for(|count| *count > 0).await;
-        tracing::info!(grace_seconds = grace.as_secs_f64(), "stopping: accepting goes on for the grace period");
-        tokio::select! {
-            () = sleep(grace) => {}
-            _ = stopping.wait_for(|count| *count > 1) => {}
-        }
-    };
-    let mut stop = std::pin::pin!(stop);
+    let mut reload = file.map(|(file, overrides)| Reload::new(file, overrides, settings.clone(), metrics.clone()));
+    let (mut first, mut second) = (signals.clone(), signals.clone());
+    let mut stop = None;
     loop {
+        let reloaded = async {
+            match &mut reload {
+                Some(reload) => {
+                    reload.changed().await;
+                    reload
+                }
+                None => pending().await,
+            }
+        };
         tokio::select! {
-            () = &mut stop => break,
+            _ = first.wait_for(|count| *count > 0), if stop.is_none() => {
+                let grace = settings.drain.accept_grace;
+                tracing::info!(grace_seconds = grace.as_secs_f64(), "stopping: accepting goes on for the grace period");
+                stop = Some(tokio::time::Instant::now() + grace);
+            }
+            _ = second.wait_for(|count| *count > 1) => break,
+            () = sleep_until(stop.unwrap_or_else(tokio::time::Instant::now)), if stop.is_some() => break,
             () = follower.changed() => tokio::task::block_in_place(|| follower.follow()),
+            reload = reloaded => if let Some(next) = tokio::task::block_in_place(|| reload.read()) {
+                settings = next;
+                proxy.set_memory_budget(settings.memory_budget);
+                follower.reconfigure(options(&settings), &settings.watch_namespaces);
+                tokio::task::block_in_place(|| follower.follow());
+            }
         }
     }
     let released = follower.stop();

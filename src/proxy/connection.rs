@@ -33,8 +33,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct Refusal {
     reason: Option<Reason>,
-    /// The backend's own status.
+    /// The backend's own status, as far as it is passed on.
     status: Option<u16>,
+    /// The endpoint that was asked.
+    backend: Option<SocketAddr>,
     host: Option<Box<str>>,
     path: Option<Box<str>>,
     route: Option<Arc<str>>,
@@ -83,11 +85,12 @@ fn refused(shared: &Shared, peer: SocketAddr, refusal: &Refusal) -> Option<Relay
     shared.metrics.refused(reason, refusal.route.as_deref());
     shared.access.refused(&Refused {
         reason,
+        status: refusal.status.or(reason.http_status()),
         client: peer,
         host: refusal.host.as_deref(),
         path: refusal.path.as_deref(),
         route: refusal.route.as_deref(),
-        backend: None,
+        backend: refusal.backend,
     });
     None
 }
@@ -185,9 +188,10 @@ async fn admitted(
     let places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
     let upstream = match upstream::connect(shared, &route, request, &facts, &admission).await {
         Ok(upstream) => upstream,
-        Err((reason, status)) => {
-            refusal.status = status.map(reason::passed_on);
-            return Err(reason);
+        Err(failure) => {
+            refusal.status = failure.status.map(reason::passed_on);
+            refusal.backend = failure.endpoint;
+            return Err(failure.reason);
         }
     };
     Ok((lease, policy, facts, admission.audited(), places, upstream))

@@ -65,6 +65,7 @@ pub(crate) struct Meters {
     routes: Table<RouteId>,
     addresses: Table<(RouteId, IpAddr)>,
     endpoints: Table<SocketAddr>,
+    turns: Mutex<HashMap<RouteId, usize>>,
 }
 
 /// The places that one connection holds; dropping gives them back.
@@ -115,10 +116,31 @@ impl Meters {
         Ok(Places { meters: Arc::clone(self), route: route.clone(), address })
     }
 
-    /// Counts a connection to an endpoint, from the dial on.
-    pub(crate) fn dial(self: &Arc<Self>, endpoint: SocketAddr) -> EndpointPlace {
-        self.endpoints.take(&endpoint, u32::MAX);
-        EndpointPlace { meters: Arc::clone(self), endpoint }
+    /// Counts a connection to an endpoint, from the dial on; `None` if it has `limit` already.
+    pub(crate) fn dial(self: &Arc<Self>, endpoint: SocketAddr, limit: u32) -> Option<EndpointPlace> {
+        let taken = self.endpoints.take(&endpoint, limit);
+        taken.then(|| EndpointPlace { meters: Arc::clone(self), endpoint })
+    }
+
+    /// Connections of this replica to the endpoint that has the most.
+    pub(crate) fn busiest(&self) -> u32 {
+        self.endpoints.0.lock().unwrap_or_else(PoisonError::into_inner).values().copied().max().unwrap_or(0)
+    }
+
+    /// The number of this handshake among those of the route, for taking turns: counted by route, because connections
+    /// of two routes that always come in pairs would each meet every other backend only.
+    pub(crate) fn turn(&self, route: &RouteId) -> usize {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = turns.get_mut(route) {
+            *turn = turn.wrapping_add(1);
+            return *turn;
+        }
+        // Full of routes that were: whose turn it is may be forgotten.
+        if turns.len() >= MAX_KEYS {
+            turns.clear();
+        }
+        turns.insert(route.clone(), 0);
+        0
     }
 
     /// Connections of this replica to an endpoint.
@@ -144,5 +166,18 @@ mod tests {
         drop((first, second));
         assert_eq!(meters.routes.count(&route), 0);
         assert!(meters.addresses.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_endpoint_has_no_more_connections_than_there_are_local_ports() {
+        let meters = Arc::new(Meters::default());
+        let (one, other) = ("192.0.2.1:80".parse().unwrap(), "192.0.2.2:80".parse().unwrap());
+        let places = [meters.dial(one, 2).unwrap(), meters.dial(one, 2).unwrap()];
+        assert!(meters.dial(one, 2).is_none());
+        assert!(meters.dial(other, 2).is_some());
+        assert_eq!(meters.busiest(), 2);
+        drop(places);
+        assert_eq!((meters.load(one), meters.busiest()), (0, 0));
+        assert!(meters.dial(one, 2).is_some());
     }
 }

@@ -205,15 +205,18 @@ impl Session {
         }
     }
 
-    /// Compares the stamps with what the route allows. Called about once a second.
-    pub(crate) fn sweep(&self) {
+    /// Compares the stamps with what the route allows. Called about once a second. `pressed`: memory is short, and
+    /// whoever makes us hold bytes has to go.
+    pub(crate) fn sweep(&self, pressed: bool) {
         if self.closing.get() != 0 {
             if now() - self.closing.get() >= CLOSE_TICKS {
                 self.order(|orders| orders.abandon = true);
             }
             return;
         }
-        if let Some(reason) = self.overdue() {
+        let holds = self.client.blocked.get() != 0 || self.backend.blocked.get() != 0;
+        let reason = if pressed && holds { Some(Reason::Overloaded) } else { self.overdue() };
+        if let Some(reason) = reason {
             self.end(reason);
         }
     }

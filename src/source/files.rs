@@ -71,8 +71,14 @@ impl Files {
     /// Reads only these namespaces and what belongs to none; all if there are none.
     #[must_use]
     pub fn namespaces(mut self, namespaces: impl IntoIterator<Item = String>) -> Self {
-        self.namespaces = namespaces.into_iter().collect();
+        self.limit(namespaces);
         self
+    }
+
+    /// From the next load on as [`Files::namespaces`].
+    pub fn limit(&mut self, namespaces: impl IntoIterator<Item = String>) {
+        self.namespaces = namespaces.into_iter().collect();
+        self.loaded = None;
     }
 
     /// Reads the directory as it is now. Blocks on the disk.
@@ -93,7 +99,7 @@ impl Files {
         let seen = self.fingerprint;
         let root = &self.root;
         let first = self.watch.is_none();
-        let watch = self.watch.get_or_insert_with(|| Watch::start(root));
+        let watch = self.watch.get_or_insert_with(|| Watch::tree(root));
         if first && walk::walk(root).fingerprint != seen {
             // Changed between the load and the first watch.
             return;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 pub use cluster::Cluster;
 pub use files::Files;
+pub use watch::Watch;
 
 use crate::api::objects::Objects;
 

@@ -26,7 +26,6 @@ pub fn of(service: &Service) -> Vec<Address> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
 
     #[test]
     fn a_services_addresses_are_those_that_clients_can_reach() {

@@ -50,6 +50,15 @@ macro_rules! catalogue {
 catalogue! {
     BUILD = "info" "wssgate_build_info" ["version"] "The version that runs.";
     WORKERS = "gauge" "wssgate_workers" [] "Threads that serve connections.";
+    SOCKETS = "gauge" "wssgate_sockets" [] "Client sockets that are open, handshakes included.";
+    SOCKETS_LIMIT = "gauge" "wssgate_sockets_limit" [] "Client sockets that the limit of open files allows.";
+    MEMORY = "gauge" "wssgate_memory_bytes" [] "Resident memory, as the budget counts it.";
+    MEMORY_BUDGET = "gauge" "wssgate_memory_budget_bytes" []
+        "Resident memory from which on no connection is let in; 0: no budget.";
+    ENDPOINT_CONNECTIONS = "gauge" "wssgate_endpoint_connections_max" []
+        "Connections of this replica to the endpoint that has the most of them.";
+    ENDPOINT_LIMIT = "gauge" "wssgate_endpoint_connections_limit" []
+        "Connections to one endpoint that the range of local ports allows.";
     SNAPSHOT_VERSION = "gauge" "wssgate_snapshot_version" []
         "Version of the snapshot that serves; counts up with every change that took effect in this process.";
     SNAPSHOT_AGE = "gauge" "wssgate_snapshot_age_seconds" []
@@ -57,6 +66,8 @@ catalogue! {
     COMPILES = "counter" "wssgate_compiles_total" [] "Compilations of all objects into a snapshot.";
     COMPILE_DURATION = "gauge" "wssgate_compile_duration_seconds" [] "Seconds that the last compilation took.";
     ROUTES = "gauge" "wssgate_routes" ["accepted"] "Route objects of this gateway, by whether they are accepted.";
+    SETTINGS = "gauge" "wssgate_settings_current" []
+        "1; 0 while the settings file is broken and the last good settings stay.";
     SOURCE_PROBLEMS = "gauge" "wssgate_source_problems" []
         "Manifests that cannot be read or parsed; their last good objects keep serving.";
     SOURCE_SKIPPED = "gauge" "wssgate_source_skipped_objects" [] "Objects of kinds that the gateway does not read.";
@@ -142,6 +153,8 @@ struct Inner {
     routes: RwLock<HashMap<Box<str>, Arc<RouteMetrics>>>,
     certificates: Mutex<Vec<Certificate>>,
     workers: Gauge,
+    capacity: Mutex<Capacity>,
+    settings_broken: AtomicBool,
     version: AtomicU64,
     /// Milliseconds after `started` of the last whole compilation.
     compiled_at: AtomicU64,
@@ -171,6 +184,23 @@ pub struct Certificate {
     pub not_after: i64,
 }
 
+/// What bounds the number of connections, and how far it is used, for [`Metrics::capacity`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// Client sockets that are open.
+    pub sockets: u64,
+    /// The most of them.
+    pub sockets_limit: u64,
+    /// Resident bytes.
+    pub resident: u64,
+    /// Resident bytes from which on nobody is let in; 0: no budget.
+    pub budget: u64,
+    /// Connections of the endpoint that has the most.
+    pub endpoint: u64,
+    /// The most that one endpoint can have.
+    pub endpoint_limit: u64,
+}
+
 impl Metrics {
     /// Empty metrics; `snapshot_age_seconds` counts from now until the first compilation.
     pub fn new() -> Self {
@@ -179,6 +209,8 @@ impl Metrics {
             routes: RwLock::default(),
             certificates: Mutex::default(),
             workers: Gauge::default(),
+            capacity: Mutex::default(),
+            settings_broken: AtomicBool::new(false),
             version: AtomicU64::new(0),
             compiled_at: AtomicU64::new(0),
             compiles: Counter::default(),
@@ -289,6 +321,16 @@ impl Metrics {
         self.0.workers.set(count(workers));
     }
 
+    /// Whether the settings file was read as it is now.
+    pub fn settings(&self, current: bool) {
+        self.0.settings_broken.store(!current, Ordering::Relaxed);
+    }
+
+    /// Replaces what is known of the capacity.
+    pub fn capacity(&self, capacity: Capacity) {
+        *held(&self.0.capacity) = capacity;
+    }
+
     /// One access-log line was lost.
     pub fn access_log_dropped(&self) {
         self.0.access_log_dropped.inc();
@@ -328,6 +370,17 @@ impl Collector for Metrics {
         let mut family = begin(&mut out, &BUILD)?;
         family.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
         gauge(&mut out, &WORKERS, inner.workers.get())?;
+        let capacity = *held(&inner.capacity);
+        for (descriptor, value) in [
+            (&SOCKETS, capacity.sockets),
+            (&SOCKETS_LIMIT, capacity.sockets_limit),
+            (&MEMORY, capacity.resident),
+            (&MEMORY_BUDGET, capacity.budget),
+            (&ENDPOINT_CONNECTIONS, capacity.endpoint),
+            (&ENDPOINT_LIMIT, capacity.endpoint_limit),
+        ] {
+            gauge(&mut out, descriptor, i64::try_from(value).unwrap_or(i64::MAX))?;
+        }
         gauge(&mut out, &SNAPSHOT_VERSION, i64::try_from(version).unwrap_or(i64::MAX))?;
         gauge(&mut out, &SNAPSHOT_AGE, Duration::from_millis(age).as_secs_f64())?;
         counter(&mut out, &COMPILES, inner.compiles.get())?;
@@ -337,6 +390,7 @@ impl Collector for Metrics {
         for (accepted, number) in [("true", &inner.routes_accepted), ("false", &inner.routes_not_accepted)] {
             sample(&mut family, &ROUTES, [accepted], &ConstGauge::new(number.get()))?;
         }
+        gauge(&mut out, &SETTINGS, i64::from(!inner.settings_broken.load(Ordering::Relaxed)))?;
         gauge(&mut out, &SOURCE_PROBLEMS, inner.source_problems.get())?;
         gauge(&mut out, &SOURCE_SKIPPED, inner.source_skipped.get())?;
         let stale = held(&inner.source_failing).map_or(Duration::ZERO, |since| since.elapsed());
