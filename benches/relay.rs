@@ -86,7 +86,13 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         heartbeat: Some(Heartbeat { interval: Duration::from_secs(30), missed: 2, backend: false }),
         max_duration: None,
     };
-    let policy = Policy { handshake: Handshake::default(), connection, from_client: limits, from_backend: limits };
+    let policy = Policy {
+        handshake: Handshake::default(),
+        connection,
+        from_client: limits,
+        from_backend: limits,
+        client_certificates: None,
+    };
     let id = BackendId { namespace: "bench".into(), service: "echo".into(), port: 80 };
     let route = Route {
         id: RouteId { namespace: "bench".into(), name: "relay".into() },
@@ -96,7 +102,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         balance: Balance::default(),
         backend_tls: None,
     };
-    let tls = Arc::new(TlsIdentity { config: Arc::new(config), certificates: vec![] });
+    let tls = Arc::new(TlsIdentity { config: Arc::new(config), certificates: vec![], client: None });
     let host = Host { name: HOST.into(), tls: Some(tls), routes: vec![Arc::new(route)] };
     let live = Arc::new(Live::default());
     live.publish(Snapshot {

@@ -18,6 +18,9 @@ pub enum Reason {
     TlsTimeout,
     /// The TLS handshake failed (no common version or suite, broken record, alert from the peer).
     TlsFailed,
+    /// The TLS handshake failed for want of a valid client certificate: there is none where one is required, or it is
+    /// expired, revoked, of an unknown authority or too large.
+    ClientCertificateInvalid,
     /// No route and no default certificate for the name in the ClientHello (RFC 6066 §3, `unrecognized_name`).
     UnknownServerName,
     /// As many client sockets are open as the limit of open files allows; ended before TLS.
@@ -66,6 +69,8 @@ pub enum Reason {
     SubprotocolDenied,
     /// Too many handshakes from this address.
     TooManyAttempts,
+    /// The client's certificate, or that there is none, is not what the host asks by now.
+    ClientCertificateDenied,
     /// `limits.total` of the route is reached.
     TotalLimit,
     /// `limits.perAddress` of the route is reached.
@@ -129,6 +134,8 @@ pub enum Reason {
     IdleTimeout,
     /// The connection reached `maxDuration`.
     MaxDuration,
+    /// The client's certificate expired while the connection was open.
+    ClientCertificateExpired,
     /// The route no longer admits this connection.
     AccessWithdrawn,
     /// The route was removed, or its host or path moved.
@@ -148,6 +155,7 @@ impl Reason {
     pub const ALL: &'static [Reason] = &[
         Self::TlsTimeout,
         Self::TlsFailed,
+        Self::ClientCertificateInvalid,
         Self::UnknownServerName,
         Self::ConnectionLimit,
         Self::HeadTimeout,
@@ -170,6 +178,7 @@ impl Reason {
         Self::OriginAmbiguous,
         Self::SubprotocolDenied,
         Self::TooManyAttempts,
+        Self::ClientCertificateDenied,
         Self::TotalLimit,
         Self::AddressLimit,
         Self::Overloaded,
@@ -199,6 +208,7 @@ impl Reason {
         Self::BackendHeartbeatMissed,
         Self::IdleTimeout,
         Self::MaxDuration,
+        Self::ClientCertificateExpired,
         Self::AccessWithdrawn,
         Self::RouteRemoved,
         Self::Drain,
@@ -217,7 +227,11 @@ impl Reason {
             | Self::BadHost
             | Self::BadPath
             | Self::SubprotocolDenied => 400,
-            Self::AddressDenied | Self::OriginDenied | Self::OriginMissing | Self::OriginAmbiguous => 403,
+            Self::AddressDenied
+            | Self::OriginDenied
+            | Self::OriginMissing
+            | Self::OriginAmbiguous
+            | Self::ClientCertificateDenied => 403,
             Self::RouteNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::HeadTimeout => 408,
@@ -237,6 +251,7 @@ impl Reason {
             Self::DialTimeout | Self::UpstreamTimeout => 504,
             Self::TlsTimeout
             | Self::TlsFailed
+            | Self::ClientCertificateInvalid
             | Self::UnknownServerName
             | Self::ConnectionLimit
             | Self::ClientClosed
@@ -256,6 +271,7 @@ impl Reason {
             | Self::BackendHeartbeatMissed
             | Self::IdleTimeout
             | Self::MaxDuration
+            | Self::ClientCertificateExpired
             | Self::AccessWithdrawn
             | Self::RouteRemoved
             | Self::Drain
@@ -278,6 +294,7 @@ impl Reason {
             | Self::ControlFlood
             | Self::FrameTooSlow
             | Self::ClientStalled
+            | Self::ClientCertificateExpired
             | Self::AccessWithdrawn => 1008,
             Self::MessageTooBig => 1009,
             Self::BackendLost
@@ -290,6 +307,7 @@ impl Reason {
             Self::Overloaded => 1013,
             Self::TlsTimeout
             | Self::TlsFailed
+            | Self::ClientCertificateInvalid
             | Self::UnknownServerName
             | Self::ConnectionLimit
             | Self::HeadTimeout
@@ -312,6 +330,7 @@ impl Reason {
             | Self::OriginAmbiguous
             | Self::SubprotocolDenied
             | Self::TooManyAttempts
+            | Self::ClientCertificateDenied
             | Self::TotalLimit
             | Self::AddressLimit
             | Self::Draining
@@ -334,6 +353,7 @@ impl Reason {
         match self {
             Self::TlsTimeout => "tls_timeout",
             Self::TlsFailed => "tls_failed",
+            Self::ClientCertificateInvalid => "client_certificate_invalid",
             Self::UnknownServerName => "unknown_server_name",
             Self::ConnectionLimit => "connection_limit",
             Self::HeadTimeout => "head_timeout",
@@ -356,6 +376,7 @@ impl Reason {
             Self::OriginAmbiguous => "origin_ambiguous",
             Self::SubprotocolDenied => "subprotocol_denied",
             Self::TooManyAttempts => "too_many_attempts",
+            Self::ClientCertificateDenied => "client_certificate_denied",
             Self::TotalLimit => "total_limit",
             Self::AddressLimit => "address_limit",
             Self::Overloaded => "overloaded",
@@ -385,6 +406,7 @@ impl Reason {
             Self::BackendHeartbeatMissed => "backend_heartbeat_missed",
             Self::IdleTimeout => "idle_timeout",
             Self::MaxDuration => "max_duration",
+            Self::ClientCertificateExpired => "client_certificate_expired",
             Self::AccessWithdrawn => "access_withdrawn",
             Self::RouteRemoved => "route_removed",
             Self::Drain => "drain",

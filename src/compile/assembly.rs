@@ -13,6 +13,7 @@ use crate::compile::condition::{Problem, Verdict, quote};
 use crate::compile::host::Holding;
 use crate::compile::rule::Resolved;
 use crate::compile::vault::Outcome;
+use crate::policy::{ClientRule, OriginPattern, Policy};
 use crate::reason;
 use crate::snapshot::{Backend, BackendId, Host, PathMatch, Route, RouteId, RouteState, Snapshot};
 
@@ -20,6 +21,7 @@ use crate::snapshot::{Backend, BackendId, Host, PathMatch, Route, RouteId, Route
 #[derive(Debug)]
 pub struct Placed {
     routes: Vec<Arc<Route>>,
+    missing_origin_said: bool,
 }
 
 /// The places of a candidate: every path of every rule.
@@ -43,7 +45,20 @@ pub fn place(candidate: &Candidate<'_>, rules: Vec<Resolved>) -> Placed {
             }));
         }
     }
-    Placed { routes }
+    Placed { routes, missing_origin_said: draft.missing_origin_said }
+}
+
+/// The route on a host that asks for client certificates. Browsers present those to whatever page asks (they are
+/// ambient, as cookies are), so a missing Origin is refused unless the route says otherwise, and `*` is refused.
+fn with_client(route: &Arc<Route>, rule: &ClientRule, missing_origin_said: bool) -> Result<Arc<Route>, &'static str> {
+    let RouteState::Serving(policy) = &route.state else { return Ok(Arc::clone(route)) };
+    let mut policy = Policy::clone(policy);
+    if policy.handshake.origins.allow.contains(&OriginPattern::Any) {
+        return Err("* is refused on a host whose client certificates authenticate; list the origins");
+    }
+    policy.handshake.origins.require |= !missing_origin_said;
+    policy.client_certificates = Some(rule.clone());
+    Ok(Arc::new(Route { state: RouteState::Serving(Arc::new(policy)), ..Route::clone(route) }))
 }
 
 /// Puts the routes of one hostname together; says to each what it got.
@@ -82,7 +97,15 @@ pub fn host(
                     verdict.accepted.notes.push(Problem::new(Reason::PathConflict, text));
                 }
                 Entry::Vacant(free) => {
-                    let route = if outcome.available { Arc::clone(route) } else { refusing(route) };
+                    let route = match &outcome.client {
+                        _ if !outcome.available || outcome.locked => refusing(route),
+                        None => Arc::clone(route),
+                        Some(rule) => with_client(route, rule, placed.missing_origin_said).unwrap_or_else(|why| {
+                            let text = format!("spec.handshake.origins.allow: host {}: {why}", quote(name));
+                            verdict.accepted.problems.push(Problem::new(Reason::Invalid, text));
+                            refusing(route)
+                        }),
+                    };
                     match route.state {
                         RouteState::Serving(_) => verdict.serving += 1,
                         RouteState::Refusing(_) => verdict.refusing += 1,

@@ -17,6 +17,7 @@ use x509_parser::public_key::PublicKey;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::condition::{Problem, quote};
 use crate::compile::identity::provider;
+use crate::policy::certificate::fingerprint;
 use crate::snapshot::CertificateFacts;
 
 /// The most bytes of one value that are parsed; the API server allows no Secret over 1 MiB.
@@ -149,7 +150,8 @@ impl Certificate {
     }
 }
 
-fn date(seconds: i64) -> String {
+/// A time as messages write it.
+pub fn date(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
@@ -209,16 +211,6 @@ fn words(error: &pem::Error) -> &'static str {
 
 fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|window| window == word)
-}
-
-fn fingerprint(der: &[u8]) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-    digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-        }
-        text
-    })
 }
 
 #[cfg(test)]

@@ -22,11 +22,13 @@ pub mod host;
 pub mod identity;
 pub mod origin;
 pub mod policy;
+pub mod rate;
 pub mod reference;
 pub mod report;
 pub mod rule;
 pub mod service;
 pub mod status;
+pub mod trust;
 pub mod vault;
 
 use std::collections::{BTreeMap, HashMap};

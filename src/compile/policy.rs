@@ -13,7 +13,7 @@ use crate::api::route::{Connection, Handshake, Messages, RouteSpec};
 use crate::api::scalar;
 use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
 use crate::compile::condition::{Problem, quote};
-use crate::compile::{header, origin};
+use crate::compile::{header, origin, rate};
 use crate::policy::{self, Heartbeat, Networks, Origins, Policy};
 use crate::settings::Defaults;
 use crate::ws::message::Limits;
@@ -99,7 +99,8 @@ pub fn effective(spec: &RouteSpec, defaults: &Defaults, notes: &mut Notes) -> Po
     let handshake = self::handshake(&handshake, notes);
     let connection = self::connection(&connection, notes);
     let (from_client, from_backend) = self::messages(&messages, notes);
-    Policy { handshake, connection, from_client, from_backend }
+    // What a host asks is not the route's to know: it is added where the route is placed on one.
+    Policy { handshake, connection, from_client, from_backend, client_certificates: None }
 }
 
 fn handshake(layers: &Layers<'_, Handshake>, notes: &mut Notes) -> policy::Handshake {
@@ -118,9 +119,6 @@ fn handshake(layers: &Layers<'_, Handshake>, notes: &mut Notes) -> policy::Hands
                 notes.warn(Type::Anonymous, text);
             }
         },
-    }
-    if let Some(set) = pick(layers, |l| l.attempts.as_ref()) {
-        notes.unsupported(format_args!("{}.handshake.attempts", set.layer));
     }
     let networks = layers.part(|l| l.networks.as_ref());
     let networks = Networks {
@@ -150,7 +148,9 @@ fn handshake(layers: &Layers<'_, Handshake>, notes: &mut Notes) -> policy::Hands
             None => Vec::new(),
             Some(set) => header::read(set.value, set.layer, notes),
         };
-    policy::Handshake { networks, origins: origins(layers, notes), subprotocols, response_headers }
+    let attempts = pick(layers, |l| l.attempts.as_ref());
+    let attempts = attempts.and_then(|set| rate::attempts(set.value, set.layer, notes));
+    policy::Handshake { networks, origins: origins(layers, notes), subprotocols, response_headers, attempts }
 }
 
 fn networks(set: Option<Set<'_, [String]>>, name: &str, notes: &mut Notes) -> Vec<ipnet::IpNet> {
@@ -377,10 +377,6 @@ mod tests {
     fn every_field_that_is_not_carried_out_is_refused_by_name() {
         for (yaml, field) in [
             ("handshake: {authentication: {mode: AnyOf, methods: []}}", "spec.handshake.authentication.mode: AnyOf"),
-            (
-                "handshake: {authentication: {mode: Anonymous}, attempts: {count: 1, interval: 1s}}",
-                "spec.handshake.attempts",
-            ),
             ("connection: {limits: {perSubject: 1}}", "spec.connection.limits.perSubject"),
             ("connection: {onCredentialExpiry: Keep}", "spec.connection.onCredentialExpiry"),
             ("messages: {mode: Audit}", "spec.messages.mode: Audit"),

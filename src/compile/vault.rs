@@ -12,10 +12,12 @@ use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::certificate::Certificate;
 use crate::compile::condition::{Facet, Problem, quote};
-use crate::compile::draft::TlsDraft;
+use crate::compile::draft::{ClientDraft, TlsDraft};
 use crate::compile::identity::{Identity, MinVersion, TlsPolicy};
 use crate::compile::reference::Grants;
+use crate::compile::trust::Trusts;
 use crate::compile::{Options, development};
+use crate::policy::ClientRule;
 
 /// The only type of Secret that certificates come from.
 const TYPE: &str = "kubernetes.io/tls";
@@ -28,6 +30,7 @@ pub struct Kept {
     parsed: BTreeMap<Key, Parsed>,
     hosts: BTreeMap<Box<str>, HostTls>,
     default: HostTls,
+    trusts: Trusts,
 }
 
 /// A Secret's content, parsed once.
@@ -58,6 +61,10 @@ pub struct Outcome {
     pub resolved: Vec<Problem>,
     /// What is said of the certificates to every route of the host.
     pub certificate: Facet,
+    /// What is asked of client certificates.
+    pub client: Option<ClientRule>,
+    /// Nobody is let in, because it cannot be said who may be: an authority or a revocation list is lost.
+    pub locked: bool,
 }
 
 /// Everything that makes identities, for one compile.
@@ -89,7 +96,7 @@ impl<'a> Vault<'a> {
             let (certificate, missing) = vault.fetch("defaultCertificate", key, None, tls, &mut host);
             vault.default_facet = certificate;
             vault.default_facet.problems.extend(missing);
-            let policy = TlsPolicy { tenant: "".into(), min_version: MinVersion::default() };
+            let policy = TlsPolicy { tenant: "".into(), min_version: MinVersion::default(), client: None };
             vault.identify(policy, tls, &mut host).map_or_else(|p| vault.default_facet.problems.push(p), drop);
             vault.kept.default = host;
         }
@@ -129,8 +136,11 @@ impl<'a> Vault<'a> {
             }
             _ => self.fall_back(host, before, &mut next, &mut outcome),
         }
-        let policy =
-            TlsPolicy { tenant: tenant.into(), min_version: tls.map_or_else(MinVersion::default, |t| t.min_version) };
+        if let Some(client) = tls.and_then(|tls| tls.client.as_ref()) {
+            self.ask(host, tenant, client, &mut outcome);
+        }
+        let min_version = tls.map_or_else(MinVersion::default, |t| t.min_version);
+        let policy = TlsPolicy { tenant: tenant.into(), min_version, client: outcome.client.clone() };
         // Without tls of its own a host that has the default certificate shares the default identity.
         let shares = tls.is_none() && !next.served.is_empty() && next.development.is_none();
         if shares {
@@ -153,6 +163,25 @@ impl<'a> Vault<'a> {
         outcome.identity.clone_from(&next.identity);
         self.kept.hosts.insert(host.into(), next);
         outcome
+    }
+
+    /// What is asked of client certificates. Where that cannot be said the host is locked: its handshakes are answered
+    /// with 503, and its connections end.
+    fn ask(&mut self, host: &str, tenant: &str, client: &ClientDraft, outcome: &mut Outcome) {
+        let before = self.before.map(|before| &before.trusts);
+        match self.kept.trusts.rule(before, (self.objects, self.grants), tenant, client, self.now) {
+            Ok(asked) => {
+                outcome.client = Some(asked.rule);
+                outcome.resolved.extend(asked.expired);
+            }
+            Err(problems) => {
+                outcome.locked = true;
+                let text = format!("host {}: client certificates cannot be verified, nobody is let in", quote(host));
+                let reason = problems.first().map_or(Reason::RefNotFound, |problem| problem.reason);
+                outcome.certificate.problems.push(Problem::new(reason, text));
+                outcome.resolved.extend(problems);
+            }
+        }
     }
 
     /// The default certificate; with `--dev` a self-made one where there is none.

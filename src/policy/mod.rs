@@ -3,6 +3,8 @@
 //! Everything here is pure: facts in, verdict out. No socket, no clock, no Kubernetes type. The order of judgement is
 //! written in [`admit`] and only there; live connections whose route changed are judged again by the same function.
 
+pub mod attempts;
+pub mod certificate;
 pub mod network;
 pub mod origin;
 pub mod subprotocol;
@@ -10,9 +12,13 @@ pub mod subprotocol;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use rustls_pki_types::UnixTime;
+
 use crate::reason::Reason;
 use crate::ws::message::Limits;
 pub use crate::ws::upgrade::Origin;
+pub use attempts::Attempts;
+pub use certificate::{ClientCertificate, ClientRule};
 pub use network::Networks;
 pub use origin::{OriginPattern, Origins};
 
@@ -27,6 +33,8 @@ pub struct Policy {
     pub from_client: Limits,
     /// What is judged of every frame that the backend sends.
     pub from_backend: Limits,
+    /// What the route's host asks of client certificates; `None`: nothing.
+    pub client_certificates: Option<ClientRule>,
 }
 
 /// The policy of the HTTP upgrade.
@@ -40,6 +48,8 @@ pub struct Handshake {
     pub subprotocols: Vec<String>,
     /// Response headers of the route that replace or add to the built-in ones, lower-case names.
     pub response_headers: Vec<(String, String)>,
+    /// Handshakes of one client address (IPv6: one /64) on this replica; `None`: no limit.
+    pub attempts: Option<Attempts>,
 }
 
 /// The policy of the live socket.
@@ -83,6 +93,18 @@ pub struct Facts {
     pub origin: Origin,
     /// The offered subprotocols in their order.
     pub subprotocols: Box<[Box<str>]>,
+    /// The client's certificate, where the host asked for one and it was valid.
+    pub client_certificate: Option<Box<ClientCertificate>>,
+}
+
+impl Facts {
+    /// The facts with the client's chain verified under the trust that counts by now; `None` where that is the one of
+    /// before. To be asked for before [`admit`], which has no clock.
+    pub fn renewed(&self, policy: &Policy, now: UnixTime) -> Option<Self> {
+        let certificate = self.client_certificate.as_ref()?;
+        let certificate = certificate.renewed(&policy.client_certificates.as_ref()?.trust, now)?;
+        Some(Self { client_certificate: Some(Box::new(certificate)), ..self.clone() })
+    }
 }
 
 /// The proof that a handshake passed every check; only [`admit`] can make one.
@@ -104,11 +126,25 @@ impl Admission {
     }
 }
 
-/// Judges a handshake that is well formed and has a route: networks, origin, subprotocol, in this order.
+/// Judges a live connection again: as [`admit_new`], but nothing is counted.
 ///
 /// # Errors
 /// The first reason that refuses it.
 pub fn admit(policy: &Policy, facts: &Facts) -> Result<Admission, Reason> {
+    admit_new(policy, facts, |_| Ok(()))
+}
+
+/// Judges a handshake that is well formed and has a route: networks, origin, attempts, subprotocol, client certificate,
+/// in this order.
+/// `attempt` counts it against the limit of its address; it is called once at the most.
+///
+/// # Errors
+/// The first reason that refuses it.
+pub fn admit_new(
+    policy: &Policy,
+    facts: &Facts,
+    attempt: impl FnOnce(&Attempts) -> Result<(), Reason>,
+) -> Result<Admission, Reason> {
     let handshake = &policy.handshake;
     handshake.networks.judge(facts.address)?;
     let audited = match handshake.origins.judge(facts) {
@@ -116,6 +152,12 @@ pub fn admit(policy: &Policy, facts: &Facts) -> Result<Admission, Reason> {
         Err(reason) if handshake.origins.audit => Some(reason),
         Err(reason) => return Err(reason),
     };
+    if let Some(attempts) = &handshake.attempts {
+        attempt(attempts)?;
+    }
     let offered = subprotocol::judge(&handshake.subprotocols, &facts.subprotocols)?;
+    if let Some(rule) = &policy.client_certificates {
+        rule.judge(facts.client_certificate.as_deref())?;
+    }
     Ok(Admission { offered, audited })
 }

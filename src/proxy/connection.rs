@@ -1,16 +1,17 @@
 //! One connection, top to bottom. Read this first.
 //!
-//! ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `admit` -> places -> dial and
+//! ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `admit_new` -> places -> dial and
 //! upgrade the backend, verify its 101 -> answer 101 -> relay. A refusal is an HTTP answer and a line in the log.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls_pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::policy::{Facts, Origin, Policy, admit};
+use crate::policy::{ClientCertificate, Facts, Origin, Policy, admit_new};
 use crate::proxy::relay::{Parts, Relay};
 use crate::proxy::session::Session;
 use crate::proxy::tls::{self, ClientTls};
@@ -41,6 +42,8 @@ struct Refusal {
     path: Option<Box<str>>,
     route: Option<Arc<str>>,
     policy: Option<Arc<Policy>>,
+    /// When the next attempt is free, where that is known.
+    retry_after: Option<Duration>,
 }
 
 impl From<Reason> for Refusal {
@@ -53,12 +56,12 @@ impl From<Reason> for Refusal {
 pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr) -> Option<Relay> {
     let began = Instant::now();
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let (mut client, name) = match timeout(TLS, accept(&shared, tcp)).await {
+    let Accepted { mut client, name, certificate } = match timeout(TLS, accept(&shared, tcp)).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(reason)) => return refused(&shared, peer, &reason.into()),
         Err(_) => return refused(&shared, peer, &Reason::TlsTimeout.into()),
     };
-    let judged = timeout(OVERALL, judge(&shared, &mut client, name.as_deref(), peer)).await;
+    let judged = timeout(OVERALL, judge(&shared, &mut client, name.as_deref(), certificate, peer)).await;
     let refusal = match judged.unwrap_or_else(|_| Err(Reason::UpstreamTimeout.into())) {
         Ok(judged) => return relay(&shared, client, judged, peer, began).await,
         Err(refusal) => refusal,
@@ -68,7 +71,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr)
         && let Some(status) = refusal.status.or(reason.http_status())
     {
         let handshake = refusal.policy.as_ref().map(|policy| &policy.handshake);
-        let retry_after = 1 + scratch::mask()[0] % 5;
+        // Whole seconds (RFC 9110 §10.2.3), never too early; where nothing is known, spread a little.
+        let retry_after = match refusal.retry_after {
+            Some(wait) => wait.as_secs() + u64::from(wait.subsec_nanos() > 0),
+            None => u64::from(1 + scratch::mask()[0] % 5),
+        };
         let bytes = answer::refusal(status, handshake, retry_after);
         let _ = timeout(FAREWELL, async {
             if client.send_all(&bytes).await.is_ok() {
@@ -96,7 +103,7 @@ fn refused(shared: &Shared, peer: SocketAddr, refusal: &Refusal) -> Option<Relay
 }
 
 /// TLS: the name of the ClientHello chooses the host's own configuration.
-async fn accept(shared: &Shared, mut tcp: TcpStream) -> Result<(ClientTls, Option<String>), Reason> {
+async fn accept(shared: &Shared, mut tcp: TcpStream) -> Result<Accepted, Reason> {
     let (hello, name) = tls::client_hello(&mut tcp).await?;
     let snapshot = shared.live.load();
     let identity = match &name {
@@ -107,9 +114,21 @@ async fn accept(shared: &Shared, mut tcp: TcpStream) -> Result<(ClientTls, Optio
         tls::refuse_name(&mut tcp).await;
         return Err(Reason::UnknownServerName);
     };
-    let config = Arc::clone(&identity.config);
+    let identity = Arc::clone(identity);
     drop(snapshot);
-    Ok((ClientTls::accept(tcp, config, hello).await?, name))
+    let client = ClientTls::accept(tcp, Arc::clone(&identity.config), hello).await?;
+    let certificate = match (&identity.client, client.client_chain()) {
+        (Some(rule), chain @ [_, ..]) => Some(Box::new(ClientCertificate::read(chain, &rule.trust)?)),
+        _ => None,
+    };
+    Ok(Accepted { client, name, certificate })
+}
+
+/// A connection after its TLS handshake.
+struct Accepted {
+    client: ClientTls,
+    name: Option<String>,
+    certificate: Option<Box<ClientCertificate>>,
 }
 
 /// A handshake that was admitted and has a backend.
@@ -130,6 +149,7 @@ async fn judge(
     shared: &Arc<Shared>,
     client: &mut ClientTls,
     name: Option<&str>,
+    certificate: Option<Box<ClientCertificate>>,
     peer: SocketAddr,
 ) -> Result<Judged, Refusal> {
     let (request, early) = match timeout(HEAD, head(client)).await {
@@ -138,7 +158,7 @@ async fn judge(
     };
     let mut refusal =
         Refusal { host: Some(request.host.clone()), path: Some(request.path.clone()), ..Refusal::default() };
-    let outcome = admitted(shared, &request, name, peer, &mut refusal).await;
+    let outcome = admitted(shared, &request, name, certificate, peer, &mut refusal).await;
     match outcome {
         Ok((lease, policy, facts, audited, places, upstream)) => {
             let route = refusal.route.unwrap_or_default();
@@ -153,11 +173,12 @@ async fn judge(
 
 type Admitted = (Lease, Arc<Policy>, Facts, Option<Reason>, crate::proxy::meters::Places, upstream::Upstream);
 
-/// The order of judgement after the form: Host = SNI, route, networks, origin, subprotocol, places, backend.
+/// The order of judgement after the form: Host = SNI, route, networks, origin, attempts, subprotocol, places, backend.
 async fn admitted(
     shared: &Arc<Shared>,
     request: &Request,
     name: Option<&str>,
+    certificate: Option<Box<ClientCertificate>>,
     peer: SocketAddr,
     refusal: &mut Refusal,
 ) -> Result<Admitted, Reason> {
@@ -175,15 +196,26 @@ async fn admitted(
         RouteState::Refusing(reason) => return Err(*reason),
     };
     refusal.policy = Some(Arc::clone(&policy));
-    let facts = Facts {
+    let mut facts = Facts {
         address: peer.ip(),
         host: request.host.clone(),
         port: request.port,
         path: request.path.clone(),
         origin: request.origin.clone(),
         subprotocols: request.subprotocols.clone(),
+        client_certificate: certificate,
     };
-    let admission = admit(&policy, &facts)?;
+    // The policy may be newer than the TLS handshake.
+    if let Some(renewed) = facts.renewed(&policy, UnixTime::now()) {
+        facts = renewed;
+    }
+    let admission = admit_new(&policy, &facts, |limit| {
+        let free = shared.meters.attempts.judge(&route.id, facts.address, limit, Instant::now());
+        free.map_err(|wait| {
+            refusal.retry_after = Some(wait);
+            Reason::TooManyAttempts
+        })
+    })?;
     let limits = &policy.connection;
     let places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
     let upstream = match upstream::connect(shared, &route, request, &facts, &admission).await {

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::policy::network::limit_key;
+use crate::proxy::attempts::AttemptTable;
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
 
@@ -66,6 +67,8 @@ pub(crate) struct Meters {
     addresses: Table<(RouteId, IpAddr)>,
     endpoints: Table<SocketAddr>,
     turns: Mutex<HashMap<RouteId, usize>>,
+    /// Handshakes per route and address.
+    pub(crate) attempts: AttemptTable,
 }
 
 /// The places that one connection holds; dropping gives them back.

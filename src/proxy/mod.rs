@@ -5,6 +5,7 @@
 //! compiling.
 
 mod answer;
+mod attempts;
 mod capacity;
 mod connection;
 pub mod drain;

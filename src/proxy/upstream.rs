@@ -181,6 +181,21 @@ fn undialled(error: &std::io::Error) -> Reason {
     }
 }
 
+/// What the backend is told of the client's certificate: the certificate (RFC 9440 §2.2), its SPIFFE id and its subject.
+fn identity(facts: &Facts) -> Vec<(&'static str, String)> {
+    use base64::Engine;
+    let Some(certificate) = &facts.client_certificate else { return Vec::new() };
+    let der = base64::engine::general_purpose::STANDARD.encode(certificate.der());
+    let mut fields = vec![("Client-Cert", format!(":{der}:"))];
+    if let Some(id) = &certificate.spiffe_id {
+        fields.push(("X-Wssgate-Client-Spiffe-Id", id.to_string()));
+    }
+    if !certificate.subject.is_empty() {
+        fields.push(("X-Wssgate-Client-Subject", certificate.subject.to_string()));
+    }
+    fields
+}
+
 async fn handshake(
     mut io: BackendIo,
     request: &Request,
@@ -191,7 +206,8 @@ async fn handshake(
     aws_lc_rs::rand::fill(&mut random).map_err(|_| (Reason::Internal, None))?;
     let key = upgrade::fresh_key(random);
     let mut head = Vec::with_capacity(1024);
-    let forwarded = Forwarded::of(request, facts.address);
+    let identity = identity(facts);
+    let forwarded = Forwarded { identity: &identity, ..Forwarded::of(request, facts.address) };
     upgrade::write_request(&mut head, request, &key, admission.offered(), &forwarded);
     let lost = |_| (Reason::UpstreamBadHandshake, None);
     write(&mut io, &head).await.map_err(lost)?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
 
-use crate::policy::Policy;
+use crate::policy::{ClientRule, Policy};
 use crate::reason::Reason;
 pub use live::{Lease, Live};
 
@@ -70,6 +70,8 @@ pub struct TlsIdentity {
     pub config: Arc<rustls::ServerConfig>,
     /// What is known of each certificate, for metrics and for reuse.
     pub certificates: Vec<CertificateFacts>,
+    /// What is asked of client certificates; part of `config`, and of the policy of every route of the host.
+    pub client: Option<ClientRule>,
 }
 
 impl PartialEq for TlsIdentity {

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
+    SerialNumber, date_time_ymd,
+};
 use serde::Deserialize;
 use wssgate::api::objects::{Key, Objects};
 use wssgate::compile::Options;
@@ -90,10 +93,30 @@ impl Mint {
         Some(Secret { data: Some(data.into()), ..secret.clone() })
     }
 
-    /// Fills a ConfigMap that is annotated with `make: ca`.
-    fn fill_map(&self, map: &ConfigMap) -> Option<ConfigMap> {
-        map.metadata.annotations.as_ref()?.get("make")?;
-        Some(ConfigMap { data: Some([("ca.crt".to_owned(), self.pem.clone())].into()), ..map.clone() })
+    /// Fills a ConfigMap that is annotated with `make: ca`, or with `make: crl` and the `year` in which it ends.
+    fn fill_map(&mut self, map: &ConfigMap) -> Option<ConfigMap> {
+        let notes = map.metadata.annotations.as_ref()?;
+        let (key, pem) = match notes.get("make")?.as_str() {
+            "crl" => ("crl.pem", self.list(notes.get("year").map_or("2040", String::as_str))),
+            _ => ("ca.crt", self.pem.clone()),
+        };
+        Some(ConfigMap { data: Some([(key.to_owned(), pem)].into()), ..map.clone() })
+    }
+
+    fn list(&mut self, year: &str) -> String {
+        let authority = &self.authority;
+        let make = || {
+            let params = CertificateRevocationListParams {
+                this_update: date_time_ymd(2020, 1, 1),
+                next_update: date_time_ymd(year.parse().unwrap(), 1, 1),
+                crl_number: SerialNumber::from(1),
+                issuing_distribution_point: None,
+                revoked_certs: vec![],
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            (params.signed_by(authority).unwrap().pem().unwrap(), String::new())
+        };
+        self.made.entry(format!("list {year}")).or_insert_with(make).0.clone()
     }
 }
 

@@ -115,6 +115,9 @@ impl Names {
         if policy.from_backend != built_in.from_backend {
             let _ = write!(text, " fromBackend {:?}", policy.from_backend);
         }
+        if let Some(rule) = &policy.client_certificates {
+            let _ = write!(text, " clientCertificates {}", if rule.required { "required" } else { "optional" });
+        }
         text
     }
 }
