@@ -66,10 +66,30 @@ pub enum Reason {
     SubprotocolDenied,
     /// Too many handshakes from this address.
     TooManyAttempts,
+    /// No credential where a method of the route looks for one.
+    CredentialMissing,
+    /// More than one credential, or two cookies of one name.
+    CredentialAmbiguous,
+    /// Not a signed token in the compact form, or one that can be read in two ways.
+    TokenMalformed,
+    /// No key of the issuer verifies the token.
+    TokenUntrusted,
+    /// The token's time is over.
+    TokenExpired,
+    /// The token's time has not come, or it was issued in the future.
+    TokenNotYetValid,
+    /// The token is of another issuer or for another audience, or a claim that it must have is missing or of the wrong kind.
+    TokenClaims,
+    /// The token is good but lacks a claim that the route requires.
+    ClaimsNotMet,
+    /// The issuer's keys cannot be had: not fetched for too long, or not readable.
+    KeysUnavailable,
     /// `limits.total` of the route is reached.
     TotalLimit,
     /// `limits.perAddress` of the route is reached.
     AddressLimit,
+    /// `limits.perSubject` of the route is reached.
+    SubjectLimit,
     /// The gateway has no place left (file descriptors, memory).
     Overloaded,
     /// The gateway is shutting down.
@@ -126,6 +146,8 @@ pub enum Reason {
     IdleTimeout,
     /// The connection reached `maxDuration`.
     MaxDuration,
+    /// The credential that admitted the connection has expired.
+    CredentialExpired,
     /// The route no longer admits this connection.
     AccessWithdrawn,
     /// The route was removed, or its host or path moved.
@@ -167,8 +189,18 @@ impl Reason {
         Self::OriginAmbiguous,
         Self::SubprotocolDenied,
         Self::TooManyAttempts,
+        Self::CredentialMissing,
+        Self::CredentialAmbiguous,
+        Self::TokenMalformed,
+        Self::TokenUntrusted,
+        Self::TokenExpired,
+        Self::TokenNotYetValid,
+        Self::TokenClaims,
+        Self::ClaimsNotMet,
+        Self::KeysUnavailable,
         Self::TotalLimit,
         Self::AddressLimit,
+        Self::SubjectLimit,
         Self::Overloaded,
         Self::Draining,
         Self::NoEndpoints,
@@ -195,6 +227,7 @@ impl Reason {
         Self::BackendHeartbeatMissed,
         Self::IdleTimeout,
         Self::MaxDuration,
+        Self::CredentialExpired,
         Self::AccessWithdrawn,
         Self::RouteRemoved,
         Self::Drain,
@@ -213,18 +246,36 @@ impl Reason {
             | Self::BadHost
             | Self::BadPath
             | Self::SubprotocolDenied => 400,
-            Self::AddressDenied | Self::OriginDenied | Self::OriginMissing | Self::OriginAmbiguous => 403,
+            Self::CredentialMissing
+            | Self::CredentialAmbiguous
+            | Self::TokenMalformed
+            | Self::TokenUntrusted
+            | Self::TokenExpired
+            | Self::TokenNotYetValid
+            | Self::TokenClaims
+            // Before the 101 an expired credential is none.
+            | Self::CredentialExpired => 401,
+            Self::AddressDenied
+            | Self::OriginDenied
+            | Self::OriginMissing
+            | Self::OriginAmbiguous
+            | Self::ClaimsNotMet => 403,
             Self::RouteNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::HeadTimeout => 408,
             Self::TargetTooLong => 414,
             Self::Misdirected => 421,
             Self::UpgradeRequired => 426,
-            Self::TooManyAttempts | Self::AddressLimit => 429,
+            Self::TooManyAttempts | Self::AddressLimit | Self::SubjectLimit => 429,
             Self::HeadTooLarge => 431,
             Self::Internal => 500,
             Self::DialFailed | Self::UpstreamRefused | Self::UpstreamBadHandshake | Self::UpstreamTlsFailed => 502,
-            Self::RouteUnavailable | Self::TotalLimit | Self::Overloaded | Self::Draining | Self::NoEndpoints => 503,
+            Self::RouteUnavailable
+            | Self::KeysUnavailable
+            | Self::TotalLimit
+            | Self::Overloaded
+            | Self::Draining
+            | Self::NoEndpoints => 503,
             Self::DialTimeout | Self::UpstreamTimeout => 504,
             Self::TlsTimeout
             | Self::TlsFailed
@@ -269,6 +320,7 @@ impl Reason {
             | Self::ControlFlood
             | Self::FrameTooSlow
             | Self::ClientStalled
+            | Self::CredentialExpired
             | Self::AccessWithdrawn => 1008,
             Self::MessageTooBig => 1009,
             Self::BackendLost
@@ -303,8 +355,18 @@ impl Reason {
             | Self::OriginAmbiguous
             | Self::SubprotocolDenied
             | Self::TooManyAttempts
+            | Self::CredentialMissing
+            | Self::CredentialAmbiguous
+            | Self::TokenMalformed
+            | Self::TokenUntrusted
+            | Self::TokenExpired
+            | Self::TokenNotYetValid
+            | Self::TokenClaims
+            | Self::ClaimsNotMet
+            | Self::KeysUnavailable
             | Self::TotalLimit
             | Self::AddressLimit
+            | Self::SubjectLimit
             | Self::Draining
             | Self::NoEndpoints
             | Self::DialFailed
@@ -317,6 +379,24 @@ impl Reason {
             | Self::ClientLost
             | Self::BackendClosed => return None,
         })
+    }
+
+    /// The challenge that a refusal carries in `WWW-Authenticate` (RFC 9110 §11.6.1, RFC 6750 §3); `None` for refusals
+    /// that no credential would change.
+    pub const fn challenge(self) -> Option<&'static str> {
+        match self {
+            // RFC 6750 §3.1: without a credential no error code.
+            Self::CredentialMissing => Some("Bearer"),
+            Self::CredentialAmbiguous => Some("Bearer error=\"invalid_request\""),
+            Self::TokenMalformed
+            | Self::TokenUntrusted
+            | Self::TokenExpired
+            | Self::TokenNotYetValid
+            | Self::TokenClaims
+            | Self::CredentialExpired => Some("Bearer error=\"invalid_token\""),
+            Self::ClaimsNotMet => Some("Bearer error=\"insufficient_scope\""),
+            _ => None,
+        }
     }
 
     /// The name in metrics, logs and documentation: lower-case words joined by `_`, stable once released.
@@ -346,8 +426,18 @@ impl Reason {
             Self::OriginAmbiguous => "origin_ambiguous",
             Self::SubprotocolDenied => "subprotocol_denied",
             Self::TooManyAttempts => "too_many_attempts",
+            Self::CredentialMissing => "credential_missing",
+            Self::CredentialAmbiguous => "credential_ambiguous",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenUntrusted => "token_untrusted",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::TokenClaims => "token_claims",
+            Self::ClaimsNotMet => "claims_not_met",
+            Self::KeysUnavailable => "keys_unavailable",
             Self::TotalLimit => "total_limit",
             Self::AddressLimit => "address_limit",
+            Self::SubjectLimit => "subject_limit",
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
             Self::NoEndpoints => "no_endpoints",
@@ -374,6 +464,7 @@ impl Reason {
             Self::BackendHeartbeatMissed => "backend_heartbeat_missed",
             Self::IdleTimeout => "idle_timeout",
             Self::MaxDuration => "max_duration",
+            Self::CredentialExpired => "credential_expired",
             Self::AccessWithdrawn => "access_withdrawn",
             Self::RouteRemoved => "route_removed",
             Self::Drain => "drain",
@@ -428,6 +519,13 @@ mod tests {
         assert_eq!(labels.len(), Reason::ALL.len());
         // `Internal` is the last variant: its discriminant counts those before it.
         assert_eq!(Reason::ALL.len(), Reason::Internal as usize + 1);
+    }
+
+    #[test]
+    fn every_401_says_how_to_authenticate() {
+        for reason in Reason::ALL.iter().filter(|reason| reason.http_status() == Some(401)) {
+            assert!(reason.challenge().is_some(), "{reason:?}");
+        }
     }
 
     #[test]

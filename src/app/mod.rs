@@ -187,6 +187,8 @@ async fn serve(settings: &Settings, manifests: &Path) -> Result<(), Error> {
         workers: settings.workers.map_or(0, usize::from),
         drain: draining,
         changed: changes,
+        reach: proxy::Reach { tls: trust()?, allow_loopback: true, denied: Vec::new() },
+        control: tokio::runtime::Handle::current(),
     })
     .map_err(Error::Run)?;
     state.set_ready(true);
@@ -227,6 +229,22 @@ async fn serve(settings: &Settings, manifests: &Path) -> Result<(), Error> {
     tokio::task::block_in_place(|| proxy.join());
     access.flush(FLUSH);
     Ok(())
+}
+
+/// Whom the gateway itself trusts when it fetches over https: the public CAs, or those of the file that `SSL_CERT_FILE`
+/// names, as many programs read it.
+fn trust() -> Result<Arc<rustls::ClientConfig>, Error> {
+    use compile::backend_tls::{Trust, client};
+    let file = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty());
+    let config = match &file {
+        None => client(Trust::System),
+        Some(file) => {
+            let name = format!("SSL_CERT_FILE {}", file.display());
+            let pem = std::fs::read_to_string(file).map_err(|error| Error::Start(format!("{name}: {error}")))?;
+            client(Trust::Bundles(&[(name, &pem)]))
+        }
+    };
+    config.map_err(Error::Start)
 }
 
 /// What a compile goes by. A directory is a source without an API server: its routes may leave the class out, and its

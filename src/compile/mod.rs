@@ -6,9 +6,10 @@
 //! within what may be kept. Knows Kubernetes objects and the snapshot; not who reads objects or serves connections.
 //!
 //! Each room knows one thing: [`class`] whose a route is, [`draft`] what it wants, [`host`] who owns a name,
-//! [`vault`] the certificates, [`rule`] the backends, [`assembly`] puts all together, [`condition`] says how it went.
+//! [`vault`] the certificates, [`keys`] the keys of tokens, [`rule`] the backends, [`assembly`] puts all together, [`condition`] says how it went.
 
 pub mod assembly;
+pub mod authentication;
 pub mod backend_tls;
 pub mod candidate;
 pub mod certificate;
@@ -19,6 +20,7 @@ pub mod draft;
 pub mod header;
 pub mod host;
 pub mod identity;
+pub mod keys;
 pub mod origin;
 pub mod policy;
 pub mod reference;
@@ -128,6 +130,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
 
     let grants = Grants::new(objects);
     let mut resolver = Resolver::new(objects, &grants, options.allow_loopback, kept.map(|kept| &kept.clients));
+    let mut keys = keys::Reader::new(objects, &grants, previous.map(|previous| &previous.snapshot.keys));
     let mut verdicts = Vec::with_capacity(routes.len());
     let mut placed: Vec<Placed> = Vec::with_capacity(routes.len());
     for candidate in &routes {
@@ -139,6 +142,11 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
         for resolved in &mut rules {
             verdict.resolved.problems.append(&mut resolved.problems);
             verdict.resolved.notes.append(&mut resolved.notes);
+        }
+        if let Some(policy) = &candidate.effective().policy {
+            let outcome = keys.route(&candidate.key.namespace, &policy.handshake.authentication);
+            verdict.resolved.problems.extend(outcome.problems);
+            rules.iter_mut().for_each(|rule| rule.refuses |= outcome.refuses);
         }
         placed.push(assembly::place(candidate, rules));
         verdicts.push(verdict);
@@ -157,7 +165,8 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let default_tls = vault.default_identity().map(|identity| Arc::clone(&identity.tls));
     let certificates = vault.keep();
     let (backends, clients) = resolver.finish();
-    let snapshot = assembly::snapshot(hosts, backends, default_tls, previous.map(|previous| &previous.snapshot));
+    let shared = assembly::Shared { backends, keys: keys.finish(), default_tls };
+    let snapshot = assembly::snapshot(hosts, shared, previous.map(|previous| &previous.snapshot));
 
     let mut statuses = BTreeMap::new();
     let mut say = |key: &Key, route: &crate::api::route::SecureWebSocketRoute, verdict: Verdict| {

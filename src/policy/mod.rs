@@ -1,11 +1,17 @@
 //! DECISIONS: the compiled policy of a route and the one place where a handshake is admitted.
 //!
 //! Everything here is pure: facts in, verdict out. No socket, no clock, no Kubernetes type. The order of judgement is
-//! written in [`admit`] and only there; live connections whose route changed are judged again by the same function.
+//! written in [`admit`] and [`screen`] and only there; live connections whose route changed are judged again by the same
+//! function.
 
+pub mod authentication;
+pub mod claims;
+pub mod credential;
+pub mod keys;
 pub mod network;
 pub mod origin;
 pub mod subprotocol;
+pub mod token;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,6 +19,7 @@ use std::time::Duration;
 use crate::reason::Reason;
 use crate::ws::message::Limits;
 pub use crate::ws::upgrade::Origin;
+pub use authentication::{Authentication, Proof};
 pub use network::Networks;
 pub use origin::{OriginPattern, Origins};
 
@@ -38,6 +45,8 @@ pub struct Handshake {
     pub origins: Origins,
     /// Allowed subprotocols; empty: whatever is offered is passed on.
     pub subprotocols: Vec<String>,
+    /// Who the client is.
+    pub authentication: Authentication,
     /// Response headers of the route that replace or add to the built-in ones, lower-case names.
     pub response_headers: Vec<(String, String)>,
 }
@@ -49,6 +58,10 @@ pub struct Connection {
     pub total: u32,
     /// Connections of one client address (IPv6: one /64) to the route on this replica; `None`: no limit.
     pub per_address: Option<u32>,
+    /// Connections of one subject, with its issuer, to the route on this replica; `None`: no limit.
+    pub per_subject: Option<u32>,
+    /// Whether a connection outlives the credential that opened it.
+    pub outlives_credential: bool,
     /// Close after so long without a data frame in either direction; `None`: never.
     pub idle_timeout: Option<Duration>,
     /// Pings by the gateway; `None`: switched off.
@@ -83,6 +96,8 @@ pub struct Facts {
     pub origin: Origin,
     /// The offered subprotocols in their order.
     pub subprotocols: Box<[Box<str>]>,
+    /// What was proved of the client; `None`: nothing.
+    pub proof: Option<Box<Proof>>,
 }
 
 /// The proof that a handshake passed every check; only [`admit`] can make one.
@@ -104,11 +119,15 @@ impl Admission {
     }
 }
 
-/// Judges a handshake that is well formed and has a route: networks, origin, subprotocol, in this order.
+/// Judges what costs nothing, before a credential is looked at: networks, origin, subprotocol, in this order.
 ///
 /// # Errors
 /// The first reason that refuses it.
-pub fn admit(policy: &Policy, facts: &Facts) -> Result<Admission, Reason> {
+pub fn screen(policy: &Policy, facts: &Facts) -> Result<(), Reason> {
+    screened(policy, facts).map(drop)
+}
+
+fn screened(policy: &Policy, facts: &Facts) -> Result<Admission, Reason> {
     let handshake = &policy.handshake;
     handshake.networks.judge(facts.address)?;
     let audited = match handshake.origins.judge(facts) {
@@ -118,4 +137,25 @@ pub fn admit(policy: &Policy, facts: &Facts) -> Result<Admission, Reason> {
     };
     let offered = subprotocol::judge(&handshake.subprotocols, &facts.subprotocols)?;
     Ok(Admission { offered, audited })
+}
+
+/// Judges a handshake that is well formed and has a route, at `now` (seconds since the Unix epoch): everything of
+/// [`screen`], then what was proved of the client. Judges a live connection just so: nothing is verified, fetched or
+/// counted.
+///
+/// # Errors
+/// The first reason that refuses it.
+pub fn admit(policy: &Policy, facts: &Facts, now: i64) -> Result<Admission, Reason> {
+    let admission = screened(policy, facts)?;
+    let proof = facts.proof.as_deref();
+    policy.handshake.authentication.judge(proof)?;
+    let connection = &policy.connection;
+    // Who cannot be told apart cannot be counted.
+    if connection.per_subject.is_some() && proof.is_some_and(|proof| proof.subject.is_none()) {
+        return Err(Reason::TokenClaims);
+    }
+    match proof.and_then(|proof| proof.expires) {
+        Some(expires) if expires <= now && !connection.outlives_credential => Err(Reason::CredentialExpired),
+        _ => Ok(admission),
+    }
 }

@@ -106,6 +106,7 @@ mod tests {
             path: "/".into(),
             origin,
             subprotocols: Box::default(),
+            proof: None,
         }
     }
 

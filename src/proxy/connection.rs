@@ -1,6 +1,7 @@
 //! One connection, top to bottom. Read this first.
 //!
-//! ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `admit` -> places -> dial and
+//! ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `screen`,
+//! credential, `admit` -> places -> dial and
 //! upgrade the backend, verify its 101 -> answer 101 -> relay. A refusal is an HTTP answer and a line in the log.
 
 use std::net::SocketAddr;
@@ -10,11 +11,11 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::policy::{Facts, Origin, Policy, admit};
+use crate::policy::{Facts, Origin, Policy, Proof, admit, credential, screen};
 use crate::proxy::relay::{Parts, Relay};
 use crate::proxy::session::Session;
 use crate::proxy::tls::{self, ClientTls};
-use crate::proxy::{Drain, Shared, answer, scratch, upstream, worker};
+use crate::proxy::{Drain, Shared, answer, authenticate, scratch, upstream, worker};
 use crate::reason::{self, Reason};
 use crate::snapshot::{Lease, RouteState};
 use crate::telemetry::access::{Opened, Refused};
@@ -67,7 +68,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr)
     {
         let handshake = refusal.policy.as_ref().map(|policy| &policy.handshake);
         let retry_after = 1 + scratch::mask()[0] % 5;
-        let bytes = answer::refusal(status, handshake, retry_after);
+        let bytes = answer::refusal(status, reason.challenge(), handshake, retry_after);
         let _ = timeout(FAREWELL, async {
             if client.send_all(&bytes).await.is_ok() {
                 client.finish().await;
@@ -129,13 +130,13 @@ async fn judge(
     name: Option<&str>,
     peer: SocketAddr,
 ) -> Result<Judged, Refusal> {
-    let (request, early) = match timeout(HEAD, head(client)).await {
+    let (mut request, early) = match timeout(HEAD, head(client)).await {
         Ok(read) => read?,
         Err(_) => return Err(Reason::HeadTimeout.into()),
     };
     let mut refusal =
         Refusal { host: Some(request.host.clone()), path: Some(request.path.clone()), ..Refusal::default() };
-    let outcome = admitted(shared, &request, name, peer, &mut refusal).await;
+    let outcome = admitted(shared, &mut request, name, peer, &mut refusal).await;
     match outcome {
         Ok((lease, policy, facts, audited, places, upstream)) => {
             let route = refusal.route.unwrap_or_default();
@@ -150,10 +151,10 @@ async fn judge(
 
 type Admitted = (Lease, Arc<Policy>, Facts, Option<Reason>, crate::proxy::meters::Places, upstream::Upstream);
 
-/// The order of judgement after the form: Host = SNI, route, networks, origin, subprotocol, places, backend.
+/// The order of judgement after the form: Host = SNI, route, networks, origin, subprotocol, credential, places, backend.
 async fn admitted(
     shared: &Arc<Shared>,
-    request: &Request,
+    request: &mut Request,
     name: Option<&str>,
     peer: SocketAddr,
     refusal: &mut Refusal,
@@ -172,24 +173,40 @@ async fn admitted(
         RouteState::Refusing(reason) => return Err(*reason),
     };
     refusal.policy = Some(Arc::clone(&policy));
-    let facts = Facts {
+    // Before anything is kept: facts hold no credential.
+    let authentication = &policy.handshake.authentication;
+    let presented = credential::take(authentication, request);
+    let mut facts = Facts {
         address: peer.ip(),
         host: request.host.clone(),
         port: request.port,
         path: request.path.clone(),
         origin: request.origin.clone(),
         subprotocols: request.subprotocols.clone(),
+        proof: None,
     };
-    let admission = admit(&policy, &facts)?;
+    screen(&policy, &facts)?;
+    // Browsers take no answer without one of their offers, and a token is never answered.
+    if presented.by_subprotocol && facts.subprotocols.is_empty() {
+        return Err(Reason::SubprotocolDenied);
+    }
+    facts.proof = authenticate::verify(shared, &route.id, authentication, &presented, request).await?;
+    let admission = admit(&policy, &facts, authenticate::now())?;
     let limits = &policy.connection;
-    let places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
-    let upstream = match upstream::connect(shared, &route, request, &facts, &admission).await {
+    let mut places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
+    if let Some(identity) = facts.proof.as_deref().and_then(Proof::identity) {
+        places.subject(identity, limits.per_subject)?;
+    }
+    let mut upstream = match upstream::connect(shared, &route, request, &facts, &admission).await {
         Ok(upstream) => upstream,
         Err((reason, status)) => {
             refusal.status = status.map(reason::passed_on);
             return Err(reason);
         }
     };
+    if presented.by_subprotocol && upstream.subprotocol.is_none() {
+        upstream.subprotocol = admission.offered().first().cloned();
+    }
     Ok((lease, policy, facts, admission.audited(), places, upstream))
 }
 

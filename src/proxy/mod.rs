@@ -5,8 +5,11 @@
 //! compiling.
 
 mod answer;
+mod authenticate;
 mod connection;
 pub mod drain;
+pub mod fetch;
+mod keys;
 mod meters;
 mod plain;
 mod relay;
@@ -21,11 +24,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::snapshot::Live;
 use crate::telemetry::{AccessLog, Metrics};
 pub use drain::Drain;
+pub use fetch::Reach;
+use keys::Keys;
 use meters::Meters;
 
 /// Sockets that are kept for everything but client connections: listeners, files, the admin port.
@@ -38,6 +44,8 @@ pub(crate) struct Shared {
     metrics: Metrics,
     access: AccessLog,
     meters: Arc<Meters>,
+    /// Key sets that are fetched.
+    keys: Keys,
     /// Counts dials, for turns.
     turn: AtomicUsize,
     /// Client connections, from accept to end.
@@ -84,6 +92,10 @@ pub struct Options {
     pub drain: watch::Receiver<Drain>,
     /// Rings with the version of every snapshot that was published.
     pub changed: watch::Receiver<u64>,
+    /// Where the gateway itself may connect to.
+    pub reach: Reach,
+    /// The runtime for what must not delay connections.
+    pub control: Handle,
 }
 
 /// The running data plane.
@@ -102,6 +114,7 @@ impl Proxy {
         let capacity = capacity();
         let shared = Arc::new(Shared {
             live: options.live,
+            keys: Keys::new(options.reach, options.control.clone(), options.metrics.clone()),
             metrics: options.metrics,
             access: options.access,
             meters: Arc::default(),
@@ -117,6 +130,7 @@ impl Proxy {
         };
         tracing::info!(workers, connections = capacity, "data plane");
         shared.metrics.workers(workers);
+        options.control.spawn(follow(Arc::clone(&shared)));
         let threads = worker::start(&shared, workers, options.wss, options.plain)?;
         Ok(Self { shared, threads })
     }
@@ -133,6 +147,20 @@ impl Proxy {
                 tracing::error!("a worker ended by a panic");
             }
         }
+    }
+}
+
+/// Keeps fetched key sets in step with the snapshot and with time, until the drain is over.
+async fn follow(shared: Arc<Shared>) {
+    let (mut changed, mut drain) = (shared.changed.clone(), shared.drain.clone());
+    let mut look = tokio::time::interval(keys::LOOK);
+    loop {
+        tokio::select! {
+            _ = look.tick() => {}
+            Ok(()) = changed.changed() => {}
+            _ = drain.wait_for(|drain| *drain == Drain::Over) => return,
+        }
+        shared.keys.follow(&shared.live.load());
     }
 }
 

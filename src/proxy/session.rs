@@ -9,6 +9,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::policy::{Connection, Facts, admit};
+use crate::proxy::authenticate;
 use crate::reason::Reason;
 use crate::snapshot::{Lease, Live, RouteState};
 use crate::telemetry::access::Id;
@@ -183,7 +184,11 @@ impl Session {
         let next = live.lease(&self.facts.host, &self.facts.path);
         let reason = match &next {
             Some(next) if next.route.id == self.lease.borrow().route.id => match &next.route.state {
-                RouteState::Serving(policy) => admit(policy, &self.facts).err().map(|_| Reason::AccessWithdrawn),
+                RouteState::Serving(policy) => match admit(policy, &self.facts, authenticate::now()) {
+                    Ok(_) => None,
+                    Err(Reason::CredentialExpired) => Some(Reason::CredentialExpired),
+                    Err(_) => Some(Reason::AccessWithdrawn),
+                },
                 RouteState::Refusing(_) => Some(Reason::AccessWithdrawn),
             },
             _ => Some(Reason::RouteRemoved),
@@ -236,6 +241,10 @@ impl Session {
         let lease = self.lease.borrow();
         let RouteState::Serving(policy) = &lease.route.state else { return None };
         let policy = &policy.connection;
+        let expires = self.facts.proof.as_ref().and_then(|proof| proof.expires);
+        if !policy.outlives_credential && expires.is_some_and(|expires| expires <= authenticate::now()) {
+            return Some(Reason::CredentialExpired);
+        }
         if let Some(heartbeat) = policy.heartbeat {
             if backend_reads {
                 match self.client.judge(heartbeat.interval, heartbeat.missed) {
