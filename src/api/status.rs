@@ -159,6 +159,8 @@ pub enum ConditionReason {
     InvalidCertificateRef,
     /// The Secret's key does not belong to its certificate, or either cannot be read.
     InvalidCertificate,
+    /// The key set cannot be read, has no key that verifies, or stands in an object of another type.
+    InvalidKeySet,
     /// The certificate does not cover a hostname.
     HostnameMismatch,
     /// The certificate's time has not come or is over; it is served all the same.
@@ -198,6 +200,7 @@ impl ConditionReason {
             Self::RefNotFound => "RefNotFound",
             Self::InvalidCertificateRef => "InvalidCertificateRef",
             Self::InvalidCertificate => "InvalidCertificate",
+            Self::InvalidKeySet => "InvalidKeySet",
             Self::HostnameMismatch => "HostnameMismatch",
             Self::Expired => "Expired",
             Self::SelfSigned => "SelfSigned",

@@ -166,6 +166,7 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
         Some(manifests) => (Source::Files(Box::new(open(&settings, manifests)?)), None, options(&settings)),
         None => cluster::open(&settings, &metrics).await?,
     };
+    let reach = reach(&compiling.fence)?;
     let mut follower = Follower::new(source, control, compiling, Arc::clone(&live), metrics.clone(), changed);
 
     let wss = bind("wss", settings.listeners.wss)?;
@@ -200,6 +201,8 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
         memory_budget: settings.memory_budget,
         drain: draining,
         changed: changes,
+        reach,
+        control: tokio::runtime::Handle::current(),
     })
     .map_err(Error::Run)?;
     state.set_ready(true);
@@ -255,6 +258,28 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
     tokio::task::block_in_place(|| proxy.join());
     access.flush(FLUSH);
     Ok(())
+}
+
+/// Whom the gateway itself trusts when it fetches over https: the public CAs, or those of the file that `SSL_CERT_FILE`
+/// names, as many programs read it.
+fn trust() -> Result<Arc<rustls::ClientConfig>, Error> {
+    use compile::backend_tls::{Trust, client};
+    let file = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty());
+    let config = match &file {
+        None => client(Trust::System),
+        Some(file) => {
+            let name = format!("SSL_CERT_FILE {}", file.display());
+            let pem = std::fs::read_to_string(file).map_err(|error| Error::Start(format!("{name}: {error}")))?;
+            client(Trust::Bundles(&[(name, &pem)]))
+        }
+    };
+    config.map_err(Error::Start)
+}
+
+/// Where the gateway itself may connect to: what may be a backend, and nothing of the API server's hosts.
+fn reach(fence: &Fence) -> Result<proxy::Reach, Error> {
+    let denied = fence.addresses.iter().copied().chain(fence.sockets.iter().map(SocketAddr::ip)).collect();
+    Ok(proxy::Reach { tls: trust()?, allow_loopback: fence.allow_loopback, denied })
 }
 
 /// What a compile goes by. A directory is a source without an API server: its routes may leave the class out, and its

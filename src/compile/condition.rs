@@ -181,6 +181,7 @@ fn is_stalling(reason: Reason) -> bool {
         | Reason::UnsupportedProtocol
         | Reason::InvalidCertificateRef
         | Reason::InvalidCertificate
+        | Reason::InvalidKeySet
         | Reason::HostnameMismatch
         | Reason::WeakKey => true,
         Reason::Accepted

@@ -4,9 +4,10 @@
 //! Judged where endpoints become backends, on the address that is dialled in the end.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::api::objects::{Key, Objects};
+use crate::policy::network::is_denied;
 
 /// The Service by which the API server is reached, and the label that ties a slice to its Service.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
@@ -53,39 +54,8 @@ impl Fence {
         let address = address.to_canonical();
         self.addresses.contains(&address)
             || self.sockets.contains(&SocketAddr::new(address, port))
-            || is_never(address, self.allow_loopback)
+            || is_denied(address, self.allow_loopback)
     }
-}
-
-fn is_never(address: IpAddr, allow_loopback: bool) -> bool {
-    match address {
-        IpAddr::V4(v4) => is_never_v4(v4, allow_loopback),
-        IpAddr::V6(v6) => {
-            // NAT64 (RFC 6052) and 6to4 (RFC 3056) carry an IPv4 address that is reached in the end.
-            let embedded = match v6.segments() {
-                [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(Ipv4Addr::from_bits((v6.to_bits() & 0xffff_ffff) as u32)),
-                [0x2002, ..] => Some(Ipv4Addr::from_bits(((v6.to_bits() >> 80) & 0xffff_ffff) as u32)),
-                _ => None,
-            };
-            (v6.is_loopback() && !allow_loopback)
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.is_unicast_link_local()
-                || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
-                || embedded.is_some_and(|v4| is_never_v4(v4, false))
-        }
-    }
-}
-
-fn is_never_v4(v4: Ipv4Addr, allow_loopback: bool) -> bool {
-    (v4.is_loopback() && !allow_loopback)
-        || v4.octets()[0] == 0
-        || v4.is_multicast()
-        || v4.is_broadcast()
-        // Link-local, with the metadata service of most clouds.
-        || v4.is_link_local()
-        // Metadata of Alibaba Cloud, the wire server of Azure.
-        || matches!(v4.octets(), [100, 100, 100, 200] | [168, 63, 129, 16])
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@
 //! within what may be kept. Knows Kubernetes objects and the snapshot; not who reads objects or serves connections.
 //!
 //! Each room knows one thing: [`class`] whose a route is, [`draft`] what it wants, [`host`] who owns a name,
-//! [`vault`] the certificates, [`rule`] the backends, [`assembly`] puts all together, [`condition`] says how it went.
+//! [`vault`] the certificates, [`keys`] the keys of tokens, [`rule`] the backends, [`assembly`] puts all together, [`condition`] says how it went.
 
 pub mod assembly;
+pub mod authentication;
 pub mod backend_tls;
 pub mod candidate;
 pub mod certificate;
@@ -20,6 +21,7 @@ pub mod fence;
 pub mod header;
 pub mod host;
 pub mod identity;
+pub mod keys;
 pub mod origin;
 pub mod policy;
 pub mod rate;
@@ -138,6 +140,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
 
     let grants = Grants::new(objects);
     let mut resolver = Resolver::new(objects, &grants, &options.fence, kept.map(|kept| &kept.clients));
+    let mut keys = keys::Reader::new(objects, &grants, previous.map(|previous| &previous.snapshot.keys));
     let mut verdicts = Vec::with_capacity(routes.len());
     let mut placed: Vec<Placed> = Vec::with_capacity(routes.len());
     for candidate in &routes {
@@ -149,6 +152,11 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
         for resolved in &mut rules {
             verdict.resolved.problems.append(&mut resolved.problems);
             verdict.resolved.notes.append(&mut resolved.notes);
+        }
+        if let Some(policy) = &candidate.effective().policy {
+            let outcome = keys.route(&candidate.key.namespace, &policy.handshake.authentication);
+            verdict.resolved.problems.extend(outcome.problems);
+            rules.iter_mut().for_each(|rule| rule.refuses |= outcome.refuses);
         }
         placed.push(assembly::place(candidate, rules));
         verdicts.push(verdict);
@@ -167,7 +175,8 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let default_tls = vault.default_identity().map(|identity| Arc::clone(&identity.tls));
     let certificates = vault.keep();
     let (backends, clients) = resolver.finish();
-    let snapshot = assembly::snapshot(hosts, backends, default_tls, previous.map(|previous| &previous.snapshot));
+    let shared = assembly::Shared { backends, keys: keys.finish(), default_tls };
+    let snapshot = assembly::snapshot(hosts, shared, previous.map(|previous| &previous.snapshot));
 
     let mut statuses = BTreeMap::new();
     let mut say = |key: &Key, route: &crate::api::route::SecureWebSocketRoute, verdict: Verdict| {

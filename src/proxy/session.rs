@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustls_pki_types::UnixTime;
 
 use crate::policy::{Connection, Facts, admit};
+use crate::proxy::authenticate;
 use crate::reason::Reason;
 use crate::snapshot::{Lease, Live, RouteState};
 use crate::telemetry::access::Id;
@@ -198,7 +199,11 @@ impl Session {
             Some(next) if next.route.id == self.lease.borrow().route.id => match &next.route.state {
                 RouteState::Serving(policy) => {
                     let renewed = self.facts.renewed(policy, UnixTime::now());
-                    admit(policy, renewed.as_ref().unwrap_or(&self.facts)).err().map(|_| Reason::AccessWithdrawn)
+                    match admit(policy, renewed.as_ref().unwrap_or(&self.facts), authenticate::now()) {
+                        Ok(_) => None,
+                        Err(Reason::CredentialExpired) => Some(Reason::CredentialExpired),
+                        Err(_) => Some(Reason::AccessWithdrawn),
+                    }
                 }
                 RouteState::Refusing(_) => Some(Reason::AccessWithdrawn),
             },
@@ -261,6 +266,10 @@ impl Session {
         let lease = self.lease.borrow();
         let RouteState::Serving(policy) = &lease.route.state else { return None };
         let policy = &policy.connection;
+        let expires = self.facts.proof.as_ref().and_then(|proof| proof.expires);
+        if !policy.outlives_credential && expires.is_some_and(|expires| expires <= authenticate::now()) {
+            return Some(Reason::CredentialExpired);
+        }
         if let Some(heartbeat) = policy.heartbeat {
             if backend_reads {
                 match self.client.judge(heartbeat.interval, heartbeat.missed) {

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
 
+use crate::policy::authentication::KeySource;
+use crate::policy::keys::KeySet;
 use crate::policy::{ClientRule, Policy};
 use crate::reason::Reason;
 pub use live::{Lease, Live};
@@ -27,6 +29,9 @@ pub struct Snapshot {
     pub wildcard: HashMap<Box<str>, Arc<Host>>,
     /// Where Services' endpoints are, apart from routes, so that endpoint churn never looks like a policy change.
     pub backends: BTreeMap<BackendId, Arc<Backend>>,
+    /// Keys that objects of the cluster hold, apart from routes, so that their rotation never looks like a policy change.
+    /// A source that is not here has no keys.
+    pub keys: BTreeMap<KeySource, Arc<KeySet>>,
     /// The identity for names that no host owns; without one such handshakes end in `unrecognized_name`.
     pub default_tls: Option<Arc<TlsIdentity>>,
 }

@@ -91,6 +91,10 @@ catalogue! {
         "Payload bytes of data frames relayed, by direction (from_client, from_backend).";
     CLOSES = "counter" "wssgate_closes_total" ["route" "reason" "code" "initiator"]
         "Connections that ended, by reason, close code (none, private for 3000-4999, other) and who ended them.";
+    KEY_SET_AGE = "gauge" "wssgate_key_set_age_seconds" ["uri"]
+        "Seconds since a key set was last fetched, by its URI without query; absent until it was fetched once.";
+    KEY_SET_FETCHES = "counter" "wssgate_key_set_fetches_total" ["uri" "outcome"]
+        "Fetches of key sets by outcome (ok, failed).";
     ACCESS_LOG_DROPPED = "counter" "wssgate_access_log_dropped_total" []
         "Access-log lines lost because stdout was not read fast enough or could not be written.";
 }
@@ -170,7 +174,16 @@ struct Inner {
     leader: Gauge,
     statuses_written: Counter,
     statuses_failed: Counter,
+    key_sets: Mutex<BTreeMap<String, KeySetMetrics>>,
     access_log_dropped: Counter,
+}
+
+/// What is known of one key set that is fetched.
+#[derive(Debug, Clone, Default)]
+struct KeySetMetrics {
+    fetched: Option<Instant>,
+    ok: u64,
+    failed: u64,
 }
 
 /// One certificate that is served, for [`Metrics::certificates`].
@@ -224,6 +237,7 @@ impl Metrics {
             leader: Gauge::default(),
             statuses_written: Counter::default(),
             statuses_failed: Counter::default(),
+            key_sets: Mutex::default(),
             access_log_dropped: Counter::default(),
         }))
     }
@@ -314,6 +328,23 @@ impl Metrics {
         certificates.sort_by(|a, b| (&a.secret, &a.host, a.not_after).cmp(&(&b.secret, &b.host, b.not_after)));
         certificates.dedup_by(|b, a| (&a.secret, &a.host) == (&b.secret, &b.host));
         *held(&self.0.certificates) = certificates;
+    }
+
+    /// The key set of a URI (without query) was fetched at `now`, or could not be.
+    pub fn key_set_fetched(&self, uri: &str, ok: bool, now: Instant) {
+        let mut sets = held(&self.0.key_sets);
+        let set = sets.entry(uri.to_owned()).or_default();
+        if ok {
+            set.fetched = Some(now);
+            set.ok += 1;
+        } else {
+            set.failed += 1;
+        }
+    }
+
+    /// Keeps the series of these URIs only.
+    pub fn retain_key_sets(&self, uris: &BTreeSet<String>) {
+        held(&self.0.key_sets).retain(|uri, _| uris.contains(uri));
     }
 
     /// So many threads serve connections.
@@ -442,6 +473,19 @@ impl Collector for Metrics {
             for ((reason, code, initiator), number) in &*held(&metrics.closes) {
                 let labels = [name, reason.label(), code, initiator.label()];
                 sample(&mut family, &CLOSES, labels, &ConstCounter::new(*number))?;
+            }
+        }
+        let sets = held(&inner.key_sets).clone();
+        let mut family = begin(&mut out, &KEY_SET_AGE)?;
+        for (uri, set) in &sets {
+            if let Some(fetched) = set.fetched {
+                sample(&mut family, &KEY_SET_AGE, [uri], &ConstGauge::new(fetched.elapsed().as_secs_f64()))?;
+            }
+        }
+        let mut family = begin(&mut out, &KEY_SET_FETCHES)?;
+        for (uri, set) in &sets {
+            for (outcome, number) in [("ok", set.ok), ("failed", set.failed)] {
+                sample(&mut family, &KEY_SET_FETCHES, [uri, outcome], &ConstCounter::new(number))?;
             }
         }
         counter(&mut out, &ACCESS_LOG_DROPPED, inner.access_log_dropped.get())
@@ -632,6 +676,7 @@ mod tests {
         route.audited(Reason::OriginDenied);
         route.ended(Reason::Drain, Some(1001), Initiator::Gateway);
         metrics.certificates(vec![Certificate { secret: "s".into(), host: "h".into(), not_after: 1 }]);
+        metrics.key_set_fetched("https://idp.test/jwks", true, Instant::now());
         let text = metrics.encode();
         for family in CATALOGUE {
             let base = family.name.trim_end_matches("_total").trim_end_matches("_info");

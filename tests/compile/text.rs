@@ -82,6 +82,10 @@ impl Names {
                 if endpoints.is_empty() { "none".into() } else { endpoints.join(" ") }
             );
         }
+        for (source, set) in &snapshot.keys {
+            let same = before.and_then(|before| before.keys.get(source)).is_some_and(|old| Arc::ptr_eq(old, set));
+            let _ = writeln!(text, "  keys {source:?}: {set:?}{}", if same { " (kept)" } else { "" });
+        }
         text
     }
 
