@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::api::objects::Key;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::candidate::Candidate;
+use crate::compile::challenge::Challenges;
 use crate::compile::condition::{Problem, Verdict, quote};
 use crate::compile::host::Holding;
 use crate::compile::rule::Resolved;
@@ -116,9 +117,10 @@ pub fn snapshot(
     hosts: Vec<Host>,
     backends: BTreeMap<BackendId, Arc<Backend>>,
     default_tls: Option<Arc<crate::snapshot::TlsIdentity>>,
+    challenges: Challenges,
     before: Option<&Snapshot>,
 ) -> Snapshot {
-    let mut next = Snapshot { version: 1, default_tls, ..Snapshot::default() };
+    let mut next = Snapshot { version: 1, default_tls, challenges, ..Snapshot::default() };
     for host in hosts {
         let wildcard: Option<Box<str>> = host.name.strip_prefix("*.").map(Into::into);
         let (map, name, old) = match wildcard {
@@ -141,7 +143,8 @@ pub fn snapshot(
         let same = same_hosts(&before.exact, &next.exact)
             && same_hosts(&before.wildcard, &next.wildcard)
             && before.backends == next.backends
-            && before.default_tls == next.default_tls;
+            && before.default_tls == next.default_tls
+            && before.challenges == next.challenges;
         next.version = if same { before.version } else { before.version + 1 };
     }
     next

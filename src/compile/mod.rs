@@ -6,12 +6,13 @@
 //! within what may be kept. Knows Kubernetes objects and the snapshot; not who reads objects or serves connections.
 //!
 //! Each room knows one thing: [`class`] whose a route is, [`draft`] what it wants, [`host`] who owns a name,
-//! [`vault`] the certificates, [`rule`] the backends, [`assembly`] puts all together, [`condition`] says how it went.
+//! [`vault`] the certificates, [`rule`] the backends, [`challenge`] what ACME asks, [`assembly`] puts all together, [`condition`] says how it went.
 
 pub mod assembly;
 pub mod backend_tls;
 pub mod candidate;
 pub mod certificate;
+pub mod challenge;
 pub mod class;
 pub mod condition;
 pub mod development;
@@ -88,13 +89,19 @@ pub struct Compiled {
     pub snapshot: Snapshot,
     /// What is said of each route of ours.
     pub statuses: BTreeMap<Key, RouteStatus>,
+    /// What is wrong with objects that have no status of ours, for the log: the object, and a sentence.
+    pub remarks: BTreeMap<String, String>,
     kept: Kept,
 }
 
 impl fmt::Debug for Compiled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { snapshot, statuses, kept: _ } = self;
-        f.debug_struct("Compiled").field("snapshot", snapshot).field("statuses", statuses).finish_non_exhaustive()
+        let Self { snapshot, statuses, remarks, kept: _ } = self;
+        f.debug_struct("Compiled")
+            .field("snapshot", snapshot)
+            .field("statuses", statuses)
+            .field("remarks", remarks)
+            .finish_non_exhaustive()
     }
 }
 
@@ -156,8 +163,10 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
 
     let default_tls = vault.default_identity().map(|identity| Arc::clone(&identity.tls));
     let certificates = vault.keep();
+    let (challenges, remarks) = challenge::collect(objects, options, &holdings, &mut resolver);
     let (backends, clients) = resolver.finish();
-    let snapshot = assembly::snapshot(hosts, backends, default_tls, previous.map(|previous| &previous.snapshot));
+    let snapshot =
+        assembly::snapshot(hosts, backends, default_tls, challenges, previous.map(|previous| &previous.snapshot));
 
     let mut statuses = BTreeMap::new();
     let mut say = |key: &Key, route: &crate::api::route::SecureWebSocketRoute, verdict: Verdict| {
@@ -175,7 +184,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
         say(key, route, Verdict { accepted, resolved: unjudged(), certificate: unjudged(), ..Verdict::default() });
     }
     let kept = Kept { defaults: options.defaults.clone(), drafts, certificates, clients };
-    Compiled { snapshot, statuses, kept }
+    Compiled { snapshot, statuses, remarks, kept }
 }
 
 /// What is known of a route before anything else is looked at.

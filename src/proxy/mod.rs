@@ -5,6 +5,7 @@
 //! compiling.
 
 mod answer;
+mod challenge;
 mod connection;
 pub mod drain;
 mod meters;

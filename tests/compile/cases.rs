@@ -119,6 +119,8 @@ pub(crate) fn load(step: &Path, mint: &mut Mint) -> (Objects, Options) {
         objects.endpoint_slices.extend(more.endpoint_slices);
         objects.config_maps.extend(more.config_maps);
         objects.reference_grants.extend(more.reference_grants);
+        objects.ingresses.extend(more.ingresses);
+        objects.certificates.extend(more.certificates);
         objects.findings.extend(more.findings);
     }
     for secret in objects.secrets.values_mut() {

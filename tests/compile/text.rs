@@ -50,6 +50,9 @@ impl Names {
                 let _ = writeln!(text, "  {kind}={is} {why}: {}", condition.message);
             }
         }
+        for (object, remark) in &compiled.remarks {
+            let _ = writeln!(text, "remark {object}: {remark}");
+        }
         text.push_str(&self.snapshot(&compiled.snapshot, before.map(|before| &before.snapshot)));
         text
     }
@@ -72,6 +75,11 @@ impl Names {
             for route in &host.routes {
                 let same = old.is_some_and(|old| old.routes.iter().any(|old| Arc::ptr_eq(old, route)));
                 let _ = writeln!(text, "    {}{}", self.route(route), if same { " (kept)" } else { "" });
+            }
+        }
+        for (host, paths) in &snapshot.challenges {
+            for (path, solver) in paths {
+                let _ = writeln!(text, "  challenge {host}{path} -> {solver}");
             }
         }
         for (id, backend) in &snapshot.backends {
