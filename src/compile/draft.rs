@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::{DnsName, ServerName};
 
+use crate::api::certificate::CertificateIssuer;
 use crate::api::objects;
 use crate::api::route::reference::{ConfigMapRef, SecretRef};
 use crate::api::route::rule::{
@@ -19,6 +20,7 @@ use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
 use crate::compile::condition::{Problem, quote};
 use crate::compile::host;
 use crate::compile::identity::MinVersion;
+use crate::compile::issuance;
 use crate::compile::policy::{self, Notes};
 use crate::policy::Policy;
 use crate::settings::Defaults;
@@ -49,6 +51,8 @@ pub struct Draft {
 pub struct TlsDraft {
     /// Secrets; none: the default certificate.
     pub certificates: Vec<SecretRef>,
+    /// Who issues the certificate of the one Secret; `None`: whoever puts it there.
+    pub issuer: Option<CertificateIssuer>,
     /// The lowest version.
     pub min_version: MinVersion,
 }
@@ -138,9 +142,6 @@ fn hostnames(list: &[String], notes: &mut Notes) -> Vec<Box<str>> {
 }
 
 fn tls(tls: &Tls, notes: &mut Notes) -> TlsDraft {
-    if tls.issuer_ref.is_some() {
-        notes.unsupported("spec.tls.issuerRef");
-    }
     if tls.client_validation.is_some() {
         notes.unsupported("spec.tls.clientValidation");
     }
@@ -158,11 +159,18 @@ fn tls(tls: &Tls, notes: &mut Notes) -> TlsDraft {
     for (place, certificate) in certificates.iter().enumerate() {
         group(&certificate.group, format_args!("spec.tls.certificateRefs[{place}]"), notes);
     }
+    let issuer = tls.issuer_ref.as_ref().map(issuance::issuer);
+    if issuer.is_some() && !matches!(certificates.as_slice(), [SecretRef { namespace: None, .. }]) {
+        notes.invalid(
+            "spec.tls.issuerRef",
+            "writes to one Secret of the route's own namespace; give one certificateRefs entry without namespace",
+        );
+    }
     let min_version = match tls.min_version {
         None | Some(TlsVersion::V1_2) => MinVersion::Tls12,
         Some(TlsVersion::V1_3) => MinVersion::Tls13,
     };
-    TlsDraft { certificates, min_version }
+    TlsDraft { certificates, issuer, min_version }
 }
 
 /// Only the core group has what routes refer to.
@@ -385,7 +393,7 @@ mod tests {
             ("hostnames: [A.test]\nrules: []", "spec.hostnames[0]: \"A.test\""),
             ("hostnames: [a.test, a.test]\nrules: []", "spec.hostnames[1]: \"a.test\" is listed twice"),
             ("hostnames: [a.test]\nrules: []", "spec.rules: is empty"),
-            ("hostnames: [a.test]\nrules: []\ntls: {issuerRef: {name: x}}", "spec.tls.issuerRef: not supported"),
+            ("hostnames: [a.test]\nrules: []\ntls: {issuerRef: {name: x}}", "spec.tls.issuerRef: writes to one Secret"),
             (
                 "hostnames: [a.test]\nrules: []\ntls: {clientValidation: {caCertificateRefs: [{name: a}]}}",
                 "spec.tls.clientValidation: not supported",

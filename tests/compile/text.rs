@@ -50,6 +50,19 @@ impl Names {
                 let _ = writeln!(text, "  {kind}={is} {why}: {}", condition.message);
             }
         }
+        for (key, certificate) in &compiled.wanted.apply {
+            let spec = serde_json::to_value(&certificate.spec).unwrap();
+            let _ = writeln!(text, "apply Certificate {key}: {spec}");
+            for owner in certificate.metadata.owner_references.iter().flatten() {
+                let _ = writeln!(text, "  owner {} {} controller={:?}", owner.kind, owner.name, owner.controller);
+            }
+            for (name, value) in certificate.metadata.annotations.iter().flatten() {
+                let _ = writeln!(text, "  {name}: {value}");
+            }
+        }
+        for (key, uid) in &compiled.wanted.delete {
+            let _ = writeln!(text, "delete Certificate {key} {uid:?}");
+        }
         for (object, remark) in &compiled.remarks {
             let _ = writeln!(text, "remark {object}: {remark}");
         }
