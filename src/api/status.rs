@@ -123,9 +123,7 @@ pub enum ConditionReason {
     ResolvedRefs,
     /// `Programmed=True`.
     Programmed,
-    /// `CertificateReady=True`.
-    Valid,
-    /// `Ready=True`.
+    /// `Ready=True`, and `CertificateReady=True`.
     Ready,
     /// Not judged yet.
     Pending,
@@ -167,6 +165,16 @@ pub enum ConditionReason {
     Expired,
     /// The certificate is signed by itself; it is served all the same.
     SelfSigned,
+    /// cert-manager is issuing the certificate, or has not begun.
+    Issuing,
+    /// cert-manager's stand-in until it has the certificate; it is served all the same.
+    Temporary,
+    /// The certificate is near its end, and nobody has renewed it.
+    Expiring,
+    /// cert-manager could not issue the certificate, or is not there; it tries again.
+    Failed,
+    /// The Certificate or Secret belongs to someone else, or two routes want one Secret from different issuers.
+    CertificateConflict,
     /// The certificate's key is weaker than the gateway accepts.
     WeakKey,
     /// The last good version keeps serving because the new one does not compile.
@@ -182,7 +190,6 @@ impl ConditionReason {
             Self::Accepted => "Accepted",
             Self::ResolvedRefs => "ResolvedRefs",
             Self::Programmed => "Programmed",
-            Self::Valid => "Valid",
             Self::Ready => "Ready",
             Self::Pending => "Pending",
             Self::Invalid => "Invalid",
@@ -204,6 +211,11 @@ impl ConditionReason {
             Self::HostnameMismatch => "HostnameMismatch",
             Self::Expired => "Expired",
             Self::SelfSigned => "SelfSigned",
+            Self::Issuing => "Issuing",
+            Self::Temporary => "Temporary",
+            Self::Expiring => "Expiring",
+            Self::Failed => "Failed",
+            Self::CertificateConflict => "CertificateConflict",
             Self::WeakKey => "WeakKey",
             Self::LastGood => "LastGood",
             Self::Configured => "Configured",

@@ -143,6 +143,12 @@ impl Follower {
                 said.insert(subject, text);
             }
         }
+        for (subject, text) in &compiled.remarks {
+            if self.said.get(subject) != Some(text) {
+                tracing::warn!(object = %subject, problem = %text, "an object is not used");
+            }
+            said.insert(subject.clone(), text.clone());
+        }
         for subject in self.said.keys().filter(|subject| !said.contains_key(*subject)) {
             tracing::info!(subject, "no longer a problem");
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::api::objects::Key;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::candidate::Candidate;
+use crate::compile::challenge::Challenges;
 use crate::compile::condition::{Problem, Verdict, quote};
 use crate::compile::host::Holding;
 use crate::compile::keys::Sets;
@@ -143,13 +144,15 @@ pub struct Shared {
     pub keys: Sets,
     /// The identity of names that no host owns.
     pub default_tls: Option<Arc<TlsIdentity>>,
+    /// What ACME asks of the plain port.
+    pub challenges: Challenges,
 }
 
 /// The next snapshot: parts that are equal to those of `before` are those of `before`, and if all are, so is the
 /// version.
 pub fn snapshot(hosts: Vec<Host>, shared: Shared, before: Option<&Snapshot>) -> Snapshot {
-    let Shared { backends, keys, default_tls } = shared;
-    let mut next = Snapshot { version: 1, keys, default_tls, ..Snapshot::default() };
+    let Shared { backends, keys, default_tls, challenges } = shared;
+    let mut next = Snapshot { version: 1, keys, default_tls, challenges, ..Snapshot::default() };
     for host in hosts {
         let wildcard: Option<Box<str>> = host.name.strip_prefix("*.").map(Into::into);
         let (map, name, old) = match wildcard {
@@ -173,7 +176,8 @@ pub fn snapshot(hosts: Vec<Host>, shared: Shared, before: Option<&Snapshot>) -> 
             && same_hosts(&before.wildcard, &next.wildcard)
             && before.backends == next.backends
             && before.keys == next.keys
-            && before.default_tls == next.default_tls;
+            && before.default_tls == next.default_tls
+            && before.challenges == next.challenges;
         next.version = if same { before.version } else { before.version + 1 };
     }
     next

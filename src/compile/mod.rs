@@ -6,13 +6,16 @@
 //! within what may be kept. Knows Kubernetes objects and the snapshot; not who reads objects or serves connections.
 //!
 //! Each room knows one thing: [`class`] whose a route is, [`draft`] what it wants, [`host`] who owns a name,
-//! [`vault`] the certificates, [`keys`] the keys of tokens, [`rule`] the backends, [`assembly`] puts all together, [`condition`] says how it went.
+//! [`vault`] the certificates, [`issuance`] what cert-manager is asked for, [`keys`] the keys of tokens, [`rule`] the
+//! backends, [`challenge`] what ACME asks, [`assembly`] puts all together, [`condition`] says how it went.
 
+pub mod annotation;
 pub mod assembly;
 pub mod authentication;
 pub mod backend_tls;
 pub mod candidate;
 pub mod certificate;
+pub mod challenge;
 pub mod class;
 pub mod condition;
 pub mod development;
@@ -21,9 +24,11 @@ pub mod fence;
 pub mod header;
 pub mod host;
 pub mod identity;
+pub mod issuance;
 pub mod keys;
 pub mod origin;
 pub mod policy;
+pub mod progress;
 pub mod rate;
 pub mod reference;
 pub mod report;
@@ -47,6 +52,7 @@ use assembly::Placed;
 use candidate::{Candidate, Candidates, Drafts};
 use condition::{Facet, Problem, Verdict};
 use fence::Fence;
+use issuance::Wanted;
 use reference::Grants;
 use rule::{Clients, Resolver};
 use vault::Vault;
@@ -95,13 +101,26 @@ pub struct Compiled {
     pub snapshot: Snapshot,
     /// What is said of each route of ours.
     pub statuses: BTreeMap<Key, RouteStatus>,
+    /// What is wrong with objects that have no status of ours, for the log: the object, and a sentence.
+    pub remarks: BTreeMap<String, String>,
+    /// What cert-manager shall be asked for.
+    pub wanted: Wanted,
+    /// The moment, in seconds since the Unix epoch, from which another compile says something else although no object
+    /// changed: a certificate becomes valid, or is near its end, or past it.
+    pub due: Option<i64>,
     kept: Kept,
 }
 
 impl fmt::Debug for Compiled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { snapshot, statuses, kept: _ } = self;
-        f.debug_struct("Compiled").field("snapshot", snapshot).field("statuses", statuses).finish_non_exhaustive()
+        let Self { snapshot, statuses, remarks, wanted, due, kept: _ } = self;
+        f.debug_struct("Compiled")
+            .field("snapshot", snapshot)
+            .field("statuses", statuses)
+            .field("remarks", remarks)
+            .field("wanted", wanted)
+            .field("due", due)
+            .finish_non_exhaustive()
     }
 }
 
@@ -162,20 +181,23 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
         verdicts.push(verdict);
     }
 
+    let (wanted, issues) = issuance::plan(objects, options, &routes, &holdings);
     let mut vault = Vault::new(objects, &grants, options, now, kept.map(|kept| &kept.certificates));
     let mut hosts = Vec::with_capacity(holdings.hosts.len());
     for (name, holding) in &holdings.hosts {
         let Some(first) = holding.routes.first() else { continue };
         let owner = holding.owner.and_then(|owner| index.get(owner)).and_then(|place| routes.get(*place));
         let tls = owner.and_then(|owner| owner.effective().tls.as_ref());
-        let outcome = vault.host(name, &first.namespace, tls);
+        let issue = owner.and_then(|owner| issues.get(owner.key));
+        let outcome = vault.host(name, &first.namespace, tls, issue);
         hosts.push(assembly::host(name, holding, &outcome, &index, &placed, &mut verdicts));
     }
 
     let default_tls = vault.default_identity().map(|identity| Arc::clone(&identity.tls));
-    let certificates = vault.keep();
+    let (certificates, due) = vault.keep();
+    let (challenges, remarks) = challenge::collect(objects, options, &holdings, &mut resolver);
     let (backends, clients) = resolver.finish();
-    let shared = assembly::Shared { backends, keys: keys.finish(), default_tls };
+    let shared = assembly::Shared { backends, keys: keys.finish(), default_tls, challenges };
     let snapshot = assembly::snapshot(hosts, shared, previous.map(|previous| &previous.snapshot));
 
     let mut statuses = BTreeMap::new();
@@ -194,7 +216,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
         say(key, route, Verdict { accepted, resolved: unjudged(), certificate: unjudged(), ..Verdict::default() });
     }
     let kept = Kept { defaults: options.defaults.clone(), drafts, certificates, clients };
-    Compiled { snapshot, statuses, kept }
+    Compiled { snapshot, statuses, remarks, wanted, due, kept }
 }
 
 /// What is known of a route before anything else is looked at.

@@ -130,6 +130,22 @@ impl<'a> Resolver<'a> {
         resolved
     }
 
+    /// The backend that a port of a Service is, where plain HTTP is asked of it.
+    ///
+    /// # Errors
+    /// Why it cannot be asked; `field` names the reference.
+    pub fn plain(&mut self, field: impl std::fmt::Display, key: &Key, number: u16) -> Result<BackendId, Problem> {
+        let port = self.services.port(&field, key, number)?;
+        if port.protocol == Protocol::Tls {
+            let text = format!("{field}: port {number} of Service {key} speaks TLS (appProtocol); use a plain one");
+            return Err(Problem::new(Reason::UnsupportedProtocol, text));
+        }
+        let id =
+            BackendId { namespace: key.namespace.as_str().into(), service: key.name.as_str().into(), port: number };
+        self.seen.entry(id.clone()).or_insert_with(|| look(&self.services, key, &port, &id));
+        Ok(id)
+    }
+
     fn backend_tls(&mut self, home: &str, place: usize, tls: &BackendTlsDraft) -> Result<BackendTls, Problem> {
         let mut keys = Vec::with_capacity(tls.authorities.len());
         let mut maps = Vec::with_capacity(tls.authorities.len());

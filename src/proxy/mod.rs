@@ -8,6 +8,7 @@ mod answer;
 mod attempts;
 mod authenticate;
 mod capacity;
+mod challenge;
 mod connection;
 pub mod drain;
 pub mod fetch;

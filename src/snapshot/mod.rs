@@ -34,6 +34,9 @@ pub struct Snapshot {
     pub keys: BTreeMap<KeySource, Arc<KeySet>>,
     /// The identity for names that no host owns; without one such handshakes end in `unrecognized_name`.
     pub default_tls: Option<Arc<TlsIdentity>>,
+    /// ACME HTTP-01 challenges (RFC 8555 §8.3) that are answered on the plain port: by exact host, by whole path, the
+    /// solver that knows the answer.
+    pub challenges: BTreeMap<Box<str>, BTreeMap<Box<str>, BackendId>>,
 }
 
 impl Snapshot {
@@ -43,6 +46,11 @@ impl Snapshot {
             let (label, rest) = name.split_once('.')?;
             if label.is_empty() { None } else { self.wildcard.get(rest) }
         })
+    }
+
+    /// The solver of the challenge at a host and path, both byte for byte.
+    pub fn challenge(&self, host: &str, path: &str) -> Option<&BackendId> {
+        self.challenges.get(host)?.get(path)
     }
 
     /// The TLS identity for a name of a ClientHello; the default one for unknown names.

@@ -50,6 +50,22 @@ impl Names {
                 let _ = writeln!(text, "  {kind}={is} {why}: {}", condition.message);
             }
         }
+        for (key, certificate) in &compiled.wanted.apply {
+            let spec = serde_json::to_value(&certificate.spec).unwrap();
+            let _ = writeln!(text, "apply Certificate {key}: {spec}");
+            for owner in certificate.metadata.owner_references.iter().flatten() {
+                let _ = writeln!(text, "  owner {} {} controller={:?}", owner.kind, owner.name, owner.controller);
+            }
+            for (name, value) in certificate.metadata.annotations.iter().flatten() {
+                let _ = writeln!(text, "  {name}: {value}");
+            }
+        }
+        for (key, uid) in &compiled.wanted.delete {
+            let _ = writeln!(text, "delete Certificate {key} {uid:?}");
+        }
+        for (object, remark) in &compiled.remarks {
+            let _ = writeln!(text, "remark {object}: {remark}");
+        }
         text.push_str(&self.snapshot(&compiled.snapshot, before.map(|before| &before.snapshot)));
         text
     }
@@ -72,6 +88,11 @@ impl Names {
             for route in &host.routes {
                 let same = old.is_some_and(|old| old.routes.iter().any(|old| Arc::ptr_eq(old, route)));
                 let _ = writeln!(text, "    {}{}", self.route(route), if same { " (kept)" } else { "" });
+            }
+        }
+        for (host, paths) in &snapshot.challenges {
+            for (path, solver) in paths {
+                let _ = writeln!(text, "  challenge {host}{path} -> {solver}");
             }
         }
         for (id, backend) in &snapshot.backends {
