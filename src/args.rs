@@ -35,7 +35,7 @@ pub struct Arguments {
 pub enum Command {
     /// Run the gateway.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(Run),
+    Run(Box<Run>),
     /// Check manifests without serving them: print each route's conditions as a cluster would show them.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Check),

@@ -248,9 +248,9 @@ mod tests {
         for total in [1, 2, 3, 4, 6, 7, 100, 1000] {
             for start in [0, 1, 12_345] {
                 let mut seen: Vec<u64> = (start..start + total).map(|turn| share(turn, total)).collect();
-                // A tenth of the shares gets a tenth of any part of the run, give or take two.
+                // A tenth of the shares gets a tenth of any part of the run, give or take three: the most from any start.
                 let first = seen[..seen.len() / 2].iter().filter(|share| **share < total / 10).count() as u64;
-                assert!(first.abs_diff(total / 20) <= 2, "{first} of {total} from {start}");
+                assert!(first.abs_diff(total / 20) <= 3, "{first} of {total} from {start}");
                 seen.sort_unstable();
                 assert!(seen.into_iter().eq(0..total), "{total} from {start}");
             }

@@ -3,101 +3,27 @@
 //! Labels come from routes and closed enums only; nothing a client sends becomes a label. A connection asks once for
 //! the metrics of its route ([`Metrics::route`]) and from then on does nothing but relaxed atomic adds.
 
+mod catalogue;
+mod exposition;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::Initiator;
 use crate::reason::Reason;
+pub use catalogue::{CATALOGUE, Descriptor};
 
 /// The route label of what happened before a route was found. No route is called so: their labels hold a `/`.
 pub const NO_ROUTE: &str = "none";
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// One family of metrics, as scraped and as documented.
-#[derive(Debug, Clone, Copy)]
-pub struct Descriptor {
-    /// The whole name of its samples.
-    pub name: &'static str,
-    /// `gauge`, `counter` or `info`.
-    pub kind: &'static str,
-    /// Names of its labels, in their order.
-    pub labels: &'static [&'static str],
-    /// What it means, with its unit.
-    pub help: &'static str,
-}
-
-macro_rules! catalogue {
-    ($($constant:ident = $kind:literal $name:literal [$($label:literal)*] $help:literal;)*) => {
-        $(const $constant: Descriptor =
-            Descriptor { name: $name, kind: $kind, labels: &[$($label),*], help: $help };)*
-        /// Every family that [`Metrics::encode`] writes, in its order.
-        pub const CATALOGUE: &[Descriptor] = &[$($constant),*];
-    };
-}
-
-catalogue! {
-    BUILD = "info" "wssgate_build_info" ["version"] "The version that runs.";
-    WORKERS = "gauge" "wssgate_workers" [] "Threads that serve connections.";
-    SOCKETS = "gauge" "wssgate_sockets" [] "Client sockets that are open, handshakes included.";
-    SOCKETS_LIMIT = "gauge" "wssgate_sockets_limit" [] "Client sockets that the limit of open files allows.";
-    MEMORY = "gauge" "wssgate_memory_bytes" [] "Resident memory, as the budget counts it.";
-    MEMORY_BUDGET = "gauge" "wssgate_memory_budget_bytes" []
-        "Resident memory from which on no connection is let in; 0: no budget.";
-    ENDPOINT_CONNECTIONS = "gauge" "wssgate_endpoint_connections_max" []
-        "Connections of this replica to the endpoint that has the most of them.";
-    ENDPOINT_LIMIT = "gauge" "wssgate_endpoint_connections_limit" []
-        "Connections to one endpoint that the range of local ports allows.";
-    SNAPSHOT_VERSION = "gauge" "wssgate_snapshot_version" []
-        "Version of the snapshot that serves; counts up with every change that took effect in this process.";
-    SNAPSHOT_AGE = "gauge" "wssgate_snapshot_age_seconds" []
-        "Seconds since the source was last read whole and compiled; grows while the source cannot be read.";
-    COMPILES = "counter" "wssgate_compiles_total" [] "Compilations of all objects into a snapshot.";
-    COMPILE_DURATION = "gauge" "wssgate_compile_duration_seconds" [] "Seconds that the last compilation took.";
-    ROUTES = "gauge" "wssgate_routes" ["accepted"] "Route objects of this gateway, by whether they are accepted.";
-    SETTINGS = "gauge" "wssgate_settings_current" []
-        "1; 0 while the settings file is broken and the last good settings stay.";
-    SOURCE_PROBLEMS = "gauge" "wssgate_source_problems" []
-        "Manifests that cannot be read or parsed; their last good objects keep serving.";
-    SOURCE_SKIPPED = "gauge" "wssgate_source_skipped_objects" [] "Objects of kinds that the gateway does not read.";
-    SOURCE_STALE = "gauge" "wssgate_source_stale_seconds" []
-        "Seconds since a part of the cluster could last be read; 0 while all is read. What was read keeps serving.";
-    DEFINITION_DIFFERS = "gauge" "wssgate_definition_differs" []
-        "1 if the cluster's CustomResourceDefinition is not that of this version, so that fields may be lost.";
-    LEADER = "gauge" "wssgate_leader" [] "1 if this replica writes statuses.";
-    STATUS_WRITES = "counter" "wssgate_status_writes_total" ["outcome"]
-        "Statuses written to the API server, by outcome (written, failed).";
-    CERTIFICATE_EXPIRY = "gauge" "wssgate_certificate_expiry_timestamp_seconds" ["secret" "host"]
-        "End of validity of each certificate that is served, seconds since the Unix epoch.";
-    CONNECTIONS = "gauge" "wssgate_connections" ["route"] "WebSocket connections that are open now.";
-    HANDSHAKES = "counter" "wssgate_handshakes_total" ["outcome" "reason" "route"]
-        "Handshakes by outcome (accepted, refused) and reason (none where accepted).";
-    AUDITED = "counter" "wssgate_audited_total" ["reason" "route"]
-        "Handshakes let through in Audit mode that Enforce would have refused.";
-    MESSAGES = "counter" "wssgate_messages_total" ["route" "direction"]
-        "Whole data messages relayed, by direction (from_client, from_backend).";
-    BYTES = "counter" "wssgate_bytes_total" ["route" "direction"]
-        "Payload bytes of data frames relayed, by direction (from_client, from_backend).";
-    CLOSES = "counter" "wssgate_closes_total" ["route" "reason" "code" "initiator"]
-        "Connections that ended, by reason, close code (none, private for 3000-4999, other) and who ended them.";
-    KEY_SET_AGE = "gauge" "wssgate_key_set_age_seconds" ["uri"]
-        "Seconds since a key set was last fetched, by its URI without query; absent until it was fetched once.";
-    KEY_SET_FETCHES = "counter" "wssgate_key_set_fetches_total" ["uri" "outcome"]
-        "Fetches of key sets by outcome (ok, failed).";
-    ACCESS_LOG_DROPPED = "counter" "wssgate_access_log_dropped_total" []
-        "Access-log lines lost because stdout was not read fast enough or could not be written.";
-}
 
 /// Messages and bytes of one direction.
 #[derive(Debug, Clone, Default)]
@@ -384,141 +310,6 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
-}
-
-impl Collector for Metrics {
-    fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
-        let inner = &*self.0;
-        let version = inner.version.load(Ordering::Relaxed);
-        let age = millis(inner.started.elapsed()).saturating_sub(inner.compiled_at.load(Ordering::Relaxed));
-        let mut routes: Vec<(Box<str>, Arc<RouteMetrics>)> = {
-            let held = inner.routes.read().unwrap_or_else(PoisonError::into_inner);
-            held.iter().map(|(name, metrics)| (name.clone(), Arc::clone(metrics))).collect()
-        };
-        routes.sort_by(|a, b| a.0.cmp(&b.0));
-        let named = || routes.iter().filter(|(name, _)| &**name != NO_ROUTE);
-
-        let mut family = begin(&mut out, &BUILD)?;
-        family.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
-        gauge(&mut out, &WORKERS, inner.workers.get())?;
-        let capacity = *held(&inner.capacity);
-        for (descriptor, value) in [
-            (&SOCKETS, capacity.sockets),
-            (&SOCKETS_LIMIT, capacity.sockets_limit),
-            (&MEMORY, capacity.resident),
-            (&MEMORY_BUDGET, capacity.budget),
-            (&ENDPOINT_CONNECTIONS, capacity.endpoint),
-            (&ENDPOINT_LIMIT, capacity.endpoint_limit),
-        ] {
-            gauge(&mut out, descriptor, i64::try_from(value).unwrap_or(i64::MAX))?;
-        }
-        gauge(&mut out, &SNAPSHOT_VERSION, i64::try_from(version).unwrap_or(i64::MAX))?;
-        gauge(&mut out, &SNAPSHOT_AGE, Duration::from_millis(age).as_secs_f64())?;
-        counter(&mut out, &COMPILES, inner.compiles.get())?;
-        let took = Duration::from_micros(inner.compile_micros.load(Ordering::Relaxed));
-        gauge(&mut out, &COMPILE_DURATION, took.as_secs_f64())?;
-        let mut family = begin(&mut out, &ROUTES)?;
-        for (accepted, number) in [("true", &inner.routes_accepted), ("false", &inner.routes_not_accepted)] {
-            sample(&mut family, &ROUTES, [accepted], &ConstGauge::new(number.get()))?;
-        }
-        gauge(&mut out, &SETTINGS, i64::from(!inner.settings_broken.load(Ordering::Relaxed)))?;
-        gauge(&mut out, &SOURCE_PROBLEMS, inner.source_problems.get())?;
-        gauge(&mut out, &SOURCE_SKIPPED, inner.source_skipped.get())?;
-        let stale = held(&inner.source_failing).map_or(Duration::ZERO, |since| since.elapsed());
-        gauge(&mut out, &SOURCE_STALE, stale.as_secs_f64())?;
-        gauge(&mut out, &DEFINITION_DIFFERS, inner.definition_differs.get())?;
-        gauge(&mut out, &LEADER, inner.leader.get())?;
-        let mut family = begin(&mut out, &STATUS_WRITES)?;
-        for (outcome, counter) in [("written", &inner.statuses_written), ("failed", &inner.statuses_failed)] {
-            sample(&mut family, &STATUS_WRITES, [outcome], &ConstCounter::new(counter.get()))?;
-        }
-        let mut family = begin(&mut out, &CERTIFICATE_EXPIRY)?;
-        for one in &*held(&inner.certificates) {
-            let value = ConstGauge::new(one.not_after);
-            sample(&mut family, &CERTIFICATE_EXPIRY, [&one.secret, &one.host], &value)?;
-        }
-        let mut family = begin(&mut out, &CONNECTIONS)?;
-        for (name, metrics) in named() {
-            sample(&mut family, &CONNECTIONS, [name], &ConstGauge::new(metrics.connections.get()))?;
-        }
-        let mut family = begin(&mut out, &HANDSHAKES)?;
-        for (name, metrics) in &routes {
-            if &**name != NO_ROUTE {
-                let value = ConstCounter::new(metrics.accepted.get());
-                sample(&mut family, &HANDSHAKES, ["accepted", "none", name], &value)?;
-            }
-            for (reason, number) in &*held(&metrics.refused) {
-                let value = ConstCounter::new(*number);
-                sample(&mut family, &HANDSHAKES, ["refused", reason.label(), name], &value)?;
-            }
-        }
-        let mut family = begin(&mut out, &AUDITED)?;
-        for (name, metrics) in named() {
-            for (reason, number) in &*held(&metrics.audited) {
-                sample(&mut family, &AUDITED, [reason.label(), name], &ConstCounter::new(*number))?;
-            }
-        }
-        for (descriptor, pick) in
-            [(&MESSAGES, (|t| t.messages.get()) as fn(&Traffic) -> u64), (&BYTES, |t: &Traffic| t.bytes.get())]
-        {
-            let mut family = begin(&mut out, descriptor)?;
-            for (name, metrics) in named() {
-                for (way, traffic) in [("from_client", &metrics.from_client), ("from_backend", &metrics.from_backend)] {
-                    sample(&mut family, descriptor, [name, way], &ConstCounter::new(pick(traffic)))?;
-                }
-            }
-        }
-        let mut family = begin(&mut out, &CLOSES)?;
-        for (name, metrics) in named() {
-            for ((reason, code, initiator), number) in &*held(&metrics.closes) {
-                let labels = [name, reason.label(), code, initiator.label()];
-                sample(&mut family, &CLOSES, labels, &ConstCounter::new(*number))?;
-            }
-        }
-        let sets = held(&inner.key_sets).clone();
-        let mut family = begin(&mut out, &KEY_SET_AGE)?;
-        for (uri, set) in &sets {
-            if let Some(fetched) = set.fetched {
-                sample(&mut family, &KEY_SET_AGE, [uri], &ConstGauge::new(fetched.elapsed().as_secs_f64()))?;
-            }
-        }
-        let mut family = begin(&mut out, &KEY_SET_FETCHES)?;
-        for (uri, set) in &sets {
-            for (outcome, number) in [("ok", set.ok), ("failed", set.failed)] {
-                sample(&mut family, &KEY_SET_FETCHES, [uri, outcome], &ConstCounter::new(number))?;
-            }
-        }
-        counter(&mut out, &ACCESS_LOG_DROPPED, inner.access_log_dropped.get())
-    }
-}
-
-fn begin<'s>(out: &'s mut DescriptorEncoder<'_>, descriptor: &Descriptor) -> Result<MetricEncoder<'s>, fmt::Error> {
-    let (kind, suffix) = match descriptor.kind {
-        "counter" => (MetricType::Counter, "_total"),
-        "info" => (MetricType::Info, "_info"),
-        _ => (MetricType::Gauge, ""),
-    };
-    // The encoder adds the suffix to each sample by itself.
-    let name = descriptor.name.strip_suffix(suffix).unwrap_or(descriptor.name);
-    out.encode_descriptor(name, descriptor.help, None, kind)
-}
-
-fn sample<const N: usize>(
-    family: &mut MetricEncoder<'_>,
-    descriptor: &Descriptor,
-    values: [&str; N],
-    metric: &impl EncodeMetric,
-) -> fmt::Result {
-    let labels: Vec<(&str, &str)> = descriptor.labels.iter().copied().zip(values).collect();
-    metric.encode(family.encode_family(&labels)?)
-}
-
-fn gauge<V: EncodeGaugeValue>(out: &mut DescriptorEncoder<'_>, descriptor: &Descriptor, value: V) -> fmt::Result {
-    begin(out, descriptor)?.encode_gauge(&value)
-}
-
-fn counter(out: &mut DescriptorEncoder<'_>, descriptor: &Descriptor, value: u64) -> fmt::Result {
-    ConstCounter::new(value).encode(begin(out, descriptor)?)
 }
 
 /// The close code as a label from a closed set: peers choose codes freely, labels must not.
