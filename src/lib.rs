@@ -3,6 +3,7 @@
 //! The map of the house is the table of `tests/layers.rs`: one row per module, from the ground up, and a module may
 //! import only what its row names. `ARCHITECTURE.md` is the page to read first, `proxy::connection` the code.
 
+mod accept;
 pub mod admin;
 pub mod api;
 pub mod app;
@@ -15,5 +16,6 @@ pub mod reason;
 pub mod settings;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod telemetry;
 pub mod ws;

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use crate::api::objects::Key;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::candidate::Candidate;
+use crate::compile::challenge::Challenges;
 use crate::compile::condition::{Problem, Verdict, quote};
 use crate::compile::host::Holding;
+use crate::compile::keys::Sets;
 use crate::compile::rule::Resolved;
 use crate::compile::vault::Outcome;
 use crate::policy::{ClientRule, OriginPattern, Policy};
 use crate::reason;
-use crate::snapshot::{Backend, BackendId, Host, PathMatch, Route, RouteId, RouteState, Snapshot};
+use crate::snapshot::{Backend, BackendId, Host, PathMatch, Route, RouteId, RouteState, Snapshot, TlsIdentity};
 
 /// One route with its rules resolved, ready to be placed on hosts.
 #[derive(Debug)]
@@ -133,15 +135,24 @@ fn order(path: &PathMatch) -> (bool, std::cmp::Reverse<usize>, &str) {
     }
 }
 
+/// What hosts share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Every Service port that a route names.
+    pub backends: BTreeMap<BackendId, Arc<Backend>>,
+    /// Every key set that a route names.
+    pub keys: Sets,
+    /// The identity of names that no host owns.
+    pub default_tls: Option<Arc<TlsIdentity>>,
+    /// What ACME asks of the plain port.
+    pub challenges: Challenges,
+}
+
 /// The next snapshot: parts that are equal to those of `before` are those of `before`, and if all are, so is the
 /// version.
-pub fn snapshot(
-    hosts: Vec<Host>,
-    backends: BTreeMap<BackendId, Arc<Backend>>,
-    default_tls: Option<Arc<crate::snapshot::TlsIdentity>>,
-    before: Option<&Snapshot>,
-) -> Snapshot {
-    let mut next = Snapshot { version: 1, default_tls, ..Snapshot::default() };
+pub fn snapshot(hosts: Vec<Host>, shared: Shared, before: Option<&Snapshot>) -> Snapshot {
+    let Shared { backends, keys, default_tls, challenges } = shared;
+    let mut next = Snapshot { version: 1, keys, default_tls, challenges, ..Snapshot::default() };
     for host in hosts {
         let wildcard: Option<Box<str>> = host.name.strip_prefix("*.").map(Into::into);
         let (map, name, old) = match wildcard {
@@ -164,7 +175,9 @@ pub fn snapshot(
         let same = same_hosts(&before.exact, &next.exact)
             && same_hosts(&before.wildcard, &next.wildcard)
             && before.backends == next.backends
-            && before.default_tls == next.default_tls;
+            && before.keys == next.keys
+            && before.default_tls == next.default_tls
+            && before.challenges == next.challenges;
         next.version = if same { before.version } else { before.version + 1 };
     }
     next

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::{DnsName, ServerName};
 
+use crate::api::certificate::CertificateIssuer;
 use crate::api::objects;
 use crate::api::route::reference::{ConfigMapRef, SecretRef};
 use crate::api::route::rule::{
@@ -19,6 +20,7 @@ use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
 use crate::compile::condition::{Problem, quote};
 use crate::compile::host;
 use crate::compile::identity::MinVersion;
+use crate::compile::issuance;
 use crate::compile::policy::{self, Notes};
 use crate::policy::OriginPattern::Any as AnyOrigin;
 use crate::policy::Policy;
@@ -52,6 +54,8 @@ pub struct Draft {
 pub struct TlsDraft {
     /// Secrets; none: the default certificate.
     pub certificates: Vec<SecretRef>,
+    /// Who issues the certificate of the one Secret; `None`: whoever puts it there.
+    pub issuer: Option<CertificateIssuer>,
     /// The lowest version.
     pub min_version: MinVersion,
     /// What is asked of client certificates.
@@ -164,9 +168,6 @@ fn hostnames(list: &[String], notes: &mut Notes) -> Vec<Box<str>> {
 }
 
 fn tls(tls: &Tls, notes: &mut Notes) -> TlsDraft {
-    if tls.issuer_ref.is_some() {
-        notes.unsupported("spec.tls.issuerRef");
-    }
     let protocols = tls.alpn_protocols.as_deref();
     if protocols.is_some_and(<[_]>::is_empty) {
         notes.invalid("spec.tls.alpnProtocols", "is empty; remove it or list http/1.1");
@@ -181,12 +182,19 @@ fn tls(tls: &Tls, notes: &mut Notes) -> TlsDraft {
     for (place, certificate) in certificates.iter().enumerate() {
         group(&certificate.group, format_args!("spec.tls.certificateRefs[{place}]"), notes);
     }
+    let issuer = tls.issuer_ref.as_ref().map(issuance::issuer);
+    if issuer.is_some() && !matches!(certificates.as_slice(), [SecretRef { namespace: None, .. }]) {
+        notes.invalid(
+            "spec.tls.issuerRef",
+            "writes to one Secret of the route's own namespace; give one certificateRefs entry without namespace",
+        );
+    }
     let min_version = match tls.min_version {
         None | Some(TlsVersion::V1_2) => MinVersion::Tls12,
         Some(TlsVersion::V1_3) => MinVersion::Tls13,
     };
     let client = tls.client_validation.as_ref().map(|validation| client(validation, notes));
-    TlsDraft { certificates, min_version, client }
+    TlsDraft { certificates, issuer, min_version, client }
 }
 
 fn client(validation: &ClientValidation, notes: &mut Notes) -> ClientDraft {
@@ -423,7 +431,7 @@ mod tests {
             ("hostnames: [A.test]\nrules: []", "spec.hostnames[0]: \"A.test\""),
             ("hostnames: [a.test, a.test]\nrules: []", "spec.hostnames[1]: \"a.test\" is listed twice"),
             ("hostnames: [a.test]\nrules: []", "spec.rules: is empty"),
-            ("hostnames: [a.test]\nrules: []\ntls: {issuerRef: {name: x}}", "spec.tls.issuerRef: not supported"),
+            ("hostnames: [a.test]\nrules: []\ntls: {issuerRef: {name: x}}", "spec.tls.issuerRef: writes to one Secret"),
             (
                 "hostnames: [a.test]\nrules: []\ntls: {clientValidation: {caCertificateRefs: []}}",
                 "spec.tls.clientValidation.caCertificateRefs: is empty",

@@ -22,16 +22,27 @@ impl Attempts {
     /// where there was none. Returns the pace to keep: an address whose pace is not after `now` can be forgotten.
     ///
     /// # Errors
-    /// How long until the next attempt is free.
+    /// How long until the next attempt is free. The pace to keep is then [`Attempts::bounded`].
     pub fn judge(&self, pace: u64, now: u64) -> Result<u64, Duration> {
-        let step = nanos(self.interval) / u64::from(self.count.max(1));
-        let ahead = step.saturating_mul(u64::from(self.burst.max(1)) - 1);
-        // A pace that was kept under a stricter limit waits no longer than this one asks.
-        let pace = pace.clamp(now, now.saturating_add(ahead).saturating_add(step));
-        match (pace - now).checked_sub(ahead) {
-            None | Some(0) => Ok(pace.saturating_add(step)),
+        let pace = self.bounded(pace, now);
+        match (pace - now).checked_sub(self.ahead()) {
+            None | Some(0) => Ok(pace.saturating_add(self.step())),
             Some(wait) => Err(Duration::from_nanos(wait)),
         }
+    }
+
+    /// A pace that was kept under a stricter limit waits no longer than this one asks.
+    pub fn bounded(&self, pace: u64, now: u64) -> u64 {
+        pace.clamp(now, now.saturating_add(self.ahead()).saturating_add(self.step()))
+    }
+
+    fn step(&self) -> u64 {
+        nanos(self.interval) / u64::from(self.count.max(1))
+    }
+
+    /// How far ahead of an even pace a burst may be.
+    fn ahead(&self) -> u64 {
+        self.step().saturating_mul(u64::from(self.burst.max(1)) - 1)
     }
 }
 

@@ -107,6 +107,7 @@ mod tests {
             origin,
             subprotocols: Box::default(),
             client_certificate: None,
+            proof: None,
         }
     }
 

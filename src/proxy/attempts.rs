@@ -43,14 +43,16 @@ impl Shard {
         }
         // The shared number has its place whether the table is full or not.
         let pace = self.routes.get(route).and_then(|route| route.get(&key)).copied();
-        let next = limit.judge(pace.unwrap_or(0), now)?;
+        let judged = limit.judge(pace.unwrap_or(0), now);
+        // Who is refused is not counted, but does not wait longer than the limit of today asks either.
+        let next = judged.unwrap_or_else(|_| limit.bounded(pace.unwrap_or(0), now));
         let addresses = match self.routes.get_mut(route) {
             Some(addresses) => addresses,
             None => self.routes.entry(route.clone()).or_default(),
         };
         addresses.insert(key, next);
         self.keys += usize::from(pace.is_none());
-        Ok(())
+        judged.map(drop)
     }
 
     /// Forgets who is free, and gives memory back after a flood.

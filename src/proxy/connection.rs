@@ -1,6 +1,7 @@
 //! One connection, top to bottom. Read this first.
 //!
-//! ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `admit_new` -> places -> dial and
+//! ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `screen`,
+//! credential, `admit` -> places -> dial and
 //! upgrade the backend, verify its 101 -> answer 101 -> relay. A refusal is an HTTP answer and a line in the log.
 
 use std::net::SocketAddr;
@@ -11,11 +12,11 @@ use rustls_pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::policy::{ClientCertificate, Facts, Origin, Policy, admit_new};
+use crate::policy::{ClientCertificate, Facts, Origin, Policy, Proof, admit, credential, screen};
 use crate::proxy::relay::{Parts, Relay};
 use crate::proxy::session::Session;
 use crate::proxy::tls::{self, ClientTls};
-use crate::proxy::{Drain, Shared, answer, scratch, upstream, worker};
+use crate::proxy::{Drain, Shared, answer, authenticate, scratch, upstream, worker};
 use crate::reason::{self, Reason};
 use crate::snapshot::{Lease, RouteState};
 use crate::telemetry::access::{Opened, Refused};
@@ -34,8 +35,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct Refusal {
     reason: Option<Reason>,
-    /// The backend's own status.
+    /// The backend's own status, as far as it is passed on.
     status: Option<u16>,
+    /// The endpoint that was asked.
+    backend: Option<SocketAddr>,
     host: Option<Box<str>>,
     path: Option<Box<str>>,
     route: Option<Arc<str>>,
@@ -74,7 +77,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr)
             Some(wait) => wait.as_secs() + u64::from(wait.subsec_nanos() > 0),
             None => u64::from(1 + scratch::mask()[0] % 5),
         };
-        let bytes = answer::refusal(status, handshake, retry_after);
+        let bytes = answer::refusal(status, reason.challenge(), handshake, retry_after);
         let _ = timeout(FAREWELL, async {
             if client.send_all(&bytes).await.is_ok() {
                 client.finish().await;
@@ -90,11 +93,12 @@ fn refused(shared: &Shared, peer: SocketAddr, refusal: &Refusal) -> Option<Relay
     shared.metrics.refused(reason, refusal.route.as_deref());
     shared.access.refused(&Refused {
         reason,
+        status: refusal.status.or(reason.http_status()),
         client: peer,
         host: refusal.host.as_deref(),
         path: refusal.path.as_deref(),
         route: refusal.route.as_deref(),
-        backend: None,
+        backend: refusal.backend,
     });
     None
 }
@@ -149,13 +153,13 @@ async fn judge(
     certificate: Option<Box<ClientCertificate>>,
     peer: SocketAddr,
 ) -> Result<Judged, Refusal> {
-    let (request, early) = match timeout(HEAD, head(client)).await {
+    let (mut request, early) = match timeout(HEAD, head(client)).await {
         Ok(read) => read?,
         Err(_) => return Err(Reason::HeadTimeout.into()),
     };
     let mut refusal =
         Refusal { host: Some(request.host.clone()), path: Some(request.path.clone()), ..Refusal::default() };
-    let outcome = admitted(shared, &request, name, certificate, peer, &mut refusal).await;
+    let outcome = admitted(shared, &mut request, name, certificate, peer, &mut refusal).await;
     match outcome {
         Ok((lease, policy, facts, audited, places, upstream)) => {
             let route = refusal.route.unwrap_or_default();
@@ -170,10 +174,11 @@ async fn judge(
 
 type Admitted = (Lease, Arc<Policy>, Facts, Option<Reason>, crate::proxy::meters::Places, upstream::Upstream);
 
-/// The order of judgement after the form: Host = SNI, route, networks, origin, attempts, subprotocol, places, backend.
+/// The order of judgement after the form: Host = SNI, route, networks, origin, attempts, subprotocol, client
+/// certificate, credential, places, backend.
 async fn admitted(
     shared: &Arc<Shared>,
-    request: &Request,
+    request: &mut Request,
     name: Option<&str>,
     certificate: Option<Box<ClientCertificate>>,
     peer: SocketAddr,
@@ -193,6 +198,9 @@ async fn admitted(
         RouteState::Refusing(reason) => return Err(*reason),
     };
     refusal.policy = Some(Arc::clone(&policy));
+    // Before anything is kept: facts hold no credential.
+    let authentication = &policy.handshake.authentication;
+    let presented = credential::take(authentication, request);
     let mut facts = Facts {
         address: peer.ip(),
         host: request.host.clone(),
@@ -201,27 +209,41 @@ async fn admitted(
         origin: request.origin.clone(),
         subprotocols: request.subprotocols.clone(),
         client_certificate: certificate,
+        proof: None,
     };
     // The policy may be newer than the TLS handshake.
     if let Some(renewed) = facts.renewed(&policy, UnixTime::now()) {
         facts = renewed;
     }
-    let admission = admit_new(&policy, &facts, |limit| {
+    screen(&policy, &facts, |limit| {
         let free = shared.meters.attempts.judge(&route.id, facts.address, limit, Instant::now());
         free.map_err(|wait| {
             refusal.retry_after = Some(wait);
             Reason::TooManyAttempts
         })
     })?;
+    // Browsers take no answer without one of their offers, and a token is never answered.
+    if presented.by_subprotocol && facts.subprotocols.is_empty() {
+        return Err(Reason::SubprotocolDenied);
+    }
+    facts.proof = authenticate::verify(shared, &route.id, authentication, &presented, request).await?;
+    let admission = admit(&policy, &facts, authenticate::now())?;
     let limits = &policy.connection;
-    let places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
-    let upstream = match upstream::connect(shared, &route, request, &facts, &admission).await {
+    let mut places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
+    if let Some(identity) = facts.proof.as_deref().and_then(Proof::identity) {
+        places.subject(identity, limits.per_subject)?;
+    }
+    let mut upstream = match upstream::connect(shared, &route, request, &facts, &admission).await {
         Ok(upstream) => upstream,
-        Err((reason, status)) => {
-            refusal.status = status.map(reason::passed_on);
-            return Err(reason);
+        Err(failure) => {
+            refusal.status = failure.status.map(reason::passed_on);
+            refusal.backend = failure.endpoint;
+            return Err(failure.reason);
         }
     };
+    if presented.by_subprotocol && upstream.subprotocol.is_none() {
+        upstream.subprotocol = admission.offered().first().cloned();
+    }
     Ok((lease, policy, facts, admission.audited(), places, upstream))
 }
 

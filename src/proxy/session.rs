@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustls_pki_types::UnixTime;
 
 use crate::policy::{Connection, Facts, admit};
+use crate::proxy::authenticate;
 use crate::reason::Reason;
 use crate::snapshot::{Lease, Live, RouteState};
 use crate::telemetry::access::Id;
@@ -198,7 +199,11 @@ impl Session {
             Some(next) if next.route.id == self.lease.borrow().route.id => match &next.route.state {
                 RouteState::Serving(policy) => {
                     let renewed = self.facts.renewed(policy, UnixTime::now());
-                    admit(policy, renewed.as_ref().unwrap_or(&self.facts)).err().map(|_| Reason::AccessWithdrawn)
+                    match admit(policy, renewed.as_ref().unwrap_or(&self.facts), authenticate::now()) {
+                        Ok(_) => None,
+                        Err(Reason::CredentialExpired) => Some(Reason::CredentialExpired),
+                        Err(_) => Some(Reason::AccessWithdrawn),
+                    }
                 }
                 RouteState::Refusing(_) => Some(Reason::AccessWithdrawn),
             },
@@ -221,19 +226,24 @@ impl Session {
         }
     }
 
-    /// Compares the stamps with what the route allows. Called about once a second.
-    pub(crate) fn sweep(&self) {
+    /// Compares the stamps with what the route allows. Called about once a second. `pressed`: memory is short, and
+    /// whoever makes us hold bytes has to go.
+    pub(crate) fn sweep(&self, pressed: bool) {
         if self.closing.get() != 0 {
             if now() - self.closing.get() >= CLOSE_TICKS {
                 self.order(|orders| orders.abandon = true);
             }
             return;
         }
-        if self.expires != 0 && now() >= self.expires {
-            self.end(Reason::ClientCertificateExpired);
-            return;
-        }
-        if let Some(reason) = self.overdue() {
+        let holds = self.client.blocked.get() != 0 || self.backend.blocked.get() != 0;
+        let reason = if self.expires != 0 && now() >= self.expires {
+            Some(Reason::ClientCertificateExpired)
+        } else if pressed && holds {
+            Some(Reason::Overloaded)
+        } else {
+            self.overdue()
+        };
+        if let Some(reason) = reason {
             self.end(reason);
         }
     }
@@ -256,6 +266,10 @@ impl Session {
         let lease = self.lease.borrow();
         let RouteState::Serving(policy) = &lease.route.state else { return None };
         let policy = &policy.connection;
+        let expires = self.facts.proof.as_ref().and_then(|proof| proof.expires);
+        if !policy.outlives_credential && expires.is_some_and(|expires| expires <= authenticate::now()) {
+            return Some(Reason::CredentialExpired);
+        }
         if let Some(heartbeat) = policy.heartbeat {
             if backend_reads {
                 match self.client.judge(heartbeat.interval, heartbeat.missed) {

@@ -85,14 +85,19 @@ const CLAIM_FAMILIES: &[&str] = &[
     "x-webauth-",
 ];
 
+/// Whether a field is the protocol's or the gateway's own, so that nobody else may read or set it. `name` is lower case.
+pub fn is_ours(name: &str) -> bool {
+    OURS.contains(&name) || OUR_FAMILIES.iter().any(|family| name.starts_with(family))
+}
+
 /// Whether a field of the client goes on. `name` is lower case.
 pub(super) fn goes_on(name: &str) -> bool {
     // Many backends read `_` as `-` (CGI's variables), so `x_auth_user` would arrive as `x-auth-user`. Without
     // underscores the lists below need no second spelling, and other names that alias ours are covered too.
     !name.contains('_')
-        && !OURS.contains(&name)
+        && !is_ours(name)
         && !CLAIMS.contains(&name)
-        && !OUR_FAMILIES.iter().chain(CLAIM_FAMILIES).any(|family| name.starts_with(family))
+        && !CLAIM_FAMILIES.iter().any(|family| name.starts_with(family))
 }
 
 #[cfg(test)]
