@@ -62,6 +62,15 @@ async fn status(setup: &Setup, source: &str, before: &[u8], head: &Head) -> Opti
     ask(setup, source, before, head).await.map(|(answer, _)| answer.status())
 }
 
+/// What the upstream saw when everything that was open is over.
+async fn settled(setup: &Setup) -> (usize, usize) {
+    until(PATIENCE, "the end of what was open", async || {
+        setup.recorder.seen().iter().all(harness::recorder::Seen::is_ended).then_some(())
+    })
+    .await;
+    setup.recorder.count()
+}
+
 fn forwarded(value: &str) -> Head {
     Head::upgrade("/").add("X-Forwarded-For", value)
 }
@@ -229,7 +238,7 @@ async fn the_client_is_the_entry_that_the_trusted_proxy_wrote() {
     let line = setup.gateway.access_line("an opening", |line| line["event"] == "open").await;
     assert_eq!(line["client"], "203.0.113.7", "the port is not known");
     assert!(line["proxy"].as_str().unwrap().starts_with("127.0.0.8:"), "{line}");
-    let before = setup.recorder.count();
+    let before = settled(&setup).await;
     for (case, head, expected) in [
         ("spoofed to the left", forwarded("203.0.113.7, 198.51.100.1"), 403),
         ("spoofed above", forwarded("203.0.113.7").add("X-Forwarded-For", "198.51.100.1"), 403),
@@ -264,7 +273,7 @@ async fn attempts_and_places_belong_to_the_client_behind_the_proxy() {
             assert_eq!(status(&setup, PROXY, &[], &forwarded(client)).await, Some(expected), "{client}");
         }
     }
-    let before = setup.recorder.count();
+    let before = settled(&setup).await;
     for (case, source, head) in [
         ("the same /64", PROXY, forwarded("2001:db8::8")),
         ("IPv4 written as IPv6", PROXY, forwarded("::ffff:203.0.113.7")),
