@@ -1,20 +1,22 @@
 //! `issuerRef` with the real cert-manager: the built binary, with the rights that the chart gives it and no others,
 //! beside a real API server. Backends are processes; no pods run.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Test;
-use super::cert_manager::{CertManager, decode, renew};
+use super::cert_manager::{CertManager, decode, encode, renew};
 use super::clusters::{Clusters, install_definition, wssgate};
 use super::control_plane::ControlPlane;
-use super::harness::{Client, Frame, Head};
+use super::harness::{Authority, Client, Frame, Head};
 use super::kubectl::Kubectl;
 use super::process::{Process, until};
 use super::{programs, sandbox};
@@ -37,6 +39,11 @@ struct Scene {
 
 impl Scene {
     fn start(clusters: &Clusters, name: &str) -> Self {
+        Self::start_with(clusters, name, "127.0.0.1:0")
+    }
+
+    /// The same with an address of the plain port.
+    fn start_with(clusters: &Clusters, name: &str, http: &str) -> Self {
         let plane = clusters.another(name);
         let admin = plane.kubectl();
         install_definition(&admin);
@@ -59,7 +66,7 @@ impl Scene {
 
         let logs = plane.folder().join("logs");
         let mut command = wssgate();
-        command.args(["run", "--listen", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["run", "--listen", "127.0.0.1:0", "--listen-http", http, "--admin", "127.0.0.1:0"]);
         command.arg("--kubeconfig").arg(account.kubeconfig());
         command.env("POD_NAME", "wssgate-0").env("POD_NAMESPACE", HOME);
         let gateway = Process::start("wssgate", &logs, &mut command);
@@ -90,7 +97,11 @@ endpoints: [{{addresses: [{address}], conditions: {{ready: true}}}}]
     }
 
     fn cert_manager(&self) -> CertManager {
-        CertManager::start(&self.plane.kubectl(), &self.plane.folder().join("logs"), &[])
+        CertManager::start(&self.plane.kubectl(), &self.logs(), &[])
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.plane.folder().join("logs")
     }
 
     /// A condition of a route, once `check` likes its reason and message.
@@ -179,9 +190,9 @@ fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clu
     assert!(message.contains("Secret"), "{message}");
     let certificate = kubectl.until(LIMIT, &["certificate", "chat-tls"], "to exist", |found| Some(found.clone()));
     let (spec, metadata) = (&certificate["spec"], &certificate["metadata"]);
-    assert_eq!(spec["dnsNames"], serde_json::json!(["chat.example.com"]));
+    assert_eq!(spec["dnsNames"], json!(["chat.example.com"]));
     assert_eq!(spec["secretName"], "chat-tls");
-    assert_eq!(spec["privateKey"], serde_json::json!({"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"}));
+    assert_eq!(spec["privateKey"], json!({"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"}));
     assert!(spec["duration"].as_str().unwrap().starts_with("48h"), "{spec}");
     assert!(spec["renewBefore"].as_str().unwrap().starts_with("12h"), "{spec}");
     let owner = &metadata["ownerReferences"][0];
@@ -228,7 +239,7 @@ fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clu
     // Another hostname: the same Certificate asks for both.
     kubectl.apply(&route("[chat.example.com, news.example.com]", "chat-tls"));
     kubectl.until(LIMIT, &["certificate", "chat-tls"], "to ask for both names", |certificate| {
-        (certificate["spec"]["dnsNames"] == serde_json::json!(["chat.example.com", "news.example.com"])).then_some(())
+        (certificate["spec"]["dnsNames"] == json!(["chat.example.com", "news.example.com"])).then_some(())
     });
     until(LIMIT, "a certificate for the new name", || scene.shown("news.example.com", &authority));
     for socket in &mut sockets {
@@ -266,6 +277,112 @@ spec:
     assert_eq!(before["spec"], after["spec"]);
     assert_eq!(before["metadata"], after["metadata"]);
     scene.gateway.must_run();
+}
+
+/// cert-manager, pebble and cert-manager's own solver are real, and the challenge passes through our plain port twice: for
+/// cert-manager's self-check and for pebble. What stands in for a node: no kubelet starts the solver's pod, so the test
+/// starts the same program with the pod's arguments, and writes the EndpointSlice of the solver's Service.
+fn acme_issues_through_the_plain_port(clusters: &Clusters) {
+    let front = sandbox::address();
+    let scene = Scene::start_with(clusters, "acme", &format!("{front}:80"));
+    let (kubectl, logs) = (&scene.kubectl, scene.logs());
+    let (names, ca) = (format!("{}:8053", sandbox::address()), sandbox::address());
+
+    // Every name leads to the plain port.
+    let mut command = Command::new(programs::path("pebble-challtestsrv"));
+    command.args(["-dnsserver", &names, "-defaultIPv4", &front.to_string(), "-defaultIPv6", "", "-http01", ""]);
+    command.args(["-https01", "", "-tlsalpn01", "", "-doh", "", "-management", "127.0.0.1:8055"]);
+    let name_server = Process::start("names", &logs, &mut command);
+
+    let authority = Authority::new();
+    let pair = authority.leaf(&[&ca.to_string()]);
+    let file = |name: &str, text: &str| {
+        let path = scene.plane.folder().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let config = json!({"pebble": {
+        "listenAddress": format!("{ca}:14000"), "managementListenAddress": format!("{ca}:15000"),
+        "certificate": file("pebble.crt", &pair.chain), "privateKey": file("pebble.key", &pair.key),
+        "httpPort": 80, "tlsPort": 443, "retryAfter": {"authz": 1, "order": 1},
+    }});
+    let config = file("pebble.json", &config.to_string());
+    let mut command = Command::new(programs::path("pebble"));
+    command.arg("-config").arg(config).args(["-dnsserver", &names]);
+    command.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "0");
+    let pebble = Process::start("pebble", &logs, &mut command);
+    let root = until(LIMIT, "pebble to answer", || {
+        pebble.must_run();
+        name_server.must_run();
+        get(SocketAddr::from((ca, 15000)), "/roots/0", authority.pem())
+    });
+
+    let arguments =
+        ["--acme-http01-solver-image=localhost/solver:1", &format!("--acme-http01-solver-nameserver={names}")];
+    let cert_manager = CertManager::start(&scene.plane.kubectl(), &logs, &arguments);
+    scene.plane.kubectl().apply(&format!(
+        "
+apiVersion: cert-manager.io/v1
+kind: ClusterIssuer
+metadata: {{name: tests}}
+spec:
+  acme:
+    server: https://{ca}:14000/dir
+    caBundle: {}
+    privateKeySecretRef: {{name: account}}
+    solvers: [{{http01: {{ingress: {{ingressClassName: wssgate}}}}}}]
+",
+        encode(authority.pem())
+    ));
+    // A controller makes it where one runs; no pod is admitted without.
+    kubectl.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: default}}");
+    kubectl.apply(&route("[chat.example.com]", "chat-tls"));
+
+    // In place of the kubelet and of the controller of EndpointSlices.
+    let selector = "acme.cert-manager.io/http01-solver=true";
+    let pod = kubectl.until(LIMIT, &["pods", "-l", selector], "to have the solver's pod", |pods| {
+        pods["items"].as_array()?.first().cloned()
+    });
+    let service = kubectl.until(LIMIT, &["services", "-l", selector], "to have the solver's Service", |services| {
+        services["items"].as_array()?.first().cloned()
+    });
+    let arguments = pod["spec"]["containers"][0]["args"].as_array().unwrap();
+    let arguments: Vec<&str> = arguments.iter().map(|argument| argument.as_str().unwrap()).collect();
+    let solver = Process::start("solver", &logs, Command::new(programs::path("acme-solver")).args(&arguments));
+    let (name, port) = (service["metadata"]["name"].as_str().unwrap(), &service["spec"]["ports"][0]["name"]);
+    kubectl.apply(&format!(
+        "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: solver, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{name: {port}, port: 8089}}]
+endpoints: [{{addresses: [{}], conditions: {{ready: true}}}}]
+",
+        sandbox::address()
+    ));
+
+    kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+    let issued = leaf(&kubectl.get(&["secret", "chat-tls"]));
+    assert_eq!(scene.shown("chat.example.com", &root), Some(issued));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut socket = runtime.block_on(scene.client("chat.example.com", &root).open(&Head::upgrade("/")));
+    runtime.block_on(socket.echo(&Frame::text("over a certificate of pebble's")));
+    solver.must_run();
+    cert_manager.process.must_run();
+}
+
+/// The body of an answer over https, once there is one.
+fn get(address: SocketAddr, path: &str, authority: &str) -> Option<String> {
+    let name = ServerName::from(address.ip());
+    let tls = rustls::ClientConnection::new(Arc::new(trusting(authority)), name).unwrap();
+    let mut stream = rustls::StreamOwned::new(tls, TcpStream::connect(address).ok()?);
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    // It may end without a close_notify.
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).ok()?;
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).filter(|body| body.contains("BEGIN CERTIFICATE"))
 }
 
 fn cert_manager_issues_and_renews_on_the_real_api_server(clusters: &Clusters) {
@@ -307,6 +424,7 @@ pub fn tests() -> Vec<Test> {
         api sandbox:
             cert_manager_issues_and_renews_on_the_real_api_server,
             an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames,
-            a_certificate_of_someone_else_is_not_taken_over
+            a_certificate_of_someone_else_is_not_taken_over,
+            acme_issues_through_the_plain_port
     ]
 }
