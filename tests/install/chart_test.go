@@ -141,7 +141,9 @@ func TestSettingsThatAreRereadRestartNothing(t *testing.T) {
 			t.Errorf("%s changes the Pods", flags)
 		}
 	}
-	for _, flags := range []string{"bindAddress=0.0.0.0", "workers=3", "logFormat=text"} {
+	for _, flags := range []string{
+		"bindAddress=0.0.0.0", "workers=3", "logFormat=text", "ingressClass.name=other", "watchNamespaces={shop}",
+	} {
 		if template(flags) == before {
 			t.Errorf("%s needs a restart, and makes none", flags)
 		}
