@@ -18,9 +18,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
+use crate::accept;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::CONTENT_TYPE;
 
@@ -30,8 +29,6 @@ const CONNECTIONS: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a whole connection, which serves one request.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
-/// Pause after a failed accept, which is mostly a lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the admin port shows.
 #[derive(Debug)]
@@ -159,25 +156,13 @@ fn respond(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
 
 /// Serves until dropped; its connections end with it.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut tasks = JoinSet::new();
-    loop {
-        while tasks.try_join_next().is_some() {}
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let admin = Arc::clone(&admin);
-                tasks.spawn(async move {
-                    let _place = place;
-                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, one(stream, &admin)).await;
-                });
-            }
-            Err(error) => {
-                tracing::warn!(listener = "admin", %error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+    accept::each("admin", listener, CONNECTIONS, |stream| {
+        let admin = Arc::clone(&admin);
+        async move {
+            let _ = tokio::time::timeout(CONNECTION_TIMEOUT, one(stream, &admin)).await;
         }
-    }
+    })
+    .await;
 }
 
 /// One connection, one request.

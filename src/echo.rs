@@ -2,18 +2,17 @@
 //!
 //! Plain `ws`, any host and path. Knows nothing of the gateway: it is one more backend.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
+
+use crate::accept;
 
 /// Connections at a time; more wait in the backlog.
 const CONNECTIONS: usize = 50_000;
@@ -21,34 +20,18 @@ const CONNECTIONS: usize = 50_000;
 const MESSAGE: usize = 16 << 20;
 /// Time for the WebSocket handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after a failed accept, which is mostly a lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until dropped; its connections end with it.
 pub async fn serve(listener: TcpListener) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut tasks = JoinSet::new();
-    loop {
-        while tasks.try_join_next().is_some() {}
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tasks.spawn(async move {
-                    let _place = place;
-                    let _ = stream.set_nodelay(true);
-                    // A peer that breaks the protocol or vanishes is its own affair.
-                    let handshake = accept_hdr_async_with_config(stream, choose_first, Some(config()));
-                    if let Ok(Ok(socket)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-                        let _ = echo(socket).await;
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::warn!(listener = "echo", %error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+    accept::each("echo", listener, CONNECTIONS, |stream| async move {
+        let _ = stream.set_nodelay(true);
+        // A peer that breaks the protocol or vanishes is its own affair.
+        let handshake = accept_hdr_async_with_config(stream, choose_first, Some(config()));
+        if let Ok(Ok(socket)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            let _ = echo(socket).await;
         }
-    }
+    })
+    .await;
 }
 
 fn config() -> WebSocketConfig {

@@ -3,17 +3,20 @@
 //! The map of the house is the table of `tests/layers.rs`: one row per module, from the ground up, and a module may
 //! import only what its row names. `ARCHITECTURE.md` is the page to read first, `proxy::connection` the code.
 
+mod accept;
 pub mod admin;
 pub mod api;
 pub mod app;
 pub mod args;
 pub mod compile;
 pub mod echo;
+pub mod issuance;
 pub mod policy;
 pub mod proxy;
 pub mod reason;
 pub mod settings;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod telemetry;
 pub mod ws;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use wssgate::args::{Arguments, Check, Command, Echo, Output, Run};
-use wssgate::settings::{GatewayConfiguration, LogFormat, Settings, SettingsError};
+use wssgate::settings::{GatewayConfiguration, Settings, SettingsError};
 use wssgate::telemetry::{Format, logging};
 use wssgate::{api, app};
 
@@ -34,17 +34,15 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Run) -> ExitCode {
+    let overrides = arguments.overrides();
     let settings = match settings(arguments.config.as_deref()) {
-        Ok(file) => Settings::merge(arguments.overrides(), file),
+        Ok(file) => Settings::merge(overrides.clone(), file),
         Err(error) => return fail(USAGE, &error.to_string()),
     };
-    let Some(manifests) = settings.manifests.clone() else {
-        return fail(USAGE, "nothing to serve: name a directory of manifests with --manifests DIR");
-    };
-    if let Err(error) = logging::init(format(settings.log_format), None) {
+    if let Err(error) = log(settings.log_format) {
         return fail(USAGE, &error);
     }
-    match app::run(&settings, &manifests) {
+    match app::run(settings, arguments.config.clone().map(|file| (file, overrides))) {
         Ok(()) => ExitCode::from(OK),
         Err(app::Error::Start(error)) => fail(USAGE, &error),
         Err(app::Error::Run(error)) => fail(FAILED, &error.to_string()),
@@ -71,8 +69,7 @@ fn check(arguments: &Check) -> ExitCode {
 }
 
 fn echo(arguments: &Echo) -> ExitCode {
-    let log_format = arguments.log_format.map(LogFormat::from).unwrap_or_default();
-    if let Err(error) = logging::init(format(log_format), None) {
+    if let Err(error) = log(arguments.log_format.unwrap_or_default()) {
         return fail(USAGE, &error);
     }
     match app::echo(arguments.listen) {
@@ -85,11 +82,10 @@ fn settings(file: Option<&Path>) -> Result<Option<GatewayConfiguration>, Setting
     file.map(GatewayConfiguration::read).transpose()
 }
 
-fn format(format: LogFormat) -> Format {
-    match format {
-        LogFormat::Json => Format::Json,
-        LogFormat::Text => Format::Text,
-    }
+/// Starts the log at the level that the environment names.
+fn log(format: Format) -> Result<(), String> {
+    let level = std::env::var(logging::LEVEL_VARIABLE).ok();
+    logging::init(format, level.as_deref())
 }
 
 /// Prints to standard output; a reader that went away is not an error worth words.

@@ -5,7 +5,8 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{Behaviour, Frame, Head, Options, PATIENCE, SOON, Setup, json, until};
+use harness::{Answer, Behaviour, Frame, Head, Options, PATIENCE, SOON, Setup, json, until};
+use tokio::io::AsyncWriteExt;
 
 fn drain(accept_grace: &str, window: &str, deadline: &str) -> Options {
     Options::settings(&json!({"drain": {"acceptGrace": accept_grace, "window": window, "deadline": deadline}}))
@@ -98,4 +99,87 @@ async fn without_connections_there_is_nothing_to_wait_for() {
     let setup = Setup::with(Behaviour::Echo, &json!({}), &drain("0s", "60s", "120s")).await;
     setup.gateway.sigterm();
     assert_eq!(setup.gateway.exit(PATIENCE).await.code(), Some(0));
+}
+
+/// A handshake that is under way when accepting ends is told to come back; nothing of it reaches a backend.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_during_the_drain_is_told_to_come_back() {
+    let setup = Setup::with(Behaviour::Echo, &json!({}), &drain("0s", "1s", "10s")).await;
+    // Connected before the signal: one up to the end of TLS, one with half a head, one with half a ClientHello.
+    let mut silent = setup.client().connect().await;
+    let mut half = setup.client().connect().await;
+    let head = Head::upgrade("/").bytes();
+    half.write(&head[..20]).await;
+    let mut raw = setup.client().tcp().await;
+    raw.write_all(&[22, 3, 1, 0, 200, 1, 0, 0]).await.unwrap();
+    setup.gateway.sigterm();
+    until(PATIENCE, "the drain", async || (setup.gateway.get("/readyz").await.0 == 503).then_some(())).await;
+    silent.write(&head).await;
+    half.write(&head[20..]).await;
+    for (case, peer) in [("J3 a whole head", &mut silent), ("J3 the rest of a head", &mut half)] {
+        let bytes = peer.rest(SOON, case).await;
+        let answer = Answer::parse(&bytes).unwrap_or_else(|| panic!("{case}: no answer"));
+        assert_eq!(answer.status(), 503, "{case}: {answer:?}");
+        assert_eq!(answer.field("connection").as_deref(), Some("close"), "{case}: {answer:?}");
+        let after: u64 = answer.field("retry-after").and_then(|value| value.parse().ok()).expect("Retry-After");
+        assert!((1..=10).contains(&after), "{case}: {answer:?}");
+    }
+    assert_eq!(setup.gateway.refusals(Some("draining")).await as u64, 2);
+    assert_eq!(setup.recorder.count(), (0, 0), "J3: nothing reached the backend");
+    // The third never says who it is; it is given up before the deadline.
+    let start = Instant::now();
+    assert_eq!(setup.gateway.exit(PATIENCE).await.code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(9), "J3: {:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_within_a_message_breaks_no_frame_and_completes_no_message() {
+    let setup = Setup::with(Behaviour::Manual, &json!({}), &drain("0s", "1s", "8s")).await;
+    // Between two fragments, and within a frame.
+    let (mut client, mut upstream) = setup.pair().await;
+    client.send(&Frame::text("half").more()).await;
+    upstream.expect(&Frame::text("half").more()).await;
+    let (mut other, mut other_upstream) = setup.pair().await;
+    let bytes = other.encode(&Frame::binary(vec![9; 1000]));
+    other.write(&bytes[..500]).await;
+    while other_upstream.pending().len() < 300 {
+        assert!(other_upstream.fill().await, "the upstream ended");
+    }
+    setup.gateway.sigterm();
+    for (case, client, rest) in
+        [("J3 between fragments", &mut client, &[][..]), ("J3 within a frame", &mut other, &bytes[500..])]
+    {
+        assert_eq!(client.close_code().await.map(|(code, _)| code), Some(1001), "{case}");
+        // Nobody can put a Close within a frame: it is ended first.
+        client.write(rest).await;
+        client.send(&Frame::close(1001, "")).await;
+        client.ended(SOON, case).await;
+    }
+    let frames = Frame::all(&upstream.rest(PATIENCE, "J3: the upstream's end").await);
+    assert!(frames.len() == 1 && frames[0].opcode == 8 && frames[0].code().0 == 1001, "J3: {frames:?}");
+    let frames = Frame::all(&other_upstream.rest(PATIENCE, "J3: the other upstream's end").await);
+    assert!(frames.len() <= 2 && frames[0].same(&Frame::binary(vec![9; 1000])), "J3: {frames:?}");
+    assert!(frames[1..].iter().all(|frame| frame.opcode == 8), "J3: {frames:?}");
+    assert_eq!(setup.gateway.exit(PATIENCE).await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_within_a_closing_handshake_leaves_it_alone() {
+    let setup = Setup::with(Behaviour::Manual, &json!({}), &drain("0s", "1s", "10s")).await;
+    let close = Frame::close(4001, "own");
+    let (mut client, mut upstream) = setup.pair().await;
+    client.send(&close).await;
+    upstream.expect(&close).await;
+    setup.gateway.sigterm();
+    until(PATIENCE, "the drain", async || (setup.gateway.get("/readyz").await.0 == 503).then_some(())).await;
+    // The whole window passes: a second Close would have to come within it.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    upstream.send(&close).await;
+    client.expect(&close).await;
+    let (at_client, at_upstream) =
+        (client.rest(PATIENCE, "J3: the client's end").await, upstream.rest(PATIENCE, "J3: the upstream's end").await);
+    assert!(at_client.is_empty() && at_upstream.is_empty(), "J3: one Close each: {at_client:?} {at_upstream:?}");
+    assert_eq!(setup.gateway.exit(PATIENCE).await.code(), Some(0));
+    let end = setup.gateway.access_line("the end", |line| line["event"] == "end").await;
+    assert_eq!((&end["reason"], &end["code"]), (&json!("client_closed"), &json!(4001)), "J3: {end}");
 }

@@ -14,16 +14,19 @@ const TABLE: &[(&str, &[&str])] = &[
     ("ws", &[]),
     ("reason", &["ws"]),
     ("api", &[]),
-    ("settings", &["api"]),
     ("telemetry", &["reason"]),
+    ("settings", &["api", "telemetry"]),
     ("policy", &["ws", "reason", "api"]),
     ("snapshot", &["reason", "policy"]),
     // The siblings: none may name another.
     ("compile", &["ws", "reason", "api", "settings", "policy", "snapshot"]),
     ("source", &["api", "telemetry"]),
+    ("status", &["api", "telemetry"]),
+    ("issuance", &["api", "telemetry"]),
     ("proxy", &["ws", "reason", "telemetry", "policy", "snapshot"]),
-    ("admin", &["telemetry", "snapshot"]),
-    ("echo", &[]),
+    ("accept", &[]),
+    ("admin", &["accept", "telemetry", "snapshot"]),
+    ("echo", &["accept"]),
     // The wiring.
     ("args", &["api", "settings", "telemetry"]),
     (
@@ -38,6 +41,8 @@ const TABLE: &[(&str, &[&str])] = &[
             "snapshot",
             "compile",
             "source",
+            "status",
+            "issuance",
             "proxy",
             "admin",
             "echo",
@@ -48,7 +53,7 @@ const TABLE: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that may not name one another, whatever their order in the table.
-const SIBLINGS: &[&str] = &["compile", "source", "status", "proxy", "admin", "probe", "echo"];
+const SIBLINGS: &[&str] = &["compile", "source", "status", "issuance", "proxy", "admin", "probe", "echo"];
 
 /// Words that say nothing of what a module is for.
 const NO_NAMES: &[&str] =

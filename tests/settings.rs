@@ -3,7 +3,8 @@
 
 use std::io::Write;
 
-use wssgate::settings::{GatewayConfiguration, LogFormat, Overrides, Settings};
+use wssgate::settings::{GatewayConfiguration, Overrides, Settings};
+use wssgate::telemetry::Format;
 
 const HEAD: &str = "apiVersion: config.wssgate.io/v1alpha1\nkind: GatewayConfiguration\n";
 
@@ -42,7 +43,7 @@ fn a_complete_file_is_read() {
     assert_eq!(settings.listeners.wss.port(), 443);
     assert_eq!(settings.watch_namespaces, ["shop", "bank"]);
     assert_eq!(settings.hostname_suffixes["shop"], ["shop.example.com", ".example.org"]);
-    assert_eq!(settings.log_format, LogFormat::Text);
+    assert_eq!(settings.log_format, Format::Text);
     assert!(settings.defaults.handshake.unwrap().origins.unwrap().missing.is_some());
     assert_eq!(settings.defaults.connection.unwrap().idle_timeout.unwrap().0, "10m");
     assert_eq!(settings.defaults.messages.unwrap().from_client.unwrap().max_size.unwrap().bytes(), Ok(32768));
@@ -71,7 +72,7 @@ fn an_unknown_key_within_the_defaults_is_an_error_too() {
 
 #[test]
 fn what_this_build_does_not_implement_is_an_error_that_names_it() {
-    for key in ["trustedProxies", "memoryBudget", "sharedStore"] {
+    for key in ["trustedProxies", "sharedStore"] {
         refused(&format!("workers: 1\n{key}: {{}}\n"), "4:1", &[key, "not supported by this build", "remove"]);
     }
 }
@@ -98,6 +99,7 @@ fn a_bad_value_is_an_error_that_names_key_and_fix() {
             "{error}"
         );
     }
+    refused("memoryBudget: plenty\n", "3:15", &["memoryBudget", "64Ki"]);
     refused("logFormat: xml\n", "3:12", &["logFormat", "json", "text"]);
     refused("hostnameSuffixes: {shop: ['*.example.com']}\n", "3:27", &["hostnameSuffixes.shop[0]", "star"]);
     refused("defaultCertificate: {name: tls}\n", "3:22", &["defaultCertificate: missing field", "namespace"]);

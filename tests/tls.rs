@@ -8,14 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use harness::manifests::{route, secret, service, text};
-use harness::peer::Wire;
+use harness::peer::{OneName, Wire};
 use harness::{
     Answer, Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, PATIENCE, Peer, Recorder, SOON, Setup,
     json, until,
 };
-use rustls::client::{
-    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
-};
+use rustls::client::{ClientSessionMemoryCache, Resumption};
 use rustls::pki_types::ServerName;
 use rustls::{HandshakeKind, NamedGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -209,46 +207,6 @@ async fn a_handshake_that_does_not_go_on_is_ended_in_time_and_holds_no_memory() 
         (setup.gateway.metric("wssgate_handshakes_total", &labels).await >= 4.0).then_some(())
     })
     .await;
-}
-
-/// Keeps sessions under one name, so that the ticket of one host is shown to the other.
-#[derive(Debug)]
-struct OneName(ClientSessionMemoryCache);
-
-impl OneName {
-    fn name() -> ServerName<'static> {
-        ServerName::try_from("one.test").unwrap()
-    }
-}
-
-impl ClientSessionStore for OneName {
-    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
-        self.0.set_kx_hint(Self::name(), group);
-    }
-
-    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
-        self.0.kx_hint(&Self::name())
-    }
-
-    fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.0.set_tls12_session(Self::name(), value);
-    }
-
-    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.0.tls12_session(&Self::name())
-    }
-
-    fn remove_tls12_session(&self, _: &ServerName<'static>) {
-        self.0.remove_tls12_session(&Self::name());
-    }
-
-    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
-        self.0.insert_tls13_ticket(Self::name(), value);
-    }
-
-    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.0.take_tls13_ticket(&Self::name())
-    }
 }
 
 fn kind(peer: &Peer) -> Option<HandshakeKind> {
@@ -459,4 +417,177 @@ async fn an_end_without_close_notify_invents_nothing() {
     drop(held);
     let labels = [("reason", "client_lost")];
     setup.gateway.metric_becomes("wssgate_closes_total", &labels, 2.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_of_another_replica_costs_a_full_handshake_and_no_error() {
+    let authority = Authority::new();
+    let recorder = Recorder::start(Behaviour::Echo).await;
+    let manifests = harness::setup::manifests(&authority, &recorder, &json!({}));
+    // The other replica, or the same one after its restart: neither knows the keys of the first.
+    let (first, second) = tokio::join!(Gateway::start(&manifests), Gateway::start(&manifests));
+    for (case, version) in [("TLS 1.2", &rustls::version::TLS12), ("TLS 1.3", &rustls::version::TLS13)] {
+        let mut config = authority.client_of(&[version]);
+        config.resumption = Resumption::in_memory_sessions(64);
+        let at =
+            |gateway: &Gateway| Client { address: gateway.wss, config: Arc::new(config.clone()), name: HOST.into() };
+        let (here, there) = (at(&first), at(&second));
+        assert_ne!(visit(&here).await, Some(HandshakeKind::Resumed), "{case}: the first");
+        assert_eq!(visit(&here).await, Some(HandshakeKind::Resumed), "{case}: a ticket is good where it is from");
+        assert_ne!(visit(&there).await, Some(HandshakeKind::Resumed), "D8 {case}: a ticket of another replica");
+        assert_eq!(visit(&there).await, Some(HandshakeKind::Resumed), "D8 {case}: and then one of its own");
+    }
+    for gateway in [&first, &second] {
+        assert!(gateway.refusals(None).await < 0.5, "D8: no handshake failed");
+    }
+}
+
+/// A clock that stands still, for a client that does not mind.
+#[derive(Debug)]
+struct StoppedClock(rustls::pki_types::UnixTime);
+
+impl rustls::time_provider::TimeProvider for StoppedClock {
+    fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
+        Some(self.0)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_expires_while_it_is_served_is_served_on_and_told() {
+    let authority = Authority::new();
+    let recorder = Recorder::start(Behaviour::Echo).await;
+    let expiry = std::time::SystemTime::now() + Duration::from_secs(5);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pair = authority.leaf_with(&[HOST], &key, |params| params.not_after = expiry.into());
+    let manifests =
+        harness::setup::manifests(&authority, &recorder, &json!({})).with("secret.yaml", &[secret("chat-tls", &pair)]);
+    let gateway = Gateway::start(&manifests).await;
+    let mut config = authority.client();
+    // Its clock stands at the test's beginning: what is tested is the gateway, not the client.
+    config.time_provider = Arc::new(StoppedClock(rustls::pki_types::UnixTime::now()));
+    let client = Client { address: gateway.wss, config: Arc::new(config), name: HOST.into() };
+    let mut live = client.open(&Head::upgrade("/")).await;
+    live.echo(&Frame::text("valid")).await;
+    let seconds = |time: std::time::SystemTime| time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as f64;
+    let told = gateway.metric("wssgate_certificate_expiry_timestamp_seconds", &[("host", HOST)]).await;
+    assert!((told - seconds(expiry)).abs() < 1.5, "D10: {told}");
+    // The condition says so by itself: nobody has touched a manifest.
+    until(PATIENCE, "D10: the condition", async || {
+        gateway.logs().into_iter().find(|line| line["condition"] == "CertificateReady" && line["reason"] == "Expired")
+    })
+    .await;
+    assert!(std::time::SystemTime::now() > expiry, "D10: told before its time");
+    live.echo(&Frame::text("still open")).await;
+    assert_eq!(leaf(&client).await.unwrap(), pair.leaf().to_vec(), "D10: still served");
+    client.open(&Head::upgrade("/")).await.echo(&Frame::text("new")).await;
+    let judging = Client { config: Arc::new(authority.client()), ..client };
+    assert!(judging.try_connect().await.is_err(), "D10: clients judge expiry");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_star_stands_for_one_label_and_exact_names_come_first() {
+    let authority = Authority::new();
+    let (wild, exact) = (Recorder::start(Behaviour::Echo).await, Recorder::start(Behaviour::Echo).await);
+    let pair = authority.leaf(&["*.example.com", "example.com", "*.a.example.com"]);
+    let exact_pair = authority.leaf(&[HOST]);
+    let mut objects = service("wild", &[wild.port()]);
+    objects.extend(service("exact", &[exact.port()]));
+    let manifests = Manifests::default()
+        .with("secrets.yaml", &[secret("wild-tls", &pair), secret("exact-tls", &exact_pair)])
+        .with("service.yaml", &objects)
+        .with(
+            "route.yaml",
+            &[
+                route("wild", "*.example.com", "wild-tls", "wild", &json!({})),
+                route("exact", HOST, "exact-tls", "exact", &json!({})),
+            ],
+        );
+    let gateway = Gateway::start(&manifests).await;
+    let client = Client { address: gateway.wss, config: Arc::new(authority.client()), name: HOST.into() };
+    let at = |name: &str| (client.named(name), Head::upgrade("/").set("Host", name));
+    for name in ["any.example.com", "other.example.com"] {
+        let (client, head) = at(name);
+        client.open(&head).await.echo(&Frame::text(name)).await;
+        assert_eq!(leaf(&client).await.unwrap(), pair.leaf().to_vec(), "{name}");
+    }
+    client.open(&Head::upgrade("/")).await.echo(&Frame::text("exact")).await;
+    assert_eq!(leaf(&client).await.unwrap(), exact_pair.leaf().to_vec());
+    assert_eq!((wild.count().0, exact.count().0), (2, 1));
+    for name in ["example.com", "b.a.example.com", "example.org"] {
+        let error = client.named(name).try_connect().await.err().unwrap_or_else(|| panic!("{name}: connected"));
+        assert!(error.to_string().contains("UnrecognisedName"), "{name}: {error}");
+    }
+    // One connection, one host: also below the same star.
+    let any = client.named("any.example.com");
+    let head = Head::upgrade("/").set("Host", "other.example.com");
+    harness::setup::refused(&gateway, &wild, &any, "C6 below one star", &head, &[421], &["misdirected"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_default_certificate_is_for_whoever_has_no_other() {
+    let authority = Authority::new();
+    let recorder = Recorder::start(Behaviour::Echo).await;
+    let (own, default) = (authority.leaf(&[HOST]), authority.leaf(&["bare.example.com", "nobody.example.com"]));
+    let bare = json!({"tls": null});
+    let manifests = Manifests::default()
+        .with("secrets.yaml", &[secret("chat-tls", &own), secret("default-tls", &default)])
+        .with("service.yaml", &service("chat", &[recorder.port()]))
+        .with(
+            "route.yaml",
+            &[
+                route("chat", HOST, "chat-tls", "chat", &json!({})),
+                route("bare", "bare.example.com", "", "chat", &bare),
+            ],
+        );
+    let options =
+        harness::Options::settings(&json!({"defaultCertificate": {"namespace": "shop", "name": "default-tls"}}));
+    let gateway = Gateway::start_with(&manifests, &options).await;
+    let client = Client { address: gateway.wss, config: Arc::new(authority.client()), name: HOST.into() };
+    assert_eq!(leaf(&client).await.unwrap(), own.leaf().to_vec());
+    let bare = client.named("bare.example.com");
+    assert_eq!(leaf(&bare).await.unwrap(), default.leaf().to_vec());
+    bare.open(&Head::upgrade("/").set("Host", "bare.example.com")).await.echo(&Frame::text("served")).await;
+    // A name that no route serves gets TLS and an HTTP answer, and reaches nobody.
+    let nobody = client.named("nobody.example.com");
+    assert_eq!(leaf(&nobody).await.unwrap(), default.leaf().to_vec());
+    let head = |host: &str| Head::upgrade("/").set("Host", host);
+    let refused = async |case: &str, client: &Client, host: &str, status: u16, reason: &str| {
+        harness::setup::refused(&gateway, &recorder, client, case, &head(host), &[status], &[reason]).await;
+    };
+    refused("C7 a name that nobody serves", &nobody, "nobody.example.com", 404, "route_not_found").await;
+    refused("C6 another's name behind it", &nobody, HOST, 421, "misdirected").await;
+    refused("C6 the bare host behind it", &nobody, "bare.example.com", 421, "misdirected").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_hello_in_records_of_one_byte_completes_its_handshake() {
+    let setup = Setup::new(&json!({})).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        // A real client, whose first flight is cut into records of one byte each.
+        let name = ServerName::try_from(HOST).unwrap();
+        let mut tls = rustls::ClientConnection::new(Arc::new(setup.authority.client_of(&[version])), name).unwrap();
+        let mut flight = Vec::new();
+        tls.write_tls(&mut flight).unwrap();
+        let message = &flight[5..];
+        let pieces: Vec<u8> = message.iter().flat_map(|byte| record(0x0301, std::slice::from_ref(byte))).collect();
+        let mut tcp = setup.client().tcp().await;
+        // In segments of their own as well.
+        for piece in pieces.chunks(600) {
+            tcp.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        harness::within(TLS_TIMEOUT, "D4: the handshake", async {
+            let mut chunk = [0; 4096];
+            while tls.is_handshaking() {
+                let size = tcp.read(&mut chunk).await.unwrap();
+                assert!(size > 0, "D4 {version:?}: the gateway gave up");
+                tls.read_tls(&mut &chunk[..size]).unwrap();
+                tls.process_new_packets().unwrap();
+                let mut out = Vec::new();
+                tls.write_tls(&mut out).unwrap();
+                tcp.write_all(&out).await.unwrap();
+            }
+        })
+        .await;
+    }
 }

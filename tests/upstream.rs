@@ -80,6 +80,13 @@ async fn a_backend_that_does_not_switch_opens_no_tunnel_and_leaks_no_body() {
         let case = format!("B2/C14 the backend answers {status}");
         bad_answer(&setup, &case, expected, &["upstream_refused"]).await;
     }
+    // The log has what the client saw, and who was asked.
+    let endpoint = format!("127.0.0.1:{}", setup.recorder.port());
+    for status in [401, 502] {
+        let refused = |line: &serde_json::Value| line["reason"] == "upstream_refused" && line["status"] == status;
+        let line = setup.gateway.access_line("a refusal with the status that was passed on", refused).await;
+        assert_eq!(line["backend"], endpoint.as_str(), "{line}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -339,8 +346,12 @@ async fn connections_are_spread_over_the_endpoints() {
 
 /// A gateway in front of a wss backend that shows `pair` and is expected to be `backend.test` of `trusted`.
 async fn wss_backend(trusted: &Authority, backend: rustls::ServerConfig) -> (Recorder, Gateway, Client) {
+    wss_backend_of(trusted, Recorder::start_tls(Behaviour::Echo, backend).await).await
+}
+
+/// The same with any backend.
+async fn wss_backend_of(trusted: &Authority, recorder: Recorder) -> (Recorder, Gateway, Client) {
     let authority = Authority::new();
-    let recorder = Recorder::start_tls(Behaviour::Echo, backend).await;
     let mut spec = json!({});
     let tls = json!({"hostname": "backend.test", "caCertificateRefs": [{"name": "backend-ca"}]});
     merge(
@@ -380,6 +391,13 @@ async fn a_wss_backend_must_prove_its_name_and_is_never_reached_in_plain() {
         gateway.metric_becomes("wssgate_handshakes_total", &[("reason", "upstream_tls_failed")], 1.0).await;
         assert!(recorder.seen().iter().all(|seen| seen.bytes.lock().unwrap().is_empty()), "{case}: a request in plain");
     }
+    // One that speaks no TLS at all gets a ClientHello, and nothing else.
+    let (recorder, gateway, client) = wss_backend_of(&trusted, Recorder::start(Behaviour::Echo).await).await;
+    let (answer, _) = client.ask(&Head::upgrade("/")).await;
+    assert!(matches!(answer.status(), 502 | 504), "D14 no TLS: {answer:?}");
+    let (connections, seen) = (recorder.count().0, recorder.last());
+    assert_eq!((connections, seen.bytes.lock().unwrap().first()), (1, Some(&22)), "D14 no TLS: a request in plain");
+    drop(gateway);
     let (recorder, gateway, client) = wss_backend(&trusted, trusted.leaf(&["backend.test"]).server()).await;
     let mut peer = client.open(&Head::upgrade("/")).await;
     for frame in [Frame::text("é"), Frame::binary(vec![4; 60_000]), Frame::text("a").more(), Frame::continuation("b")]

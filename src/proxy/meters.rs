@@ -1,4 +1,4 @@
-//! Counters that policies compare with: places per route, address and endpoint. They belong to identities, live in
+//! Counters that policies compare with: places per route, address, subject and endpoint. They belong to identities, live in
 //! the data plane and survive every swap; a place is given back when its guard drops, exactly once.
 
 use std::collections::HashMap;
@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::policy::network::limit_key;
+use crate::proxy::attempts::AttemptTable;
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
 
@@ -65,6 +66,10 @@ pub(crate) struct Meters {
     routes: Table<RouteId>,
     addresses: Table<(RouteId, IpAddr)>,
     endpoints: Table<SocketAddr>,
+    turns: Mutex<HashMap<RouteId, usize>>,
+    /// Handshakes per route and address.
+    pub(crate) attempts: AttemptTable,
+    subjects: Table<(RouteId, Box<str>)>,
 }
 
 /// The places that one connection holds; dropping gives them back.
@@ -73,12 +78,28 @@ pub(crate) struct Places {
     meters: Arc<Meters>,
     route: RouteId,
     address: IpAddr,
+    subject: Option<Box<str>>,
+}
+
+impl Places {
+    /// Takes a place of the subject (with its issuer) besides, once.
+    pub(crate) fn subject(&mut self, identity: Box<str>, per_subject: Option<u32>) -> Result<(), Reason> {
+        let key = (self.route.clone(), identity);
+        if !self.meters.subjects.take(&key, per_subject.unwrap_or(u32::MAX)) {
+            return Err(Reason::SubjectLimit);
+        }
+        self.subject = Some(key.1);
+        Ok(())
+    }
 }
 
 impl Drop for Places {
     fn drop(&mut self) {
         self.meters.routes.give(&self.route);
         self.meters.addresses.give(&(self.route.clone(), self.address));
+        if let Some(subject) = self.subject.take() {
+            self.meters.subjects.give(&(self.route.clone(), subject));
+        }
     }
 }
 
@@ -112,13 +133,34 @@ impl Meters {
             self.routes.give(route);
             return Err(Reason::AddressLimit);
         }
-        Ok(Places { meters: Arc::clone(self), route: route.clone(), address })
+        Ok(Places { meters: Arc::clone(self), route: route.clone(), address, subject: None })
     }
 
-    /// Counts a connection to an endpoint, from the dial on.
-    pub(crate) fn dial(self: &Arc<Self>, endpoint: SocketAddr) -> EndpointPlace {
-        self.endpoints.take(&endpoint, u32::MAX);
-        EndpointPlace { meters: Arc::clone(self), endpoint }
+    /// Counts a connection to an endpoint, from the dial on; `None` if it has `limit` already.
+    pub(crate) fn dial(self: &Arc<Self>, endpoint: SocketAddr, limit: u32) -> Option<EndpointPlace> {
+        let taken = self.endpoints.take(&endpoint, limit);
+        taken.then(|| EndpointPlace { meters: Arc::clone(self), endpoint })
+    }
+
+    /// Connections of this replica to the endpoint that has the most.
+    pub(crate) fn busiest(&self) -> u32 {
+        self.endpoints.0.lock().unwrap_or_else(PoisonError::into_inner).values().copied().max().unwrap_or(0)
+    }
+
+    /// The number of this handshake among those of the route, for taking turns: counted by route, because connections
+    /// of two routes that always come in pairs would each meet every other backend only.
+    pub(crate) fn turn(&self, route: &RouteId) -> usize {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = turns.get_mut(route) {
+            *turn = turn.wrapping_add(1);
+            return *turn;
+        }
+        // Full of routes that were: whose turn it is may be forgotten.
+        if turns.len() >= MAX_KEYS {
+            turns.clear();
+        }
+        turns.insert(route.clone(), 0);
+        0
     }
 
     /// Connections of this replica to an endpoint.
@@ -144,5 +186,33 @@ mod tests {
         drop((first, second));
         assert_eq!(meters.routes.count(&route), 0);
         assert!(meters.addresses.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_endpoint_has_no_more_connections_than_there_are_local_ports() {
+        let meters = Arc::new(Meters::default());
+        let (one, other) = ("192.0.2.1:80".parse().unwrap(), "192.0.2.2:80".parse().unwrap());
+        let places = [meters.dial(one, 2).unwrap(), meters.dial(one, 2).unwrap()];
+        assert!(meters.dial(one, 2).is_none());
+        assert!(meters.dial(other, 2).is_some());
+        assert_eq!(meters.busiest(), 2);
+        drop(places);
+        assert_eq!((meters.load(one), meters.busiest()), (0, 0));
+        assert!(meters.dial(one, 2).is_some());
+    }
+
+    #[test]
+    fn a_subject_has_so_many_places_and_a_refused_one_gives_all_back() {
+        let meters = Arc::new(Meters::default());
+        let route = RouteId { namespace: "shop".into(), name: "chat".into() };
+        let place = || meters.place(&route, "192.0.2.1".parse().unwrap(), 9, None).unwrap();
+        let (mut first, mut second, mut third) = (place(), place(), place());
+        assert_eq!(first.subject("1:aada".into(), Some(1)), Ok(()));
+        assert_eq!(second.subject("1:aada".into(), Some(1)), Err(Reason::SubjectLimit));
+        assert_eq!(third.subject("1:bada".into(), Some(1)), Ok(()));
+        drop((second, third));
+        assert_eq!(meters.subjects.count(&(route.clone(), "1:aada".into())), 1);
+        drop(first);
+        assert!(meters.subjects.0.lock().unwrap().is_empty() && meters.routes.count(&route) == 0);
     }
 }

@@ -5,8 +5,14 @@
 //! compiling.
 
 mod answer;
+mod attempts;
+mod authenticate;
+mod capacity;
+mod challenge;
 mod connection;
 pub mod drain;
+pub mod fetch;
+mod keys;
 mod meters;
 mod plain;
 mod relay;
@@ -19,17 +25,17 @@ mod worker;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::snapshot::Live;
 use crate::telemetry::{AccessLog, Metrics};
+use capacity::Capacity;
 pub use drain::Drain;
+pub use fetch::Reach;
+use keys::Keys;
 use meters::Meters;
-
-/// Sockets that are kept for everything but client connections: listeners, files, the admin port.
-const RESERVED_SOCKETS: usize = 64;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -38,32 +44,11 @@ pub(crate) struct Shared {
     metrics: Metrics,
     access: AccessLog,
     meters: Arc<Meters>,
-    /// Counts dials, for turns.
-    turn: AtomicUsize,
-    /// Client connections, from accept to end.
-    open: AtomicUsize,
-    /// The most of them: each needs two sockets.
-    capacity: usize,
+    capacity: Arc<Capacity>,
+    /// Key sets that are fetched.
+    keys: Keys,
     drain: watch::Receiver<Drain>,
     changed: watch::Receiver<u64>,
-}
-
-/// One client connection's share of the capacity.
-#[derive(Debug)]
-pub(crate) struct Slot(Arc<Shared>);
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Shared {
-    fn slot(self: &Arc<Self>) -> Option<Slot> {
-        let slot = Slot(Arc::clone(self));
-        // Counted first, compared after: two workers cannot both take the last one.
-        if self.open.fetch_add(1, Ordering::Relaxed) < self.capacity { Some(slot) } else { None }
-    }
 }
 
 /// What the data plane is started with.
@@ -80,10 +65,16 @@ pub struct Options {
     pub plain: Vec<std::net::TcpListener>,
     /// Worker threads; 0: one per core.
     pub workers: usize,
+    /// Resident bytes from which on nobody is let in; `None`: by the limit of the control group, if there is one.
+    pub memory_budget: Option<u64>,
     /// The state of the shutdown.
     pub drain: watch::Receiver<Drain>,
     /// Rings with the version of every snapshot that was published.
     pub changed: watch::Receiver<u64>,
+    /// Where the gateway itself may connect to.
+    pub reach: Reach,
+    /// The runtime for what must not delay connections.
+    pub control: Handle,
 }
 
 /// The running data plane.
@@ -99,14 +90,14 @@ impl Proxy {
     /// # Errors
     /// A thread or runtime that cannot be created, or a listener that cannot be registered.
     pub fn start(options: Options) -> io::Result<Self> {
-        let capacity = capacity();
+        let capacity = Capacity::new(options.memory_budget);
+        let connections = capacity.sockets();
         let shared = Arc::new(Shared {
             live: options.live,
+            keys: Keys::new(options.reach, options.control.clone(), options.metrics.clone()),
             metrics: options.metrics,
             access: options.access,
             meters: Arc::default(),
-            turn: AtomicUsize::new(0),
-            open: AtomicUsize::new(0),
             capacity,
             drain: options.drain,
             changed: options.changed,
@@ -115,15 +106,21 @@ impl Proxy {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
-        tracing::info!(workers, connections = capacity, "data plane");
+        tracing::info!(workers, connections, "data plane");
         shared.metrics.workers(workers);
+        options.control.spawn(follow(Arc::clone(&shared)));
         let threads = worker::start(&shared, workers, options.wss, options.plain)?;
         Ok(Self { shared, threads })
     }
 
     /// Client connections that are open, handshakes included.
     pub fn open(&self) -> usize {
-        self.shared.open.load(Ordering::Relaxed)
+        self.shared.capacity.open()
+    }
+
+    /// Another memory budget from now on, as in [`Options::memory_budget`].
+    pub fn set_memory_budget(&self, budget: Option<u64>) {
+        self.shared.capacity.set_budget(budget);
     }
 
     /// Waits for the workers, which end when the drain is over.
@@ -136,11 +133,18 @@ impl Proxy {
     }
 }
 
-/// Connections that the limit of open files allows: a client's socket and a backend's each.
-fn capacity() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let files = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(1 << 20);
-    (files.saturating_sub(RESERVED_SOCKETS) / 2).max(1)
+/// Keeps fetched key sets in step with the snapshot and with time, until the drain is over.
+async fn follow(shared: Arc<Shared>) {
+    let (mut changed, mut drain) = (shared.changed.clone(), shared.drain.clone());
+    let mut look = tokio::time::interval(keys::LOOK);
+    loop {
+        tokio::select! {
+            _ = look.tick() => {}
+            Ok(()) = changed.changed() => {}
+            _ = drain.wait_for(|drain| *drain == Drain::Over) => return,
+        }
+        shared.keys.follow(&shared.live.load());
+    }
 }
 
 /// Binds a listener; `[::]` takes IPv4 as well.

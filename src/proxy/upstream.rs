@@ -4,7 +4,6 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -39,8 +38,14 @@ pub(crate) struct Upstream {
     pub(crate) place: EndpointPlace,
 }
 
-/// Why there is no upstream: the reason and, where the backend refused, its own status.
-pub(crate) type Failure = (Reason, Option<u16>);
+/// Why there is no upstream.
+pub(crate) struct Failure {
+    pub(crate) reason: Reason,
+    /// The status that the backend refused with.
+    pub(crate) status: Option<u16>,
+    /// The endpoint that was asked last.
+    pub(crate) endpoint: Option<SocketAddr>,
+}
 
 /// The endpoints to try, in order.
 fn candidates(shared: &Shared, route: &Route, address: IpAddr) -> Vec<SocketAddr> {
@@ -56,12 +61,13 @@ fn candidates(shared: &Shared, route: &Route, address: IpAddr) -> Vec<SocketAddr
     if total == 0 {
         return Vec::new();
     }
-    let turn = shared.turn.fetch_add(1, Ordering::Relaxed);
-    // A stride that has no common factor with the sum visits every share of it in turn, well mixed.
-    let mut share = (turn as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) % total;
+    let turn = shared.meters.turn(&route.id);
+    let common = backends.iter().fold(0, |common, (_, weight)| divisor(common, *weight));
+    let mut share = share(turn as u64, total / common);
     let mut first = 0;
     for (index, (_, weight)) in backends.iter().enumerate() {
-        if share < *weight {
+        let weight = weight / common;
+        if share < weight {
             first = index;
             break;
         }
@@ -95,6 +101,21 @@ fn candidates(shared: &Shared, route: &Route, address: IpAddr) -> Vec<SocketAddr
     all
 }
 
+/// The share of `total` whose turn it is: every run of `total` turns visits each share once, well mixed, by steps of
+/// about the golden ratio that have no divisor in common with the whole.
+fn share(turn: u64, total: u64) -> u64 {
+    let mut step = (total * 618 / 1000).max(1);
+    while divisor(step, total) != 1 {
+        step += 1;
+    }
+    turn % total * step % total
+}
+
+/// The greatest common divisor.
+fn divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { divisor(b, a % b) }
+}
+
 /// Dials and upgrades. Endpoints that cannot be reached are passed over; one that answers, whatever it says, is final.
 pub(crate) async fn connect(
     shared: &Arc<Shared>,
@@ -103,18 +124,22 @@ pub(crate) async fn connect(
     facts: &Facts,
     admission: &Admission,
 ) -> Result<Upstream, Failure> {
-    let mut failure = Reason::NoEndpoints;
+    let mut failure = Failure { reason: Reason::NoEndpoints, status: None, endpoint: None };
     for endpoint in candidates(shared, route, facts.address) {
-        let place = shared.meters.dial(endpoint);
+        failure.endpoint = Some(endpoint);
+        let Some(place) = shared.meters.dial(endpoint, shared.capacity.ports()) else {
+            failure.reason = Reason::PortsExhausted;
+            continue;
+        };
         let tcp = match timeout(DIAL, TcpStream::connect(endpoint)).await {
             Ok(Ok(tcp)) => tcp,
             Ok(Err(error)) => {
                 tracing::debug!(%endpoint, %error, "endpoint not reached");
-                failure = Reason::DialFailed;
+                failure.reason = undialled(&error);
                 continue;
             }
             Err(_) => {
-                failure = Reason::DialTimeout;
+                failure.reason = Reason::DialTimeout;
                 continue;
             }
         };
@@ -127,21 +152,48 @@ pub(crate) async fn connect(
                     Ok(Ok(stream)) => BackendIo::Tls(Box::new(stream)),
                     Ok(Err(error)) => {
                         tracing::debug!(%endpoint, %error, "backend TLS failed");
-                        failure = Reason::UpstreamTlsFailed;
+                        failure.reason = Reason::UpstreamTlsFailed;
                         continue;
                     }
                     Err(_) => {
-                        failure = Reason::UpstreamTimeout;
+                        failure.reason = Reason::UpstreamTimeout;
                         continue;
                     }
                 }
             }
         };
         let answer = timeout(ANSWER, handshake(io, request, facts, admission)).await;
-        let (io, subprotocol, early) = answer.map_err(|_| (Reason::UpstreamTimeout, None))??;
-        return Ok(Upstream { io, early, subprotocol, endpoint, place });
+        match answer.unwrap_or(Err((Reason::UpstreamTimeout, None))) {
+            Ok((io, subprotocol, early)) => return Ok(Upstream { io, early, subprotocol, endpoint, place }),
+            Err((reason, status)) => return Err(Failure { reason, status, ..failure }),
+        }
     }
-    Err((failure, None))
+    Err(failure)
+}
+
+/// Why a dial failed: for want of something here, or because of the endpoint.
+fn undialled(error: &std::io::Error) -> Reason {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Reason::Overloaded,
+        Some(Errno::ADDRNOTAVAIL) => Reason::PortsExhausted,
+        _ => Reason::DialFailed,
+    }
+}
+
+/// What the backend is told of the client's certificate: the certificate (RFC 9440 §2.2), its SPIFFE id and its subject.
+fn identity(facts: &Facts) -> Vec<(&'static str, String)> {
+    use base64::Engine;
+    let Some(certificate) = &facts.client_certificate else { return Vec::new() };
+    let der = base64::engine::general_purpose::STANDARD.encode(certificate.der());
+    let mut fields = vec![("Client-Cert", format!(":{der}:"))];
+    if let Some(id) = &certificate.spiffe_id {
+        fields.push(("X-Wssgate-Client-Spiffe-Id", id.to_string()));
+    }
+    if !certificate.subject.is_empty() {
+        fields.push(("X-Wssgate-Client-Subject", certificate.subject.to_string()));
+    }
+    fields
 }
 
 async fn handshake(
@@ -149,12 +201,13 @@ async fn handshake(
     request: &Request,
     facts: &Facts,
     admission: &Admission,
-) -> Result<(BackendIo, Option<Box<str>>, Vec<u8>), Failure> {
+) -> Result<(BackendIo, Option<Box<str>>, Vec<u8>), (Reason, Option<u16>)> {
     let mut random = [0; 16];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| (Reason::Internal, None))?;
     let key = upgrade::fresh_key(random);
     let mut head = Vec::with_capacity(1024);
-    let forwarded = Forwarded::of(request, facts.address);
+    let identity = identity(facts);
+    let forwarded = Forwarded { identity: &identity, ..Forwarded::of(request, facts.address) };
     upgrade::write_request(&mut head, request, &key, admission.offered(), &forwarded);
     let lost = |_| (Reason::UpstreamBadHandshake, None);
     write(&mut io, &head).await.map_err(lost)?;
@@ -184,4 +237,31 @@ async fn write(io: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Res
 async fn read(io: &mut (impl AsyncRead + Unpin), out: &mut Vec<u8>) -> std::io::Result<usize> {
     out.reserve(1024);
     io.read_buf(out).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_run_of_turns_visits_each_share_once() {
+        for total in [1, 2, 3, 4, 6, 7, 100, 1000] {
+            for start in [0, 1, 12_345] {
+                let mut seen: Vec<u64> = (start..start + total).map(|turn| share(turn, total)).collect();
+                // A tenth of the shares gets a tenth of any part of the run, give or take three: the most from any start.
+                let first = seen[..seen.len() / 2].iter().filter(|share| **share < total / 10).count() as u64;
+                assert!(first.abs_diff(total / 20) <= 3, "{first} of {total} from {start}");
+                seen.sort_unstable();
+                assert!(seen.into_iter().eq(0..total), "{total} from {start}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_missing_here_is_not_blamed_on_the_endpoint() {
+        let reason = |errno: rustix::io::Errno| undialled(&errno.into());
+        assert_eq!(reason(rustix::io::Errno::MFILE), Reason::Overloaded);
+        assert_eq!(reason(rustix::io::Errno::ADDRNOTAVAIL), Reason::PortsExhausted);
+        assert_eq!(reason(rustix::io::Errno::CONNREFUSED), Reason::DialFailed);
+    }
 }

@@ -11,22 +11,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use crate::proxy::capacity::{self, Slot};
 use crate::proxy::relay::Relay;
 use crate::proxy::session::{self, Session, TICKS};
-use crate::proxy::{Drain, Shared, Slot, connection, plain};
+use crate::proxy::{Drain, Shared, connection, plain};
 use crate::reason::Reason;
+use crate::telemetry::access::Refused;
 
 /// Connections that may wait for their worker; more are dropped, the worker is stuck.
 const QUEUE: usize = 1024;
 /// The pause after an accept that failed for want of files or memory.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a worker judges sessions again before it lets bytes move.
+const JUDGING: Duration = Duration::from_millis(2);
 
 thread_local! {
     static SESSIONS: RefCell<Vec<Weak<Session>>> = const { RefCell::new(Vec::new()) };
@@ -93,6 +98,7 @@ async fn run(
 ) -> io::Result<()> {
     if let Some((wss, plain, desks)) = listeners {
         let desks = Rc::new(desks);
+        tokio::task::spawn_local(measure(Arc::clone(&shared)));
         for listener in wss {
             tokio::task::spawn_local(accept(Arc::clone(&shared), TcpListener::from_std(listener)?, Rc::clone(&desks)));
         }
@@ -174,6 +180,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, desks: Rc<Vec<Desk>>
     let mut drain = shared.drain.clone();
     let closing = drain.wait_for(|drain| *drain != Drain::Serving);
     let mut closing = std::pin::pin!(closing);
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -184,14 +191,20 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, desks: Rc<Vec<Desk>>
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of files or memory: others may end meanwhile. A busy loop would help nobody.
-                tracing::warn!(%error, "a connection could not be accepted");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "connections cannot be accepted; they wait");
+                }
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let Some(slot) = shared.slot() else {
-            shared.metrics.refused(Reason::ConnectionLimit, None);
-            continue;
+        failing = false;
+        let slot = match shared.capacity.enter() {
+            Ok(slot) => slot,
+            Err(reason) => {
+                turned_away(&shared, reason, peer);
+                continue;
+            }
         };
         let _ = tcp.set_nodelay(true);
         let Some(desk) = desks.iter().min_by_key(|desk| desk.load.load(Ordering::Relaxed)) else { return };
@@ -199,8 +212,34 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, desks: Rc<Vec<Desk>>
         desk.load.fetch_add(1, Ordering::Relaxed);
         if desk.queue.try_send(Accepted { tcp, peer, slot }).is_err() {
             desk.load.fetch_sub(1, Ordering::Relaxed);
-            shared.metrics.refused(Reason::ConnectionLimit, None);
+            turned_away(&shared, Reason::Overloaded, peer);
         }
+    }
+}
+
+/// Counts and writes down a connection that was ended before TLS.
+fn turned_away(shared: &Shared, reason: Reason, peer: SocketAddr) {
+    shared.metrics.refused(reason, None);
+    let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    shared.access.refused(&Refused {
+        reason,
+        status: None,
+        client,
+        host: None,
+        path: None,
+        route: None,
+        backend: None,
+    });
+}
+
+/// Looks at what is used of the capacity, for the door and for the metrics.
+async fn measure(shared: Arc<Shared>) {
+    let mut tick = interval(capacity::LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        shared.capacity.look();
+        shared.metrics.capacity(shared.capacity.measured(shared.meters.busiest()));
     }
 }
 
@@ -226,15 +265,26 @@ async fn sweep(shared: Arc<Shared>) {
         if routes {
             changed.borrow_and_update();
             let all = SESSIONS.with_borrow(Vec::clone);
-            all.iter().filter_map(Weak::upgrade).for_each(|session| session.rejudge(&shared.live));
+            let mut since = Instant::now();
+            for session in all {
+                if let Some(session) = session.upgrade() {
+                    session.rejudge(&shared.live);
+                }
+                // Most are judged in no time, but chains of client certificates are verified anew: frames go first.
+                if since.elapsed() >= JUDGING {
+                    tokio::task::yield_now().await;
+                    since = Instant::now();
+                }
+            }
             continue;
         }
-        visit(now % TICKS, draining);
+        visit(now % TICKS, draining, shared.capacity.is_pressed());
+        shared.meters.attempts.tidy(now, Instant::now());
     }
 }
 
 /// Visits one part of the sessions, so that each tick does its share of a second's work.
-fn visit(part: u32, draining: Option<(u32, Duration)>) {
+fn visit(part: u32, draining: Option<(u32, Duration)>, pressed: bool) {
     let mine = SESSIONS.with_borrow_mut(|sessions| {
         let (part, parts) = (part as usize, TICKS as usize);
         let (start, end) = (sessions.len() * part / parts, sessions.len() * (part + 1) / parts);
@@ -254,6 +304,6 @@ fn visit(part: u32, draining: Option<(u32, Duration)>) {
         if let Some((since, window)) = draining {
             session.drain(since, window);
         }
-        session.sweep();
+        session.sweep(pressed);
     }
 }

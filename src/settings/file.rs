@@ -13,11 +13,12 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::LogFormat;
+use super::cluster::{self, ClusterFile};
 use crate::api::findings;
 use crate::api::route::{Connection, Handshake, Messages};
 use crate::api::scalar;
 use crate::api::yaml::{self, Fault, Tree};
+use crate::telemetry::Format;
 
 /// `apiVersion` of the settings file.
 pub const API_VERSION: &str = "config.wssgate.io/v1alpha1";
@@ -28,7 +29,7 @@ pub const KIND: &str = "GatewayConfiguration";
 const MAX_SIZE: u64 = 1 << 20;
 
 /// Keys of the API that this build does not implement.
-const UNSUPPORTED: &[&str] = &["trustedProxies", "memoryBudget", "sharedStore"];
+const UNSUPPORTED: &[&str] = &["trustedProxies", "sharedStore"];
 
 /// Why settings cannot be read: file, place, key and fix in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,12 +51,15 @@ pub struct GatewayConfiguration {
     pub api_version: String,
     /// `GatewayConfiguration`
     pub kind: String,
-    /// Where the gateway listens. The only settings that need a restart.
+    /// Where the gateway listens. They need a restart.
     #[serde(default)]
     pub listeners: ListenersFile,
     /// Directory of manifests.
     #[serde(default)]
     pub manifests: Option<PathBuf>,
+    /// Where there are no manifests: the cluster.
+    #[serde(default)]
+    pub cluster: ClusterFile,
     /// Address of an echo backend.
     #[serde(default, deserialize_with = "address")]
     pub echo: Option<SocketAddr>,
@@ -80,12 +84,15 @@ pub struct GatewayConfiguration {
     /// What routes that say nothing get.
     #[serde(default)]
     pub defaults: Defaults,
+    /// Resident bytes from which on no connection is let in.
+    #[serde(default, deserialize_with = "size")]
+    pub memory_budget: Option<u64>,
     /// Threads that move bytes.
     #[serde(default, deserialize_with = "threads")]
     pub workers: Option<NonZeroUsize>,
     /// `json` or `text`.
     #[serde(default)]
-    pub log_format: Option<LogFormat>,
+    pub log_format: Option<Format>,
 }
 
 /// Addresses as written.
@@ -168,6 +175,11 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
     text.parse().map(Some).map_err(D::Error::custom)
 }
 
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let Some(size) = Option::<scalar::Size>::deserialize(deserializer)? else { return Ok(None) };
+    size.bytes().map(Some).map_err(D::Error::custom)
+}
+
 impl GatewayConfiguration {
     /// Reads a settings file.
     ///
@@ -235,6 +247,9 @@ impl GatewayConfiguration {
                 let text = text.strip_prefix(&format!("{}: ", finding.field)).unwrap_or(&text).to_owned();
                 return Err(at(&finding.field, text));
             }
+        }
+        if let Some((key, fix)) = cluster::check(&self.cluster) {
+            return Err(at(&format!("cluster.{key}"), fix.to_owned()));
         }
         for (namespace, suffixes) in &self.hostname_suffixes {
             for (index, suffix) in suffixes.iter().enumerate() {

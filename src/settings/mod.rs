@@ -1,6 +1,7 @@
 //! The gateway's own settings: flags and environment over the settings file over what is built in, merged in one
 //! place. Knows the route's shape for defaults, and nothing of who uses a setting.
 
+pub mod cluster;
 pub mod file;
 
 use std::collections::BTreeMap;
@@ -9,10 +10,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::api::CONTROLLER;
 use crate::api::objects::Key;
+use crate::telemetry::Format;
+use cluster::{ClusterOverrides, ClusterSettings};
 pub use file::{Defaults, GatewayConfiguration, SettingsError};
 
 /// What the gateway runs with: effective values only.
@@ -20,8 +21,10 @@ pub use file::{Defaults, GatewayConfiguration, SettingsError};
 pub struct Settings {
     /// Where the gateway listens.
     pub listeners: Listeners,
-    /// Directory of manifests; `None`: no file source.
+    /// Directory of manifests; `None`: objects come from a cluster.
     pub manifests: Option<PathBuf>,
+    /// Where there are no manifests: the cluster.
+    pub cluster: ClusterSettings,
     /// Where a WebSocket echo backend listens besides; `None`: there is none.
     pub echo: Option<SocketAddr>,
     /// Development: self-signed certificates for Secrets that are missing. A flag, never a setting of a file.
@@ -41,10 +44,12 @@ pub struct Settings {
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
     /// What routes that say nothing get, over what is built in.
     pub defaults: Defaults,
+    /// Resident bytes from which on no connection is let in; `None`: by the limit of the control group, if it has one.
+    pub memory_budget: Option<u64>,
     /// Threads that move bytes; `None`: one per core.
     pub workers: Option<NonZeroUsize>,
     /// Form of the log and the access log.
-    pub log_format: LogFormat,
+    pub log_format: Format,
 }
 
 /// Where the gateway listens.
@@ -92,17 +97,6 @@ impl Default for Drain {
     }
 }
 
-/// Form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// One JSON object per line, for machines.
-    #[default]
-    Json,
-    /// Text, for people.
-    Text,
-}
-
 /// What flags and environment say; flags have won over the environment already. `None` and `false`: nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
@@ -121,7 +115,9 @@ pub struct Overrides {
     /// `--workers`
     pub workers: Option<NonZeroUsize>,
     /// `--log-format`
-    pub log_format: Option<LogFormat>,
+    pub log_format: Option<Format>,
+    /// Flags of a cluster.
+    pub cluster: ClusterOverrides,
 }
 
 impl Settings {
@@ -137,11 +133,14 @@ impl Settings {
                 admin: overrides.admin.or(file.listeners.admin).unwrap_or(listeners.admin),
             },
             manifests: overrides.manifests.or(file.manifests),
+            watch_namespaces: Some(overrides.cluster.watch_namespaces.clone())
+                .filter(|named| !named.is_empty())
+                .unwrap_or(file.watch_namespaces),
+            cluster: ClusterSettings::merge(overrides.cluster, file.cluster),
             echo: overrides.echo.or(file.echo),
             dev: overrides.dev,
             controller_name: file.controller_name.unwrap_or_else(|| CONTROLLER.to_owned()),
             ingress_class_name: file.ingress_class_name,
-            watch_namespaces: file.watch_namespaces,
             default_certificate: file.default_certificate.map(|secret| Key::new(secret.namespace, secret.name)),
             drain: Drain {
                 accept_grace: file.drain.accept_grace.unwrap_or(drain.accept_grace),
@@ -150,6 +149,7 @@ impl Settings {
             },
             hostname_suffixes: file.hostname_suffixes,
             defaults: file.defaults,
+            memory_budget: file.memory_budget,
             workers: overrides.workers.or(file.workers),
             log_format: overrides.log_format.or(file.log_format).unwrap_or_default(),
         }
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(settings.listeners.http, address("[::]:8080"));
         assert_eq!(settings.listeners.admin, address("127.0.0.1:9900"));
         assert_eq!(settings.controller_name, "wssgate.io/ingress-controller");
-        assert_eq!(settings.log_format, LogFormat::Json);
+        assert_eq!(settings.log_format, Format::Json);
         assert!(!settings.dev && settings.echo.is_none() && settings.manifests.is_none());
     }
 
@@ -193,7 +193,7 @@ mod tests {
             Overrides::default(),
             Some(file(
                 "listeners: {wss: '127.0.0.1:1', http: '127.0.0.1:2', admin: '127.0.0.1:3'}\n\
-                 manifests: /m\necho: 127.0.0.1:4\nworkers: 2\nlogFormat: text\n\
+                 manifests: /m\necho: 127.0.0.1:4\nworkers: 2\nlogFormat: text\nmemoryBudget: 512Mi\n\
                  drain: {acceptGrace: 1s, window: 2s, deadline: 3s}\n\
                  defaultCertificate: {namespace: shop, name: tls}\ncontrollerName: example.com/own\n",
             )),
@@ -204,7 +204,8 @@ mod tests {
         assert_eq!(settings.echo, Some(address("127.0.0.1:4")));
         assert_eq!(settings.manifests, Some("/m".into()));
         assert_eq!(settings.workers.map(NonZeroUsize::get), Some(2));
-        assert_eq!(settings.log_format, LogFormat::Text);
+        assert_eq!(settings.log_format, Format::Text);
+        assert_eq!(settings.memory_budget, Some(512 << 20));
         assert_eq!(settings.drain.window, Duration::from_secs(2));
         assert_eq!(settings.default_certificate, Some(Key::new("shop", "tls")));
         assert_eq!(settings.controller_name, "example.com/own");
@@ -220,22 +221,34 @@ mod tests {
             echo: Some(address("127.0.0.1:14")),
             dev: true,
             workers: NonZeroUsize::new(7),
-            log_format: Some(LogFormat::Json),
+            log_format: Some(Format::Json),
+            cluster: ClusterOverrides {
+                kubeconfig: Some("/k".into()),
+                watch_namespaces: vec!["flag".into()],
+                publish_service: Some(Key::new("flag", "gateway")),
+                leader_election: Some(false),
+            },
         };
         let settings = Settings::merge(
             overrides,
             Some(file(
                 "listeners: {wss: '127.0.0.1:1', http: '127.0.0.1:2', admin: '127.0.0.1:3'}\n\
-                 manifests: /m\necho: 127.0.0.1:4\nworkers: 2\nlogFormat: text\n",
+                 manifests: /m\necho: 127.0.0.1:4\nworkers: 2\nlogFormat: text\nwatchNamespaces: [file]\n\
+                 cluster: {kubeconfig: /f, publishService: {namespace: file, name: gateway},
+                   leaderElection: {enabled: true, leaseName: file}}\n",
             )),
         );
+        assert_eq!(settings.watch_namespaces, ["flag"]);
+        assert_eq!(settings.cluster.kubeconfig, Some("/k".into()));
+        assert_eq!(settings.cluster.publish_service, Some(Key::new("flag", "gateway")));
+        assert_eq!((settings.cluster.leader_election, settings.cluster.lease_name.as_str()), (false, "file"));
         assert_eq!(settings.listeners.wss, address("127.0.0.1:11"));
         assert_eq!(settings.listeners.http, address("127.0.0.1:12"));
         assert_eq!(settings.listeners.admin, address("127.0.0.1:13"));
         assert_eq!(settings.echo, Some(address("127.0.0.1:14")));
         assert_eq!(settings.manifests, Some("/flag".into()));
         assert_eq!(settings.workers.map(NonZeroUsize::get), Some(7));
-        assert_eq!(settings.log_format, LogFormat::Json);
+        assert_eq!(settings.log_format, Format::Json);
         assert!(settings.dev);
     }
 

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 
-use super::Problem;
 use super::parse::{self, Content, Identity, Parsed};
 use super::walk::{self, Found};
 use super::watch::Watch;
+use super::{Loaded, Problem};
 use crate::api::objects::Objects;
 use crate::api::yaml::Fault;
 
@@ -29,19 +29,6 @@ pub struct Files {
     blind: (Vec<(PathBuf, String)>, bool),
     fingerprint: u64,
     watch: Option<Watch>,
-}
-
-/// What a directory holds.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// Every object that a compile reads; the same `Arc` as the last time if no file changed.
-    pub objects: Arc<Objects>,
-    /// What could not be read, in the order of the files.
-    pub problems: Vec<Problem>,
-    /// Objects of kinds that no compile reads, or of namespaces that are not watched.
-    pub skipped: usize,
-    /// Files that were read.
-    pub files: usize,
 }
 
 type Digest = [u8; 32];
@@ -84,8 +71,14 @@ impl Files {
     /// Reads only these namespaces and what belongs to none; all if there are none.
     #[must_use]
     pub fn namespaces(mut self, namespaces: impl IntoIterator<Item = String>) -> Self {
-        self.namespaces = namespaces.into_iter().collect();
+        self.limit(namespaces);
         self
+    }
+
+    /// From the next load on as [`Files::namespaces`].
+    pub fn limit(&mut self, namespaces: impl IntoIterator<Item = String>) {
+        self.namespaces = namespaces.into_iter().collect();
+        self.loaded = None;
     }
 
     /// Reads the directory as it is now. Blocks on the disk.
@@ -106,7 +99,7 @@ impl Files {
         let seen = self.fingerprint;
         let root = &self.root;
         let first = self.watch.is_none();
-        let watch = self.watch.get_or_insert_with(|| Watch::start(root));
+        let watch = self.watch.get_or_insert_with(|| Watch::tree(root));
         if first && walk::walk(root).fingerprint != seen {
             // Changed between the load and the first watch.
             return;

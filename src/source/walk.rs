@@ -103,15 +103,17 @@ fn is_manifest(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml" || extension == "json")
 }
 
+/// Feeds what tells two versions of a file apart.
 #[cfg(unix)]
-fn stamp(path: &Path, metadata: &fs::Metadata, hasher: &mut DefaultHasher) {
+pub(crate) fn stamp(path: &Path, metadata: &fs::Metadata, hasher: &mut DefaultHasher) {
     use std::os::unix::fs::MetadataExt;
     let times = (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec());
     (path, metadata.dev(), metadata.ino(), metadata.size(), times).hash(hasher);
 }
 
+/// Feeds what tells two versions of a file apart.
 #[cfg(not(unix))]
-fn stamp(path: &Path, metadata: &fs::Metadata, hasher: &mut DefaultHasher) {
+pub(crate) fn stamp(path: &Path, metadata: &fs::Metadata, hasher: &mut DefaultHasher) {
     (path, metadata.len(), metadata.modified().ok()).hash(hasher);
 }
 

@@ -91,8 +91,10 @@ pub struct Volume {
 /// A handshake was refused.
 #[derive(Debug, Clone, Copy)]
 pub struct Refused<'a> {
-    /// Why; its HTTP status is taken from here.
+    /// Why.
     pub reason: Reason,
+    /// The HTTP status of the answer; `None` where there is no answer.
+    pub status: Option<u16>,
     /// The client's address.
     pub client: SocketAddr,
     /// The host of the request, if it came so far.
@@ -238,7 +240,7 @@ impl AccessLog {
         let Some(Some(left_out)) = admitted else { return };
         let Some(mut line) = self.line("refused") else { return };
         line.text("reason", refused.reason.label());
-        line.maybe_number("status", refused.reason.http_status());
+        line.maybe_number("status", refused.status);
         line.shown("client", refused.client);
         line.maybe_text("host", refused.host);
         line.maybe_text("path", refused.path.map(before_query));
@@ -378,6 +380,7 @@ mod tests {
     fn refused(reason: Reason) -> Refused<'static> {
         Refused {
             reason,
+            status: reason.http_status(),
             client: "203.0.113.7:51000".parse().unwrap(),
             host: None,
             path: None,

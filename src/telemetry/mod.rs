@@ -4,12 +4,13 @@
 //! value that authenticates, or payload.
 
 pub mod access;
+pub mod failure;
 mod line;
 pub mod logging;
 pub mod metrics;
 
-use std::fmt;
-use std::str::FromStr;
+use clap::ValueEnum;
+use serde::Deserialize;
 
 pub use access::AccessLog;
 pub use metrics::Metrics;
@@ -36,42 +37,13 @@ impl Initiator {
     }
 }
 
-/// The form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The form of a log line, as a flag, as a setting and as what is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// One JSON object per line.
+    /// One JSON object per line, for machines.
     #[default]
     Json,
     /// One line for people: `key=value`, values quoted where they need it.
     Text,
-}
-
-impl Format {
-    /// As users write it.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Json => "json",
-            Self::Text => "text",
-        }
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label())
-    }
-}
-
-impl FromStr for Format {
-    type Err = String;
-
-    /// # Errors
-    /// The text is neither `json` nor `text`.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "json" => Ok(Self::Json),
-            "text" => Ok(Self::Text),
-            _ => Err("a log format is json or text".to_owned()),
-        }
-    }
 }

@@ -25,16 +25,22 @@ pub struct Options {
     pub args: Vec<String>,
     /// More environment.
     pub env: Vec<(String, String)>,
+    /// The limit of open files.
+    pub files: Option<u64>,
 }
 
 impl Options {
     /// Members of the settings file beside apiVersion and kind.
     pub fn settings(members: &Value) -> Self {
-        let mut config =
-            serde_json::json!({"apiVersion": "config.wssgate.io/v1alpha1", "kind": "GatewayConfiguration"});
-        super::manifests::merge(&mut config, members);
-        Self { config: Some(config), ..Self::default() }
+        Self { config: Some(configuration(members)), ..Self::default() }
     }
+}
+
+/// A settings file with these members.
+pub fn configuration(members: &Value) -> Value {
+    let mut config = serde_json::json!({"apiVersion": "config.wssgate.io/v1alpha1", "kind": "GatewayConfiguration"});
+    super::manifests::merge(&mut config, members);
+    config
 }
 
 /// A running gateway.
@@ -85,7 +91,9 @@ impl Gateway {
         for (name, text) in &manifests.files {
             std::fs::write(directory.path().join("manifests").join(name), text).unwrap();
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wssgate"));
+        let mut command = Command::new("sh");
+        let limit = options.files.map_or_else(String::new, |files| format!("ulimit -n {files} && "));
+        command.arg("-c").arg(limit + r#"exec "$0" "$@""#).arg(env!("CARGO_BIN_EXE_wssgate"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("WSSGATE_") {
                 command.env_remove(name);
@@ -145,6 +153,13 @@ impl Gateway {
         let next = self.directory.path().join("next");
         std::fs::write(&next, text).unwrap();
         std::fs::rename(next, self.manifests().join(file)).unwrap();
+    }
+
+    /// Writes the settings file, which there must be, as an editor does.
+    pub fn configure(&self, text: &str) {
+        let next = self.directory.path().join("next");
+        std::fs::write(&next, text).unwrap();
+        std::fs::rename(next, self.directory.path().join("settings.yaml")).unwrap();
     }
 
     /// Writes a manifest and waits until the gateway serves by it.
@@ -265,6 +280,15 @@ impl Gateway {
         let status = std::fs::read_to_string(Path::new("/proc").join(self.pid.to_string()).join("status")).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Processor time so far.
+    pub fn processor(&self) -> Duration {
+        let stat = std::fs::read_to_string(Path::new("/proc").join(self.pid.to_string()).join("stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        // User and system time, in hundredths of a second.
+        let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
     }
 
     /// Open file descriptors.

@@ -1,0 +1,121 @@
+//! The settings file as it changes: read again whole, merged with the flags, and handed on. A file that is broken is
+//! reported with its place, and the settings of before stay. What cannot change while the gateway runs keeps its value
+//! and is named in the log.
+
+use std::path::PathBuf;
+
+use crate::settings::{GatewayConfiguration, Overrides, Settings};
+use crate::source::Watch;
+use crate::telemetry::Metrics;
+
+/// Follows one settings file.
+pub(super) struct Reload {
+    file: PathBuf,
+    overrides: Overrides,
+    watch: Watch,
+    metrics: Metrics,
+    /// The fingerprint of the file that was read last.
+    seen: u64,
+    current: Settings,
+    /// What was said of the file last, so that a mistake is logged once.
+    said: Option<String>,
+}
+
+impl Reload {
+    /// Follows `file`, which `current` was read from, with these flags over it.
+    pub(super) fn new(file: PathBuf, overrides: Overrides, current: Settings, metrics: Metrics) -> Self {
+        // It may have changed since it was read: 0 is the fingerprint of no file.
+        Self { watch: Watch::file(&file), file, overrides, metrics, seen: 0, current, said: None }
+    }
+
+    /// Waits until the file may differ from what was read last. May be dropped and called again at any point.
+    pub(super) async fn changed(&mut self) {
+        self.watch.changed(self.seen).await;
+    }
+
+    /// Reads the file; the settings from now on, if they differ from those of before. Blocks on the disk.
+    pub(super) fn read(&mut self) -> Option<Settings> {
+        self.seen = self.watch.look();
+        let file = match GatewayConfiguration::read(&self.file) {
+            Ok(file) => file,
+            Err(error) => {
+                self.complain(&error.to_string());
+                return None;
+            }
+        };
+        self.metrics.settings(true);
+        if self.said.take().is_some() {
+            tracing::info!(file = %self.file.display(), "the settings file is no longer a problem");
+        }
+        let mut next = Settings::merge(self.overrides.clone(), Some(file));
+        let fixed = keep(&self.current, &mut next);
+        if !fixed.is_empty() {
+            tracing::warn!(file = %self.file.display(), settings = fixed.join(", "),
+                "these settings take effect at the next start only");
+        }
+        if next == self.current {
+            return None;
+        }
+        tracing::info!(file = %self.file.display(), "the settings have changed");
+        self.current = next.clone();
+        Some(next)
+    }
+
+    fn complain(&mut self, problem: &str) {
+        self.metrics.settings(false);
+        if self.said.as_deref() != Some(problem) {
+            tracing::warn!(file = %self.file.display(), problem, "the settings file is not used; the last good settings stay");
+            self.said = Some(problem.to_owned());
+        }
+    }
+}
+
+/// Puts back what cannot change while the gateway runs, and names it.
+fn keep(current: &Settings, next: &mut Settings) -> Vec<&'static str> {
+    let differs = [
+        ("listeners.wss", current.listeners.wss != next.listeners.wss),
+        ("listeners.http", current.listeners.http != next.listeners.http),
+        ("listeners.admin", current.listeners.admin != next.listeners.admin),
+        ("manifests", current.manifests != next.manifests),
+        ("echo", current.echo != next.echo),
+        ("workers", current.workers != next.workers),
+        ("logFormat", current.log_format != next.log_format),
+    ];
+    let mut differs = differs.to_vec();
+    if current.manifests.is_none() {
+        // What is watched in a cluster, and as whom, is settled at the start.
+        differs.extend([
+            ("watchNamespaces", current.watch_namespaces != next.watch_namespaces),
+            ("cluster", current.cluster != next.cluster),
+            ("controllerName", current.controller_name != next.controller_name),
+            ("ingressClassName", current.ingress_class_name != next.ingress_class_name),
+            ("defaultCertificate", current.default_certificate != next.default_certificate),
+        ]);
+        next.watch_namespaces.clone_from(&current.watch_namespaces);
+        next.cluster.clone_from(&current.cluster);
+        next.controller_name.clone_from(&current.controller_name);
+        next.ingress_class_name.clone_from(&current.ingress_class_name);
+        next.default_certificate.clone_from(&current.default_certificate);
+    }
+    next.listeners = current.listeners;
+    next.manifests.clone_from(&current.manifests);
+    (next.echo, next.workers, next.log_format) = (current.echo, current.workers, current.log_format);
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroUsize;
+
+    #[test]
+    fn what_needs_a_restart_keeps_its_value_and_is_named() {
+        let current = Settings::default();
+        let mut next = Settings { memory_budget: Some(7), ..Settings::default() };
+        next.listeners.admin = "127.0.0.1:1".parse().unwrap();
+        next.workers = NonZeroUsize::new(3);
+        assert_eq!(keep(&current, &mut next), ["listeners.admin", "workers"]);
+        assert_eq!(next, Settings { memory_budget: Some(7), ..Settings::default() });
+        assert!(keep(&current, &mut next).is_empty());
+    }
+}

@@ -1,0 +1,174 @@
+//! Peers that are slow on purpose. What ends them are time-outs of half a minute, so all of them wait at once.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod harness;
+
+use std::time::{Duration, Instant};
+
+use harness::{Behaviour, Frame, Options, Peer, SOON, Setup, json, until};
+use tokio::io::AsyncWriteExt;
+
+/// A frame, a message and a peer that does not read have half a minute each.
+const TIME: Duration = Duration::from_secs(30);
+/// That, the sweeper's second, the time for a Close to be answered, and room for a busy machine.
+const LIMIT: Duration = Duration::from_secs(50);
+
+async fn manual() -> Setup {
+    // The built-in heartbeat stays on: it must not be what ends a slow peer.
+    Setup::with(Behaviour::Manual, &json!({}), &Options::default()).await
+}
+
+/// Exactly one connection has ended, for this reason, by the gateway, and neither side's place is left.
+async fn ended_for(setup: &Setup, reason: &str) {
+    until(LIMIT, &format!("{reason} in the metrics"), async || {
+        let labels = [("reason", reason), ("initiator", "gateway")];
+        (setup.gateway.metric("wssgate_closes_total", &labels).await > 0.5).then_some(())
+    })
+    .await;
+    setup.gateway.metric_becomes("wssgate_closes_total", &[], 1.0).await;
+    setup.gateway.metric_becomes("wssgate_connections", &[], 0.0).await;
+    let line = setup.gateway.access_line("its line in the access log", |line| line["event"] == "end").await;
+    assert_eq!(line["reason"], reason, "{line}");
+}
+
+/// The Close that a client gets, with the time it took; pings are not answered.
+async fn close(client: &mut Peer, since: Instant) -> (u16, Duration) {
+    let close = client.close_within(LIMIT).await.expect("a Close");
+    (close.0, since.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn slow_peers_are_given_up_after_half_a_minute() {
+    tokio::join!(
+        a_frame_header_byte_by_byte_is_given_up(),
+        a_message_that_is_begun_and_not_ended_is_given_up(),
+        a_backend_that_holds_half_a_frame_is_given_up(),
+        a_client_that_stops_reading_is_given_up(),
+        a_backend_that_stops_reading_is_given_up(),
+        a_message_that_keeps_the_pace_is_not_slow(),
+    );
+}
+
+async fn a_frame_header_byte_by_byte_is_given_up() {
+    let setup = manual().await;
+    let (mut client, mut upstream) = setup.pair().await;
+    let bytes = client.encode(&Frame::binary(vec![7; 1000]));
+    let since = Instant::now();
+    let dripping = async {
+        for byte in &bytes[..7] {
+            client.write(&[*byte]).await;
+            tokio::time::sleep(Duration::from_secs(4)).await;
+        }
+        close(&mut client, since).await
+    };
+    let (code, elapsed) = dripping.await;
+    assert_eq!(code, 1008, "G2: after {elapsed:?}");
+    assert!(elapsed > TIME - Duration::from_secs(1), "G2: not before its time, but after {elapsed:?}");
+    let frames = Frame::all(&upstream.rest(SOON, "G2: the upstream's end").await);
+    assert!(frames.iter().all(|frame| frame.opcode == 8 && frame.code().0 == 1001), "G2: {frames:?}");
+    ended_for(&setup, "frame_too_slow").await;
+}
+
+async fn a_message_that_is_begun_and_not_ended_is_given_up() {
+    let setup = manual().await;
+    let (mut client, mut upstream) = setup.pair().await;
+    let since = Instant::now();
+    client.send(&Frame::text("half").more()).await;
+    upstream.expect(&Frame::text("half").more()).await;
+    let (code, elapsed) = close(&mut client, since).await;
+    assert_eq!(code, 1008, "G2: after {elapsed:?}");
+    assert!(elapsed > TIME - Duration::from_secs(1), "G2: not before its time, but after {elapsed:?}");
+    // The message is never completed: what follows its first fragment is the Close.
+    let frames = Frame::all(&upstream.rest(SOON, "G2: the upstream's end").await);
+    assert!(frames.iter().all(|frame| frame.opcode == 8 && frame.code().0 == 1001), "G2: {frames:?}");
+    ended_for(&setup, "frame_too_slow").await;
+}
+
+async fn a_backend_that_holds_half_a_frame_is_given_up() {
+    let setup = manual().await;
+    let (mut client, mut upstream) = setup.pair().await;
+    upstream.write(&Frame::binary(vec![1; 1000]).bytes(None)[..400]).await;
+    let bytes = client.rest(LIMIT, "G2: the client's end").await;
+    assert!(Frame::read(&bytes).is_none(), "G2: a whole frame of a half one: {:?}", Frame::read(&bytes));
+    upstream.ended(LIMIT, "G2: the upstream's end").await;
+    ended_for(&setup, "backend_protocol_error").await;
+}
+
+/// Writes frames until the connection ends; how many bytes went in.
+async fn flood(peer: &mut Peer) -> usize {
+    let bytes = peer.encode(&Frame::binary(vec![3; 1000])).repeat(64);
+    let mut written = 0;
+    let writing = async {
+        while peer.wire.write_all(&bytes).await.is_ok() && peer.wire.flush().await.is_ok() {
+            written += bytes.len();
+        }
+    };
+    harness::within(LIMIT, "the end of a flood that nobody reads", writing).await;
+    written
+}
+
+async fn a_client_that_stops_reading_is_given_up() {
+    let setup = manual().await;
+    let (mut client, mut upstream) = setup.pair().await;
+    let since = Instant::now();
+    let written = flood(&mut upstream).await;
+    assert!(
+        since.elapsed() > TIME - Duration::from_secs(1),
+        "G3: not before its time, but after {:?}",
+        since.elapsed()
+    );
+    assert!(written < 64 << 20, "G3: {written} bytes were taken in for a client that does not read");
+    // What it finds when it reads at last is whole frames up to the end, which is no clean one within a frame.
+    let bytes = client.rest(LIMIT, "G3: the client's end").await;
+    let mut rest = bytes.as_slice();
+    while let Some((frame, size)) = Frame::read(rest) {
+        assert!(frame.opcode != 2 || frame.payload == vec![3; 1000], "G3: {frame:?}");
+        rest = &rest[size..];
+    }
+    ended_for(&setup, "client_stalled").await;
+}
+
+async fn a_backend_that_stops_reading_is_given_up() {
+    let setup = manual().await;
+    let (mut client, _upstream) = setup.pair().await;
+    let since = Instant::now();
+    let bytes = client.encode(&Frame::binary(vec![3; 1000])).repeat(64);
+    let mut written = 0;
+    while let Ok(sent) = tokio::time::timeout(Duration::from_secs(1), client.wire.write_all(&bytes)).await {
+        sent.expect("the connection is open");
+        written += bytes.len();
+        assert!(written < 64 << 20, "G4: {written} bytes were taken in for a backend that does not read");
+    }
+    // The pings of the gateway are left unanswered: its clock for them stands still while it cannot pass bytes on.
+    let (code, elapsed) = close(&mut client, since).await;
+    assert_eq!(code, 1011, "G4: after {elapsed:?}");
+    assert!(elapsed > TIME - Duration::from_secs(1), "G4: not before its time, but after {elapsed:?}");
+    ended_for(&setup, "backend_stalled").await;
+}
+
+/// The other side of the coin: 35 seconds for one message are no crime at 2 KiB a second.
+async fn a_message_that_keeps_the_pace_is_not_slow() {
+    let setup = manual().await;
+    let (mut client, mut upstream) = setup.pair().await;
+    let frame = Frame::binary(vec![5; 65_000]);
+    let bytes = client.encode(&frame);
+    let since = Instant::now();
+    let writing = async {
+        for piece in bytes.chunks(bytes.len() / 35) {
+            client.write(piece).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let reading = async { upstream.frame_within(LIMIT).await.expect("the frame") };
+    let (arrived, ()) = tokio::join!(reading, writing);
+    assert!(arrived.same(&frame), "{arrived:?}");
+    assert!(since.elapsed() > TIME, "too fast to say anything: {:?}", since.elapsed());
+    upstream.send(&Frame::text("and back")).await;
+    loop {
+        let frame = client.frame().await.expect("a frame");
+        if frame.opcode != 9 {
+            assert!(frame.same(&Frame::text("and back")), "{frame:?}");
+            break;
+        }
+    }
+}
