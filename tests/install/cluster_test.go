@@ -18,7 +18,12 @@ func (s *server) definitions(t testing.TB) {
 	t.Helper()
 	crds := filepath.Join(filepath.Dir(filepath.Dir(program(t, "helm"))), "crds")
 	for _, folder := range []string{"cert-manager", "gateway-api"} {
-		s.kubectl(t, "apply", "--server-side", "-f", filepath.Join(crds, folder))
+		// A link, which kubectl does not follow.
+		path, err := filepath.EvalSymlinks(filepath.Join(crds, folder))
+		if err != nil {
+			t.Fatalf("run scripts/cluster-programs: %v", err)
+		}
+		s.kubectl(t, "apply", "--server-side", "-f", path)
 	}
 	s.kubectl(t, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 }
@@ -26,7 +31,7 @@ func (s *server) definitions(t testing.TB) {
 func (s *server) namespaces(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		s.run(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+name+"}", "kubectl", "apply", "-f", "-")
+		s.run(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+name+"}", "kubectl", "apply", "--server-side", "-f", "-")
 	}
 }
 
@@ -55,6 +60,9 @@ func (s *server) schemas(t *testing.T) string {
 		kinds, _ := definition["x-kubernetes-group-version-kind"].([]any)
 		for _, kind := range kinds {
 			group, _ := at(kind, "group").(string)
+			if group == "" {
+				group = "v1" // What kubeconform calls the core.
+			}
 			file := fmt.Sprintf("%s-%s-%s.json", group, at(kind, "version"), strings.ToLower(at(kind, "kind").(string)))
 			text, err := json.Marshal(object{
 				"$schema": "http://json-schema.org/draft-07/schema#", "$ref": "#/definitions/" + name, "definitions": api.Definitions,
@@ -162,7 +170,7 @@ func dryRun(t *testing.T, s *server) {
 
 func restricted(t *testing.T, s *server) {
 	s.kubectl(t, "label", "namespace", "wssgate", "--overwrite", "pod-security.kubernetes.io/enforce=restricted")
-	s.run(t, "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: wssgate, namespace: wssgate}", "kubectl", "apply", "-f", "-")
+	s.run(t, "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: wssgate, namespace: wssgate}", "kubectl", "apply", "--server-side", "-f", "-")
 	create := func(change func(pod object)) (string, error) {
 		deployment := of(documents(t, render(t, "default")), "Deployment")[0]
 		pod := at(deployment, "spec", "template").(object)
