@@ -10,6 +10,7 @@ pub mod app;
 pub mod args;
 pub mod compile;
 pub mod echo;
+pub mod issuance;
 pub mod policy;
 pub mod proxy;
 pub mod reason;

@@ -22,6 +22,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("compile", &["ws", "reason", "api", "settings", "policy", "snapshot"]),
     ("source", &["api", "telemetry"]),
     ("status", &["api", "telemetry"]),
+    ("issuance", &["api", "telemetry"]),
     ("proxy", &["ws", "reason", "telemetry", "policy", "snapshot"]),
     ("accept", &[]),
     ("admin", &["accept", "telemetry", "snapshot"]),
@@ -41,6 +42,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "compile",
             "source",
             "status",
+            "issuance",
             "proxy",
             "admin",
             "echo",
@@ -51,7 +53,7 @@ const TABLE: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that may not name one another, whatever their order in the table.
-const SIBLINGS: &[&str] = &["compile", "source", "status", "proxy", "admin", "probe", "echo"];
+const SIBLINGS: &[&str] = &["compile", "source", "status", "issuance", "proxy", "admin", "probe", "echo"];
 
 /// Words that say nothing of what a module is for.
 const NO_NAMES: &[&str] =

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use crate::api::status::Address;
 use crate::compile::fence::Fence;
 use crate::compile::{self, Compiled};
+use crate::issuance;
 use crate::settings::Settings;
 use crate::settings::cluster::{ClusterSettings, Secrets};
 use crate::source::cluster::{self, Cluster, Connection};
@@ -25,6 +26,7 @@ const POD_NAMESPACE: &str = "POD_NAMESPACE";
 pub(super) struct Control {
     election: Election,
     writer: Writer,
+    issuance: issuance::Writer,
     controller: String,
     /// Addresses that win over those of the Service.
     addresses: Vec<Address>,
@@ -43,11 +45,12 @@ impl Control {
             Election::none(metrics)
         };
         let controller = settings.controller_name.clone();
+        let issuance = issuance::Writer::start(client.clone(), &controller, &pod, election.leading());
         let writer = Writer::start(client, &controller, &pod, election.leading(), metrics.clone());
-        Self { election, writer, controller, addresses: settings.cluster.publish_addresses.clone() }
+        Self { election, writer, issuance, controller, addresses: settings.cluster.publish_addresses.clone() }
     }
 
-    /// What became of the routes.
+    /// What became of the routes, and what cert-manager shall be asked for.
     pub(super) fn report(&self, cluster: &Cluster, loaded: &Loaded, compiled: &Compiled) {
         let ours = loaded.objects.ingress_classes.iter().filter(|(_, class)| {
             class.spec.as_ref().and_then(|spec| spec.controller.as_ref()) == Some(&self.controller)
@@ -59,11 +62,17 @@ impl Control {
             addresses: if self.addresses.is_empty() { published() } else { self.addresses.clone() },
             classes: ours.map(|(key, _)| key.name.clone()).collect::<BTreeSet<_>>(),
         });
+        self.issuance.report(issuance::Report {
+            apply: compiled.wanted.apply.clone(),
+            delete: compiled.wanted.delete.clone(),
+            live: loaded.objects.certificates.clone(),
+        });
     }
 
     /// Stops writing, and lets another replica begin.
     pub(super) async fn stop(self) {
         drop(self.writer);
+        drop(self.issuance);
         self.election.release().await;
     }
 }

@@ -93,9 +93,9 @@ pub fn plan<'a>(
                 Issue::Refused(problems)
             }
             Ok(_) if options.standalone => Issue::Unavailable("needs a cluster: nothing is issued for files"),
-            Ok(_) if !objects.cert_manager => {
-                Issue::Unavailable("needs cert-manager, which is not installed in this cluster")
-            }
+            Ok(_) if !objects.cert_manager => Issue::Unavailable(
+                "needs cert-manager: there are no Certificates in this cluster that the gateway may read",
+            ),
             Ok(_) if first.candidate.effective().policy.is_none() => {
                 left.push(secret.clone());
                 Issue::Kept
@@ -112,7 +112,8 @@ pub fn plan<'a>(
             issues.insert(wish.candidate.key, issue.clone());
         }
     }
-    for (key, certificate) in &objects.certificates {
+    // Where they cannot be read now, nothing follows from that, least of all that they may go.
+    for (key, certificate) in objects.certificates.iter().filter(|_| objects.cert_manager) {
         let stays = wanted.apply.contains_key(key) || left.contains(key);
         // One whose route is gone is the garbage collector's; one of another gateway's route is not ours to judge.
         if !stays && owner(certificate).is_some_and(|owner| is_candidate(owner, key, candidates)) {

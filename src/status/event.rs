@@ -7,7 +7,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 use super::plan::Write;
 use crate::api::route::SecureWebSocketRoute;
-use crate::api::status::{ConditionType, RouteStatus};
+use crate::api::status::{ConditionReason, ConditionType, RouteStatus};
 use crate::telemetry::failure::describe;
 
 /// Conditions that say what is wrong; the others repeat them.
@@ -33,7 +33,12 @@ impl Events {
         let reference = write.route.object_ref(&());
         for turn in turns(&write.route, write.status.as_ref()) {
             let event = Event {
-                type_: if turn.bad { EventType::Warning } else { EventType::Normal },
+                // That somebody is at it is no cause for alarm.
+                type_: if turn.bad && turn.reason != ConditionReason::Issuing.as_str() {
+                    EventType::Warning
+                } else {
+                    EventType::Normal
+                },
                 reason: turn.reason,
                 note: Some(turn.note),
                 action: turn.kind.as_str().to_owned(),

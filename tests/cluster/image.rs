@@ -1,25 +1,24 @@
-//! The images of the node: ours, as its Dockerfile builds it, and two small ones.
-//!
-//! No registry is asked. Our Dockerfile's build stage needs one, so buildah puts a folder with the binary that cargo
-//! built here in that stage's place and builds the final stage alone. The archives are kept by the hash of what is in
-//! them.
+//! The images of the node: ours, as the last stage of its Dockerfile makes it, and two small ones of the cache's
+//! programs. No registry is asked; each comes as an archive.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
 
 use super::programs;
 use super::sandbox::call;
 
 /// Our image.
-pub const WSSGATE: &str = "localhost/wssgate:test";
+pub const WSSGATE: &str = concat!("localhost/wssgate:", env!("CARGO_PKG_VERSION"));
 /// Holds a pod's namespaces open.
 pub const PAUSE: &str = "localhost/pause:1";
 /// cert-manager's HTTP-01 solver.
-pub const ACME_SOLVER: &str = "localhost/acme-solver:test";
+pub const ACME_SOLVER: &str = "localhost/acme-solver:1";
 
-/// The target that the static binary is built for: glibc's, because it is there with every toolchain.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Every image that a node has.
+pub const ALL: [&str; 3] = [PAUSE, ACME_SOLVER, WSSGATE];
 
 /// The archive of an image, once [`build_all`] has run.
 pub fn archive(image: &str) -> PathBuf {
@@ -33,79 +32,66 @@ pub fn archive(image: &str) -> PathBuf {
 ///
 /// The command that failed and what it said.
 pub fn build_all() -> Result<(), String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let binary = build_binary(root)?;
-    let stage = programs::cache().join("stage");
-    build(WSSGATE, &binary, &root.join(DOCKERFILE), Some(&stage))?;
+    fs::create_dir_all(programs::cache().join("images")).map_err(|error| error.to_string())?;
     build_small(PAUSE, "pause")?;
-    build_small(ACME_SOLVER, "acme-solver")
+    build_small(ACME_SOLVER, "acme-solver")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let binary = build_binary(root)?.display().to_string();
+    let script = root.join("scripts/image").display().to_string();
+    call(&[&script, "--binary", &binary, &archive(WSSGATE).display().to_string()]).map(drop)
 }
 
-/// Our Dockerfile, and where its build stage has the binary.
-const DOCKERFILE: &str = "tests/cluster/Dockerfile";
-const STAGED: &str = "wssgate";
-
-/// The static release binary. It has a target folder of its own, because its flags differ from all other builds'.
+/// The static binary of the profile that the tests themselves have: its flag is for the linker alone, so all that it is
+/// linked from is there already, and it costs seconds. `scripts/image` without a binary builds the one for people.
 fn build_binary(root: &Path) -> Result<PathBuf, String> {
-    let target = root.join("target/static");
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--release", "--bin", "wssgate", "--target", TARGET, "--target-dir"])
-        .arg(&target)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+    let output = Command::new(env!("CARGO"))
+        .args(["rustc", "--locked", "--bin", "wssgate", "--message-format", "json-render-diagnostics"])
+        .args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"])
         .current_dir(root)
-        .status()
+        .stderr(Stdio::inherit())
+        .output()
         .map_err(|error| format!("cargo: {error}"))?;
-    if !status.success() {
+    if !output.status.success() {
         return Err("the static binary of the image does not build: see above".into());
     }
-    Ok(target.join(TARGET).join("release/wssgate"))
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let executable = messages.lines().rev().find_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    let executable = executable.ok_or("cargo names no binary")?;
+    // The next build of the ordinary binary takes this one's place.
+    let kept = archive(WSSGATE).with_extension("binary");
+    fs::copy(&executable, &kept).map_err(|error| format!("{}: {error}", kept.display()))?;
+    Ok(kept)
 }
 
 /// An image of one static binary of the cache and nothing else.
 fn build_small(image: &str, program: &str) -> Result<(), String> {
-    let folder = programs::cache().join("images").join(program);
-    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let file = folder.join("Dockerfile");
-    let text = format!("FROM scratch\nCOPY {program} /{program}\nUSER 65532:65532\nENTRYPOINT [\"/{program}\"]\n");
-    fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
-    build(image, &programs::path(program), &file, None)
-}
-
-/// Builds `file` with `binary` in its context, or in the folder of its stage `build`.
-fn build(image: &str, binary: &Path, file: &Path, stage: Option<&Path>) -> Result<(), String> {
+    let wrong = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    let binary = programs::path(program).canonicalize().map_err(|error| format!("{program}: {error}"))?;
     let archive = archive(image);
-    let contents = |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
-    let key = format!(
-        "{:?}",
-        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &[contents(binary)?, contents(file)?].concat())
-    );
-    let note = archive.with_extension("key");
+    // The binary's path has the hash of what it was built from.
+    let note = archive.with_extension("from");
+    let key = binary.display().to_string();
     if archive.exists() && fs::read_to_string(&note).is_ok_and(|text| text == key) {
         return Ok(());
     }
-    let context = file.parent().unwrap_or(file);
-    let place = stage.map_or_else(|| context.join(binary.file_name().unwrap_or_default()), |stage| stage.join(STAGED));
-    let wrong = |error| format!("{}: {error}", place.display());
-    fs::create_dir_all(place.parent().unwrap_or(context)).map_err(wrong)?;
-    fs::copy(binary, &place).map_err(wrong)?;
+    let folder = archive.with_extension("build");
+    let _ = fs::remove_dir_all(&folder);
+    let context = folder.join("context");
+    fs::create_dir_all(&context).map_err(|error| wrong(&context, error))?;
+    fs::copy(&binary, context.join(program)).map_err(|error| wrong(&binary, error))?;
+    let text = format!("FROM scratch\nCOPY {program} /{program}\nUSER 65532:65532\nENTRYPOINT [\"/{program}\"]\n");
+    fs::write(context.join("Dockerfile"), text).map_err(|error| wrong(&context, error))?;
 
-    // Its own storage: nothing is left in the machine's.
-    let storage = programs::cache().join("buildah");
-    let [root, runroot] = ["root", "run"].map(|name| storage.join(name).display().to_string());
-    let buildah = ["buildah", "--storage-driver", "vfs", "--root", &root, "--runroot", &runroot];
-    let file = file.display().to_string();
-    let context = context.display().to_string();
-    let stage = stage.map(|stage| format!("build={}", stage.display()));
-    let mut line = buildah.to_vec();
-    line.extend(["bud", "--isolation", "chroot", "--timestamp", "0", "--tag", image, "--file", &file]);
-    if let Some(stage) = &stage {
-        line.extend(["--build-context", stage]);
-    }
-    line.push(&context);
-    call(&line)?;
+    // Storage of its own: nothing is left in the machine's.
+    let [storage, run, context] = ["storage", "run", "context"].map(|name| folder.join(name).display().to_string());
+    let buildah = ["buildah", "--storage-driver", "vfs", "--root", &storage, "--runroot", &run];
+    call(&[&buildah[..], &["bud", "--isolation", "chroot", "--layers=false", "--tag", image, &context]].concat())?;
     let _ = fs::remove_file(&archive);
     let destination = format!("docker-archive:{}:{image}", archive.display());
     call(&[&buildah[..], &["push", image, &destination]].concat())?;
-    let _ = fs::remove_dir_all(&storage);
-    fs::write(&note, key).map_err(|error| format!("{}: {error}", note.display()))
+    let _ = fs::remove_dir_all(&folder);
+    fs::write(&note, key).map_err(|error| wrong(&note, error))
 }

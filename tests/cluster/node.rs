@@ -35,7 +35,7 @@ impl Node {
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
         let mut node = Self { plane, programs: Vec::new() };
         node.start_containerd();
-        for image in [image::PAUSE, image::WSSGATE, image::ACME_SOLVER] {
+        for image in image::ALL {
             node.load(&image::archive(image));
         }
         node.start_controllers();

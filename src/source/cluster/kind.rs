@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use k8s_openapi::api::networking::v1::IngressClass;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, IngressSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{ApiResource, DynamicResourceScope, GroupVersionKind};
 use serde::de::DeserializeOwned;
@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::store::Stock;
+use crate::api::certificate::{self, Certificate};
 use crate::api::findings;
 use crate::api::objects::{Finding, Key, Problem, ReferenceGrant};
 use crate::api::route::{Handshake, RouteSpec, SecureWebSocketRoute};
@@ -35,13 +36,17 @@ pub(super) trait Kind: Clone + fmt::Debug + PartialEq + DeserializeOwned + Send 
     const OPTIONAL: bool = false;
     /// Whether its version is kept: only for what is written back, because a version changes when nothing else does.
     const VERSIONED: bool = false;
+    /// Whether its owners are kept.
+    const OWNED: bool = false;
+    /// Only objects with these labels are read.
+    const LABELLED: Option<&'static str> = None;
 
     /// Its metadata.
     fn metadata(&self) -> &ObjectMeta;
     /// Its metadata.
     fn metadata_mut(&mut self) -> &mut ObjectMeta;
     /// Drops what nobody reads. Labels, annotations, owners and managed fields are dropped by [`Item`], unless
-    /// [`Kind::annotations`] says otherwise.
+    /// [`Kind::annotations`], [`Kind::labels`] or [`Kind::OWNED`] say otherwise.
     fn slim(&mut self) {}
     /// Whether an annotation is kept.
     fn annotations(_name: &str) -> bool {
@@ -94,7 +99,9 @@ impl<'de, K: Kind> Deserialize<'de> for Item<K> {
         let mut item = K::read(deserializer)?;
         let metadata = item.object.metadata_mut();
         metadata.managed_fields = None;
-        metadata.owner_references = None;
+        if !K::OWNED {
+            metadata.owner_references = None;
+        }
         metadata.finalizers = None;
         metadata.annotations = kept(metadata.annotations.take(), K::annotations);
         metadata.labels = kept(metadata.labels.take(), K::labels);
@@ -244,6 +251,11 @@ impl Kind for Secret {
         Ok(Item { object: secret, findings: Vec::new() })
     }
 
+    /// cert-manager's word whose the Secret is.
+    fn annotations(name: &str) -> bool {
+        name == certificate::CERTIFICATE_NAME
+    }
+
     fn secret_type(&self) -> Option<&str> {
         self.type_.as_deref()
     }
@@ -312,6 +324,58 @@ impl Kind for ReferenceGrant {
         let grant = Self::deserialize(&value)
             .unwrap_or_else(|_| Self { metadata: member(&value, "metadata"), ..Self::default() });
         Ok(Item { object: grant, findings: Vec::new() })
+    }
+}
+
+impl Kind for Ingress {
+    const NAME: &'static str = "Ingress";
+    const SERVED: (&'static str, &'static [&'static str], &'static str) = ("networking.k8s.io", &["v1"], "ingresses");
+    /// Those by which cert-manager answers ACME challenges; no other is of interest.
+    const LABELLED: Option<&'static str> = Some("acme.cert-manager.io/http01-solver=true");
+    metadata!();
+    shelf!(ingresses);
+
+    fn annotations(name: &str) -> bool {
+        name == "kubernetes.io/ingress.class"
+    }
+
+    fn labels(name: &str) -> bool {
+        name == "acme.cert-manager.io/http01-solver"
+    }
+
+    fn slim(&mut self) {
+        self.status = None;
+        self.spec = self.spec.take().map(|spec| IngressSpec {
+            ingress_class_name: spec.ingress_class_name,
+            rules: spec.rules,
+            ..IngressSpec::default()
+        });
+    }
+}
+
+impl Kind for Certificate {
+    const NAME: &'static str = "Certificate";
+    const SERVED: (&'static str, &'static [&'static str], &'static str) =
+        (certificate::GROUP, &[certificate::VERSION], "certificates");
+    const OPTIONAL: bool = true;
+    const OWNED: bool = true;
+    metadata!();
+    shelf!(certificates);
+
+    fn annotations(name: &str) -> bool {
+        name.starts_with("cert-manager.io/")
+    }
+
+    fn labels(name: &str) -> bool {
+        name == "app.kubernetes.io/managed-by"
+    }
+
+    /// Never fails: one of a form that is not known here is somebody else's.
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let certificate = Self::deserialize(&value)
+            .unwrap_or_else(|_| Self { metadata: member(&value, "metadata"), ..Self::default() });
+        Ok(Item { object: certificate, findings: Vec::new() })
     }
 }
 

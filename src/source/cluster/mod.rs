@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{IngressClass, IngressClassSpec};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, IngressClassSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use tokio::task::JoinSet;
@@ -33,6 +33,7 @@ use stock::Stock;
 use store::Store;
 
 use super::Loaded;
+use crate::api::certificate::Certificate;
 use crate::api::objects::{Key, ReferenceGrant};
 use crate::api::route::{RouteSpec, SecureWebSocketRoute};
 use crate::telemetry::Metrics;
@@ -92,6 +93,7 @@ impl Cluster {
         start.everywhere::<EndpointSlice>();
         start.everywhere::<ReferenceGrant>();
         start.classes();
+        start.issuance();
         if let Some(key) = &options.published {
             start.spawn::<Published>(named::scope(key), |_, _| {});
         }
@@ -168,6 +170,17 @@ impl Start<'_> {
     fn everywhere<K: Kind>(&mut self) {
         for scope in scopes(&self.options.namespaces, None) {
             self.spawn::<K>(scope, |_, _| {});
+        }
+    }
+
+    /// What has to do with cert-manager, without which all else works: its Certificates, and the Ingresses by which it
+    /// answers challenges. A gateway that may not read them goes without.
+    fn issuance(&mut self) {
+        for scope in scopes(&self.options.namespaces, None) {
+            let scope = Scope { optional: true, ..scope };
+            let namespace = scope.namespace.clone().unwrap_or_default();
+            self.spawn::<Ingress>(scope.clone(), |_, _| {});
+            self.spawn::<Certificate>(scope, move |store, read| store.serves_certificates(&namespace, read));
         }
     }
 

@@ -220,7 +220,12 @@ impl<K: Kind> Reflector<K> {
 
     /// Lists, page by page, and hands all over at once. Returns the version to follow from.
     async fn list(&mut self, api: &Api<Item<K>>) -> Result<String, Trouble> {
-        let mut params = ListParams { limit: Some(PAGE), field_selector: self.scope.fields(), ..ListParams::default() };
+        let mut params = ListParams {
+            limit: Some(PAGE),
+            field_selector: self.scope.fields(),
+            label_selector: K::LABELLED.map(str::to_owned),
+            ..ListParams::default()
+        };
         let mut found = BTreeMap::new();
         let mut empty = true;
         let at = loop {
@@ -268,6 +273,7 @@ impl<K: Kind> Reflector<K> {
         let params = WatchParams {
             timeout: Some(WATCH),
             field_selector: self.scope.fields(),
+            label_selector: K::LABELLED.map(str::to_owned),
             bookmarks: true,
             ..WatchParams::default()
         };

@@ -14,6 +14,8 @@ pub(super) struct Stock {
     objects: Arc<Objects>,
     /// The gateway's own Service.
     pub(super) published: BTreeMap<Key, Arc<Published>>,
+    /// Namespaces whose Certificates can be read; the empty one stands for all.
+    certificates: BTreeSet<String>,
     by_route: HashMap<Key, References>,
     secrets: Counts,
     config_maps: Counts,
@@ -65,6 +67,17 @@ impl Stock {
     /// The objects, to be changed; copied first if somebody still reads them.
     pub(super) fn objects_mut(&mut self) -> &mut Objects {
         Arc::make_mut(&mut self.objects)
+    }
+
+    /// Whether Certificates of a namespace can be read. Whether that is news.
+    pub(super) fn serves_certificates(&mut self, namespace: &str, read: bool) -> bool {
+        let _ = if read { self.certificates.insert(namespace.to_owned()) } else { self.certificates.remove(namespace) };
+        let any = !self.certificates.is_empty();
+        let news = self.objects.cert_manager != any;
+        if news {
+            self.objects_mut().cert_manager = any;
+        }
+        news
     }
 
     /// Counts up when what is named changes.

@@ -242,6 +242,15 @@ impl Store {
         });
     }
 
+    /// Whether Certificates of a namespace (all if empty) can be read.
+    pub(super) fn serves_certificates(&self, namespace: &str, read: bool) {
+        self.change(|inner| {
+            if inner.stock.serves_certificates(namespace, read) {
+                inner.dirty.touch(Instant::now());
+            }
+        });
+    }
+
     /// Something is named that was not asked for yet.
     pub(super) fn expect(&self, key: &Key) {
         self.change(|inner| *inner.pending.entry(key.clone()).or_default() += 1);
