@@ -82,11 +82,19 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
     let connection = Connection {
         total: 100,
         per_address: None,
+        per_subject: None,
+        outlives_credential: false,
         idle_timeout: None,
         heartbeat: Some(Heartbeat { interval: Duration::from_secs(30), missed: 2, backend: false }),
         max_duration: None,
     };
-    let policy = Policy { handshake: Handshake::default(), connection, from_client: limits, from_backend: limits };
+    let policy = Policy {
+        handshake: Handshake::default(),
+        connection,
+        from_client: limits,
+        from_backend: limits,
+        client_certificates: None,
+    };
     let id = BackendId { namespace: "bench".into(), service: "echo".into(), port: 80 };
     let route = Route {
         id: RouteId { namespace: "bench".into(), name: "relay".into() },
@@ -96,7 +104,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         balance: Balance::default(),
         backend_tls: None,
     };
-    let tls = Arc::new(TlsIdentity { config: Arc::new(config), certificates: vec![] });
+    let tls = Arc::new(TlsIdentity { config: Arc::new(config), certificates: vec![], client: None });
     let host = Host { name: HOST.into(), tls: Some(tls), routes: vec![Arc::new(route)] };
     let live = Arc::new(Live::default());
     live.publish(Snapshot {
@@ -109,6 +117,9 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
     let address = wss.local_addr().unwrap();
     let (drain, draining) = watch::channel(Drain::Serving);
     let (changed, changes) = watch::channel(0);
+    let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let nobody = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
+    let reach = proxy::Reach { tls: Arc::new(nobody.with_no_client_auth()), allow_loopback: false, denied: Vec::new() };
     let options = proxy::Options {
         live,
         metrics: Metrics::new(),
@@ -119,10 +130,12 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         memory_budget: None,
         drain: draining,
         changed: changes,
+        reach,
+        control: control.handle().clone(),
     };
     let proxy = Proxy::start(options).unwrap();
     // The gateway runs as long as the benchmark.
-    std::mem::forget((proxy, drain, changed));
+    std::mem::forget((proxy, drain, changed, control));
     (address, roots)
 }
 

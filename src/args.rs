@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::api::objects::Key;
 use crate::settings::Overrides;
+use crate::settings::cluster::ClusterOverrides;
 use crate::telemetry::Format;
 
 const EXIT_CODES: &str = "\
@@ -18,7 +20,8 @@ Exit codes:
 /// The WebSocket security gateway for Kubernetes.
 ///
 /// Terminates wss, checks every handshake and every frame, and relays to your Services. Reads SecureWebSocketRoute
-/// objects and everything they name from manifests in a directory, and follows every change without closing a socket.
+/// objects and everything they name from a cluster, or from manifests in a directory, and follows every change without
+/// closing a socket.
 #[derive(Debug, Parser)]
 #[command(name = "wssgate", version, max_term_width = 100, subcommand_required = true, after_help = EXIT_CODES)]
 pub struct Arguments {
@@ -32,7 +35,7 @@ pub struct Arguments {
 pub enum Command {
     /// Run the gateway.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(Run),
+    Run(Box<Run>),
     /// Check manifests without serving them: print each route's conditions as a cluster would show them.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Check),
@@ -46,14 +49,17 @@ pub enum Command {
 
 const RUN_EXAMPLES: &str = "\
 Examples:
+  In a Pod, with its service account
+    wssgate run --config /etc/wssgate/gateway.yaml
+
+  Beside a cluster, with your own rights
+    wssgate run --kubeconfig ~/.kube/config
+
   Try it: the quickstart's manifests, a certificate made on the spot, and a backend that echoes
     wssgate run --manifests manifests/quickstart --dev --echo 127.0.0.1:9000
 
   Serve manifests with their own certificates, on the usual ports
     wssgate run --manifests /etc/wssgate/manifests --listen [::]:443 --listen-http [::]:80
-
-  Everything from a settings file
-    wssgate run --config /etc/wssgate/gateway.yaml
 
 Flags win over the environment, the environment over the settings file. SIGTERM or Ctrl-C drains and ends with 0; a
 second one ends at once.
@@ -87,9 +93,22 @@ pub struct Run {
     /// Settings file (GatewayConfiguration, YAML or JSON).
     #[arg(long, value_name = "FILE", env = "WSSGATE_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Directory of Kubernetes manifests to serve, searched recursively and followed as it changes.
+    /// Directory of Kubernetes manifests to serve, searched recursively and followed as it changes. Without it the
+    /// objects come from a cluster.
     #[arg(long, value_name = "DIR", env = "WSSGATE_MANIFESTS")]
     pub manifests: Option<PathBuf>,
+    /// The cluster to read. [default: KUBECONFIG, ~/.kube/config, or the service account of the Pod]
+    #[arg(long, value_name = "FILE", env = "WSSGATE_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespaces to read, with commas between them. [default: all]
+    #[arg(long, value_name = "NAMES", env = "WSSGATE_WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+    /// The gateway's own Service; its addresses are shown in the status of routes.
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "WSSGATE_PUBLISH_SERVICE", value_parser = service)]
+    pub publish_service: Option<Key>,
+    /// Whether one of several replicas is elected to write statuses; without an election this one does. [default: true]
+    #[arg(long, value_name = "BOOL", env = "WSSGATE_LEADER_ELECTION")]
+    pub leader_election: Option<bool>,
     /// For development: make self-signed certificates for Secrets that are missing. Never in production.
     #[arg(long, env = "WSSGATE_DEV", value_parser = clap::builder::FalseyValueParser::new())]
     pub dev: bool,
@@ -125,7 +144,22 @@ impl Run {
             dev: self.dev,
             workers: self.workers,
             log_format: self.log_format,
+            cluster: ClusterOverrides {
+                kubeconfig: self.kubeconfig.clone(),
+                watch_namespaces: self.watch_namespaces.clone(),
+                publish_service: self.publish_service.clone(),
+                leader_election: self.leader_election,
+            },
         }
+    }
+}
+
+fn service(text: &str) -> Result<Key, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(Key::new(namespace, name))
+        }
+        _ => Err("write NAMESPACE/NAME".to_owned()),
     }
 }
 
@@ -180,7 +214,8 @@ mod tests {
     #[test]
     fn every_flag_of_run_reaches_the_settings() {
         let line = "wssgate run --manifests m --dev --echo 127.0.0.1:1 --listen [::]:2 --listen-http [::]:3 --admin \
-                    127.0.0.1:4 --workers 5 --log-format text";
+                    127.0.0.1:4 --workers 5 --log-format text --kubeconfig k --watch-namespaces a,b --publish-service \
+                    c/d --leader-election false";
         let Command::Run(run) = parse(line).unwrap().command else { panic!("not run") };
         let expected = Overrides {
             manifests: Some("m".into()),
@@ -191,13 +226,26 @@ mod tests {
             dev: true,
             workers: NonZeroUsize::new(5),
             log_format: Some(Format::Text),
+            cluster: ClusterOverrides {
+                kubeconfig: Some("k".into()),
+                watch_namespaces: vec!["a".into(), "b".into()],
+                publish_service: Some(Key::new("c", "d")),
+                leader_election: Some(false),
+            },
         };
         assert_eq!(run.overrides(), expected);
     }
 
     #[test]
     fn a_wrong_flag_ends_with_exit_code_2() {
-        for line in ["wssgate", "wssgate run --listen 8443", "wssgate run --bogus", "wssgate check", "wssgate fly"] {
+        for line in [
+            "wssgate",
+            "wssgate run --listen 8443",
+            "wssgate run --bogus",
+            "wssgate run --publish-service a",
+            "wssgate check",
+            "wssgate fly",
+        ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
         assert_eq!(parse("wssgate --help").unwrap_err().exit_code(), 0);

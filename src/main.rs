@@ -39,13 +39,10 @@ fn run(arguments: &Run) -> ExitCode {
         Ok(file) => Settings::merge(overrides.clone(), file),
         Err(error) => return fail(USAGE, &error.to_string()),
     };
-    let Some(manifests) = settings.manifests.clone() else {
-        return fail(USAGE, "nothing to serve: name a directory of manifests with --manifests DIR");
-    };
     if let Err(error) = log(settings.log_format) {
         return fail(USAGE, &error);
     }
-    match app::run(settings, &manifests, arguments.config.clone().map(|file| (file, overrides))) {
+    match app::run(settings, arguments.config.clone().map(|file| (file, overrides))) {
         Ok(()) => ExitCode::from(OK),
         Err(app::Error::Start(error)) => fail(USAGE, &error),
         Err(app::Error::Run(error)) => fail(FAILED, &error.to_string()),

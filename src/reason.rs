@@ -18,6 +18,9 @@ pub enum Reason {
     TlsTimeout,
     /// The TLS handshake failed (no common version or suite, broken record, alert from the peer).
     TlsFailed,
+    /// The TLS handshake failed for want of a valid client certificate: there is none where one is required, or it is
+    /// expired, revoked, of an unknown authority or too large.
+    ClientCertificateInvalid,
     /// No route and no default certificate for the name in the ClientHello (RFC 6066 §3, `unrecognized_name`).
     UnknownServerName,
     /// As many client sockets are open as the limit of open files allows; ended before TLS.
@@ -66,10 +69,32 @@ pub enum Reason {
     SubprotocolDenied,
     /// Too many handshakes from this address.
     TooManyAttempts,
+    /// The client's certificate, or that there is none, is not what the host asks by now.
+    ClientCertificateDenied,
+    /// No credential where a method of the route looks for one.
+    CredentialMissing,
+    /// More than one credential, or two cookies of one name.
+    CredentialAmbiguous,
+    /// Not a signed token in the compact form, or one that can be read in two ways.
+    TokenMalformed,
+    /// No key of the issuer verifies the token.
+    TokenUntrusted,
+    /// The token's time is over.
+    TokenExpired,
+    /// The token's time has not come, or it was issued in the future.
+    TokenNotYetValid,
+    /// The token is of another issuer or for another audience, or a claim that it must have is missing or of the wrong kind.
+    TokenClaims,
+    /// The token is good but lacks a claim that the route requires.
+    ClaimsNotMet,
+    /// The issuer's keys cannot be had: not fetched for too long, or not readable.
+    KeysUnavailable,
     /// `limits.total` of the route is reached.
     TotalLimit,
     /// `limits.perAddress` of the route is reached.
     AddressLimit,
+    /// `limits.perSubject` of the route is reached.
+    SubjectLimit,
     /// The memory budget is used up: nobody is let in, before TLS, and far beyond it connections whose peer does not
     /// read are ended. Also a backend that could not be dialled for want of a file descriptor.
     Overloaded,
@@ -129,6 +154,10 @@ pub enum Reason {
     IdleTimeout,
     /// The connection reached `maxDuration`.
     MaxDuration,
+    /// The client's certificate expired while the connection was open.
+    ClientCertificateExpired,
+    /// The credential that admitted the connection has expired.
+    CredentialExpired,
     /// The route no longer admits this connection.
     AccessWithdrawn,
     /// The route was removed, or its host or path moved.
@@ -148,6 +177,7 @@ impl Reason {
     pub const ALL: &'static [Reason] = &[
         Self::TlsTimeout,
         Self::TlsFailed,
+        Self::ClientCertificateInvalid,
         Self::UnknownServerName,
         Self::ConnectionLimit,
         Self::HeadTimeout,
@@ -170,8 +200,19 @@ impl Reason {
         Self::OriginAmbiguous,
         Self::SubprotocolDenied,
         Self::TooManyAttempts,
+        Self::ClientCertificateDenied,
+        Self::CredentialMissing,
+        Self::CredentialAmbiguous,
+        Self::TokenMalformed,
+        Self::TokenUntrusted,
+        Self::TokenExpired,
+        Self::TokenNotYetValid,
+        Self::TokenClaims,
+        Self::ClaimsNotMet,
+        Self::KeysUnavailable,
         Self::TotalLimit,
         Self::AddressLimit,
+        Self::SubjectLimit,
         Self::Overloaded,
         Self::Draining,
         Self::NoEndpoints,
@@ -199,6 +240,8 @@ impl Reason {
         Self::BackendHeartbeatMissed,
         Self::IdleTimeout,
         Self::MaxDuration,
+        Self::ClientCertificateExpired,
+        Self::CredentialExpired,
         Self::AccessWithdrawn,
         Self::RouteRemoved,
         Self::Drain,
@@ -217,18 +260,33 @@ impl Reason {
             | Self::BadHost
             | Self::BadPath
             | Self::SubprotocolDenied => 400,
-            Self::AddressDenied | Self::OriginDenied | Self::OriginMissing | Self::OriginAmbiguous => 403,
+            Self::CredentialMissing
+            | Self::CredentialAmbiguous
+            | Self::TokenMalformed
+            | Self::TokenUntrusted
+            | Self::TokenExpired
+            | Self::TokenNotYetValid
+            | Self::TokenClaims
+            // Before the 101 an expired credential is none.
+            | Self::CredentialExpired => 401,
+            Self::AddressDenied
+            | Self::OriginDenied
+            | Self::OriginMissing
+            | Self::OriginAmbiguous
+            | Self::ClaimsNotMet
+            | Self::ClientCertificateDenied => 403,
             Self::RouteNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::HeadTimeout => 408,
             Self::TargetTooLong => 414,
             Self::Misdirected => 421,
             Self::UpgradeRequired => 426,
-            Self::TooManyAttempts | Self::AddressLimit => 429,
+            Self::TooManyAttempts | Self::AddressLimit | Self::SubjectLimit => 429,
             Self::HeadTooLarge => 431,
             Self::Internal => 500,
             Self::DialFailed | Self::UpstreamRefused | Self::UpstreamBadHandshake | Self::UpstreamTlsFailed => 502,
             Self::RouteUnavailable
+            | Self::KeysUnavailable
             | Self::TotalLimit
             | Self::Overloaded
             | Self::Draining
@@ -237,6 +295,7 @@ impl Reason {
             Self::DialTimeout | Self::UpstreamTimeout => 504,
             Self::TlsTimeout
             | Self::TlsFailed
+            | Self::ClientCertificateInvalid
             | Self::UnknownServerName
             | Self::ConnectionLimit
             | Self::ClientClosed
@@ -256,6 +315,7 @@ impl Reason {
             | Self::BackendHeartbeatMissed
             | Self::IdleTimeout
             | Self::MaxDuration
+            | Self::ClientCertificateExpired
             | Self::AccessWithdrawn
             | Self::RouteRemoved
             | Self::Drain
@@ -278,6 +338,8 @@ impl Reason {
             | Self::ControlFlood
             | Self::FrameTooSlow
             | Self::ClientStalled
+            | Self::ClientCertificateExpired
+            | Self::CredentialExpired
             | Self::AccessWithdrawn => 1008,
             Self::MessageTooBig => 1009,
             Self::BackendLost
@@ -290,6 +352,7 @@ impl Reason {
             Self::Overloaded => 1013,
             Self::TlsTimeout
             | Self::TlsFailed
+            | Self::ClientCertificateInvalid
             | Self::UnknownServerName
             | Self::ConnectionLimit
             | Self::HeadTimeout
@@ -312,8 +375,19 @@ impl Reason {
             | Self::OriginAmbiguous
             | Self::SubprotocolDenied
             | Self::TooManyAttempts
+            | Self::ClientCertificateDenied
+            | Self::CredentialMissing
+            | Self::CredentialAmbiguous
+            | Self::TokenMalformed
+            | Self::TokenUntrusted
+            | Self::TokenExpired
+            | Self::TokenNotYetValid
+            | Self::TokenClaims
+            | Self::ClaimsNotMet
+            | Self::KeysUnavailable
             | Self::TotalLimit
             | Self::AddressLimit
+            | Self::SubjectLimit
             | Self::Draining
             | Self::NoEndpoints
             | Self::DialFailed
@@ -329,11 +403,30 @@ impl Reason {
         })
     }
 
+    /// The challenge that a refusal carries in `WWW-Authenticate` (RFC 9110 §11.6.1, RFC 6750 §3); `None` for refusals
+    /// that no credential would change.
+    pub const fn challenge(self) -> Option<&'static str> {
+        match self {
+            // RFC 6750 §3.1: without a credential no error code.
+            Self::CredentialMissing => Some("Bearer"),
+            Self::CredentialAmbiguous => Some("Bearer error=\"invalid_request\""),
+            Self::TokenMalformed
+            | Self::TokenUntrusted
+            | Self::TokenExpired
+            | Self::TokenNotYetValid
+            | Self::TokenClaims
+            | Self::CredentialExpired => Some("Bearer error=\"invalid_token\""),
+            Self::ClaimsNotMet => Some("Bearer error=\"insufficient_scope\""),
+            _ => None,
+        }
+    }
+
     /// The name in metrics, logs and documentation: lower-case words joined by `_`, stable once released.
     pub const fn label(self) -> &'static str {
         match self {
             Self::TlsTimeout => "tls_timeout",
             Self::TlsFailed => "tls_failed",
+            Self::ClientCertificateInvalid => "client_certificate_invalid",
             Self::UnknownServerName => "unknown_server_name",
             Self::ConnectionLimit => "connection_limit",
             Self::HeadTimeout => "head_timeout",
@@ -356,8 +449,19 @@ impl Reason {
             Self::OriginAmbiguous => "origin_ambiguous",
             Self::SubprotocolDenied => "subprotocol_denied",
             Self::TooManyAttempts => "too_many_attempts",
+            Self::ClientCertificateDenied => "client_certificate_denied",
+            Self::CredentialMissing => "credential_missing",
+            Self::CredentialAmbiguous => "credential_ambiguous",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenUntrusted => "token_untrusted",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::TokenClaims => "token_claims",
+            Self::ClaimsNotMet => "claims_not_met",
+            Self::KeysUnavailable => "keys_unavailable",
             Self::TotalLimit => "total_limit",
             Self::AddressLimit => "address_limit",
+            Self::SubjectLimit => "subject_limit",
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
             Self::NoEndpoints => "no_endpoints",
@@ -385,6 +489,8 @@ impl Reason {
             Self::BackendHeartbeatMissed => "backend_heartbeat_missed",
             Self::IdleTimeout => "idle_timeout",
             Self::MaxDuration => "max_duration",
+            Self::ClientCertificateExpired => "client_certificate_expired",
+            Self::CredentialExpired => "credential_expired",
             Self::AccessWithdrawn => "access_withdrawn",
             Self::RouteRemoved => "route_removed",
             Self::Drain => "drain",
@@ -439,6 +545,13 @@ mod tests {
         assert_eq!(labels.len(), Reason::ALL.len());
         // `Internal` is the last variant: its discriminant counts those before it.
         assert_eq!(Reason::ALL.len(), Reason::Internal as usize + 1);
+    }
+
+    #[test]
+    fn every_401_says_how_to_authenticate() {
+        for reason in Reason::ALL.iter().filter(|reason| reason.http_status() == Some(401)) {
+            assert!(reason.challenge().is_some(), "{reason:?}");
+        }
     }
 
     #[test]

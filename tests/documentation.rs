@@ -217,7 +217,7 @@ fn every_unsupported_field_is_named_in_the_documentation() {
     for entry in fs::read_dir(root().join("src/compile")).unwrap() {
         fields.extend(unsupported(&fs::read_to_string(entry.unwrap().path()).unwrap()));
     }
-    assert!(fields.len() > 10, "{fields:?}");
+    assert!(!fields.is_empty(), "no call was found");
     let missing: Vec<_> = fields.iter().filter(|field| !section.contains(field.as_str())).collect();
     assert!(missing.is_empty(), "docs/routes.md does not name {missing:?}");
 }

@@ -21,6 +21,8 @@ const TABLE: &[(&str, &[&str])] = &[
     // The siblings: none may name another.
     ("compile", &["ws", "reason", "api", "settings", "policy", "snapshot"]),
     ("source", &["api", "telemetry"]),
+    ("status", &["api", "telemetry"]),
+    ("issuance", &["api", "telemetry"]),
     ("proxy", &["ws", "reason", "telemetry", "policy", "snapshot"]),
     ("accept", &[]),
     ("admin", &["accept", "telemetry", "snapshot"]),
@@ -39,6 +41,8 @@ const TABLE: &[(&str, &[&str])] = &[
             "snapshot",
             "compile",
             "source",
+            "status",
+            "issuance",
             "proxy",
             "admin",
             "echo",
@@ -49,7 +53,7 @@ const TABLE: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that may not name one another, whatever their order in the table.
-const SIBLINGS: &[&str] = &["compile", "source", "status", "proxy", "admin", "probe", "echo"];
+const SIBLINGS: &[&str] = &["compile", "source", "status", "issuance", "proxy", "admin", "probe", "echo"];
 
 /// Words that say nothing of what a module is for.
 const NO_NAMES: &[&str] =

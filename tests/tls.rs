@@ -8,14 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use harness::manifests::{route, secret, service, text};
-use harness::peer::Wire;
+use harness::peer::{OneName, Wire};
 use harness::{
     Answer, Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, PATIENCE, Peer, Recorder, SOON, Setup,
     json, until,
 };
-use rustls::client::{
-    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
-};
+use rustls::client::{ClientSessionMemoryCache, Resumption};
 use rustls::pki_types::ServerName;
 use rustls::{HandshakeKind, NamedGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -209,46 +207,6 @@ async fn a_handshake_that_does_not_go_on_is_ended_in_time_and_holds_no_memory() 
         (setup.gateway.metric("wssgate_handshakes_total", &labels).await >= 4.0).then_some(())
     })
     .await;
-}
-
-/// Keeps sessions under one name, so that the ticket of one host is shown to the other.
-#[derive(Debug)]
-struct OneName(ClientSessionMemoryCache);
-
-impl OneName {
-    fn name() -> ServerName<'static> {
-        ServerName::try_from("one.test").unwrap()
-    }
-}
-
-impl ClientSessionStore for OneName {
-    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
-        self.0.set_kx_hint(Self::name(), group);
-    }
-
-    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
-        self.0.kx_hint(&Self::name())
-    }
-
-    fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.0.set_tls12_session(Self::name(), value);
-    }
-
-    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.0.tls12_session(&Self::name())
-    }
-
-    fn remove_tls12_session(&self, _: &ServerName<'static>) {
-        self.0.remove_tls12_session(&Self::name());
-    }
-
-    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
-        self.0.insert_tls13_ticket(Self::name(), value);
-    }
-
-    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.0.take_tls13_ticket(&Self::name())
-    }
 }
 
 fn kind(peer: &Peer) -> Option<HandshakeKind> {

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use tempfile::TempDir;
+use wssgate::compile::fence::Fence;
 use wssgate::compile::{Options, compile};
 use wssgate::source::Files;
 
@@ -25,7 +26,8 @@ fn check_in(directory: &Path, data: &[u8]) -> bool {
         assert!(!problem.message.contains(char::is_control), "{:?}", problem.message);
         assert!(problem.file.ends_with(name));
     }
-    let options = Options { standalone: true, allow_loopback: true, ..Options::default() };
+    let options =
+        Options { standalone: true, fence: Fence { allow_loopback: true, ..Fence::default() }, ..Options::default() };
     let now = 1_800_000_000;
     let first = compile(&loaded.objects, &options, now, None);
     let again = compile(&loaded.objects, &options, now, None);

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::IngressClass;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
+use super::certificate::Certificate;
 use super::route::SecureWebSocketRoute;
 
 /// Namespace and name of an object; the namespace of cluster-scoped objects is empty.
@@ -57,6 +58,12 @@ pub struct Objects {
     pub config_maps: BTreeMap<Key, Arc<ConfigMap>>,
     /// ReferenceGrants, v1 and v1beta1.
     pub reference_grants: BTreeMap<Key, Arc<ReferenceGrant>>,
+    /// Ingresses: of interest are those by which cert-manager answers ACME challenges.
+    pub ingresses: BTreeMap<Key, Arc<Ingress>>,
+    /// cert-manager's Certificates.
+    pub certificates: BTreeMap<Key, Arc<Certificate>>,
+    /// Whether Certificates can be made: the API server serves them.
+    pub cert_manager: bool,
     /// What the API server would have refused or dropped in a route, for sources that have none: a sentence per
     /// finding that begins with the field's path. Such a route must not be accepted; unknown fields may be security
     /// settings with a typing error.
@@ -74,6 +81,9 @@ impl fmt::Debug for Objects {
             .field("endpoint_slices", &self.endpoint_slices.len())
             .field("config_maps", &self.config_maps.len())
             .field("reference_grants", &self.reference_grants.len())
+            .field("ingresses", &self.ingresses.len())
+            .field("certificates", &self.certificates.len())
+            .field("cert_manager", &self.cert_manager)
             .finish_non_exhaustive()
     }
 }
@@ -90,6 +100,8 @@ impl Objects {
             Object::EndpointSlice(o) => drop(self.endpoint_slices.insert(key, o)),
             Object::ConfigMap(o) => drop(self.config_maps.insert(key, o)),
             Object::ReferenceGrant(o) => drop(self.reference_grants.insert(key, o)),
+            Object::Ingress(o) => drop(self.ingresses.insert(key, o)),
+            Object::Certificate(o) => drop(self.certificates.insert(key, o)),
         }
     }
 
@@ -102,6 +114,8 @@ impl Objects {
             + self.endpoint_slices.len()
             + self.config_maps.len()
             + self.reference_grants.len()
+            + self.ingresses.len()
+            + self.certificates.len()
     }
 
     /// Whether there is no object.
@@ -127,6 +141,10 @@ pub enum Object {
     ConfigMap(Arc<ConfigMap>),
     /// `gateway.networking.k8s.io/v1` or `v1beta1` ReferenceGrant.
     ReferenceGrant(Arc<ReferenceGrant>),
+    /// `networking.k8s.io/v1` Ingress.
+    Ingress(Arc<Ingress>),
+    /// `cert-manager.io/v1` Certificate.
+    Certificate(Arc<Certificate>),
 }
 
 impl Object {
@@ -140,6 +158,8 @@ impl Object {
             Self::EndpointSlice(o) => &o.metadata,
             Self::ConfigMap(o) => &o.metadata,
             Self::ReferenceGrant(o) => &o.metadata,
+            Self::Ingress(o) => &o.metadata,
+            Self::Certificate(o) => &o.metadata,
         })
     }
 
@@ -153,6 +173,8 @@ impl Object {
             Self::EndpointSlice(_) => "EndpointSlice",
             Self::ConfigMap(_) => "ConfigMap",
             Self::ReferenceGrant(_) => "ReferenceGrant",
+            Self::Ingress(_) => "Ingress",
+            Self::Certificate(_) => "Certificate",
         }
     }
 }

@@ -123,9 +123,7 @@ pub enum ConditionReason {
     ResolvedRefs,
     /// `Programmed=True`.
     Programmed,
-    /// `CertificateReady=True`.
-    Valid,
-    /// `Ready=True`.
+    /// `Ready=True`, and `CertificateReady=True`.
     Ready,
     /// Not judged yet.
     Pending,
@@ -159,12 +157,24 @@ pub enum ConditionReason {
     InvalidCertificateRef,
     /// The Secret's key does not belong to its certificate, or either cannot be read.
     InvalidCertificate,
+    /// The key set cannot be read, has no key that verifies, or stands in an object of another type.
+    InvalidKeySet,
     /// The certificate does not cover a hostname.
     HostnameMismatch,
     /// The certificate's time has not come or is over; it is served all the same.
     Expired,
     /// The certificate is signed by itself; it is served all the same.
     SelfSigned,
+    /// cert-manager is issuing the certificate, or has not begun.
+    Issuing,
+    /// cert-manager's stand-in until it has the certificate; it is served all the same.
+    Temporary,
+    /// The certificate is near its end, and nobody has renewed it.
+    Expiring,
+    /// cert-manager could not issue the certificate, or is not there; it tries again.
+    Failed,
+    /// The Certificate or Secret belongs to someone else, or two routes want one Secret from different issuers.
+    CertificateConflict,
     /// The certificate's key is weaker than the gateway accepts.
     WeakKey,
     /// The last good version keeps serving because the new one does not compile.
@@ -180,7 +190,6 @@ impl ConditionReason {
             Self::Accepted => "Accepted",
             Self::ResolvedRefs => "ResolvedRefs",
             Self::Programmed => "Programmed",
-            Self::Valid => "Valid",
             Self::Ready => "Ready",
             Self::Pending => "Pending",
             Self::Invalid => "Invalid",
@@ -198,9 +207,15 @@ impl ConditionReason {
             Self::RefNotFound => "RefNotFound",
             Self::InvalidCertificateRef => "InvalidCertificateRef",
             Self::InvalidCertificate => "InvalidCertificate",
+            Self::InvalidKeySet => "InvalidKeySet",
             Self::HostnameMismatch => "HostnameMismatch",
             Self::Expired => "Expired",
             Self::SelfSigned => "SelfSigned",
+            Self::Issuing => "Issuing",
+            Self::Temporary => "Temporary",
+            Self::Expiring => "Expiring",
+            Self::Failed => "Failed",
+            Self::CertificateConflict => "CertificateConflict",
             Self::WeakKey => "WeakKey",
             Self::LastGood => "LastGood",
             Self::Configured => "Configured",

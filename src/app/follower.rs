@@ -8,12 +8,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::cluster::Control;
 use super::now;
 use crate::api::objects::Key;
 use crate::api::status::ConditionType;
 use crate::compile::{self, Compiled};
 use crate::snapshot::Live;
-use crate::source::{Files, Loaded};
+use crate::source::{Loaded, Source};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Certificate;
 
@@ -23,7 +24,9 @@ const CAUSES: [ConditionType; 3] =
 
 /// The part that follows the source: compiles what changed and publishes it.
 pub(super) struct Follower {
-    files: Files,
+    source: Source,
+    /// Where the source is a cluster: what else is done with it.
+    control: Option<Control>,
     options: compile::Options,
     compiled: Option<Arc<Compiled>>,
     live: Arc<Live>,
@@ -36,13 +39,19 @@ pub(super) struct Follower {
 impl Follower {
     /// A follower that has not looked yet.
     pub(super) fn new(
-        files: Files,
+        source: Source,
+        control: Option<Control>,
         options: compile::Options,
         live: Arc<Live>,
         metrics: Metrics,
         changed: watch::Sender<u64>,
     ) -> Self {
-        Self { files, options, compiled: None, live, metrics, changed, said: BTreeMap::new() }
+        Self { source, control, options, compiled: None, live, metrics, changed, said: BTreeMap::new() }
+    }
+
+    /// Waits until there is something to follow.
+    pub(super) async fn ready(&mut self) {
+        self.source.ready().await;
     }
 
     /// Waits until the source may differ from what was followed last, or a certificate that is served has expired,
@@ -50,7 +59,7 @@ impl Follower {
     pub(super) async fn changed(&mut self) {
         let expiry = self.expiry();
         tokio::select! {
-            () = self.files.changed() => {}
+            () = self.source.changed() => {}
             () = sleep(expiry.unwrap_or(Duration::MAX)) => {}
         }
     }
@@ -64,16 +73,31 @@ impl Follower {
         Some(Duration::from_secs(u64::try_from(next - now + 1).ok()?))
     }
 
-    /// Compiles by other options and reads other namespaces from the next [`Follower::follow`] on.
+    /// Compiles by other options from the next [`Follower::follow`] on; a directory is read for other namespaces. What
+    /// depends on the source stays as it is.
     pub(super) fn reconfigure(&mut self, options: compile::Options, namespaces: &[String]) {
-        self.options = options;
-        self.files.limit(namespaces.iter().cloned());
+        let fence = std::mem::take(&mut self.options.fence);
+        self.options = compile::Options { standalone: self.options.standalone, fence, ..options };
+        if let Source::Files(files) = &mut self.source {
+            files.limit(namespaces.iter().cloned());
+        }
+    }
+
+    /// Ends what else is done with a cluster, so that another replica can begin with it. Nothing is to be followed
+    /// after that.
+    pub(super) fn stop(&mut self) -> impl Future<Output = ()> + use<> {
+        let ended = self.control.take().map(|control| tokio::spawn(control.stop()));
+        async move {
+            if let Some(ended) = ended {
+                let _ = ended.await;
+            }
+        }
     }
 
     /// Loads, compiles and publishes. Blocks: call it where that is allowed.
     pub(super) fn follow(&mut self) {
         let began = Instant::now();
-        let loaded = self.files.load();
+        let loaded = self.source.load();
         self.metrics.source(loaded.problems.len(), loaded.skipped);
         let compiled = compile::compile(&loaded.objects, &self.options, now(), self.compiled.as_deref());
         let accepted = compiled.accepted();
@@ -90,6 +114,10 @@ impl Follower {
             tracing::info!(version, routes, accepted, took_ms = began.elapsed().as_millis() as u64, "published");
         }
         self.metrics.published(version, Instant::now());
+        if let (Some(control), Source::Cluster(cluster)) = (&self.control, &mut self.source) {
+            cluster.standing_in(compiled.standing_in());
+            control.report(cluster, &loaded, &compiled);
+        }
         self.compiled = Some(Arc::new(compiled));
     }
 
@@ -114,6 +142,12 @@ impl Follower {
                 }
                 said.insert(subject, text);
             }
+        }
+        for (subject, text) in &compiled.remarks {
+            if self.said.get(subject) != Some(text) {
+                tracing::warn!(object = %subject, problem = %text, "an object is not used");
+            }
+            said.insert(subject.clone(), text.clone());
         }
         for subject in self.said.keys().filter(|subject| !said.contains_key(*subject)) {
             tracing::info!(subject, "no longer a problem");

@@ -1,6 +1,7 @@
 //! Wiring: the only file that sees all. Starts the parts in order, carries objects from the source through compile to
 //! the data plane, and shuts down in order.
 
+mod cluster;
 mod follower;
 mod reload;
 
@@ -17,12 +18,12 @@ use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
 use crate::admin::{self, Admin};
-use crate::compile;
+use crate::compile::{self, fence::Fence};
 use crate::echo;
 use crate::proxy::{self, Drain, Proxy};
 use crate::settings::{Overrides, Settings};
 use crate::snapshot::Live;
-use crate::source::Files;
+use crate::source::{Files, Source};
 use crate::telemetry::{AccessLog, Metrics};
 use follower::Follower;
 use reload::Reload;
@@ -62,10 +63,11 @@ impl From<io::Error> for Error {
 /// is one: it is followed.
 ///
 /// # Errors
-/// A directory that cannot be read, an address that cannot be bound, a thread that cannot be made.
-pub fn run(settings: Settings, manifests: &Path, file: Option<(PathBuf, Overrides)>) -> Result<(), Error> {
+/// A directory that cannot be read, a cluster that is not configured, an address that cannot be bound, a thread that
+/// cannot be made.
+pub fn run(settings: Settings, file: Option<(PathBuf, Overrides)>) -> Result<(), Error> {
     limit_process();
-    runtime()?.block_on(serve(settings, manifests, file))
+    runtime()?.block_on(serve(settings, file))
 }
 
 /// Runs the echo backend until it is told to stop.
@@ -153,15 +155,19 @@ fn signals() -> io::Result<watch::Receiver<u32>> {
     Ok(counted)
 }
 
-async fn serve(mut settings: Settings, manifests: &Path, file: Option<(PathBuf, Overrides)>) -> Result<(), Error> {
+async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Result<(), Error> {
     // Signals first: one that arrives during start-up must not kill half a gateway.
     let mut signals = signals()?;
     let (live, metrics) = (Arc::new(Live::default()), Metrics::new());
     let access = AccessLog::stdout(settings.log_format, metrics.clone())?;
     let (changed, changes) = watch::channel(0);
     let (drain, draining) = watch::channel(Drain::Serving);
-    let mut follower =
-        Follower::new(open(&settings, manifests)?, options(&settings), Arc::clone(&live), metrics.clone(), changed);
+    let (source, control, compiling) = match &settings.manifests {
+        Some(manifests) => (Source::Files(Box::new(open(&settings, manifests)?)), None, options(&settings)),
+        None => cluster::open(&settings, &metrics).await?,
+    };
+    let reach = reach(&compiling.fence)?;
+    let mut follower = Follower::new(source, control, compiling, Arc::clone(&live), metrics.clone(), changed);
 
     let wss = bind("wss", settings.listeners.wss)?;
     let http = bind("http", settings.listeners.http)?;
@@ -171,13 +177,20 @@ async fn serve(mut settings: Settings, manifests: &Path, file: Option<(PathBuf, 
         listening("echo", &echo)?;
         tokio::spawn(echo::serve(TcpListener::from_std(echo)?));
     }
-    // Nothing is accepted before the first compile: a client must not meet an empty gateway.
-    tokio::task::block_in_place(|| follower.follow());
     let state = Arc::new(Admin::new(metrics.clone(), &[]));
-    listening("wss", &wss)?;
-    listening("http", &http)?;
     listening("admin", &admin)?;
     tokio::spawn(admin::serve(TcpListener::from_std(admin)?, Arc::clone(&state)));
+    // Nothing is accepted before the first compile: a client must not meet an empty gateway.
+    tokio::select! {
+        () = follower.ready() => {}
+        _ = signals.wait_for(|count| *count > 0) => {
+            tracing::info!("stopped before the source was read");
+            return Ok(());
+        }
+    }
+    tokio::task::block_in_place(|| follower.follow());
+    listening("wss", &wss)?;
+    listening("http", &http)?;
     let proxy = Proxy::start(proxy::Options {
         live,
         metrics: metrics.clone(),
@@ -188,6 +201,8 @@ async fn serve(mut settings: Settings, manifests: &Path, file: Option<(PathBuf, 
         memory_budget: settings.memory_budget,
         drain: draining,
         changed: changes,
+        reach,
+        control: tokio::runtime::Handle::current(),
     })
     .map_err(Error::Run)?;
     state.set_ready(true);
@@ -222,6 +237,7 @@ async fn serve(mut settings: Settings, manifests: &Path, file: Option<(PathBuf, 
             }
         }
     }
+    let released = follower.stop();
     state.set_ready(false);
     let window = settings.drain.window;
     tracing::info!(connections = proxy.open(), window_seconds = window.as_secs_f64(), "draining");
@@ -236,11 +252,34 @@ async fn serve(mut settings: Settings, manifests: &Path, file: Option<(PathBuf, 
         () = emptied => {}
         _ = signals.wait_for(|count| *count > 1) => {}
     }
+    released.await;
     tracing::info!(connections = proxy.open(), "stopped");
     let _ = drain.send(Drain::Over);
     tokio::task::block_in_place(|| proxy.join());
     access.flush(FLUSH);
     Ok(())
+}
+
+/// Whom the gateway itself trusts when it fetches over https: the public CAs, or those of the file that `SSL_CERT_FILE`
+/// names, as many programs read it.
+fn trust() -> Result<Arc<rustls::ClientConfig>, Error> {
+    use compile::backend_tls::{Trust, client};
+    let file = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty());
+    let config = match &file {
+        None => client(Trust::System),
+        Some(file) => {
+            let name = format!("SSL_CERT_FILE {}", file.display());
+            let pem = std::fs::read_to_string(file).map_err(|error| Error::Start(format!("{name}: {error}")))?;
+            client(Trust::Bundles(&[(name, &pem)]))
+        }
+    };
+    config.map_err(Error::Start)
+}
+
+/// Where the gateway itself may connect to: what may be a backend, and nothing of the API server's hosts.
+fn reach(fence: &Fence) -> Result<proxy::Reach, Error> {
+    let denied = fence.addresses.iter().copied().chain(fence.sockets.iter().map(SocketAddr::ip)).collect();
+    Ok(proxy::Reach { tls: trust()?, allow_loopback: fence.allow_loopback, denied })
 }
 
 /// What a compile goes by. A directory is a source without an API server: its routes may leave the class out, and its
@@ -249,7 +288,7 @@ fn options(settings: &Settings) -> compile::Options {
     compile::Options {
         dev: settings.dev,
         standalone: true,
-        allow_loopback: true,
+        fence: Fence { allow_loopback: true, ..Fence::default() },
         controller_name: settings.controller_name.clone(),
         ingress_class_name: settings.ingress_class_name.clone(),
         default_certificate: settings.default_certificate.clone(),

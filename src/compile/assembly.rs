@@ -9,17 +9,21 @@ use std::sync::Arc;
 use crate::api::objects::Key;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::candidate::Candidate;
+use crate::compile::challenge::Challenges;
 use crate::compile::condition::{Problem, Verdict, quote};
 use crate::compile::host::Holding;
+use crate::compile::keys::Sets;
 use crate::compile::rule::Resolved;
 use crate::compile::vault::Outcome;
+use crate::policy::{ClientRule, OriginPattern, Policy};
 use crate::reason;
-use crate::snapshot::{Backend, BackendId, Host, PathMatch, Route, RouteId, RouteState, Snapshot};
+use crate::snapshot::{Backend, BackendId, Host, PathMatch, Route, RouteId, RouteState, Snapshot, TlsIdentity};
 
 /// One route with its rules resolved, ready to be placed on hosts.
 #[derive(Debug)]
 pub struct Placed {
     routes: Vec<Arc<Route>>,
+    missing_origin_said: bool,
 }
 
 /// The places of a candidate: every path of every rule.
@@ -43,7 +47,20 @@ pub fn place(candidate: &Candidate<'_>, rules: Vec<Resolved>) -> Placed {
             }));
         }
     }
-    Placed { routes }
+    Placed { routes, missing_origin_said: draft.missing_origin_said }
+}
+
+/// The route on a host that asks for client certificates. Browsers present those to whatever page asks (they are
+/// ambient, as cookies are), so a missing Origin is refused unless the route says otherwise, and `*` is refused.
+fn with_client(route: &Arc<Route>, rule: &ClientRule, missing_origin_said: bool) -> Result<Arc<Route>, &'static str> {
+    let RouteState::Serving(policy) = &route.state else { return Ok(Arc::clone(route)) };
+    let mut policy = Policy::clone(policy);
+    if policy.handshake.origins.allow.contains(&OriginPattern::Any) {
+        return Err("* is refused on a host whose client certificates authenticate; list the origins");
+    }
+    policy.handshake.origins.require |= !missing_origin_said;
+    policy.client_certificates = Some(rule.clone());
+    Ok(Arc::new(Route { state: RouteState::Serving(Arc::new(policy)), ..Route::clone(route) }))
 }
 
 /// Puts the routes of one hostname together; says to each what it got.
@@ -82,7 +99,15 @@ pub fn host(
                     verdict.accepted.notes.push(Problem::new(Reason::PathConflict, text));
                 }
                 Entry::Vacant(free) => {
-                    let route = if outcome.available { Arc::clone(route) } else { refusing(route) };
+                    let route = match &outcome.client {
+                        _ if !outcome.available || outcome.locked => refusing(route),
+                        None => Arc::clone(route),
+                        Some(rule) => with_client(route, rule, placed.missing_origin_said).unwrap_or_else(|why| {
+                            let text = format!("spec.handshake.origins.allow: host {}: {why}", quote(name));
+                            verdict.accepted.problems.push(Problem::new(Reason::Invalid, text));
+                            refusing(route)
+                        }),
+                    };
                     match route.state {
                         RouteState::Serving(_) => verdict.serving += 1,
                         RouteState::Refusing(_) => verdict.refusing += 1,
@@ -110,15 +135,24 @@ fn order(path: &PathMatch) -> (bool, std::cmp::Reverse<usize>, &str) {
     }
 }
 
+/// What hosts share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Every Service port that a route names.
+    pub backends: BTreeMap<BackendId, Arc<Backend>>,
+    /// Every key set that a route names.
+    pub keys: Sets,
+    /// The identity of names that no host owns.
+    pub default_tls: Option<Arc<TlsIdentity>>,
+    /// What ACME asks of the plain port.
+    pub challenges: Challenges,
+}
+
 /// The next snapshot: parts that are equal to those of `before` are those of `before`, and if all are, so is the
 /// version.
-pub fn snapshot(
-    hosts: Vec<Host>,
-    backends: BTreeMap<BackendId, Arc<Backend>>,
-    default_tls: Option<Arc<crate::snapshot::TlsIdentity>>,
-    before: Option<&Snapshot>,
-) -> Snapshot {
-    let mut next = Snapshot { version: 1, default_tls, ..Snapshot::default() };
+pub fn snapshot(hosts: Vec<Host>, shared: Shared, before: Option<&Snapshot>) -> Snapshot {
+    let Shared { backends, keys, default_tls, challenges } = shared;
+    let mut next = Snapshot { version: 1, keys, default_tls, challenges, ..Snapshot::default() };
     for host in hosts {
         let wildcard: Option<Box<str>> = host.name.strip_prefix("*.").map(Into::into);
         let (map, name, old) = match wildcard {
@@ -141,7 +175,9 @@ pub fn snapshot(
         let same = same_hosts(&before.exact, &next.exact)
             && same_hosts(&before.wildcard, &next.wildcard)
             && before.backends == next.backends
-            && before.default_tls == next.default_tls;
+            && before.keys == next.keys
+            && before.default_tls == next.default_tls
+            && before.challenges == next.challenges;
         next.version = if same { before.version } else { before.version + 1 };
     }
     next

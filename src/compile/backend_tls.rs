@@ -46,7 +46,11 @@ pub fn client(trust: Trust<'_>) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config))
 }
 
-fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), &'static str> {
+/// Adds a bundle of CA certificates in PEM.
+///
+/// # Errors
+/// What is wrong with it; the text names its key `ca.crt`.
+pub fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), &'static str> {
     if pem.len() > MAX_BYTES {
         return Err("ca.crt is larger than 1 MiB");
     }

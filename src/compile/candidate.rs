@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::api::objects::{self, Key, Objects};
-use crate::api::route::SecureWebSocketRoute;
+use crate::api::route::{RouteSpec, SecureWebSocketRoute};
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::Options;
 use crate::compile::class::{self, Class};
@@ -65,6 +65,16 @@ struct Kept {
     findings: Option<Arc<[objects::Finding]>>,
     draft: Arc<Draft>,
     good: Option<Arc<Draft>>,
+    /// The route as it was when it was good.
+    good_route: Option<Arc<SecureWebSocketRoute>>,
+}
+
+impl Drafts {
+    /// Last good specs that stand in for what their routes say now.
+    pub fn standing_in(&self) -> impl Iterator<Item = (&Key, &RouteSpec)> {
+        let last_good = self.by_route.iter().filter(|(_, kept)| kept.draft.policy.is_none());
+        last_good.filter_map(|(key, kept)| Some((key, &kept.good_route.as_ref()?.spec)))
+    }
 }
 
 /// What there is of ours.
@@ -112,6 +122,10 @@ pub fn collect<'a>(
             Some(_) => Some(Arc::clone(&draft)),
             None => kept.and_then(|kept| kept.good.clone()),
         };
+        let good_route = match &draft.policy {
+            Some(_) => Some(Arc::clone(route)),
+            None => kept.and_then(|kept| kept.good_route.clone()),
+        };
         let effective = good.as_ref().unwrap_or(&draft);
         let (hostnames, forbidden) = permitted(&key.namespace, &effective.hostnames, options);
         let kept = Kept {
@@ -119,6 +133,7 @@ pub fn collect<'a>(
             findings: findings.cloned(),
             draft: Arc::clone(&draft),
             good: good.clone(),
+            good_route,
         };
         candidates.drafts.by_route.insert(key.clone(), kept);
         candidates.routes.push(Candidate { key, route, draft, good, hostnames, forbidden });

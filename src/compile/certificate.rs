@@ -11,12 +11,14 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::oid_registry::OID_X509_SERIALNUMBER;
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::condition::{Problem, quote};
 use crate::compile::identity::provider;
+use crate::policy::certificate::fingerprint;
 use crate::snapshot::CertificateFacts;
 
 /// The most bytes of one value that are parsed; the API server allows no Secret over 1 MiB.
@@ -38,6 +40,8 @@ pub struct Certificate {
     pub names: Vec<String>,
     /// Whether the leaf signs itself, by its names: no client that was not told trusts it.
     pub self_signed: bool,
+    /// Whether it is what cert-manager puts in place of a certificate that it has not got yet.
+    pub temporary: bool,
     /// Whether the key is of an elliptic curve: cheaper to sign with than RSA, so preferred.
     pub elliptic: bool,
     /// Where the chain does not follow from leaf to root: clients that do not fetch issuers fail.
@@ -108,12 +112,13 @@ impl Certificate {
         let not_before = leaf.validity().not_before.timestamp();
         let names = dns_names(&leaf).map_err(|text| bad(&text))?;
         let self_signed = leaf.subject().as_raw() == leaf.issuer().as_raw();
+        let temporary = is_temporary(&leaf);
         let disorder = disorder(&chain);
         let key = CertifiedKey::new(chain, signing);
         key.keys_match().map_err(|_| {
             bad("tls.key is not the key of the first certificate in tls.crt; the leaf comes first, its issuers after it")
         })?;
-        Ok(Self { key: Arc::new(key), facts, not_before, names, self_signed, elliptic, disorder })
+        Ok(Self { key: Arc::new(key), facts, not_before, names, self_signed, temporary, elliptic, disorder })
     }
 
     /// What is wrong with serving this certificate to `host` at `now` (seconds since the Unix epoch), the worst first;
@@ -149,7 +154,8 @@ impl Certificate {
     }
 }
 
-fn date(seconds: i64) -> String {
+/// A time for people.
+pub fn date(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
@@ -168,6 +174,13 @@ fn key_strength(leaf: &X509Certificate<'_>) -> Result<bool, String> {
         Ok(PublicKey::Unknown(_)) => Ok(true),
         _ => Err("its key is of a type that TLS does not use; use RSA or ECDSA".to_owned()),
     }
+}
+
+/// By the names that cert-manager gives to such certificates and their issuers, and to no others.
+fn is_temporary(leaf: &X509Certificate<'_>) -> bool {
+    let is = |name: Option<&AttributeTypeAndValue<'_>>, text| name.and_then(|n| n.as_str().ok()) == Some(text);
+    is(leaf.issuer().iter_common_name().next(), "cert-manager.local")
+        && is(leaf.subject().iter_by_oid(&OID_X509_SERIALNUMBER).next(), "1234567890")
 }
 
 fn dns_names(leaf: &X509Certificate<'_>) -> Result<Vec<String>, String> {
@@ -209,16 +222,6 @@ fn words(error: &pem::Error) -> &'static str {
 
 fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|window| window == word)
-}
-
-fn fingerprint(der: &[u8]) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-    digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-        }
-        text
-    })
 }
 
 #[cfg(test)]

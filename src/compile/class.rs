@@ -1,4 +1,4 @@
-//! Which routes are ours: by IngressClass, as an Ingress would be. Knows classes, not what routes want.
+//! Which routes and Ingresses are ours: by IngressClass. Knows classes, not what routes want.
 
 use crate::api::objects::{Key, Objects};
 use crate::api::route::SecureWebSocketRoute;
@@ -23,6 +23,11 @@ pub enum Class {
 
 /// The class of a route.
 pub fn of(route: &SecureWebSocketRoute, objects: &Objects, options: &Options) -> Class {
+    named(route.spec.ingress_class_name.as_deref(), objects, options)
+}
+
+/// The class of an object that names it so in `spec.ingressClassName`, or names none.
+pub fn named(name: Option<&str>, objects: &Objects, options: &Options) -> Class {
     let ours = |key: &Key| {
         options.ingress_class_name.as_ref().is_none_or(|only| *only == key.name)
             && objects.ingress_classes.get(key).is_some_and(|class| {
@@ -30,14 +35,14 @@ pub fn of(route: &SecureWebSocketRoute, objects: &Objects, options: &Options) ->
                 controller == Some(options.controller_name.as_str())
             })
     };
-    let Some(name) = &route.spec.ingress_class_name else {
+    let Some(name) = name else {
         let default = objects.ingress_classes.iter().any(|(key, class)| {
             let annotations = class.metadata.annotations.as_ref();
             annotations.and_then(|all| all.get(DEFAULT)).is_some_and(|mark| mark == "true") && ours(key)
         });
         return if default || options.standalone { Class::Ours } else { Class::Foreign };
     };
-    let key = Key::new("", name.as_str());
+    let key = Key::new("", name);
     if ours(&key) {
         Class::Ours
     } else if objects.ingress_classes.contains_key(&key) || !options.standalone {

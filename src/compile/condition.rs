@@ -128,7 +128,7 @@ impl Verdict {
         let mut findings = vec![
             Finding::of(Type::Accepted, &self.accepted, (Reason::Accepted, "the spec is valid")),
             Finding::of(Type::ResolvedRefs, &self.resolved, (Reason::ResolvedRefs, "every reference is resolved")),
-            Finding::of(Type::CertificateReady, &self.certificate, (Reason::Valid, "every host has a certificate")),
+            Finding::of(Type::CertificateReady, &self.certificate, (Reason::Ready, "every host has a certificate")),
         ];
         // Not programmed for the reason of what came first; a refusal always has one.
         let cause = findings.iter().find(|f| f.status != State::True).map_or(Reason::Invalid, |finding| finding.reason);
@@ -181,12 +181,13 @@ fn is_stalling(reason: Reason) -> bool {
         | Reason::UnsupportedProtocol
         | Reason::InvalidCertificateRef
         | Reason::InvalidCertificate
+        | Reason::InvalidKeySet
         | Reason::HostnameMismatch
+        | Reason::CertificateConflict
         | Reason::WeakKey => true,
         Reason::Accepted
         | Reason::ResolvedRefs
         | Reason::Programmed
-        | Reason::Valid
         | Reason::Ready
         | Reason::Pending
         | Reason::NoMatchingClass
@@ -195,6 +196,10 @@ fn is_stalling(reason: Reason) -> bool {
         | Reason::RefNotFound
         | Reason::Expired
         | Reason::SelfSigned
+        | Reason::Issuing
+        | Reason::Temporary
+        | Reason::Expiring
+        | Reason::Failed
         | Reason::LastGood
         | Reason::Configured => false,
     }

@@ -8,18 +8,21 @@ use std::sync::Arc;
 
 use rustls_pki_types::{DnsName, ServerName};
 
+use crate::api::certificate::CertificateIssuer;
 use crate::api::objects;
 use crate::api::route::reference::{ConfigMapRef, SecretRef};
 use crate::api::route::rule::{
     BackendTls, ConsistentHashKind, LoadBalancer, LoadBalancerKind, PathMatchKind, Rule, WellKnownCaCertificates,
 };
-use crate::api::route::tls::{AlpnProtocol, Tls, TlsVersion};
-use crate::api::route::{RouteSpec, reference};
+use crate::api::route::tls::{AlpnProtocol, ClientValidation, ClientValidationMode, Tls, TlsVersion};
+use crate::api::route::{Handshake, RouteSpec, reference};
 use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
 use crate::compile::condition::{Problem, quote};
 use crate::compile::host;
 use crate::compile::identity::MinVersion;
+use crate::compile::issuance;
 use crate::compile::policy::{self, Notes};
+use crate::policy::OriginPattern::Any as AnyOrigin;
 use crate::policy::Policy;
 use crate::settings::Defaults;
 use crate::snapshot::{Balance, PathMatch};
@@ -42,6 +45,8 @@ pub struct Draft {
     pub problems: Vec<Problem>,
     /// What the user should see of a spec that is right.
     pub warnings: Vec<(Type, Problem)>,
+    /// Whether the route or the defaults say what happens to a missing Origin; what is built in depends on the host.
+    pub missing_origin_said: bool,
 }
 
 /// TLS of a route's hostnames.
@@ -49,8 +54,23 @@ pub struct Draft {
 pub struct TlsDraft {
     /// Secrets; none: the default certificate.
     pub certificates: Vec<SecretRef>,
+    /// Who issues the certificate of the one Secret; `None`: whoever puts it there.
+    pub issuer: Option<CertificateIssuer>,
     /// The lowest version.
     pub min_version: MinVersion,
+    /// What is asked of client certificates.
+    pub client: Option<ClientDraft>,
+}
+
+/// Client certificates of a host.
+#[derive(Debug, Clone)]
+pub struct ClientDraft {
+    /// Whether there must be one.
+    pub required: bool,
+    /// CA bundles.
+    pub authorities: Vec<ConfigMapRef>,
+    /// Revocation lists.
+    pub revocations: Vec<ConfigMapRef>,
 }
 
 /// One rule.
@@ -103,6 +123,15 @@ impl Draft {
         let tls = spec.tls.as_ref().map(|tls| self::tls(tls, &mut notes));
         let rules = rules(&spec.rules, &mut notes);
         let policy = policy::effective(spec, defaults, &mut notes);
+        if tls.as_ref().is_some_and(|tls| tls.client.is_some()) && policy.handshake.origins.allow.contains(&AnyOrigin) {
+            notes.invalid(
+                "spec.handshake.origins.allow",
+                "* is refused where client certificates authenticate, because any page could then use them: list the \
+                 origins",
+            );
+        }
+        let said = |handshake: &Handshake| handshake.origins.as_ref().is_some_and(|origins| origins.missing.is_some());
+        let missing_origin_said = said(&spec.handshake) || defaults.handshake.as_ref().is_some_and(said);
         let policy = notes.problems.is_empty().then(|| Arc::new(policy));
         // What the API server says of a field needs no second sentence from here.
         let said: BTreeSet<&str> = findings.iter().map(|finding| finding.field.as_str()).collect();
@@ -111,7 +140,8 @@ impl Draft {
             place += 1;
             place <= findings.len() || problem.message.split_once(": ").is_none_or(|(field, _)| !said.contains(field))
         });
-        Self { hostnames, tls, rules, policy, problems: notes.problems, warnings: notes.warnings }
+        let (problems, warnings) = (notes.problems, notes.warnings);
+        Self { hostnames, tls, rules, policy, problems, warnings, missing_origin_said }
     }
 }
 
@@ -138,12 +168,6 @@ fn hostnames(list: &[String], notes: &mut Notes) -> Vec<Box<str>> {
 }
 
 fn tls(tls: &Tls, notes: &mut Notes) -> TlsDraft {
-    if tls.issuer_ref.is_some() {
-        notes.unsupported("spec.tls.issuerRef");
-    }
-    if tls.client_validation.is_some() {
-        notes.unsupported("spec.tls.clientValidation");
-    }
     let protocols = tls.alpn_protocols.as_deref();
     if protocols.is_some_and(<[_]>::is_empty) {
         notes.invalid("spec.tls.alpnProtocols", "is empty; remove it or list http/1.1");
@@ -158,11 +182,33 @@ fn tls(tls: &Tls, notes: &mut Notes) -> TlsDraft {
     for (place, certificate) in certificates.iter().enumerate() {
         group(&certificate.group, format_args!("spec.tls.certificateRefs[{place}]"), notes);
     }
+    let issuer = tls.issuer_ref.as_ref().map(issuance::issuer);
+    if issuer.is_some() && !matches!(certificates.as_slice(), [SecretRef { namespace: None, .. }]) {
+        notes.invalid(
+            "spec.tls.issuerRef",
+            "writes to one Secret of the route's own namespace; give one certificateRefs entry without namespace",
+        );
+    }
     let min_version = match tls.min_version {
         None | Some(TlsVersion::V1_2) => MinVersion::Tls12,
         Some(TlsVersion::V1_3) => MinVersion::Tls13,
     };
-    TlsDraft { certificates, min_version }
+    let client = tls.client_validation.as_ref().map(|validation| client(validation, notes));
+    TlsDraft { certificates, issuer, min_version, client }
+}
+
+fn client(validation: &ClientValidation, notes: &mut Notes) -> ClientDraft {
+    let authorities = validation.ca_certificate_refs.clone();
+    let revocations = validation.crl_refs.clone().unwrap_or_default();
+    if authorities.is_empty() {
+        notes.invalid("spec.tls.clientValidation.caCertificateRefs", "is empty; name a ConfigMap with the key ca.crt");
+    }
+    for (list, name) in [(&authorities, "caCertificateRefs"), (&revocations, "crlRefs")] {
+        for (place, reference) in list.iter().enumerate() {
+            group(&reference.group, format_args!("spec.tls.clientValidation.{name}[{place}]"), notes);
+        }
+    }
+    ClientDraft { required: validation.mode == ClientValidationMode::Required, authorities, revocations }
 }
 
 /// Only the core group has what routes refer to.
@@ -385,10 +431,10 @@ mod tests {
             ("hostnames: [A.test]\nrules: []", "spec.hostnames[0]: \"A.test\""),
             ("hostnames: [a.test, a.test]\nrules: []", "spec.hostnames[1]: \"a.test\" is listed twice"),
             ("hostnames: [a.test]\nrules: []", "spec.rules: is empty"),
-            ("hostnames: [a.test]\nrules: []\ntls: {issuerRef: {name: x}}", "spec.tls.issuerRef: not supported"),
+            ("hostnames: [a.test]\nrules: []\ntls: {issuerRef: {name: x}}", "spec.tls.issuerRef: writes to one Secret"),
             (
-                "hostnames: [a.test]\nrules: []\ntls: {clientValidation: {caCertificateRefs: [{name: a}]}}",
-                "spec.tls.clientValidation: not supported",
+                "hostnames: [a.test]\nrules: []\ntls: {clientValidation: {caCertificateRefs: []}}",
+                "spec.tls.clientValidation.caCertificateRefs: is empty",
             ),
             (
                 "hostnames: [a.test]\nrules: []\ntls: {alpnProtocols: [http/1.1, h2]}",

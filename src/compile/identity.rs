@@ -7,11 +7,12 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
 use crate::compile::certificate::Certificate;
+use crate::policy::ClientRule;
 use crate::snapshot::TlsIdentity;
 
 /// The cryptography of every TLS connection, to clients and to backends: AEAD suites with forward secrecy only
@@ -68,6 +69,8 @@ pub struct TlsPolicy {
     pub tenant: Box<str>,
     /// The lowest version.
     pub min_version: MinVersion,
+    /// What is asked of client certificates.
+    pub client: Option<ClientRule>,
 }
 
 /// The TLS of a host with what the next compile needs to keep it.
@@ -108,19 +111,31 @@ impl Identity {
             None => aws_lc_rs::Ticketer::new().map_err(|error| format!("no session ticket keys: {error}"))?,
         };
         let resolver = Choice { keys: certificates.iter().map(|certificate| Arc::clone(&certificate.key)).collect() };
+        let client = match &policy.client {
+            Some(rule) => Arc::clone(rule.trust.verifier()),
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
         let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(policy.min_version.versions())
             .map_err(|error| format!("no TLS configuration: {error}"))?
-            .with_no_client_auth()
+            .with_client_cert_verifier(client)
             .with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        config.ticketer = Arc::clone(&ticketer);
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 1;
+        // A session that is resumed brings the chain of the handshake that began it, unverified: authorities, revocations
+        // and dates would be judged once for as long as it lives. Where certificates are asked for, every handshake is
+        // whole.
+        if policy.client.is_some() {
+            config.send_tls13_tickets = 0;
+        } else {
+            config.ticketer = Arc::clone(&ticketer);
+            config.send_tls13_tickets = 1;
+        }
         // A WebSocket handshake is not replay-safe (RFC 8446 §8): 0-RTT is never accepted.
         config.max_early_data_size = 0;
         let facts = certificates.iter().map(|certificate| certificate.facts.clone()).collect();
-        let tls = Arc::new(TlsIdentity { config: Arc::new(config), certificates: facts });
+        let tls =
+            Arc::new(TlsIdentity { config: Arc::new(config), certificates: facts, client: policy.client.clone() });
         Ok(Self { tls, certificates, policy, ticketer })
     }
 }
@@ -165,7 +180,7 @@ mod tests {
     }
 
     fn policy(min_version: MinVersion) -> TlsPolicy {
-        TlsPolicy { tenant: "shop".into(), min_version }
+        TlsPolicy { tenant: "shop".into(), min_version, client: None }
     }
 
     /// A client's verifier that looks at no certificate: what is tested is the server's choice.
@@ -272,7 +287,7 @@ mod tests {
             let rotated = Identity::build(policy(MinVersion::Tls12), vec![certificate()], Some(&before)).unwrap();
             assert!(!Arc::ptr_eq(&before.tls, &rotated.tls));
             assert_eq!(shake(&client, &rotated).unwrap().0, HandshakeKind::Resumed);
-            let other = TlsPolicy { tenant: "other".into(), min_version: MinVersion::Tls12 };
+            let other = TlsPolicy { tenant: "other".into(), ..policy(MinVersion::Tls12) };
             let moved = Identity::build(other, vec![certificate()], Some(&rotated)).unwrap();
             assert_eq!(shake(&client, &moved).unwrap().0, HandshakeKind::Full);
         }

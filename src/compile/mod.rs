@@ -6,26 +6,36 @@
 //! within what may be kept. Knows Kubernetes objects and the snapshot; not who reads objects or serves connections.
 //!
 //! Each room knows one thing: [`class`] whose a route is, [`draft`] what it wants, [`host`] who owns a name,
-//! [`vault`] the certificates, [`rule`] the backends, [`assembly`] puts all together, [`condition`] says how it went.
+//! [`vault`] the certificates, [`issuance`] what cert-manager is asked for, [`keys`] the keys of tokens, [`rule`] the
+//! backends, [`challenge`] what ACME asks, [`assembly`] puts all together, [`condition`] says how it went.
 
+pub mod annotation;
 pub mod assembly;
+pub mod authentication;
 pub mod backend_tls;
 pub mod candidate;
 pub mod certificate;
+pub mod challenge;
 pub mod class;
 pub mod condition;
 pub mod development;
 pub mod draft;
+pub mod fence;
 pub mod header;
 pub mod host;
 pub mod identity;
+pub mod issuance;
+pub mod keys;
 pub mod origin;
 pub mod policy;
+pub mod progress;
+pub mod rate;
 pub mod reference;
 pub mod report;
 pub mod rule;
 pub mod service;
 pub mod status;
+pub mod trust;
 pub mod vault;
 
 use std::collections::{BTreeMap, HashMap};
@@ -34,12 +44,15 @@ use std::sync::Arc;
 
 use crate::api::CONTROLLER;
 use crate::api::objects::{Key, Objects};
+use crate::api::route::RouteSpec;
 use crate::api::status::{ConditionReason, RouteStatus};
 use crate::settings::Defaults;
 use crate::snapshot::Snapshot;
 use assembly::Placed;
 use candidate::{Candidate, Candidates, Drafts};
 use condition::{Facet, Problem, Verdict};
+use fence::Fence;
+use issuance::Wanted;
 use reference::Grants;
 use rule::{Clients, Resolver};
 use vault::Vault;
@@ -52,8 +65,8 @@ pub struct Options {
     /// Objects come from files, not from a cluster: routes need no IngressClass, and a class that does not exist is
     /// worth telling.
     pub standalone: bool,
-    /// Whether loopback addresses may be backends; in a cluster never.
-    pub allow_loopback: bool,
+    /// Addresses that may be no backends; in a cluster loopback is always among them.
+    pub fence: Fence,
     /// `spec.controller` of the IngressClasses that are ours; `status.controllerName`.
     pub controller_name: String,
     /// The one IngressClass that is ours; `None`: every one of our controller.
@@ -72,7 +85,7 @@ impl Default for Options {
         Self {
             dev: false,
             standalone: false,
-            allow_loopback: false,
+            fence: Fence::default(),
             controller_name: CONTROLLER.to_owned(),
             ingress_class_name: None,
             default_certificate: None,
@@ -88,13 +101,26 @@ pub struct Compiled {
     pub snapshot: Snapshot,
     /// What is said of each route of ours.
     pub statuses: BTreeMap<Key, RouteStatus>,
+    /// What is wrong with objects that have no status of ours, for the log: the object, and a sentence.
+    pub remarks: BTreeMap<String, String>,
+    /// What cert-manager shall be asked for.
+    pub wanted: Wanted,
+    /// The moment, in seconds since the Unix epoch, from which another compile says something else although no object
+    /// changed: a certificate becomes valid, or is near its end, or past it.
+    pub due: Option<i64>,
     kept: Kept,
 }
 
 impl fmt::Debug for Compiled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { snapshot, statuses, kept: _ } = self;
-        f.debug_struct("Compiled").field("snapshot", snapshot).field("statuses", statuses).finish_non_exhaustive()
+        let Self { snapshot, statuses, remarks, wanted, due, kept: _ } = self;
+        f.debug_struct("Compiled")
+            .field("snapshot", snapshot)
+            .field("statuses", statuses)
+            .field("remarks", remarks)
+            .field("wanted", wanted)
+            .field("due", due)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,6 +128,11 @@ impl Compiled {
     /// How many routes are accepted.
     pub fn accepted(&self) -> usize {
         status::accepted(&self.statuses)
+    }
+
+    /// Last good specs that serve in place of what their routes say now.
+    pub fn standing_in(&self) -> impl Iterator<Item = (&Key, &RouteSpec)> {
+        self.kept.drafts.standing_in()
     }
 }
 
@@ -127,7 +158,8 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let index: HashMap<&Key, usize> = routes.iter().enumerate().map(|(place, route)| (route.key, place)).collect();
 
     let grants = Grants::new(objects);
-    let mut resolver = Resolver::new(objects, &grants, options.allow_loopback, kept.map(|kept| &kept.clients));
+    let mut resolver = Resolver::new(objects, &grants, &options.fence, kept.map(|kept| &kept.clients));
+    let mut keys = keys::Reader::new(objects, &grants, previous.map(|previous| &previous.snapshot.keys));
     let mut verdicts = Vec::with_capacity(routes.len());
     let mut placed: Vec<Placed> = Vec::with_capacity(routes.len());
     for candidate in &routes {
@@ -140,24 +172,33 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
             verdict.resolved.problems.append(&mut resolved.problems);
             verdict.resolved.notes.append(&mut resolved.notes);
         }
+        if let Some(policy) = &candidate.effective().policy {
+            let outcome = keys.route(&candidate.key.namespace, &policy.handshake.authentication);
+            verdict.resolved.problems.extend(outcome.problems);
+            rules.iter_mut().for_each(|rule| rule.refuses |= outcome.refuses);
+        }
         placed.push(assembly::place(candidate, rules));
         verdicts.push(verdict);
     }
 
+    let (wanted, issues) = issuance::plan(objects, options, &routes, &holdings);
     let mut vault = Vault::new(objects, &grants, options, now, kept.map(|kept| &kept.certificates));
     let mut hosts = Vec::with_capacity(holdings.hosts.len());
     for (name, holding) in &holdings.hosts {
         let Some(first) = holding.routes.first() else { continue };
         let owner = holding.owner.and_then(|owner| index.get(owner)).and_then(|place| routes.get(*place));
         let tls = owner.and_then(|owner| owner.effective().tls.as_ref());
-        let outcome = vault.host(name, &first.namespace, tls);
+        let issue = owner.and_then(|owner| issues.get(owner.key));
+        let outcome = vault.host(name, &first.namespace, tls, issue);
         hosts.push(assembly::host(name, holding, &outcome, &index, &placed, &mut verdicts));
     }
 
     let default_tls = vault.default_identity().map(|identity| Arc::clone(&identity.tls));
-    let certificates = vault.keep();
+    let (certificates, due) = vault.keep();
+    let (challenges, remarks) = challenge::collect(objects, options, &holdings, &mut resolver);
     let (backends, clients) = resolver.finish();
-    let snapshot = assembly::snapshot(hosts, backends, default_tls, previous.map(|previous| &previous.snapshot));
+    let shared = assembly::Shared { backends, keys: keys.finish(), default_tls, challenges };
+    let snapshot = assembly::snapshot(hosts, shared, previous.map(|previous| &previous.snapshot));
 
     let mut statuses = BTreeMap::new();
     let mut say = |key: &Key, route: &crate::api::route::SecureWebSocketRoute, verdict: Verdict| {
@@ -175,7 +216,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
         say(key, route, Verdict { accepted, resolved: unjudged(), certificate: unjudged(), ..Verdict::default() });
     }
     let kept = Kept { defaults: options.defaults.clone(), drafts, certificates, clients };
-    Compiled { snapshot, statuses, kept }
+    Compiled { snapshot, statuses, remarks, wanted, due, kept }
 }
 
 /// What is known of a route before anything else is looked at.

@@ -6,15 +6,15 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use crate::api::route::authentication::AuthenticationMode;
+use crate::api::route::connection::OnCredentialExpiry;
 use crate::api::route::handshake::{MissingOrigin, Mode};
 use crate::api::route::messages::{CompressionMode, FromBackend, FromClient, MessageType, Tunnels};
 use crate::api::route::{Connection, Handshake, Messages, RouteSpec};
 use crate::api::scalar;
 use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
 use crate::compile::condition::{Problem, quote};
-use crate::compile::{header, origin};
-use crate::policy::{self, Heartbeat, Networks, Origins, Policy};
+use crate::compile::{authentication, header, origin, rate};
+use crate::policy::{self, Authentication, Heartbeat, Networks, OriginPattern, Origins, Policy};
 use crate::settings::Defaults;
 use crate::ws::message::Limits;
 
@@ -97,31 +97,15 @@ pub fn effective(spec: &RouteSpec, defaults: &Defaults, notes: &mut Notes) -> Po
     let connection = Layers { route: spec.connection.as_ref(), default: defaults.connection.as_ref() };
     let messages = Layers { route: spec.messages.as_ref(), default: defaults.messages.as_ref() };
     let handshake = self::handshake(&handshake, notes);
-    let connection = self::connection(&connection, notes);
+    let anonymous = handshake.authentication == Authentication::Anonymous;
+    let connection = self::connection(&connection, anonymous, notes);
     let (from_client, from_backend) = self::messages(&messages, notes);
-    Policy { handshake, connection, from_client, from_backend }
+    // What a host asks is not the route's to know: it is added where the route is placed on one.
+    Policy { handshake, connection, from_client, from_backend, client_certificates: None }
 }
 
 fn handshake(layers: &Layers<'_, Handshake>, notes: &mut Notes) -> policy::Handshake {
-    match layers.route.and_then(|route| route.authentication.as_ref()) {
-        None => notes.invalid(
-            "spec.handshake.authentication",
-            "must be written down; use mode: Anonymous if the application authenticates",
-        ),
-        Some(authentication) => match authentication.mode {
-            AuthenticationMode::AnyOf => notes.unsupported("spec.handshake.authentication.mode: AnyOf"),
-            AuthenticationMode::Anonymous if authentication.methods.is_some() => {
-                notes.invalid("spec.handshake.authentication.methods", "belong to mode AnyOf; remove one of the two");
-            }
-            AuthenticationMode::Anonymous => {
-                let text = "handshake.authentication.mode: Anonymous: the gateway authenticates nobody";
-                notes.warn(Type::Anonymous, text);
-            }
-        },
-    }
-    if let Some(set) = pick(layers, |l| l.attempts.as_ref()) {
-        notes.unsupported(format_args!("{}.handshake.attempts", set.layer));
-    }
+    let authentication = authentication::read(layers.route.and_then(|route| route.authentication.as_ref()), notes);
     let networks = layers.part(|l| l.networks.as_ref());
     let networks = Networks {
         allow: self::networks(pick(&networks, |n| n.allow.as_deref()), "allow", notes),
@@ -150,7 +134,10 @@ fn handshake(layers: &Layers<'_, Handshake>, notes: &mut Notes) -> policy::Hands
             None => Vec::new(),
             Some(set) => header::read(set.value, set.layer, notes),
         };
-    policy::Handshake { networks, origins: origins(layers, notes), subprotocols, response_headers }
+    let attempts = pick(layers, |l| l.attempts.as_ref());
+    let attempts = attempts.and_then(|set| rate::attempts(set.value, set.layer, notes));
+    let origins = origins(layers, authentication.is_ambient(), notes);
+    policy::Handshake { networks, origins, subprotocols, authentication, response_headers, attempts }
 }
 
 fn networks(set: Option<Set<'_, [String]>>, name: &str, notes: &mut Notes) -> Vec<ipnet::IpNet> {
@@ -175,14 +162,29 @@ fn networks(set: Option<Set<'_, [String]>>, name: &str, notes: &mut Notes) -> Ve
     networks
 }
 
-fn origins(layers: &Layers<'_, Handshake>, notes: &mut Notes) -> Origins {
+/// `ambient`: something authenticates that browsers attach by themselves, whichever page asks.
+fn origins(layers: &Layers<'_, Handshake>, ambient: bool, notes: &mut Notes) -> Origins {
     let layers = layers.part(|l| l.origins.as_ref());
     let mut origins = Origins::default();
     if let Some(set) = pick(&layers, |o| o.allow.as_deref()) {
         origins.allow = origin::read(set.value, set.layer, notes);
     }
-    // Built in Allow: nothing ambient authenticates in this build, so there is nothing that a missing Origin hides.
-    origins.require = pick(&layers, |o| o.missing.as_ref()).is_some_and(|set| *set.value == MissingOrigin::Deny);
+    if ambient && origins.allow.contains(&OriginPattern::Any) {
+        let text = "* lets any page use the cookies of your users; list the origins";
+        notes.invalid(
+            format_args!(
+                "{}.handshake.origins.allow",
+                pick(&layers, |o| o.allow.as_ref()).map_or("spec", |set| set.layer)
+            ),
+            text,
+        );
+    }
+    let missing = pick(&layers, |o| o.missing.as_ref()).map(|set| *set.value);
+    origins.require = missing.map_or(ambient, |missing| missing == MissingOrigin::Deny);
+    if ambient && !origins.require {
+        let text = "handshake.origins.missing: Allow: a cookie admits clients that name no page";
+        notes.warn(Type::LimitsRelaxed, text);
+    }
     origins.audit = pick(&layers, |o| o.mode.as_ref()).is_some_and(|set| *set.value == Mode::Audit);
     if origins.audit {
         notes.warn(Type::AuditMode, "handshake.origins.mode: Audit: origins are logged, not enforced");
@@ -190,14 +192,8 @@ fn origins(layers: &Layers<'_, Handshake>, notes: &mut Notes) -> Origins {
     origins
 }
 
-fn connection(layers: &Layers<'_, Connection>, notes: &mut Notes) -> policy::Connection {
-    if let Some(set) = pick(layers, |l| l.on_credential_expiry.as_ref()) {
-        notes.unsupported(format_args!("{}.connection.onCredentialExpiry", set.layer));
-    }
+fn connection(layers: &Layers<'_, Connection>, anonymous: bool, notes: &mut Notes) -> policy::Connection {
     let limits = layers.part(|l| l.limits.as_ref());
-    if let Some(set) = pick(&limits, |l| l.per_subject.as_ref()) {
-        notes.unsupported(format_args!("{}.connection.limits.perSubject", set.layer));
-    }
     let total = pick(&limits, |l| l.total.as_ref());
     let total = count(total, "connection.limits.total", 10_000_000, notes).unwrap_or(TOTAL);
     if total > TOTAL {
@@ -205,6 +201,22 @@ fn connection(layers: &Layers<'_, Connection>, notes: &mut Notes) -> policy::Con
     }
     let per_address = pick(&limits, |l| l.per_address.as_ref());
     let per_address = count(per_address, "connection.limits.perAddress", 10_000_000, notes);
+    let per_subject = pick(&limits, |l| l.per_subject.as_ref());
+    let subject_layer = per_subject.as_ref().map(|set| set.layer);
+    let per_subject = count(per_subject, "connection.limits.perSubject", 10_000_000, notes);
+    // What the defaults say holds for those routes that have subjects.
+    if anonymous && subject_layer == Some("spec") {
+        notes.invalid(
+            "spec.connection.limits.perSubject",
+            "nobody is a subject with mode: Anonymous; use AnyOf or remove it",
+        );
+    }
+    let keep = pick(layers, |l| l.on_credential_expiry.as_ref());
+    let outlives_credential = keep.is_some_and(|set| *set.value == OnCredentialExpiry::Keep);
+    if outlives_credential && !anonymous {
+        let text = "connection.onCredentialExpiry: Keep: connections outlive the credential that opened them";
+        notes.warn(Type::LimitsRelaxed, text);
+    }
     let beat = layers.part(|l| l.heartbeat.as_ref());
     let interval = match pick(&beat, |b| b.interval.as_ref()) {
         None => Some(HEARTBEAT.interval),
@@ -219,6 +231,8 @@ fn connection(layers: &Layers<'_, Connection>, notes: &mut Notes) -> policy::Con
     policy::Connection {
         total,
         per_address,
+        per_subject: per_subject.filter(|_| !anonymous),
+        outlives_credential,
         idle_timeout: time(pick(layers, |l| l.idle_timeout.as_ref()), "connection.idleTimeout", notes),
         heartbeat: interval.map(|interval| Heartbeat { interval, missed, backend }),
         max_duration: time(pick(layers, |l| l.max_duration.as_ref()), "connection.maxDuration", notes),
@@ -376,13 +390,6 @@ mod tests {
     #[test]
     fn every_field_that_is_not_carried_out_is_refused_by_name() {
         for (yaml, field) in [
-            ("handshake: {authentication: {mode: AnyOf, methods: []}}", "spec.handshake.authentication.mode: AnyOf"),
-            (
-                "handshake: {authentication: {mode: Anonymous}, attempts: {count: 1, interval: 1s}}",
-                "spec.handshake.attempts",
-            ),
-            ("connection: {limits: {perSubject: 1}}", "spec.connection.limits.perSubject"),
-            ("connection: {onCredentialExpiry: Keep}", "spec.connection.onCredentialExpiry"),
             ("messages: {mode: Audit}", "spec.messages.mode: Audit"),
             ("messages: {compression: {mode: PermessageDeflate}}", "spec.messages.compression.mode"),
             ("messages: {fromClient: {rateLimit: {count: 1, interval: 1s}}}", "spec.messages.fromClient.rateLimit"),
@@ -407,6 +414,7 @@ mod tests {
     #[test]
     fn values_out_of_bounds_are_refused_by_name() {
         for (yaml, field) in [
+            ("connection: {limits: {perSubject: 1}}", "spec.connection.limits.perSubject"),
             ("connection: {limits: {total: 0}}", "spec.connection.limits.total"),
             ("connection: {heartbeat: {missed: 11}}", "spec.connection.heartbeat.missed"),
             ("connection: {idleTimeout: 10ms}", "spec.connection.idleTimeout"),

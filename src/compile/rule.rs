@@ -14,6 +14,7 @@ use crate::api::status::ConditionReason as Reason;
 use crate::compile::backend_tls::{self, Trust};
 use crate::compile::condition::Problem;
 use crate::compile::draft::{BackendTlsDraft, RuleDraft};
+use crate::compile::fence::Fence;
 use crate::compile::reference::Grants;
 use crate::compile::service::{Port, Protocol, Services};
 use crate::snapshot::{Backend, BackendId, BackendTls};
@@ -68,13 +69,8 @@ pub struct Resolver<'a> {
 
 impl<'a> Resolver<'a> {
     /// A resolver over the objects, with the clients of the compile before.
-    pub fn new(
-        objects: &'a Objects,
-        grants: &'a Grants<'a>,
-        allow_loopback: bool,
-        before: Option<&'a Clients>,
-    ) -> Self {
-        let services = Services::new(objects, allow_loopback);
+    pub fn new(objects: &'a Objects, grants: &'a Grants<'a>, fence: &Fence, before: Option<&'a Clients>) -> Self {
+        let services = Services::new(objects, fence);
         Self { objects, grants, services, before, clients: Clients::default(), seen: BTreeMap::new() }
     }
 
@@ -132,6 +128,22 @@ impl<'a> Resolver<'a> {
             }
         }
         resolved
+    }
+
+    /// The backend that a port of a Service is, where plain HTTP is asked of it.
+    ///
+    /// # Errors
+    /// Why it cannot be asked; `field` names the reference.
+    pub fn plain(&mut self, field: impl std::fmt::Display, key: &Key, number: u16) -> Result<BackendId, Problem> {
+        let port = self.services.port(&field, key, number)?;
+        if port.protocol == Protocol::Tls {
+            let text = format!("{field}: port {number} of Service {key} speaks TLS (appProtocol); use a plain one");
+            return Err(Problem::new(Reason::UnsupportedProtocol, text));
+        }
+        let id =
+            BackendId { namespace: key.namespace.as_str().into(), service: key.name.as_str().into(), port: number };
+        self.seen.entry(id.clone()).or_insert_with(|| look(&self.services, key, &port, &id));
+        Ok(id)
     }
 
     fn backend_tls(&mut self, home: &str, place: usize, tls: &BackendTlsDraft) -> Result<BackendTls, Problem> {
@@ -198,8 +210,8 @@ fn look(services: &Services<'_>, key: &Key, port: &Port<'_>, id: &BackendId) -> 
     let mut notes = Vec::new();
     if let Some(first) = endpoints.denied.first() {
         let text = format!(
-            "Service {id}: {} of its addresses left out, such as {first}: loopback, link-local and metadata \
-             addresses are no backends",
+            "Service {id}: {} of its addresses left out, such as {first}: addresses of the gateway, of its node, of \
+             metadata services and of the API server are no backends",
             endpoints.denied.len()
         );
         notes.push(Problem::new(Reason::NoEndpoints, text));

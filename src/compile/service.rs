@@ -1,10 +1,9 @@
 //! Services to endpoints: which port, which protocol, which addresses take new connections.
 //!
-//! Knows Services and EndpointSlices; not routes. Addresses that no backend can have (loopback, link-local, metadata)
-//! are left out here, whoever wrote the slice (CVE-2021-25740).
+//! Knows Services and EndpointSlices; not routes. Addresses that no backend can have are left out here.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
@@ -12,6 +11,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::condition::{Problem, quote};
+use crate::compile::fence::Fence;
 
 /// The label that ties a slice to its Service.
 const LABEL: &str = "kubernetes.io/service-name";
@@ -50,19 +50,20 @@ pub struct Endpoints {
 pub struct Services<'a> {
     objects: &'a Objects,
     slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
-    allow_loopback: bool,
+    fence: Fence,
 }
 
 impl<'a> Services<'a> {
-    /// The Services among the objects. Loopback addresses are backends only where `allow_loopback` says so.
-    pub fn new(objects: &'a Objects, allow_loopback: bool) -> Self {
+    /// The Services among the objects, without what is behind the fence.
+    pub fn new(objects: &'a Objects, fence: &Fence) -> Self {
+        let fence = fence.around(objects);
         let mut slices: HashMap<_, Vec<_>> = HashMap::new();
         for (key, slice) in &objects.endpoint_slices {
             if let Some(service) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL)) {
                 slices.entry((key.namespace.as_str(), service.as_str())).or_default().push(&**slice);
             }
         }
-        Self { objects, slices, allow_loopback }
+        Self { objects, slices, fence }
     }
 
     /// The port of a Service by its number.
@@ -118,7 +119,7 @@ impl<'a> Services<'a> {
                         State::Out => continue,
                     };
                     for address in endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok()) {
-                        if is_denied(address, self.allow_loopback) {
+                        if self.fence.denies(address, number) {
                             denied.push(address);
                         } else {
                             list.push(SocketAddr::new(address.to_canonical(), number));
@@ -164,38 +165,6 @@ fn state(endpoint: &Endpoint) -> State {
     }
 }
 
-/// Addresses that lead to the gateway itself, its node or a cloud's metadata service.
-fn is_denied(address: IpAddr, allow_loopback: bool) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => is_denied_v4(v4, allow_loopback),
-        IpAddr::V6(v6) => {
-            // NAT64 (RFC 6052) and 6to4 (RFC 3056) carry an IPv4 address that is reached in the end.
-            let embedded = match v6.segments() {
-                [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(Ipv4Addr::from_bits((v6.to_bits() & 0xffff_ffff) as u32)),
-                [0x2002, ..] => Some(Ipv4Addr::from_bits(((v6.to_bits() >> 80) & 0xffff_ffff) as u32)),
-                _ => None,
-            };
-            (v6.is_loopback() && !allow_loopback)
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.is_unicast_link_local()
-                || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
-                || embedded.is_some_and(|v4| is_denied_v4(v4, false))
-        }
-    }
-}
-
-fn is_denied_v4(v4: Ipv4Addr, allow_loopback: bool) -> bool {
-    (v4.is_loopback() && !allow_loopback)
-        || v4.octets()[0] == 0
-        || v4.is_multicast()
-        || v4.is_broadcast()
-        // Link-local, with the metadata service of most clouds.
-        || v4.is_link_local()
-        // Metadata of Alibaba Cloud, the wire server of Azure.
-        || matches!(v4.octets(), [100, 100, 100, 200] | [168, 63, 129, 16])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,7 +190,7 @@ mod tests {
 
     fn endpoints(service: &str, slices: &[&str], port: u16, loopback: bool) -> Endpoints {
         let objects = objects(service, slices);
-        let services = Services::new(&objects, loopback);
+        let services = Services::new(&objects, &Fence { allow_loopback: loopback, ..Fence::default() });
         let key = Key::new("shop", "chat");
         services.endpoints(&key, &services.port("f", &key, port).unwrap())
     }
@@ -297,12 +266,13 @@ mod tests {
             ("{ports: [{port: 80, appProtocol: kubernetes.io/h2c}]}", 80, Reason::UnsupportedProtocol),
         ] {
             let objects = objects(service, &[]);
-            let problem = Services::new(&objects, false).port("spec.x", &Key::new("shop", "chat"), port).unwrap_err();
+            let problem =
+                Services::new(&objects, &Fence::default()).port("spec.x", &Key::new("shop", "chat"), port).unwrap_err();
             assert_eq!(problem.reason, reason, "{service}");
             assert!(problem.message.starts_with("spec.x: Service shop/chat "), "{}", problem.message);
         }
         let none = Objects::default();
-        let problem = Services::new(&none, false).port("f", &Key::new("shop", "chat"), 80).unwrap_err();
+        let problem = Services::new(&none, &Fence::default()).port("f", &Key::new("shop", "chat"), 80).unwrap_err();
         assert_eq!(problem.reason, Reason::BackendNotFound);
     }
 
@@ -312,7 +282,7 @@ mod tests {
             [("kubernetes.io/ws", Protocol::Plain), ("kubernetes.io/wss", Protocol::Tls), ("http", Protocol::Unsaid)]
         {
             let objects = objects(&format!("{{ports: [{{port: 80, appProtocol: {text}}}]}}"), &[]);
-            let services = Services::new(&objects, false);
+            let services = Services::new(&objects, &Fence::default());
             assert_eq!(services.port("f", &Key::new("shop", "chat"), 80).unwrap().protocol, protocol);
         }
     }

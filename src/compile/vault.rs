@@ -1,7 +1,7 @@
 //! The TLS of every host: Secrets to certificates to identities, with what is kept from the compile before.
 //!
 //! A broken Secret keeps the last good certificate of its host; one that is gone, or may no longer be named, does not.
-//! Knows Secrets and hosts; not rules or policies.
+//! Knows Secrets, hosts and who issues; not rules or policies.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,17 +10,23 @@ use k8s_openapi::api::core::v1::Secret;
 
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::certificate::Certificate;
+use crate::compile::certificate::{Certificate, date};
 use crate::compile::condition::{Facet, Problem, quote};
-use crate::compile::draft::TlsDraft;
+use crate::compile::draft::{ClientDraft, TlsDraft};
 use crate::compile::identity::{Identity, MinVersion, TlsPolicy};
+use crate::compile::issuance::Issue;
+use crate::compile::progress::{Progress, Secrets, Stage};
 use crate::compile::reference::Grants;
+use crate::compile::trust::Trusts;
 use crate::compile::{Options, development};
+use crate::policy::ClientRule;
 
 /// The only type of Secret that certificates come from.
 const TYPE: &str = "kubernetes.io/tls";
 /// A self-made certificate is made anew when it is valid for less than this, in seconds.
 const RENEW: i64 = 86_400;
+/// A certificate is told to be near its end this long before it, in seconds, or a sixth of its time if that is less.
+const NEAR: i64 = 14 * 86_400;
 
 /// What is kept from one compile to the next.
 #[derive(Debug, Default)]
@@ -28,6 +34,7 @@ pub struct Kept {
     parsed: BTreeMap<Key, Parsed>,
     hosts: BTreeMap<Box<str>, HostTls>,
     default: HostTls,
+    trusts: Trusts,
 }
 
 /// A Secret's content, parsed once.
@@ -58,6 +65,10 @@ pub struct Outcome {
     pub resolved: Vec<Problem>,
     /// What is said of the certificates to every route of the host.
     pub certificate: Facet,
+    /// What is asked of client certificates.
+    pub client: Option<ClientRule>,
+    /// Nobody is let in, because it cannot be said who may be: an authority or a revocation list is lost.
+    pub locked: bool,
 }
 
 /// Everything that makes identities, for one compile.
@@ -67,7 +78,10 @@ pub struct Vault<'a> {
     options: &'a Options,
     now: i64,
     before: Option<&'a Kept>,
+    secrets: Secrets<'a>,
     kept: Kept,
+    /// The next moment at which something else is to be said, without any object changing.
+    due: Option<i64>,
     /// What is said of the default certificate to every route that uses it.
     default_facet: Facet,
 }
@@ -82,14 +96,16 @@ impl<'a> Vault<'a> {
         before: Option<&'a Kept>,
     ) -> Self {
         let kept = Kept::default();
-        let mut vault = Self { objects, grants, options, now, before, kept, default_facet: Facet::default() };
+        let secrets = Secrets::new(objects);
+        let default_facet = Facet::default();
+        let mut vault = Self { objects, grants, options, now, before, secrets, kept, due: None, default_facet };
         if let Some(key) = &options.default_certificate {
             let tls = before.map(|before| &before.default);
             let mut host = HostTls::default();
-            let (certificate, missing) = vault.fetch("defaultCertificate", key, None, tls, &mut host);
+            let (certificate, missing) = vault.fetch("defaultCertificate", key, None, None, tls, &mut host);
             vault.default_facet = certificate;
             vault.default_facet.problems.extend(missing);
-            let policy = TlsPolicy { tenant: "".into(), min_version: MinVersion::default() };
+            let policy = TlsPolicy { tenant: "".into(), min_version: MinVersion::default(), client: None };
             vault.identify(policy, tls, &mut host).map_or_else(|p| vault.default_facet.problems.push(p), drop);
             vault.kept.default = host;
         }
@@ -101,13 +117,15 @@ impl<'a> Vault<'a> {
         self.kept.default.identity.as_ref()
     }
 
-    /// What the next compile needs.
-    pub fn keep(self) -> Kept {
-        self.kept
+    /// What the next compile needs, and the moment (seconds since the Unix epoch) after which there is something else
+    /// to say although no object changed.
+    pub fn keep(self) -> (Kept, Option<i64>) {
+        (self.kept, self.due)
     }
 
-    /// The TLS of a host that `tenant` holds: by the owner's `tls`, or without one by the default certificate.
-    pub fn host(&mut self, host: &str, tenant: &str, tls: Option<&TlsDraft>) -> Outcome {
+    /// The TLS of a host that `tenant` holds: by the owner's `tls`, or without one by the default certificate; `issue`
+    /// is what became of the owner's `issuerRef`.
+    pub fn host(&mut self, host: &str, tenant: &str, tls: Option<&TlsDraft>, issue: Option<&Issue>) -> Outcome {
         let before = self.before.and_then(|before| before.hosts.get(host));
         let mut next = HostTls::default();
         let mut outcome = Outcome::default();
@@ -119,7 +137,7 @@ impl<'a> Vault<'a> {
                     match self.grants.resolve(&field, tenant, "Secret", namespace, &wanted.name) {
                         Err(problem) => outcome.resolved.push(problem),
                         Ok(key) => {
-                            let (facet, missing) = self.fetch(&field, &key, Some(host), before, &mut next);
+                            let (facet, missing) = self.fetch(&field, &key, Some(host), issue, before, &mut next);
                             outcome.certificate.problems.extend(facet.problems);
                             outcome.certificate.notes.extend(facet.notes);
                             outcome.resolved.extend(missing);
@@ -129,8 +147,11 @@ impl<'a> Vault<'a> {
             }
             _ => self.fall_back(host, before, &mut next, &mut outcome),
         }
-        let policy =
-            TlsPolicy { tenant: tenant.into(), min_version: tls.map_or_else(MinVersion::default, |t| t.min_version) };
+        if let Some(client) = tls.and_then(|tls| tls.client.as_ref()) {
+            self.ask(host, tenant, client, &mut outcome);
+        }
+        let min_version = tls.map_or_else(MinVersion::default, |t| t.min_version);
+        let policy = TlsPolicy { tenant: tenant.into(), min_version, client: outcome.client.clone() };
         // Without tls of its own a host that has the default certificate shares the default identity.
         let shares = tls.is_none() && !next.served.is_empty() && next.development.is_none();
         if shares {
@@ -153,6 +174,25 @@ impl<'a> Vault<'a> {
         outcome.identity.clone_from(&next.identity);
         self.kept.hosts.insert(host.into(), next);
         outcome
+    }
+
+    /// What is asked of client certificates. Where that cannot be said the host is locked: its handshakes are answered
+    /// with 503, and its connections end.
+    fn ask(&mut self, host: &str, tenant: &str, client: &ClientDraft, outcome: &mut Outcome) {
+        let before = self.before.map(|before| &before.trusts);
+        match self.kept.trusts.rule(before, (self.objects, self.grants), tenant, client, self.now) {
+            Ok(asked) => {
+                outcome.client = Some(asked.rule);
+                outcome.resolved.extend(asked.expired);
+            }
+            Err(problems) => {
+                outcome.locked = true;
+                let text = format!("host {}: client certificates cannot be verified, nobody is let in", quote(host));
+                let reason = problems.first().map_or(Reason::RefNotFound, |problem| problem.reason);
+                outcome.certificate.problems.push(Problem::new(reason, text));
+                outcome.resolved.extend(problems);
+            }
+        }
     }
 
     /// The default certificate; with `--dev` a self-made one where there is none.
@@ -183,51 +223,105 @@ impl<'a> Vault<'a> {
         field: &str,
         key: &Key,
         host: Option<&str>,
+        issue: Option<&Issue>,
         before: Option<&HostTls>,
         next: &mut HostTls,
     ) -> (Facet, Option<Problem>) {
+        let progress = self.secrets.progress(key);
         let Some(secret) = self.objects.secrets.get(key) else {
             if self.options.dev {
                 return (self.develop(host.unwrap_or("localhost"), before, next), None);
             }
-            let text = format!("{field}: Secret {key} does not exist; create it with type {TYPE}");
-            return (Facet::default(), Some(Problem::new(Reason::RefNotFound, text)));
+            return missing(field, key, progress, issue);
         };
         let mut facet = Facet::default();
+        match issue {
+            Some(Issue::Refused(problems)) => facet.problems.extend(problems.iter().cloned()),
+            Some(Issue::Unavailable(why)) => {
+                let text = format!("spec.tls.issuerRef: {why}; Secret {key} is served as it is");
+                facet.notes.push(Problem::new(Reason::Ready, text));
+            }
+            Some(Issue::Kept) | None => {}
+        }
+        let explain = |problem: Problem| match (&progress, issue) {
+            // Hostnames changed, and cert-manager has not seen it yet.
+            (None | Some(Progress { stage: Stage::Issued, .. }), Some(Issue::Kept))
+                if problem.reason == Reason::HostnameMismatch =>
+            {
+                let message = format!("{}; cert-manager is asked for it by Certificate {key}", problem.message);
+                Problem { reason: Reason::Issuing, message }
+            }
+            (Some(progress), _) => progress.explain(problem),
+            (None, _) => problem,
+        };
         let last = before.and_then(|before| before.served.iter().find(|(of, _)| of == key)).map(|(_, last)| last);
         let chosen = match self.parse(key, secret) {
             Ok(certificate) => match certificate.flaw(host, self.now) {
                 None => Some(certificate),
                 Some(flaw) => match last.filter(|last| last.flaw(host, self.now).is_none()) {
                     Some(last) => {
-                        facet.problems.push(kept(flaw));
+                        facet.problems.push(explain(kept(flaw)));
                         Some(Arc::clone(last))
                     }
                     // Clients judge dates and names; to end the service would not make it safer.
                     None => {
-                        facet
-                            .problems
-                            .push(Problem { message: format!("{}; served all the same", flaw.message), ..flaw });
+                        let message = format!("{}; served all the same", flaw.message);
+                        facet.problems.push(explain(Problem { message, ..flaw }));
                         Some(certificate)
                     }
                 },
             },
             Err(problem) => {
-                facet.problems.push(if last.is_some() { kept(problem) } else { problem });
+                facet.problems.push(explain(if last.is_some() { kept(problem) } else { problem }));
                 last.cloned()
             }
         };
         if let Some(certificate) = chosen {
-            if certificate.self_signed {
-                let text = format!("Secret {key}: the certificate is self-signed; browsers do not trust it");
-                facet.notes.push(Problem::new(Reason::SelfSigned, text));
-            }
-            if let Some(text) = &certificate.disorder {
-                facet.notes.push(Problem::new(Reason::Valid, format!("Secret {key}: {text}; some clients will fail")));
-            }
+            self.describe(key, &certificate, progress.as_ref(), &mut facet);
             next.served.push((key.clone(), certificate));
         }
         (facet, None)
+    }
+
+    /// What there is to say of a certificate that is served.
+    fn describe(&mut self, key: &Key, certificate: &Certificate, progress: Option<&Progress>, facet: &mut Facet) {
+        if certificate.temporary {
+            let text = format!("Secret {key} holds cert-manager's temporary certificate, which no client trusts");
+            let problem = Problem::new(Reason::Temporary, text);
+            let explained = progress.map(|progress| progress.explain(problem.clone()));
+            let message = explained.map_or(problem.message, |problem| problem.message);
+            facet.problems.push(Problem { reason: Reason::Temporary, message });
+        }
+        let (end, lifetime) = (certificate.facts.not_after, certificate.facts.not_after - certificate.not_before);
+        let near = end - NEAR.min(lifetime / 6);
+        let renewal = progress.and_then(|progress| progress.renewal);
+        // Whoever will renew it in time has it in hand.
+        let expiring = self.now >= near && renewal.is_none_or(|renewal| renewal < self.now);
+        for moment in [Some(certificate.not_before), Some(near), Some(end + 1), renewal.map(|renewal| renewal + 1)] {
+            let later = moment.filter(|moment| *moment > self.now);
+            self.due = self.due.into_iter().chain(later).min();
+        }
+        let failed = match progress {
+            Some(Progress { certificate, stage: Stage::Failed(text), .. }) => {
+                Some(format!("the last attempt to renew Certificate {certificate} failed: {text}"))
+            }
+            _ => None,
+        };
+        if expiring {
+            let fix = failed.unwrap_or_else(|| "renew it".to_owned());
+            let text = format!("Secret {key}: the certificate expires on {}; {fix}", date(end));
+            facet.notes.push(Problem::new(Reason::Expiring, text));
+        } else if let Some(failed) = failed {
+            let text = format!("Secret {key}: the certificate is valid until {}; {failed}", date(end));
+            facet.notes.push(Problem::new(Reason::Ready, text));
+        }
+        if certificate.self_signed {
+            let text = format!("Secret {key}: the certificate is self-signed; browsers do not trust it");
+            facet.notes.push(Problem::new(Reason::SelfSigned, text));
+        }
+        if let Some(text) = &certificate.disorder {
+            facet.notes.push(Problem::new(Reason::Ready, format!("Secret {key}: {text}; some clients will fail")));
+        }
     }
 
     fn develop(&self, host: &str, before: Option<&HostTls>, next: &mut HostTls) -> Facet {
@@ -275,6 +369,35 @@ impl<'a> Vault<'a> {
         self.kept.parsed.insert(key.clone(), Parsed { secret: Arc::clone(secret), result: result.clone() });
         result
     }
+}
+
+/// What is said of a Secret that does not exist: of the certificate where someone is at it, else of the reference.
+fn missing(field: &str, key: &Key, progress: Option<Progress>, issue: Option<&Issue>) -> (Facet, Option<Problem>) {
+    let mut facet = Facet::default();
+    let absent = format!("Secret {key} does not exist yet");
+    if let Some(Issue::Refused(problems)) = issue {
+        facet.problems.extend(problems.iter().cloned());
+    }
+    match (progress, issue) {
+        (Some(progress), _) => {
+            let issuing = Problem::new(Reason::Issuing, absent);
+            facet.problems.push(progress.explain(issuing));
+        }
+        (None, Some(Issue::Kept)) => {
+            let text = format!("{absent}; cert-manager is asked for it by Certificate {key}");
+            facet.problems.push(Problem::new(Reason::Issuing, text));
+        }
+        (None, Some(Issue::Unavailable(why))) => {
+            let text = format!("{absent}: spec.tls.issuerRef {why}");
+            facet.problems.push(Problem::new(Reason::Failed, text));
+        }
+        (None, Some(Issue::Refused(_))) => {}
+        (None, None) => {
+            let text = format!("{field}: Secret {key} does not exist; create it with type {TYPE}");
+            return (facet, Some(Problem::new(Reason::RefNotFound, text)));
+        }
+    }
+    (facet, None)
 }
 
 fn read(key: &Key, secret: &Secret) -> Result<Certificate, Problem> {

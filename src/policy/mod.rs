@@ -1,18 +1,31 @@
 //! DECISIONS: the compiled policy of a route and the one place where a handshake is admitted.
 //!
 //! Everything here is pure: facts in, verdict out. No socket, no clock, no Kubernetes type. The order of judgement is
-//! written in [`admit`] and only there; live connections whose route changed are judged again by the same function.
+//! written in [`admit`] and [`screen`] and only there; live connections whose route changed are judged again by the same
+//! function.
 
+pub mod attempts;
+pub mod authentication;
+pub mod certificate;
+pub mod claims;
+pub mod credential;
+pub mod keys;
 pub mod network;
 pub mod origin;
 pub mod subprotocol;
+pub mod token;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+use rustls_pki_types::UnixTime;
+
 use crate::reason::Reason;
 use crate::ws::message::Limits;
 pub use crate::ws::upgrade::Origin;
+pub use attempts::Attempts;
+pub use authentication::{Authentication, Proof};
+pub use certificate::{ClientCertificate, ClientRule};
 pub use network::Networks;
 pub use origin::{OriginPattern, Origins};
 
@@ -27,6 +40,8 @@ pub struct Policy {
     pub from_client: Limits,
     /// What is judged of every frame that the backend sends.
     pub from_backend: Limits,
+    /// What the route's host asks of client certificates; `None`: nothing.
+    pub client_certificates: Option<ClientRule>,
 }
 
 /// The policy of the HTTP upgrade.
@@ -38,8 +53,12 @@ pub struct Handshake {
     pub origins: Origins,
     /// Allowed subprotocols; empty: whatever is offered is passed on.
     pub subprotocols: Vec<String>,
+    /// Who the client is.
+    pub authentication: Authentication,
     /// Response headers of the route that replace or add to the built-in ones, lower-case names.
     pub response_headers: Vec<(String, String)>,
+    /// Handshakes of one client address (IPv6: one /64) on this replica; `None`: no limit.
+    pub attempts: Option<Attempts>,
 }
 
 /// The policy of the live socket.
@@ -49,6 +68,10 @@ pub struct Connection {
     pub total: u32,
     /// Connections of one client address (IPv6: one /64) to the route on this replica; `None`: no limit.
     pub per_address: Option<u32>,
+    /// Connections of one subject, with its issuer, to the route on this replica; `None`: no limit.
+    pub per_subject: Option<u32>,
+    /// Whether a connection outlives the credential that opened it.
+    pub outlives_credential: bool,
     /// Close after so long without a data frame in either direction; `None`: never.
     pub idle_timeout: Option<Duration>,
     /// Pings by the gateway; `None`: switched off.
@@ -83,6 +106,20 @@ pub struct Facts {
     pub origin: Origin,
     /// The offered subprotocols in their order.
     pub subprotocols: Box<[Box<str>]>,
+    /// The client's certificate, where the host asked for one and it was valid.
+    pub client_certificate: Option<Box<ClientCertificate>>,
+    /// What was proved of the client by a credential; `None`: nothing.
+    pub proof: Option<Box<Proof>>,
+}
+
+impl Facts {
+    /// The facts with the client's chain verified under the trust that counts by now; `None` where that is the one of
+    /// before. To be asked for before [`admit`], which has no clock.
+    pub fn renewed(&self, policy: &Policy, now: UnixTime) -> Option<Self> {
+        let certificate = self.client_certificate.as_ref()?;
+        let certificate = certificate.renewed(&policy.client_certificates.as_ref()?.trust, now)?;
+        Some(Self { client_certificate: Some(Box::new(certificate)), ..self.clone() })
+    }
 }
 
 /// The proof that a handshake passed every check; only [`admit`] can make one.
@@ -104,11 +141,25 @@ impl Admission {
     }
 }
 
-/// Judges a handshake that is well formed and has a route: networks, origin, subprotocol, in this order.
+/// Judges what costs nothing, before a credential is looked at: networks, origin, attempts, subprotocol, client
+/// certificate, in this order. `attempt` counts the handshake against the limit of its address; it is called once at
+/// the most.
 ///
 /// # Errors
 /// The first reason that refuses it.
-pub fn admit(policy: &Policy, facts: &Facts) -> Result<Admission, Reason> {
+pub fn screen(
+    policy: &Policy,
+    facts: &Facts,
+    attempt: impl FnOnce(&Attempts) -> Result<(), Reason>,
+) -> Result<(), Reason> {
+    screened(policy, facts, attempt).map(drop)
+}
+
+fn screened(
+    policy: &Policy,
+    facts: &Facts,
+    attempt: impl FnOnce(&Attempts) -> Result<(), Reason>,
+) -> Result<Admission, Reason> {
     let handshake = &policy.handshake;
     handshake.networks.judge(facts.address)?;
     let audited = match handshake.origins.judge(facts) {
@@ -116,6 +167,33 @@ pub fn admit(policy: &Policy, facts: &Facts) -> Result<Admission, Reason> {
         Err(reason) if handshake.origins.audit => Some(reason),
         Err(reason) => return Err(reason),
     };
+    if let Some(attempts) = &handshake.attempts {
+        attempt(attempts)?;
+    }
     let offered = subprotocol::judge(&handshake.subprotocols, &facts.subprotocols)?;
+    if let Some(rule) = &policy.client_certificates {
+        rule.judge(facts.client_certificate.as_deref())?;
+    }
     Ok(Admission { offered, audited })
+}
+
+/// Judges a handshake that is well formed and has a route, at `now` (seconds since the Unix epoch): everything of
+/// [`screen`], then what was proved of the client. Judges a live connection just so: nothing is verified, fetched or
+/// counted.
+///
+/// # Errors
+/// The first reason that refuses it.
+pub fn admit(policy: &Policy, facts: &Facts, now: i64) -> Result<Admission, Reason> {
+    let admission = screened(policy, facts, |_| Ok(()))?;
+    let proof = facts.proof.as_deref();
+    policy.handshake.authentication.judge(proof)?;
+    let connection = &policy.connection;
+    // Who cannot be told apart cannot be counted.
+    if connection.per_subject.is_some() && proof.is_some_and(|proof| proof.subject.is_none()) {
+        return Err(Reason::TokenClaims);
+    }
+    match proof.and_then(|proof| proof.expires) {
+        Some(expires) if expires <= now && !connection.outlives_credential => Err(Reason::CredentialExpired),
+        _ => Ok(admission),
+    }
 }

@@ -1,6 +1,6 @@
-//! Client networks: which addresses may try at all.
+//! Networks: which client addresses may try at all, and which addresses the gateway itself never dials.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -36,6 +36,38 @@ pub fn limit_key(address: IpAddr) -> IpAddr {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
     }
+}
+
+/// Addresses that are never dialled: those that lead to the gateway itself, its node or a cloud's metadata service.
+pub fn is_denied(address: IpAddr, allow_loopback: bool) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => is_denied_v4(v4, allow_loopback),
+        IpAddr::V6(v6) => {
+            // NAT64 (RFC 6052) and 6to4 (RFC 3056) carry an IPv4 address that is reached in the end.
+            let embedded = match v6.segments() {
+                [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(Ipv4Addr::from_bits((v6.to_bits() & 0xffff_ffff) as u32)),
+                [0x2002, ..] => Some(Ipv4Addr::from_bits(((v6.to_bits() >> 80) & 0xffff_ffff) as u32)),
+                _ => None,
+            };
+            (v6.is_loopback() && !allow_loopback)
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.is_unicast_link_local()
+                || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
+                || embedded.is_some_and(|v4| is_denied_v4(v4, false))
+        }
+    }
+}
+
+fn is_denied_v4(v4: Ipv4Addr, allow_loopback: bool) -> bool {
+    (v4.is_loopback() && !allow_loopback)
+        || v4.octets()[0] == 0
+        || v4.is_multicast()
+        || v4.is_broadcast()
+        // Link-local, with the metadata service of most clouds.
+        || v4.is_link_local()
+        // Metadata of Alibaba Cloud, the wire server of Azure.
+        || matches!(v4.octets(), [100, 100, 100, 200] | [168, 63, 129, 16])
 }
 
 #[cfg(test)]

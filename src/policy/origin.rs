@@ -106,6 +106,8 @@ mod tests {
             path: "/".into(),
             origin,
             subprotocols: Box::default(),
+            client_certificate: None,
+            proof: None,
         }
     }
 

@@ -33,13 +33,19 @@ pub(crate) fn switching(key: &str, subprotocol: Option<&str>, handshake: &Handsh
 
 /// A refusal with a short constant body and the fields that its status asks for. The reason goes to log and metrics,
 /// not to the client.
-pub(crate) fn refusal(status: u16, handshake: Option<&Handshake>, retry_after: u8) -> Vec<u8> {
+pub(crate) fn refusal(
+    status: u16,
+    challenge: Option<&str>,
+    handshake: Option<&Handshake>,
+    retry_after: u64,
+) -> Vec<u8> {
     let retry = retry_after.to_string();
     let mut headers = headers(handshake);
     headers.push(("cache-control", "no-store"));
     if matches!(status, 429 | 503) {
         headers.push(("retry-after", &retry));
     }
+    headers.extend(challenge.map(|challenge| ("www-authenticate", challenge)));
     let mut out = Vec::with_capacity(512);
     upgrade::write_refusal(&mut out, status, &headers, body(status));
     out

@@ -1,20 +1,22 @@
 //! One connection, top to bottom. Read this first.
 //!
-//! ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `admit` -> places -> dial and
+//! ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `screen`,
+//! credential, `admit` -> places -> dial and
 //! upgrade the backend, verify its 101 -> answer 101 -> relay. A refusal is an HTTP answer and a line in the log.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls_pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::policy::{Facts, Origin, Policy, admit};
+use crate::policy::{ClientCertificate, Facts, Origin, Policy, Proof, admit, credential, screen};
 use crate::proxy::relay::{Parts, Relay};
 use crate::proxy::session::Session;
 use crate::proxy::tls::{self, ClientTls};
-use crate::proxy::{Drain, Shared, answer, scratch, upstream, worker};
+use crate::proxy::{Drain, Shared, answer, authenticate, scratch, upstream, worker};
 use crate::reason::{self, Reason};
 use crate::snapshot::{Lease, RouteState};
 use crate::telemetry::access::{Opened, Refused};
@@ -41,6 +43,8 @@ struct Refusal {
     path: Option<Box<str>>,
     route: Option<Arc<str>>,
     policy: Option<Arc<Policy>>,
+    /// When the next attempt is free, where that is known.
+    retry_after: Option<Duration>,
 }
 
 impl From<Reason> for Refusal {
@@ -53,12 +57,12 @@ impl From<Reason> for Refusal {
 pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr) -> Option<Relay> {
     let began = Instant::now();
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let (mut client, name) = match timeout(TLS, accept(&shared, tcp)).await {
+    let Accepted { mut client, name, certificate } = match timeout(TLS, accept(&shared, tcp)).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(reason)) => return refused(&shared, peer, &reason.into()),
         Err(_) => return refused(&shared, peer, &Reason::TlsTimeout.into()),
     };
-    let judged = timeout(OVERALL, judge(&shared, &mut client, name.as_deref(), peer)).await;
+    let judged = timeout(OVERALL, judge(&shared, &mut client, name.as_deref(), certificate, peer)).await;
     let refusal = match judged.unwrap_or_else(|_| Err(Reason::UpstreamTimeout.into())) {
         Ok(judged) => return relay(&shared, client, judged, peer, began).await,
         Err(refusal) => refusal,
@@ -68,8 +72,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr)
         && let Some(status) = refusal.status.or(reason.http_status())
     {
         let handshake = refusal.policy.as_ref().map(|policy| &policy.handshake);
-        let retry_after = 1 + scratch::mask()[0] % 5;
-        let bytes = answer::refusal(status, handshake, retry_after);
+        // Whole seconds (RFC 9110 §10.2.3), never too early; where nothing is known, spread a little.
+        let retry_after = match refusal.retry_after {
+            Some(wait) => wait.as_secs() + u64::from(wait.subsec_nanos() > 0),
+            None => u64::from(1 + scratch::mask()[0] % 5),
+        };
+        let bytes = answer::refusal(status, reason.challenge(), handshake, retry_after);
         let _ = timeout(FAREWELL, async {
             if client.send_all(&bytes).await.is_ok() {
                 client.finish().await;
@@ -96,7 +104,7 @@ fn refused(shared: &Shared, peer: SocketAddr, refusal: &Refusal) -> Option<Relay
 }
 
 /// TLS: the name of the ClientHello chooses the host's own configuration.
-async fn accept(shared: &Shared, mut tcp: TcpStream) -> Result<(ClientTls, Option<String>), Reason> {
+async fn accept(shared: &Shared, mut tcp: TcpStream) -> Result<Accepted, Reason> {
     let (hello, name) = tls::client_hello(&mut tcp).await?;
     let snapshot = shared.live.load();
     let identity = match &name {
@@ -107,9 +115,21 @@ async fn accept(shared: &Shared, mut tcp: TcpStream) -> Result<(ClientTls, Optio
         tls::refuse_name(&mut tcp).await;
         return Err(Reason::UnknownServerName);
     };
-    let config = Arc::clone(&identity.config);
+    let identity = Arc::clone(identity);
     drop(snapshot);
-    Ok((ClientTls::accept(tcp, config, hello).await?, name))
+    let client = ClientTls::accept(tcp, Arc::clone(&identity.config), hello).await?;
+    let certificate = match (&identity.client, client.client_chain()) {
+        (Some(rule), chain @ [_, ..]) => Some(Box::new(ClientCertificate::read(chain, &rule.trust)?)),
+        _ => None,
+    };
+    Ok(Accepted { client, name, certificate })
+}
+
+/// A connection after its TLS handshake.
+struct Accepted {
+    client: ClientTls,
+    name: Option<String>,
+    certificate: Option<Box<ClientCertificate>>,
 }
 
 /// A handshake that was admitted and has a backend.
@@ -130,15 +150,16 @@ async fn judge(
     shared: &Arc<Shared>,
     client: &mut ClientTls,
     name: Option<&str>,
+    certificate: Option<Box<ClientCertificate>>,
     peer: SocketAddr,
 ) -> Result<Judged, Refusal> {
-    let (request, early) = match timeout(HEAD, head(client)).await {
+    let (mut request, early) = match timeout(HEAD, head(client)).await {
         Ok(read) => read?,
         Err(_) => return Err(Reason::HeadTimeout.into()),
     };
     let mut refusal =
         Refusal { host: Some(request.host.clone()), path: Some(request.path.clone()), ..Refusal::default() };
-    let outcome = admitted(shared, &request, name, peer, &mut refusal).await;
+    let outcome = admitted(shared, &mut request, name, certificate, peer, &mut refusal).await;
     match outcome {
         Ok((lease, policy, facts, audited, places, upstream)) => {
             let route = refusal.route.unwrap_or_default();
@@ -153,11 +174,13 @@ async fn judge(
 
 type Admitted = (Lease, Arc<Policy>, Facts, Option<Reason>, crate::proxy::meters::Places, upstream::Upstream);
 
-/// The order of judgement after the form: Host = SNI, route, networks, origin, subprotocol, places, backend.
+/// The order of judgement after the form: Host = SNI, route, networks, origin, attempts, subprotocol, client
+/// certificate, credential, places, backend.
 async fn admitted(
     shared: &Arc<Shared>,
-    request: &Request,
+    request: &mut Request,
     name: Option<&str>,
+    certificate: Option<Box<ClientCertificate>>,
     peer: SocketAddr,
     refusal: &mut Refusal,
 ) -> Result<Admitted, Reason> {
@@ -175,18 +198,42 @@ async fn admitted(
         RouteState::Refusing(reason) => return Err(*reason),
     };
     refusal.policy = Some(Arc::clone(&policy));
-    let facts = Facts {
+    // Before anything is kept: facts hold no credential.
+    let authentication = &policy.handshake.authentication;
+    let presented = credential::take(authentication, request);
+    let mut facts = Facts {
         address: peer.ip(),
         host: request.host.clone(),
         port: request.port,
         path: request.path.clone(),
         origin: request.origin.clone(),
         subprotocols: request.subprotocols.clone(),
+        client_certificate: certificate,
+        proof: None,
     };
-    let admission = admit(&policy, &facts)?;
+    // The policy may be newer than the TLS handshake.
+    if let Some(renewed) = facts.renewed(&policy, UnixTime::now()) {
+        facts = renewed;
+    }
+    screen(&policy, &facts, |limit| {
+        let free = shared.meters.attempts.judge(&route.id, facts.address, limit, Instant::now());
+        free.map_err(|wait| {
+            refusal.retry_after = Some(wait);
+            Reason::TooManyAttempts
+        })
+    })?;
+    // Browsers take no answer without one of their offers, and a token is never answered.
+    if presented.by_subprotocol && facts.subprotocols.is_empty() {
+        return Err(Reason::SubprotocolDenied);
+    }
+    facts.proof = authenticate::verify(shared, &route.id, authentication, &presented, request).await?;
+    let admission = admit(&policy, &facts, authenticate::now())?;
     let limits = &policy.connection;
-    let places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
-    let upstream = match upstream::connect(shared, &route, request, &facts, &admission).await {
+    let mut places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
+    if let Some(identity) = facts.proof.as_deref().and_then(Proof::identity) {
+        places.subject(identity, limits.per_subject)?;
+    }
+    let mut upstream = match upstream::connect(shared, &route, request, &facts, &admission).await {
         Ok(upstream) => upstream,
         Err(failure) => {
             refusal.status = failure.status.map(reason::passed_on);
@@ -194,6 +241,9 @@ async fn admitted(
             return Err(failure.reason);
         }
     };
+    if presented.by_subprotocol && upstream.subprotocol.is_none() {
+        upstream.subprotocol = admission.offered().first().cloned();
+    }
     Ok((lease, policy, facts, admission.audited(), places, upstream))
 }
 

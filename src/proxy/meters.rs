@@ -1,4 +1,4 @@
-//! Counters that policies compare with: places per route, address and endpoint. They belong to identities, live in
+//! Counters that policies compare with: places per route, address, subject and endpoint. They belong to identities, live in
 //! the data plane and survive every swap; a place is given back when its guard drops, exactly once.
 
 use std::collections::HashMap;
@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::policy::network::limit_key;
+use crate::proxy::attempts::AttemptTable;
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
 
@@ -66,6 +67,9 @@ pub(crate) struct Meters {
     addresses: Table<(RouteId, IpAddr)>,
     endpoints: Table<SocketAddr>,
     turns: Mutex<HashMap<RouteId, usize>>,
+    /// Handshakes per route and address.
+    pub(crate) attempts: AttemptTable,
+    subjects: Table<(RouteId, Box<str>)>,
 }
 
 /// The places that one connection holds; dropping gives them back.
@@ -74,12 +78,28 @@ pub(crate) struct Places {
     meters: Arc<Meters>,
     route: RouteId,
     address: IpAddr,
+    subject: Option<Box<str>>,
+}
+
+impl Places {
+    /// Takes a place of the subject (with its issuer) besides, once.
+    pub(crate) fn subject(&mut self, identity: Box<str>, per_subject: Option<u32>) -> Result<(), Reason> {
+        let key = (self.route.clone(), identity);
+        if !self.meters.subjects.take(&key, per_subject.unwrap_or(u32::MAX)) {
+            return Err(Reason::SubjectLimit);
+        }
+        self.subject = Some(key.1);
+        Ok(())
+    }
 }
 
 impl Drop for Places {
     fn drop(&mut self) {
         self.meters.routes.give(&self.route);
         self.meters.addresses.give(&(self.route.clone(), self.address));
+        if let Some(subject) = self.subject.take() {
+            self.meters.subjects.give(&(self.route.clone(), subject));
+        }
     }
 }
 
@@ -113,7 +133,7 @@ impl Meters {
             self.routes.give(route);
             return Err(Reason::AddressLimit);
         }
-        Ok(Places { meters: Arc::clone(self), route: route.clone(), address })
+        Ok(Places { meters: Arc::clone(self), route: route.clone(), address, subject: None })
     }
 
     /// Counts a connection to an endpoint, from the dial on; `None` if it has `limit` already.
@@ -179,5 +199,20 @@ mod tests {
         drop(places);
         assert_eq!((meters.load(one), meters.busiest()), (0, 0));
         assert!(meters.dial(one, 2).is_some());
+    }
+
+    #[test]
+    fn a_subject_has_so_many_places_and_a_refused_one_gives_all_back() {
+        let meters = Arc::new(Meters::default());
+        let route = RouteId { namespace: "shop".into(), name: "chat".into() };
+        let place = || meters.place(&route, "192.0.2.1".parse().unwrap(), 9, None).unwrap();
+        let (mut first, mut second, mut third) = (place(), place(), place());
+        assert_eq!(first.subject("1:aada".into(), Some(1)), Ok(()));
+        assert_eq!(second.subject("1:aada".into(), Some(1)), Err(Reason::SubjectLimit));
+        assert_eq!(third.subject("1:bada".into(), Some(1)), Ok(()));
+        drop((second, third));
+        assert_eq!(meters.subjects.count(&(route.clone(), "1:aada".into())), 1);
+        drop(first);
+        assert!(meters.subjects.0.lock().unwrap().is_empty() && meters.routes.count(&route) == 0);
     }
 }

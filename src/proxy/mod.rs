@@ -5,9 +5,14 @@
 //! compiling.
 
 mod answer;
+mod attempts;
+mod authenticate;
 mod capacity;
+mod challenge;
 mod connection;
 pub mod drain;
+pub mod fetch;
+mod keys;
 mod meters;
 mod plain;
 mod relay;
@@ -21,12 +26,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::snapshot::Live;
 use crate::telemetry::{AccessLog, Metrics};
 use capacity::Capacity;
 pub use drain::Drain;
+pub use fetch::Reach;
+use keys::Keys;
 use meters::Meters;
 
 /// What all workers share.
@@ -37,6 +45,8 @@ pub(crate) struct Shared {
     access: AccessLog,
     meters: Arc<Meters>,
     capacity: Arc<Capacity>,
+    /// Key sets that are fetched.
+    keys: Keys,
     drain: watch::Receiver<Drain>,
     changed: watch::Receiver<u64>,
 }
@@ -61,6 +71,10 @@ pub struct Options {
     pub drain: watch::Receiver<Drain>,
     /// Rings with the version of every snapshot that was published.
     pub changed: watch::Receiver<u64>,
+    /// Where the gateway itself may connect to.
+    pub reach: Reach,
+    /// The runtime for what must not delay connections.
+    pub control: Handle,
 }
 
 /// The running data plane.
@@ -80,6 +94,7 @@ impl Proxy {
         let connections = capacity.sockets();
         let shared = Arc::new(Shared {
             live: options.live,
+            keys: Keys::new(options.reach, options.control.clone(), options.metrics.clone()),
             metrics: options.metrics,
             access: options.access,
             meters: Arc::default(),
@@ -93,6 +108,7 @@ impl Proxy {
         };
         tracing::info!(workers, connections, "data plane");
         shared.metrics.workers(workers);
+        options.control.spawn(follow(Arc::clone(&shared)));
         let threads = worker::start(&shared, workers, options.wss, options.plain)?;
         Ok(Self { shared, threads })
     }
@@ -114,6 +130,20 @@ impl Proxy {
                 tracing::error!("a worker ended by a panic");
             }
         }
+    }
+}
+
+/// Keeps fetched key sets in step with the snapshot and with time, until the drain is over.
+async fn follow(shared: Arc<Shared>) {
+    let (mut changed, mut drain) = (shared.changed.clone(), shared.drain.clone());
+    let mut look = tokio::time::interval(keys::LOOK);
+    loop {
+        tokio::select! {
+            _ = look.tick() => {}
+            Ok(()) = changed.changed() => {}
+            _ = drain.wait_for(|drain| *drain == Drain::Over) => return,
+        }
+        shared.keys.follow(&shared.live.load());
     }
 }
 

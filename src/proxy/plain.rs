@@ -1,7 +1,8 @@
 //! The plain port: redirects pages, explains itself to WebSocket clients, never upgrades, never sets HSTS (RFC 6797
-//! §7.2). ACME challenges will be answered here; until then their paths are not redirected.
+//! §7.2). It answers ACME challenges that the snapshot knows by asking their solver; their folder is never redirected.
 
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::proxy::answer::SECURE_HEADERS;
+use crate::proxy::challenge::Solvers;
 use crate::proxy::worker::ACCEPT_PAUSE;
 use crate::proxy::{Drain, Shared};
+use crate::snapshot::{BackendId, Snapshot};
 
 /// Requests that are answered at a time.
 const CONNECTIONS: usize = 256;
@@ -27,6 +30,7 @@ const TIME: Duration = Duration::from_secs(5);
 /// Answers until the drain closes the listener.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let solvers = Rc::new(Solvers::default());
     let mut drain = shared.drain.clone();
     let closing = drain.wait_for(|drain| *drain != Drain::Serving);
     let mut closing = std::pin::pin!(closing);
@@ -41,11 +45,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
             continue;
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let shared = Arc::clone(&shared);
+        let (shared, solvers) = (Arc::clone(&shared), Rc::clone(&solvers));
         tokio::task::spawn_local(async move {
-            let answer = service_fn(move |request| {
-                let response = answer(&shared, &request);
-                async move { Ok::<_, Infallible>(response) }
+            let answer = service_fn(|request| {
+                let (shared, solvers) = (&shared, &solvers);
+                async move { Ok::<_, Infallible>(answer(shared, solvers, &request).await) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -61,21 +65,23 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let host = host(request).filter(|host| shared.live.load().host(host).is_some());
+async fn answer(shared: &Shared, solvers: &Rc<Solvers>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let snapshot = shared.live.load();
+    let host = host(request).filter(|host| snapshot.host(host).is_some());
     let Some(host) = host else { return text(StatusCode::NOT_FOUND, "not found\n") };
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    if path.starts_with("/.well-known/acme-challenge/") {
-        return text(StatusCode::NOT_FOUND, "not found\n");
-    }
     if request.headers().contains_key(header::UPGRADE) {
         let body = format!("WebSocket is served over TLS only: use wss://{host}{}\n", request.uri().path());
         return text(StatusCode::BAD_REQUEST, body);
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
+    if path.starts_with("/.well-known/acme-challenge/") {
+        // Path, query and form of the target are the challenge's own, or there is none.
+        let solver = if request.uri().authority().is_none() { snapshot.challenge(&host, path) } else { None };
+        let Some(solver) = solver else { return text(StatusCode::NOT_FOUND, "not found\n") };
+        return challenge(&snapshot, solvers, solver, &host, path, request).await;
+    }
+    if !is_read(request) {
+        return not_allowed();
     }
     match HeaderValue::try_from(format!("https://{host}{path}")) {
         Ok(location) => {
@@ -85,6 +91,39 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
         }
         Err(_) => text(StatusCode::BAD_REQUEST, "bad request\n"),
     }
+}
+
+/// Answers a challenge by asking its solver; a request with a body is none.
+async fn challenge(
+    snapshot: &Snapshot,
+    solvers: &Rc<Solvers>,
+    solver: &BackendId,
+    host: &str,
+    path: &str,
+    request: &Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    if !is_read(request) {
+        return not_allowed();
+    }
+    if [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| request.headers().contains_key(name)) {
+        return text(StatusCode::BAD_REQUEST, "bad request\n");
+    }
+    let mut response = match solvers.ask(snapshot, solver, host, path).await {
+        Ok(answer) => text(StatusCode::OK, answer),
+        Err(status) => text(status, format!("{}\n", status.canonical_reason().unwrap_or_default().to_lowercase())),
+    };
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn is_read(request: &Request<Incoming>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
+}
+
+fn not_allowed() -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
 }
 
 /// The one Host header without its port, lower case.

@@ -6,9 +6,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls_pki_types::UnixTime;
 
 use crate::policy::{Connection, Facts, admit};
+use crate::proxy::authenticate;
 use crate::reason::Reason;
 use crate::snapshot::{Lease, Live, RouteState};
 use crate::telemetry::access::Id;
@@ -41,6 +44,13 @@ pub(crate) fn set_now(ticks: u32) {
 
 fn ticks(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis() * u128::from(TICKS) / 1000).unwrap_or(u32::MAX).max(1)
+}
+
+/// The tick at which a time of the wall clock, seconds since the Unix epoch, is over; never 0.
+fn tick_of(time: i64) -> u32 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let left = Duration::from_secs(u64::try_from(time).unwrap_or(0)).saturating_sub(wall);
+    now().saturating_add(ticks(left))
 }
 
 /// What the sweeper, a drain or a changed route asks of a connection; it obeys at its next poll.
@@ -135,6 +145,8 @@ pub(crate) struct Session {
     pub(crate) closing: Cell<u32>,
     /// When the connection was accepted.
     opened: u32,
+    /// When the client's certificate expires; 0: it has none.
+    expires: u32,
     /// A number between 0 and 255 that spreads what would otherwise happen to all connections at once.
     spread: u8,
 }
@@ -142,6 +154,7 @@ pub(crate) struct Session {
 impl Session {
     /// A session that begins now.
     pub(crate) fn new(id: Id, facts: Facts, lease: Lease, spread: u8) -> Rc<Self> {
+        let expires = facts.client_certificate.as_ref().map_or(0, |certificate| tick_of(certificate.not_after));
         let session = Self {
             id,
             facts,
@@ -153,6 +166,7 @@ impl Session {
             data: Cell::new(now()),
             closing: Cell::new(0),
             opened: now(),
+            expires,
             spread,
         };
         session.client.beat();
@@ -183,7 +197,14 @@ impl Session {
         let next = live.lease(&self.facts.host, &self.facts.path);
         let reason = match &next {
             Some(next) if next.route.id == self.lease.borrow().route.id => match &next.route.state {
-                RouteState::Serving(policy) => admit(policy, &self.facts).err().map(|_| Reason::AccessWithdrawn),
+                RouteState::Serving(policy) => {
+                    let renewed = self.facts.renewed(policy, UnixTime::now());
+                    match admit(policy, renewed.as_ref().unwrap_or(&self.facts), authenticate::now()) {
+                        Ok(_) => None,
+                        Err(Reason::CredentialExpired) => Some(Reason::CredentialExpired),
+                        Err(_) => Some(Reason::AccessWithdrawn),
+                    }
+                }
                 RouteState::Refusing(_) => Some(Reason::AccessWithdrawn),
             },
             _ => Some(Reason::RouteRemoved),
@@ -215,7 +236,13 @@ impl Session {
             return;
         }
         let holds = self.client.blocked.get() != 0 || self.backend.blocked.get() != 0;
-        let reason = if pressed && holds { Some(Reason::Overloaded) } else { self.overdue() };
+        let reason = if self.expires != 0 && now() >= self.expires {
+            Some(Reason::ClientCertificateExpired)
+        } else if pressed && holds {
+            Some(Reason::Overloaded)
+        } else {
+            self.overdue()
+        };
         if let Some(reason) = reason {
             self.end(reason);
         }
@@ -239,6 +266,10 @@ impl Session {
         let lease = self.lease.borrow();
         let RouteState::Serving(policy) = &lease.route.state else { return None };
         let policy = &policy.connection;
+        let expires = self.facts.proof.as_ref().and_then(|proof| proof.expires);
+        if !policy.outlives_credential && expires.is_some_and(|expires| expires <= authenticate::now()) {
+            return Some(Reason::CredentialExpired);
+        }
         if let Some(heartbeat) = policy.heartbeat {
             if backend_reads {
                 match self.client.judge(heartbeat.interval, heartbeat.missed) {

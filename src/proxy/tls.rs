@@ -6,9 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::server::{Acceptor, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::server::{Acceptor, ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 use rustls::{ProtocolVersion, ServerConfig};
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -35,6 +36,8 @@ pub(crate) struct ClientTls {
     sent: usize,
     /// The client said that it sends no more (close_notify or FIN).
     ended: bool,
+    /// It broke the protocol: nothing more is read from it or sealed for it.
+    failed: bool,
 }
 
 /// What [`ClientTls::poll_fill`] found.
@@ -91,15 +94,34 @@ pub(crate) async fn refuse_name(tcp: &mut TcpStream) {
     let _ = tcp.write_all(&UNRECOGNIZED_NAME).await;
 }
 
+/// Why a handshake failed: the client's certificate, or something else.
+fn reason(error: &io::Error) -> Reason {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    match error {
+        Some(
+            rustls::Error::NoCertificatesPresented
+            | rustls::Error::InvalidCertificate(_)
+            | rustls::Error::InvalidCertRevocationList(_),
+        ) => Reason::ClientCertificateInvalid,
+        _ => Reason::TlsFailed,
+    }
+}
+
 impl ClientTls {
     /// Completes the handshake that `hello` began. TLS 1.3 tickets stay unsent until the first answer, to go with it.
     pub(crate) async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, hello: Vec<u8>) -> Result<Self, Reason> {
         let tls = UnbufferedServerConnection::new(config).map_err(|_| Reason::TlsFailed)?;
-        let mut this = Self { tcp, tls, partial: hello, opened: Vec::new(), unsent: Vec::new(), sent: 0, ended: false };
+        let (opened, unsent) = (Vec::new(), Vec::new());
+        let mut this = Self { tcp, tls, partial: hello, opened, unsent, sent: 0, ended: false, failed: false };
         match std::future::poll_fn(|cx| this.poll_handshake(cx)).await {
             Ok(()) => Ok(this),
-            Err(_) => Err(Reason::TlsFailed),
+            Err(error) => Err(reason(&error)),
         }
+    }
+
+    /// The chain that the client presented, verified by the configuration's own verifier; empty where it did not.
+    pub(crate) fn client_chain(&self) -> &[CertificateDer<'static>] {
+        self.tls.peer_certificates().unwrap_or_default()
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -151,7 +173,8 @@ impl ClientTls {
                     }
                 }
                 Err(error) => {
-                    self.queue_alert();
+                    let mut rest = std::mem::take(&mut self.partial);
+                    self.fail(&mut rest);
                     let _ = self.poll_flush(cx);
                     return Poll::Ready(Err(error));
                 }
@@ -170,9 +193,11 @@ impl ClientTls {
         Poll::Ready(Ok(n))
     }
 
-    /// Collects the alert that an error left behind.
-    fn queue_alert(&mut self) {
-        while let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(&mut []).state {
+    /// Collects the alert that an error left behind; `rest` is what the error left of the client's bytes. After that
+    /// rustls is not asked again: it would go on with the messages that came with the one it refused.
+    fn fail(&mut self, rest: &mut [u8]) {
+        self.failed = true;
+        while let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(rest).state {
             if encode(&mut data, &mut self.unsent).is_err() {
                 return;
             }
@@ -193,9 +218,13 @@ impl ClientTls {
             scratch.plain[at..at + opened.len()].copy_from_slice(&opened);
             return Poll::Ready(Ok(Fill::Bytes(opened.len())));
         }
+        if self.failed {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        }
         let mut filled = self.partial.len();
         scratch.input[..filled].copy_from_slice(&self.partial);
-        let mut fresh = self.has_whole_record();
+        // Records that came behind the handshake's last flight can be opened without reading.
+        let mut fresh = has_whole_record(&self.partial);
         let mut drained = false;
         for _ in 0..READS {
             if self.ended || filled == scratch.input.len() {
@@ -229,7 +258,7 @@ impl ClientTls {
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
-                        let record = record.map_err(invalid)?;
+                        let record = record.inspect_err(|_| self.failed = true).map_err(invalid)?;
                         discard += record.discard;
                         let end = out + record.payload.len();
                         scratch.plain[out..end].copy_from_slice(record.payload);
@@ -245,7 +274,8 @@ impl ClientTls {
                 Ok(ConnectionState::WriteTraffic(_)) => idle = true,
                 Ok(_) => return Poll::Ready(Err(invalid("unexpected TLS state"))),
                 Err(error) => {
-                    self.queue_alert();
+                    used += discard;
+                    self.fail(&mut scratch.input[used..filled]);
                     return Poll::Ready(Err(invalid(error)));
                 }
             }
@@ -255,6 +285,11 @@ impl ClientTls {
             }
         }
         let rest = &scratch.input[used..filled];
+        // A key update has five bytes and no cause to be cut in two; what cuts it makes rustls keep whole records.
+        if !self.ended && has_whole_record(rest) {
+            self.failed = true;
+            return Poll::Ready(Err(invalid("a handshake message in pieces after the handshake")));
+        }
         if rest.is_empty() {
             self.partial = Vec::new();
         } else {
@@ -273,13 +308,6 @@ impl ClientTls {
             }
             n => Poll::Ready(Ok(Fill::Bytes(n))),
         }
-    }
-
-    /// Whether what was kept can be opened without reading: records that came behind the handshake's last flight.
-    fn has_whole_record(&self) -> bool {
-        self.partial
-            .get(3..5)
-            .is_some_and(|len| self.partial.len() >= 5 + usize::from(u16::from_be_bytes([len[0], len[1]])))
     }
 
     /// Seals `plain` and sends what the socket takes; the rest stays unsent.
@@ -308,22 +336,48 @@ impl ClientTls {
     }
 
     fn seal(&mut self, plain: &[u8], sealed: &mut [u8]) -> io::Result<usize> {
+        self.traffic(|mut traffic| traffic.encrypt(plain, sealed))?.map_err(|error| match error {
+            EncryptError::InsufficientSize(_) => invalid("sealed buffer too small"),
+            error => invalid(error),
+        })
+    }
+
+    /// Lets `write` write into the connection.
+    ///
+    /// rustls is shown the client's bytes that are kept, never an empty buffer in their place: while a handshake message
+    /// is not whole it remembers where in them its parts are, and would look there.
+    fn traffic<T>(&mut self, write: impl FnOnce(WriteTraffic<'_, ServerConnectionData>) -> T) -> io::Result<T> {
+        if self.failed {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         loop {
-            match self.tls.process_tls_records(&mut []).state {
-                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    return traffic.encrypt(plain, sealed).map_err(|error| match error {
-                        EncryptError::InsufficientSize(_) => invalid("sealed buffer too small"),
-                        error => invalid(error),
-                    });
+            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut self.partial);
+            match state {
+                Ok(ConnectionState::WriteTraffic(traffic)) => {
+                    let written = write(traffic);
+                    self.partial.drain(..discard);
+                    return Ok(written);
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.unsent)?,
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    // Came behind the handshake's last flight and was not read yet.
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(invalid)?;
+                        discard += record.discard;
+                        self.opened.extend_from_slice(record.payload);
+                    }
+                }
                 Ok(ConnectionState::PeerClosed) => {
                     self.ended = true;
                 }
                 Ok(_) => return Err(io::ErrorKind::NotConnected.into()),
-                Err(error) => return Err(invalid(error)),
+                Err(error) => {
+                    self.failed = true;
+                    return Err(invalid(error));
+                }
             }
+            self.partial.drain(..discard);
         }
     }
 
@@ -345,9 +399,7 @@ impl ClientTls {
         if *notify {
             *notify = false;
             let mut alert = [0; 128];
-            if let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.tls.process_tls_records(&mut []).state
-                && let Ok(n) = traffic.queue_close_notify(&mut alert)
-            {
+            if let Ok(Ok(n)) = self.traffic(|mut traffic| traffic.queue_close_notify(&mut alert)) {
                 self.unsent.extend_from_slice(&alert[..n]);
             }
         }
@@ -409,6 +461,11 @@ impl ClientTls {
             _ => "unknown",
         }
     }
+}
+
+/// Whether these bytes of TLS begin with a record that is all there.
+fn has_whole_record(bytes: &[u8]) -> bool {
+    bytes.get(3..5).is_some_and(|len| bytes.len() >= 5 + usize::from(u16::from_be_bytes([len[0], len[1]])))
 }
 
 fn encode<Data>(data: &mut rustls::unbuffered::EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> io::Result<()> {

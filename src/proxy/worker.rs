@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
@@ -29,6 +29,9 @@ use crate::telemetry::access::Refused;
 const QUEUE: usize = 1024;
 /// The pause after an accept that failed for want of files or memory.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a worker judges sessions again before it lets bytes move.
+const JUDGING: Duration = Duration::from_millis(2);
 
 thread_local! {
     static SESSIONS: RefCell<Vec<Weak<Session>>> = const { RefCell::new(Vec::new()) };
@@ -262,10 +265,21 @@ async fn sweep(shared: Arc<Shared>) {
         if routes {
             changed.borrow_and_update();
             let all = SESSIONS.with_borrow(Vec::clone);
-            all.iter().filter_map(Weak::upgrade).for_each(|session| session.rejudge(&shared.live));
+            let mut since = Instant::now();
+            for session in all {
+                if let Some(session) = session.upgrade() {
+                    session.rejudge(&shared.live);
+                }
+                // Most are judged in no time, but chains of client certificates are verified anew: frames go first.
+                if since.elapsed() >= JUDGING {
+                    tokio::task::yield_now().await;
+                    since = Instant::now();
+                }
+            }
             continue;
         }
         visit(now % TICKS, draining, shared.capacity.is_pressed());
+        shared.meters.attempts.tidy(now, Instant::now());
     }
 }
 

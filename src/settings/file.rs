@@ -13,6 +13,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::cluster::{self, ClusterFile};
 use crate::api::findings;
 use crate::api::route::{Connection, Handshake, Messages};
 use crate::api::scalar;
@@ -56,6 +57,9 @@ pub struct GatewayConfiguration {
     /// Directory of manifests.
     #[serde(default)]
     pub manifests: Option<PathBuf>,
+    /// Where there are no manifests: the cluster.
+    #[serde(default)]
+    pub cluster: ClusterFile,
     /// Address of an echo backend.
     #[serde(default, deserialize_with = "address")]
     pub echo: Option<SocketAddr>,
@@ -243,6 +247,9 @@ impl GatewayConfiguration {
                 let text = text.strip_prefix(&format!("{}: ", finding.field)).unwrap_or(&text).to_owned();
                 return Err(at(&finding.field, text));
             }
+        }
+        if let Some((key, fix)) = cluster::check(&self.cluster) {
+            return Err(at(&format!("cluster.{key}"), fix.to_owned()));
         }
         for (namespace, suffixes) in &self.hostname_suffixes {
             for (index, suffix) in suffixes.iter().enumerate() {

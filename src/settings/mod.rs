@@ -1,6 +1,7 @@
 //! The gateway's own settings: flags and environment over the settings file over what is built in, merged in one
 //! place. Knows the route's shape for defaults, and nothing of who uses a setting.
 
+pub mod cluster;
 pub mod file;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use crate::api::CONTROLLER;
 use crate::api::objects::Key;
 use crate::telemetry::Format;
+use cluster::{ClusterOverrides, ClusterSettings};
 pub use file::{Defaults, GatewayConfiguration, SettingsError};
 
 /// What the gateway runs with: effective values only.
@@ -19,8 +21,10 @@ pub use file::{Defaults, GatewayConfiguration, SettingsError};
 pub struct Settings {
     /// Where the gateway listens.
     pub listeners: Listeners,
-    /// Directory of manifests; `None`: no file source.
+    /// Directory of manifests; `None`: objects come from a cluster.
     pub manifests: Option<PathBuf>,
+    /// Where there are no manifests: the cluster.
+    pub cluster: ClusterSettings,
     /// Where a WebSocket echo backend listens besides; `None`: there is none.
     pub echo: Option<SocketAddr>,
     /// Development: self-signed certificates for Secrets that are missing. A flag, never a setting of a file.
@@ -112,6 +116,8 @@ pub struct Overrides {
     pub workers: Option<NonZeroUsize>,
     /// `--log-format`
     pub log_format: Option<Format>,
+    /// Flags of a cluster.
+    pub cluster: ClusterOverrides,
 }
 
 impl Settings {
@@ -127,11 +133,14 @@ impl Settings {
                 admin: overrides.admin.or(file.listeners.admin).unwrap_or(listeners.admin),
             },
             manifests: overrides.manifests.or(file.manifests),
+            watch_namespaces: Some(overrides.cluster.watch_namespaces.clone())
+                .filter(|named| !named.is_empty())
+                .unwrap_or(file.watch_namespaces),
+            cluster: ClusterSettings::merge(overrides.cluster, file.cluster),
             echo: overrides.echo.or(file.echo),
             dev: overrides.dev,
             controller_name: file.controller_name.unwrap_or_else(|| CONTROLLER.to_owned()),
             ingress_class_name: file.ingress_class_name,
-            watch_namespaces: file.watch_namespaces,
             default_certificate: file.default_certificate.map(|secret| Key::new(secret.namespace, secret.name)),
             drain: Drain {
                 accept_grace: file.drain.accept_grace.unwrap_or(drain.accept_grace),
@@ -213,14 +222,26 @@ mod tests {
             dev: true,
             workers: NonZeroUsize::new(7),
             log_format: Some(Format::Json),
+            cluster: ClusterOverrides {
+                kubeconfig: Some("/k".into()),
+                watch_namespaces: vec!["flag".into()],
+                publish_service: Some(Key::new("flag", "gateway")),
+                leader_election: Some(false),
+            },
         };
         let settings = Settings::merge(
             overrides,
             Some(file(
                 "listeners: {wss: '127.0.0.1:1', http: '127.0.0.1:2', admin: '127.0.0.1:3'}\n\
-                 manifests: /m\necho: 127.0.0.1:4\nworkers: 2\nlogFormat: text\n",
+                 manifests: /m\necho: 127.0.0.1:4\nworkers: 2\nlogFormat: text\nwatchNamespaces: [file]\n\
+                 cluster: {kubeconfig: /f, publishService: {namespace: file, name: gateway},
+                   leaderElection: {enabled: true, leaseName: file}}\n",
             )),
         );
+        assert_eq!(settings.watch_namespaces, ["flag"]);
+        assert_eq!(settings.cluster.kubeconfig, Some("/k".into()));
+        assert_eq!(settings.cluster.publish_service, Some(Key::new("flag", "gateway")));
+        assert_eq!((settings.cluster.leader_election, settings.cluster.lease_name.as_str()), (false, "file"));
         assert_eq!(settings.listeners.wss, address("127.0.0.1:11"));
         assert_eq!(settings.listeners.http, address("127.0.0.1:12"));
         assert_eq!(settings.listeners.admin, address("127.0.0.1:13"));

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
 
-use crate::policy::Policy;
+use crate::policy::authentication::KeySource;
+use crate::policy::keys::KeySet;
+use crate::policy::{ClientRule, Policy};
 use crate::reason::Reason;
 pub use live::{Lease, Live};
 
@@ -27,8 +29,14 @@ pub struct Snapshot {
     pub wildcard: HashMap<Box<str>, Arc<Host>>,
     /// Where Services' endpoints are, apart from routes, so that endpoint churn never looks like a policy change.
     pub backends: BTreeMap<BackendId, Arc<Backend>>,
+    /// Keys that objects of the cluster hold, apart from routes, so that their rotation never looks like a policy change.
+    /// A source that is not here has no keys.
+    pub keys: BTreeMap<KeySource, Arc<KeySet>>,
     /// The identity for names that no host owns; without one such handshakes end in `unrecognized_name`.
     pub default_tls: Option<Arc<TlsIdentity>>,
+    /// ACME HTTP-01 challenges (RFC 8555 §8.3) that are answered on the plain port: by exact host, by whole path, the
+    /// solver that knows the answer.
+    pub challenges: BTreeMap<Box<str>, BTreeMap<Box<str>, BackendId>>,
 }
 
 impl Snapshot {
@@ -38,6 +46,11 @@ impl Snapshot {
             let (label, rest) = name.split_once('.')?;
             if label.is_empty() { None } else { self.wildcard.get(rest) }
         })
+    }
+
+    /// The solver of the challenge at a host and path, both byte for byte.
+    pub fn challenge(&self, host: &str, path: &str) -> Option<&BackendId> {
+        self.challenges.get(host)?.get(path)
     }
 
     /// The TLS identity for a name of a ClientHello; the default one for unknown names.
@@ -70,6 +83,8 @@ pub struct TlsIdentity {
     pub config: Arc<rustls::ServerConfig>,
     /// What is known of each certificate, for metrics and for reuse.
     pub certificates: Vec<CertificateFacts>,
+    /// What is asked of client certificates; part of `config`, and of the policy of every route of the host.
+    pub client: Option<ClientRule>,
 }
 
 impl PartialEq for TlsIdentity {

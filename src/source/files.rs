@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 
-use super::Problem;
 use super::parse::{self, Content, Identity, Parsed};
 use super::walk::{self, Found};
 use super::watch::Watch;
+use super::{Loaded, Problem};
 use crate::api::objects::Objects;
 use crate::api::yaml::Fault;
 
@@ -29,19 +29,6 @@ pub struct Files {
     blind: (Vec<(PathBuf, String)>, bool),
     fingerprint: u64,
     watch: Option<Watch>,
-}
-
-/// What a directory holds.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// Every object that a compile reads; the same `Arc` as the last time if no file changed.
-    pub objects: Arc<Objects>,
-    /// What could not be read, in the order of the files.
-    pub problems: Vec<Problem>,
-    /// Objects of kinds that no compile reads, or of namespaces that are not watched.
-    pub skipped: usize,
-    /// Files that were read.
-    pub files: usize,
 }
 
 type Digest = [u8; 32];

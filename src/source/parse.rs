@@ -6,13 +6,14 @@ use std::sync::Arc;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::IngressClass;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
+use crate::api::certificate::Certificate;
 use crate::api::findings;
 use crate::api::objects::{Finding, Key, Object, ReferenceGrant};
 use crate::api::route::SecureWebSocketRoute;
@@ -162,6 +163,8 @@ enum Kind {
     EndpointSlice,
     ConfigMap,
     ReferenceGrant,
+    Ingress,
+    Certificate,
 }
 
 impl Kind {
@@ -174,6 +177,8 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::ConfigMap => "ConfigMap",
             Self::ReferenceGrant => "ReferenceGrant",
+            Self::Ingress => "Ingress",
+            Self::Certificate => "Certificate",
         }
     }
 }
@@ -196,6 +201,8 @@ fn sort(head: &Head) -> Result<Sort, String> {
         ("v1", "ConfigMap") => Sort::Read(Kind::ConfigMap),
         ("v1", "List") => Sort::List,
         ("networking.k8s.io/v1", "IngressClass") => Sort::Read(Kind::IngressClass),
+        ("networking.k8s.io/v1", "Ingress") => Sort::Read(Kind::Ingress),
+        ("cert-manager.io/v1", "Certificate") => Sort::Read(Kind::Certificate),
         ("discovery.k8s.io/v1", "EndpointSlice") => Sort::Read(Kind::EndpointSlice),
         ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1", "ReferenceGrant") => {
             Sort::Read(Kind::ReferenceGrant)
@@ -373,6 +380,16 @@ fn object(kind: Kind, head: &Head, input: &impl Input) -> Result<Read, Broken> {
                 let mut grant: ReferenceGrant = input.read()?;
                 place(&mut grant.metadata);
                 Object::ReferenceGrant(Arc::new(grant))
+            }
+            Kind::Ingress => {
+                let mut ingress: Ingress = input.read()?;
+                place(&mut ingress.metadata);
+                Object::Ingress(Arc::new(ingress))
+            }
+            Kind::Certificate => {
+                let mut certificate: Certificate = input.read()?;
+                place(&mut certificate.metadata);
+                Object::Certificate(Arc::new(certificate))
             }
         };
         Ok((object, findings))

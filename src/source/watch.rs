@@ -11,12 +11,9 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::debounce::Debounce;
 use super::walk::{stamp, walk};
 
-/// Quiet for so long, and a change is complete.
-const QUIET: Duration = Duration::from_millis(100);
-/// A change is told after so long even if there is no quiet.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a directory is compared that may have changed without an event.
 const POLL: Duration = Duration::from_secs(3);
 
@@ -32,9 +29,8 @@ pub struct Watch {
     sender: mpsc::Sender<()>,
     /// Kept for its drop, which ends the watching; `None`: polling only.
     watcher: Option<RecommendedWatcher>,
-    /// The first event since the last look, and the last one. Kept here, so that a caller who gives up waiting loses
-    /// nothing.
-    dirty: Option<(Instant, Instant)>,
+    /// Events since the last look. Kept here, so that a caller who gives up waiting loses nothing.
+    dirty: Debounce,
     next_poll: Instant,
 }
 
@@ -69,7 +65,7 @@ impl Watch {
             events,
             sender,
             watcher: None,
-            dirty: None,
+            dirty: Debounce::default(),
             next_poll: Instant::now() + POLL,
         };
         watch.arm();
@@ -102,27 +98,26 @@ impl Watch {
     /// fingerprint of the last look. May be dropped and called again at any point.
     pub async fn changed(&mut self, seen: u64) {
         loop {
-            if let Some((first, last)) = self.dirty {
-                let due = (last + QUIET).min(first + PATIENCE);
+            if let Some(due) = self.dirty.due() {
                 tokio::select! {
                     biased;
                     () = sleep_until(due) => {
-                        self.dirty = None;
+                        self.dirty.clear();
                         return;
                     }
-                    Some(()) = self.events.recv() => self.dirty = Some((first, Instant::now())),
+                    Some(()) = self.events.recv() => self.dirty.touch(Instant::now()),
                 }
                 continue;
             }
             tokio::select! {
                 biased;
-                Some(()) = self.events.recv() => self.touch(),
+                Some(()) = self.events.recv() => self.dirty.touch(Instant::now()),
                 () = sleep_until(self.next_poll) => {
                     let (path, fingerprint) = (self.path.clone(), self.fingerprint);
                     let now = tokio::task::spawn_blocking(move || fingerprint(&path)).await;
                     self.next_poll = Instant::now() + POLL;
                     if now.is_ok_and(|now| now != seen) {
-                        self.touch();
+                        self.dirty.touch(Instant::now());
                         if self.events.is_empty() {
                             // No event told of it: the directory may have been replaced under the watcher.
                             self.arm();
@@ -131,11 +126,6 @@ impl Watch {
                 }
             }
         }
-    }
-
-    fn touch(&mut self) {
-        let now = Instant::now();
-        self.dirty = Some((now, now));
     }
 }
 

@@ -31,7 +31,9 @@ pub fn init(format: Format, level: Option<&str>) -> Result<(), String> {
 
 fn filter(level: Option<&str>) -> Result<EnvFilter, String> {
     let level = level.map(str::trim).filter(|level| !level.is_empty()).unwrap_or("info");
-    EnvFilter::try_new(level)
+    // The client for the API server logs answers that it cannot read, whole, and they may hold Secrets. What went wrong
+    // is logged by those who asked.
+    EnvFilter::try_new(format!("{level},kube_client=off"))
         .map_err(|_| format!("{LEVEL_VARIABLE}: not a log level or a list of target=level; write for example `info`"))
 }
 

@@ -4,6 +4,7 @@
 //! value that authenticates, or payload.
 
 pub mod access;
+pub mod failure;
 mod line;
 pub mod logging;
 pub mod metrics;

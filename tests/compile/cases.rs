@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, SerialNumber, date_time_ymd,
+};
 use serde::Deserialize;
 use wssgate::api::objects::{Key, Objects};
 use wssgate::compile::Options;
@@ -26,6 +29,7 @@ struct Line {
     allow_loopback: bool,
     ingress_class_name: Option<String>,
     default_certificate: Option<String>,
+    cert_manager: bool,
     hostname_suffixes: BTreeMap<String, Vec<String>>,
     defaults: Defaults,
 }
@@ -38,6 +42,7 @@ impl Default for Line {
             allow_loopback: false,
             ingress_class_name: None,
             default_certificate: None,
+            cert_manager: false,
             hostname_suffixes: BTreeMap::new(),
             defaults: Defaults::default(),
         }
@@ -62,7 +67,7 @@ impl Mint {
     }
 
     /// Fills a Secret that is annotated with `make: names`, and with `valid: from..to` in days from now, `serial`,
-    /// `self-signed` or `foreign-key`.
+    /// `self-signed`, `temporary` (as cert-manager makes it) or `foreign-key`.
     pub(crate) fn fill(&mut self, secret: &Secret) -> Option<Secret> {
         let notes = secret.metadata.annotations.as_ref()?;
         let names = notes.get("make")?;
@@ -78,9 +83,16 @@ impl Mint {
             };
             (params.not_before, params.not_after) = (at(from), at(to));
             params.distinguished_name.push(DnType::CommonName, "test leaf");
-            let certificate = match notes.contains_key("self-signed") {
-                true => params.self_signed(&key),
-                false => params.signed_by(&key, authority),
+            let certificate = if notes.contains_key("self-signed") {
+                params.self_signed(&key)
+            } else if notes.contains_key("temporary") {
+                params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 5]), "1234567890");
+                let mut issuer = CertificateParams::new(vec![]).unwrap();
+                issuer.distinguished_name = DistinguishedName::new();
+                issuer.distinguished_name.push(DnType::CommonName, "cert-manager.local");
+                params.signed_by(&key, &Issuer::new(issuer, KeyPair::generate().unwrap()))
+            } else {
+                params.signed_by(&key, authority)
             };
             let key = if notes.contains_key("foreign-key") { KeyPair::generate().unwrap() } else { key };
             (certificate.unwrap().pem(), key.serialize_pem())
@@ -90,10 +102,30 @@ impl Mint {
         Some(Secret { data: Some(data.into()), ..secret.clone() })
     }
 
-    /// Fills a ConfigMap that is annotated with `make: ca`.
-    fn fill_map(&self, map: &ConfigMap) -> Option<ConfigMap> {
-        map.metadata.annotations.as_ref()?.get("make")?;
-        Some(ConfigMap { data: Some([("ca.crt".to_owned(), self.pem.clone())].into()), ..map.clone() })
+    /// Fills a ConfigMap that is annotated with `make: ca`, or with `make: crl` and the `year` in which it ends.
+    fn fill_map(&mut self, map: &ConfigMap) -> Option<ConfigMap> {
+        let notes = map.metadata.annotations.as_ref()?;
+        let (key, pem) = match notes.get("make")?.as_str() {
+            "crl" => ("crl.pem", self.list(notes.get("year").map_or("2040", String::as_str))),
+            _ => ("ca.crt", self.pem.clone()),
+        };
+        Some(ConfigMap { data: Some([(key.to_owned(), pem)].into()), ..map.clone() })
+    }
+
+    fn list(&mut self, year: &str) -> String {
+        let authority = &self.authority;
+        let make = || {
+            let params = CertificateRevocationListParams {
+                this_update: date_time_ymd(2020, 1, 1),
+                next_update: date_time_ymd(year.parse().unwrap(), 1, 1),
+                crl_number: SerialNumber::from(1),
+                issuing_distribution_point: None,
+                revoked_certs: vec![],
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            (params.signed_by(authority).unwrap().pem().unwrap(), String::new())
+        };
+        self.made.entry(format!("list {year}")).or_insert_with(make).0.clone()
     }
 }
 
@@ -119,6 +151,8 @@ pub(crate) fn load(step: &Path, mint: &mut Mint) -> (Objects, Options) {
         objects.endpoint_slices.extend(more.endpoint_slices);
         objects.config_maps.extend(more.config_maps);
         objects.reference_grants.extend(more.reference_grants);
+        objects.ingresses.extend(more.ingresses);
+        objects.certificates.extend(more.certificates);
         objects.findings.extend(more.findings);
     }
     for secret in objects.secrets.values_mut() {
@@ -131,21 +165,26 @@ pub(crate) fn load(step: &Path, mint: &mut Mint) -> (Objects, Options) {
             *map = Arc::new(full);
         }
     }
-    (objects, options(step))
+    let line = line(step);
+    objects.cert_manager = line.cert_manager;
+    (objects, options(line))
 }
 
 fn shared(above: &Path) -> Option<PathBuf> {
     Some(above.join("shared")).filter(|path| path.is_dir())
 }
 
-fn options(step: &Path) -> Options {
+fn line(step: &Path) -> Line {
     let text = std::fs::read_to_string(step.join("objects.yaml")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("# options: "));
-    let line: Line = line.map_or_else(Line::default, |line| serde_saphyr::from_str(line).unwrap());
+    line.map_or_else(Line::default, |line| serde_saphyr::from_str(line).unwrap())
+}
+
+fn options(line: Line) -> Options {
     Options {
         dev: line.dev,
         standalone: line.standalone,
-        allow_loopback: line.allow_loopback,
+        fence: wssgate::compile::fence::Fence { allow_loopback: line.allow_loopback, ..Default::default() },
         ingress_class_name: line.ingress_class_name,
         default_certificate: line.default_certificate.map(|text| {
             let (namespace, name) = text.split_once('/').unwrap();

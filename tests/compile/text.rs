@@ -50,6 +50,22 @@ impl Names {
                 let _ = writeln!(text, "  {kind}={is} {why}: {}", condition.message);
             }
         }
+        for (key, certificate) in &compiled.wanted.apply {
+            let spec = serde_json::to_value(&certificate.spec).unwrap();
+            let _ = writeln!(text, "apply Certificate {key}: {spec}");
+            for owner in certificate.metadata.owner_references.iter().flatten() {
+                let _ = writeln!(text, "  owner {} {} controller={:?}", owner.kind, owner.name, owner.controller);
+            }
+            for (name, value) in certificate.metadata.annotations.iter().flatten() {
+                let _ = writeln!(text, "  {name}: {value}");
+            }
+        }
+        for (key, uid) in &compiled.wanted.delete {
+            let _ = writeln!(text, "delete Certificate {key} {uid:?}");
+        }
+        for (object, remark) in &compiled.remarks {
+            let _ = writeln!(text, "remark {object}: {remark}");
+        }
         text.push_str(&self.snapshot(&compiled.snapshot, before.map(|before| &before.snapshot)));
         text
     }
@@ -74,6 +90,11 @@ impl Names {
                 let _ = writeln!(text, "    {}{}", self.route(route), if same { " (kept)" } else { "" });
             }
         }
+        for (host, paths) in &snapshot.challenges {
+            for (path, solver) in paths {
+                let _ = writeln!(text, "  challenge {host}{path} -> {solver}");
+            }
+        }
         for (id, backend) in &snapshot.backends {
             let endpoints: Vec<String> = backend.endpoints.iter().map(ToString::to_string).collect();
             let _ = writeln!(
@@ -81,6 +102,10 @@ impl Names {
                 "  backend {id}: {}",
                 if endpoints.is_empty() { "none".into() } else { endpoints.join(" ") }
             );
+        }
+        for (source, set) in &snapshot.keys {
+            let same = before.and_then(|before| before.keys.get(source)).is_some_and(|old| Arc::ptr_eq(old, set));
+            let _ = writeln!(text, "  keys {source:?}: {set:?}{}", if same { " (kept)" } else { "" });
         }
         text
     }
@@ -114,6 +139,9 @@ impl Names {
         }
         if policy.from_backend != built_in.from_backend {
             let _ = write!(text, " fromBackend {:?}", policy.from_backend);
+        }
+        if let Some(rule) = &policy.client_certificates {
+            let _ = write!(text, " clientCertificates {}", if rule.required { "required" } else { "optional" });
         }
         text
     }

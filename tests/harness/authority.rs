@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 /// An authority that only one test trusts.
 pub struct Authority {
@@ -55,6 +59,36 @@ impl Authority {
         Pair { chain: format!("{}{}", leaf.pem(), self.pem), key: key.serialize_pem() }
     }
 
+    /// A client's certificate with a serial number, valid now, and what else the test changes.
+    pub fn client_leaf(&self, name: &str, serial: u64, change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        self.leaf_with(&[], &KeyPair::generate().unwrap(), |params| {
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            params.serial_number = Some(SerialNumber::from(serial));
+            change(params);
+        })
+    }
+
+    /// A revocation list of these serial numbers in PEM, good until the year.
+    pub fn crl(&self, serials: &[u64], until: i32) -> String {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: rcgen::date_time_ymd(2021, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2020, 1, 1),
+            next_update: rcgen::date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+
     /// A client configuration that trusts this authority alone and speaks HTTP/1.1.
     pub fn client(&self) -> rustls::ClientConfig {
         self.client_of(rustls::DEFAULT_VERSIONS)
@@ -94,6 +128,14 @@ impl Pair {
             .with_single_cert(self.certificates(), PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap())
             .unwrap();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config
+    }
+
+    /// A client configuration that shows this certificate to whoever asks.
+    pub fn shown_by(&self, mut config: rustls::ClientConfig) -> rustls::ClientConfig {
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap();
+        let key = CertifiedKey::from_der(self.certificates(), key, &provider()).unwrap();
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(key));
         config
     }
 

@@ -55,6 +55,13 @@ pub fn secret(name: &str, pair: &Pair) -> Value {
     })
 }
 
+/// A ConfigMap of namespace shop with one key.
+pub fn config_map(name: &str, key: &str, value: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "shop"}, "data": {key: value},
+    })
+}
+
 /// A Service of namespace shop with port 8080 and its endpoints on loopback.
 pub fn service(name: &str, ports: &[u16]) -> Vec<Value> {
     service_as(name, "kubernetes.io/ws", ports)

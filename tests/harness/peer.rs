@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::NamedGroup;
+use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::{Answer, Frame, Head, PATIENCE, within};
@@ -291,9 +293,22 @@ impl Client {
         tcp
     }
 
+    /// TCP only, from another address of this machine.
+    pub async fn tcp_from(&self, source: &str) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+        let tcp = socket.connect(self.address).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        tcp
+    }
+
     /// TCP and TLS.
     pub async fn try_connect(&self) -> io::Result<Peer> {
-        let tcp = self.tcp().await;
+        self.connect_over(self.tcp().await).await
+    }
+
+    /// TLS over a TCP connection that is there.
+    pub async fn connect_over(&self, tcp: TcpStream) -> io::Result<Peer> {
         let name = ServerName::try_from(self.name.clone()).unwrap();
         let connect = TlsConnector::from(self.config.clone()).connect(name, tcp);
         let tls = within(PATIENCE, "the TLS handshake", connect).await?;
@@ -318,5 +333,45 @@ impl Client {
         let (answer, peer) = self.ask(head).await;
         assert_eq!(answer.status(), 101, "{answer:?}");
         peer
+    }
+}
+
+/// Keeps sessions under one name, so that the ticket of one host is shown to the other.
+#[derive(Debug)]
+pub struct OneName(pub ClientSessionMemoryCache);
+
+impl OneName {
+    fn name() -> ServerName<'static> {
+        ServerName::try_from("one.test").unwrap()
+    }
+}
+
+impl ClientSessionStore for OneName {
+    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
+        self.0.set_kx_hint(Self::name(), group);
+    }
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        self.0.kx_hint(&Self::name())
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.0.set_tls12_session(Self::name(), value);
+    }
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.0.tls12_session(&Self::name())
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {
+        self.0.remove_tls12_session(&Self::name());
+    }
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.0.insert_tls13_ticket(Self::name(), value);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.0.take_tls13_ticket(&Self::name())
     }
 }

@@ -57,11 +57,18 @@ const CLAIM_FAMILIES: &[&str] = &[
     "client-cert",
     "impersonate-",
     "ssl-client-",
+    "tls-client-",
     "x-accel-",
+    "x-amzn-mtls-",
     "x-amzn-oidc-",
+    "x-arr-clientcert",
     "x-auth-",
     "x-authenticated-",
     "x-client-cert",
+    "x-client-s-dn",
+    "x-client-spiffe",
+    "x-client-subject",
+    "x-client-verify",
     "x-consumer-",
     "x-envoy-",
     "x-goog-authenticated-",
@@ -71,19 +78,26 @@ const CLAIM_FAMILIES: &[&str] = &[
     "x-ms-client-principal",
     "x-original-",
     "x-remote-",
+    "x-spiffe-",
     "x-ssl-",
+    "x-tls-",
     "x-user-",
     "x-webauth-",
 ];
+
+/// Whether a field is the protocol's or the gateway's own, so that nobody else may read or set it. `name` is lower case.
+pub fn is_ours(name: &str) -> bool {
+    OURS.contains(&name) || OUR_FAMILIES.iter().any(|family| name.starts_with(family))
+}
 
 /// Whether a field of the client goes on. `name` is lower case.
 pub(super) fn goes_on(name: &str) -> bool {
     // Many backends read `_` as `-` (CGI's variables), so `x_auth_user` would arrive as `x-auth-user`. Without
     // underscores the lists below need no second spelling, and other names that alias ours are covered too.
     !name.contains('_')
-        && !OURS.contains(&name)
+        && !is_ours(name)
         && !CLAIMS.contains(&name)
-        && !OUR_FAMILIES.iter().chain(CLAIM_FAMILIES).any(|family| name.starts_with(family))
+        && !CLAIM_FAMILIES.iter().any(|family| name.starts_with(family))
 }
 
 #[cfg(test)]

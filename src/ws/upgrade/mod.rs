@@ -14,6 +14,7 @@ mod target;
 pub mod upstream;
 
 pub use accept::{accept_key, fresh_key};
+pub use fields::is_ours;
 pub use request::{Request, RequestError, parse_request};
 pub use response::{Response, ResponseError, parse_response, write_refusal, write_switching};
 pub use target::check_path;

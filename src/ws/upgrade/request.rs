@@ -9,7 +9,7 @@ use crate::ws::upgrade::{MAX_FIELDS, MAX_HEAD, MAX_SUBPROTOCOLS, MAX_TARGET, Ori
 
 /// A well-formed request to upgrade to WebSocket version 13.
 ///
-/// `Debug` shows neither query, key nor the values of headers.
+/// `Debug` shows neither query, key, subprotocols nor the values of headers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// The name in `Host`: lower case, without port.
@@ -26,12 +26,16 @@ pub struct Request {
     pub key: Box<str>,
     /// What `Origin` says.
     pub origin: Origin,
-    /// The offered subprotocols in the client's order, without duplicates.
+    /// The offered subprotocols in the client's order, without duplicates. May hold secrets until credentials are taken
+    /// out: not for logs.
     pub subprotocols: Box<[Box<str>]>,
     /// The fields that may go on to the backend, in order; names in lower case. Values are opaque bytes without
     /// controls but HTAB: bytes from 0x80 are kept, as RFC 9110 §5.5 asks, since browsers send cookies that were set
     /// with them.
     pub headers: Vec<(Box<str>, Box<[u8]>)>,
+    /// The other end-to-end fields, in order and in the same form: they never go on, but may hold a credential for the
+    /// gateway itself.
+    pub withheld: Vec<(Box<str>, Box<[u8]>)>,
 }
 
 impl fmt::Debug for Request {
@@ -41,7 +45,7 @@ impl fmt::Debug for Request {
             .field("path", &self.path)
             .field("query", &self.query.as_ref().map(|_| "..."))
             .field("origin", &self.origin)
-            .field("subprotocols", &self.subprotocols)
+            .field("subprotocols", &self.subprotocols.len())
             .field("headers", &self.headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
@@ -166,6 +170,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, RequestEr
     if found.subprotocols_bad {
         return Err(RequestError::Subprotocols);
     }
+    let (headers, withheld) = forwarded(raw.headers, &found.connection);
     let request = Request {
         host: named.host,
         port: named.port,
@@ -174,7 +179,8 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, RequestEr
         query: query.map(Into::into),
         key: key.into(),
         origin: origin(found.origin),
-        headers: forwarded(raw.headers, &found.connection),
+        headers,
+        withheld,
         subprotocols: found.subprotocols.into(),
     };
     Ok(Some((request, size)))
@@ -259,13 +265,16 @@ fn origin(found: Single<'_>) -> Origin {
     }
 }
 
-/// What goes on: never what `Connection` names (RFC 9110 §7.6.1). What the gateway itself adds comes later, so that no
-/// client can have it removed.
-fn forwarded(headers: &[httparse::Header<'_>], connection: &[String]) -> Vec<(Box<str>, Box<[u8]>)> {
+/// A field of the client as it is kept.
+type Field = (Box<str>, Box<[u8]>);
+
+/// What goes on, and what does not: never what `Connection` names (RFC 9110 §7.6.1). What the gateway itself adds comes
+/// later, so that no client can have it removed.
+fn forwarded(headers: &[httparse::Header<'_>], connection: &[String]) -> (Vec<Field>, Vec<Field>) {
     headers
         .iter()
         .map(|header| (header.name.to_ascii_lowercase(), head::trim(header.value)))
-        .filter(|(name, _)| fields::goes_on(name) && !connection.contains(name))
+        .filter(|(name, _)| !fields::is_ours(name))
         .map(|(name, value)| (name.into(), value.into()))
-        .collect()
+        .partition(|(name, _): &Field| fields::goes_on(name) && !connection.iter().any(|option| **option == **name))
 }

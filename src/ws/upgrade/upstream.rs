@@ -13,12 +13,14 @@ pub struct Forwarded<'a> {
     pub host: &'a str,
     /// The port the client asked for; 443 where it named none.
     pub port: u16,
+    /// Who the client proved to be: names that no client can send through, and values that are visible ASCII.
+    pub identity: &'a [(&'static str, String)],
 }
 
 impl<'a> Forwarded<'a> {
     /// What a request itself says, for a client at this address.
     pub fn of(request: &'a Request, client: IpAddr) -> Self {
-        Self { client, host: &request.authority, port: request.port.unwrap_or(443) }
+        Self { client, host: &request.authority, port: request.port.unwrap_or(443), identity: &[] }
     }
 }
 
@@ -66,5 +68,8 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request, key: &str, offered: &
     // RFC 7239 §6: an IPv6 address is in brackets and quoted. §4: a value with a colon is quoted.
     let node = if client.is_ipv6() { format!("\"[{plain}]\"") } else { plain };
     field("Forwarded", format!("for={node};host=\"{}\";proto=https", forwarded.host).as_bytes());
+    for (name, value) in forwarded.identity {
+        field(name, value.as_bytes());
+    }
     out.extend_from_slice(b"\r\n");
 }

@@ -3,90 +3,27 @@
 //! Labels come from routes and closed enums only; nothing a client sends becomes a label. A connection asks once for
 //! the metrics of its route ([`Metrics::route`]) and from then on does nothing but relaxed atomic adds.
 
+mod catalogue;
+mod exposition;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::Initiator;
 use crate::reason::Reason;
+pub use catalogue::{CATALOGUE, Descriptor};
 
 /// The route label of what happened before a route was found. No route is called so: their labels hold a `/`.
 pub const NO_ROUTE: &str = "none";
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// One family of metrics, as scraped and as documented.
-#[derive(Debug, Clone, Copy)]
-pub struct Descriptor {
-    /// The whole name of its samples.
-    pub name: &'static str,
-    /// `gauge`, `counter` or `info`.
-    pub kind: &'static str,
-    /// Names of its labels, in their order.
-    pub labels: &'static [&'static str],
-    /// What it means, with its unit.
-    pub help: &'static str,
-}
-
-macro_rules! catalogue {
-    ($($constant:ident = $kind:literal $name:literal [$($label:literal)*] $help:literal;)*) => {
-        $(const $constant: Descriptor =
-            Descriptor { name: $name, kind: $kind, labels: &[$($label),*], help: $help };)*
-        /// Every family that [`Metrics::encode`] writes, in its order.
-        pub const CATALOGUE: &[Descriptor] = &[$($constant),*];
-    };
-}
-
-catalogue! {
-    BUILD = "info" "wssgate_build_info" ["version"] "The version that runs.";
-    WORKERS = "gauge" "wssgate_workers" [] "Threads that serve connections.";
-    SOCKETS = "gauge" "wssgate_sockets" [] "Client sockets that are open, handshakes included.";
-    SOCKETS_LIMIT = "gauge" "wssgate_sockets_limit" [] "Client sockets that the limit of open files allows.";
-    MEMORY = "gauge" "wssgate_memory_bytes" [] "Resident memory, as the budget counts it.";
-    MEMORY_BUDGET = "gauge" "wssgate_memory_budget_bytes" []
-        "Resident memory from which on no connection is let in; 0: no budget.";
-    ENDPOINT_CONNECTIONS = "gauge" "wssgate_endpoint_connections_max" []
-        "Connections of this replica to the endpoint that has the most of them.";
-    ENDPOINT_LIMIT = "gauge" "wssgate_endpoint_connections_limit" []
-        "Connections to one endpoint that the range of local ports allows.";
-    SNAPSHOT_VERSION = "gauge" "wssgate_snapshot_version" []
-        "Version of the snapshot that serves; counts up with every change that took effect in this process.";
-    SNAPSHOT_AGE = "gauge" "wssgate_snapshot_age_seconds" []
-        "Seconds since the source was last read whole and compiled; grows while the source cannot be read.";
-    COMPILES = "counter" "wssgate_compiles_total" [] "Compilations of all objects into a snapshot.";
-    COMPILE_DURATION = "gauge" "wssgate_compile_duration_seconds" [] "Seconds that the last compilation took.";
-    ROUTES = "gauge" "wssgate_routes" ["accepted"] "Route objects of this gateway, by whether they are accepted.";
-    SETTINGS = "gauge" "wssgate_settings_current" []
-        "1; 0 while the settings file is broken and the last good settings stay.";
-    SOURCE_PROBLEMS = "gauge" "wssgate_source_problems" []
-        "Manifests that cannot be read or parsed; their last good objects keep serving.";
-    SOURCE_SKIPPED = "gauge" "wssgate_source_skipped_objects" [] "Objects of kinds that the gateway does not read.";
-    CERTIFICATE_EXPIRY = "gauge" "wssgate_certificate_expiry_timestamp_seconds" ["secret" "host"]
-        "End of validity of each certificate that is served, seconds since the Unix epoch.";
-    CONNECTIONS = "gauge" "wssgate_connections" ["route"] "WebSocket connections that are open now.";
-    HANDSHAKES = "counter" "wssgate_handshakes_total" ["outcome" "reason" "route"]
-        "Handshakes by outcome (accepted, refused) and reason (none where accepted).";
-    AUDITED = "counter" "wssgate_audited_total" ["reason" "route"]
-        "Handshakes let through in Audit mode that Enforce would have refused.";
-    MESSAGES = "counter" "wssgate_messages_total" ["route" "direction"]
-        "Whole data messages relayed, by direction (from_client, from_backend).";
-    BYTES = "counter" "wssgate_bytes_total" ["route" "direction"]
-        "Payload bytes of data frames relayed, by direction (from_client, from_backend).";
-    CLOSES = "counter" "wssgate_closes_total" ["route" "reason" "code" "initiator"]
-        "Connections that ended, by reason, close code (none, private for 3000-4999, other) and who ended them.";
-    ACCESS_LOG_DROPPED = "counter" "wssgate_access_log_dropped_total" []
-        "Access-log lines lost because stdout was not read fast enough or could not be written.";
-}
 
 /// Messages and bytes of one direction.
 #[derive(Debug, Clone, Default)]
@@ -157,7 +94,22 @@ struct Inner {
     routes_not_accepted: Gauge,
     source_problems: Gauge,
     source_skipped: Gauge,
+    /// Since when a part of the source cannot be read.
+    source_failing: Mutex<Option<Instant>>,
+    definition_differs: Gauge,
+    leader: Gauge,
+    statuses_written: Counter,
+    statuses_failed: Counter,
+    key_sets: Mutex<BTreeMap<String, KeySetMetrics>>,
     access_log_dropped: Counter,
+}
+
+/// What is known of one key set that is fetched.
+#[derive(Debug, Clone, Default)]
+struct KeySetMetrics {
+    fetched: Option<Instant>,
+    ok: u64,
+    failed: u64,
 }
 
 /// One certificate that is served, for [`Metrics::certificates`].
@@ -206,6 +158,12 @@ impl Metrics {
             routes_not_accepted: Gauge::default(),
             source_problems: Gauge::default(),
             source_skipped: Gauge::default(),
+            source_failing: Mutex::default(),
+            definition_differs: Gauge::default(),
+            leader: Gauge::default(),
+            statuses_written: Counter::default(),
+            statuses_failed: Counter::default(),
+            key_sets: Mutex::default(),
             access_log_dropped: Counter::default(),
         }))
     }
@@ -266,12 +224,53 @@ impl Metrics {
         self.0.source_skipped.set(count(skipped));
     }
 
+    /// A part of the source cannot be read since then; `None`: all is read.
+    pub fn source_stale(&self, since: Option<Instant>) {
+        *held(&self.0.source_failing) = since;
+    }
+
+    /// Whether the cluster's CustomResourceDefinition is another one than that of this version.
+    pub fn definition_differs(&self, differs: bool) {
+        self.0.definition_differs.set(differs.into());
+    }
+
+    /// Whether this replica writes statuses.
+    pub fn leader(&self, leads: bool) {
+        self.0.leader.set(leads.into());
+    }
+
+    /// A status was written, or could not be.
+    pub fn status_write(&self, written: bool) {
+        if written {
+            self.0.statuses_written.inc()
+        } else {
+            self.0.statuses_failed.inc()
+        };
+    }
+
     /// Replaces, whole, what is known of the certificates that are served.
     pub fn certificates(&self, mut certificates: Vec<Certificate>) {
         // Two series of the same labels would spoil the scrape: of several leaves the one that ends first counts.
         certificates.sort_by(|a, b| (&a.secret, &a.host, a.not_after).cmp(&(&b.secret, &b.host, b.not_after)));
         certificates.dedup_by(|b, a| (&a.secret, &a.host) == (&b.secret, &b.host));
         *held(&self.0.certificates) = certificates;
+    }
+
+    /// The key set of a URI (without query) was fetched at `now`, or could not be.
+    pub fn key_set_fetched(&self, uri: &str, ok: bool, now: Instant) {
+        let mut sets = held(&self.0.key_sets);
+        let set = sets.entry(uri.to_owned()).or_default();
+        if ok {
+            set.fetched = Some(now);
+            set.ok += 1;
+        } else {
+            set.failed += 1;
+        }
+    }
+
+    /// Keeps the series of these URIs only.
+    pub fn retain_key_sets(&self, uris: &BTreeSet<String>) {
+        held(&self.0.key_sets).retain(|uri, _| uris.contains(uri));
     }
 
     /// So many threads serve connections.
@@ -311,120 +310,6 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
-}
-
-impl Collector for Metrics {
-    fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
-        let inner = &*self.0;
-        let version = inner.version.load(Ordering::Relaxed);
-        let age = millis(inner.started.elapsed()).saturating_sub(inner.compiled_at.load(Ordering::Relaxed));
-        let mut routes: Vec<(Box<str>, Arc<RouteMetrics>)> = {
-            let held = inner.routes.read().unwrap_or_else(PoisonError::into_inner);
-            held.iter().map(|(name, metrics)| (name.clone(), Arc::clone(metrics))).collect()
-        };
-        routes.sort_by(|a, b| a.0.cmp(&b.0));
-        let named = || routes.iter().filter(|(name, _)| &**name != NO_ROUTE);
-
-        let mut family = begin(&mut out, &BUILD)?;
-        family.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
-        gauge(&mut out, &WORKERS, inner.workers.get())?;
-        let capacity = *held(&inner.capacity);
-        for (descriptor, value) in [
-            (&SOCKETS, capacity.sockets),
-            (&SOCKETS_LIMIT, capacity.sockets_limit),
-            (&MEMORY, capacity.resident),
-            (&MEMORY_BUDGET, capacity.budget),
-            (&ENDPOINT_CONNECTIONS, capacity.endpoint),
-            (&ENDPOINT_LIMIT, capacity.endpoint_limit),
-        ] {
-            gauge(&mut out, descriptor, i64::try_from(value).unwrap_or(i64::MAX))?;
-        }
-        gauge(&mut out, &SNAPSHOT_VERSION, i64::try_from(version).unwrap_or(i64::MAX))?;
-        gauge(&mut out, &SNAPSHOT_AGE, Duration::from_millis(age).as_secs_f64())?;
-        counter(&mut out, &COMPILES, inner.compiles.get())?;
-        let took = Duration::from_micros(inner.compile_micros.load(Ordering::Relaxed));
-        gauge(&mut out, &COMPILE_DURATION, took.as_secs_f64())?;
-        let mut family = begin(&mut out, &ROUTES)?;
-        for (accepted, number) in [("true", &inner.routes_accepted), ("false", &inner.routes_not_accepted)] {
-            sample(&mut family, &ROUTES, [accepted], &ConstGauge::new(number.get()))?;
-        }
-        gauge(&mut out, &SETTINGS, i64::from(!inner.settings_broken.load(Ordering::Relaxed)))?;
-        gauge(&mut out, &SOURCE_PROBLEMS, inner.source_problems.get())?;
-        gauge(&mut out, &SOURCE_SKIPPED, inner.source_skipped.get())?;
-        let mut family = begin(&mut out, &CERTIFICATE_EXPIRY)?;
-        for one in &*held(&inner.certificates) {
-            let value = ConstGauge::new(one.not_after);
-            sample(&mut family, &CERTIFICATE_EXPIRY, [&one.secret, &one.host], &value)?;
-        }
-        let mut family = begin(&mut out, &CONNECTIONS)?;
-        for (name, metrics) in named() {
-            sample(&mut family, &CONNECTIONS, [name], &ConstGauge::new(metrics.connections.get()))?;
-        }
-        let mut family = begin(&mut out, &HANDSHAKES)?;
-        for (name, metrics) in &routes {
-            if &**name != NO_ROUTE {
-                let value = ConstCounter::new(metrics.accepted.get());
-                sample(&mut family, &HANDSHAKES, ["accepted", "none", name], &value)?;
-            }
-            for (reason, number) in &*held(&metrics.refused) {
-                let value = ConstCounter::new(*number);
-                sample(&mut family, &HANDSHAKES, ["refused", reason.label(), name], &value)?;
-            }
-        }
-        let mut family = begin(&mut out, &AUDITED)?;
-        for (name, metrics) in named() {
-            for (reason, number) in &*held(&metrics.audited) {
-                sample(&mut family, &AUDITED, [reason.label(), name], &ConstCounter::new(*number))?;
-            }
-        }
-        for (descriptor, pick) in
-            [(&MESSAGES, (|t| t.messages.get()) as fn(&Traffic) -> u64), (&BYTES, |t: &Traffic| t.bytes.get())]
-        {
-            let mut family = begin(&mut out, descriptor)?;
-            for (name, metrics) in named() {
-                for (way, traffic) in [("from_client", &metrics.from_client), ("from_backend", &metrics.from_backend)] {
-                    sample(&mut family, descriptor, [name, way], &ConstCounter::new(pick(traffic)))?;
-                }
-            }
-        }
-        let mut family = begin(&mut out, &CLOSES)?;
-        for (name, metrics) in named() {
-            for ((reason, code, initiator), number) in &*held(&metrics.closes) {
-                let labels = [name, reason.label(), code, initiator.label()];
-                sample(&mut family, &CLOSES, labels, &ConstCounter::new(*number))?;
-            }
-        }
-        counter(&mut out, &ACCESS_LOG_DROPPED, inner.access_log_dropped.get())
-    }
-}
-
-fn begin<'s>(out: &'s mut DescriptorEncoder<'_>, descriptor: &Descriptor) -> Result<MetricEncoder<'s>, fmt::Error> {
-    let (kind, suffix) = match descriptor.kind {
-        "counter" => (MetricType::Counter, "_total"),
-        "info" => (MetricType::Info, "_info"),
-        _ => (MetricType::Gauge, ""),
-    };
-    // The encoder adds the suffix to each sample by itself.
-    let name = descriptor.name.strip_suffix(suffix).unwrap_or(descriptor.name);
-    out.encode_descriptor(name, descriptor.help, None, kind)
-}
-
-fn sample<const N: usize>(
-    family: &mut MetricEncoder<'_>,
-    descriptor: &Descriptor,
-    values: [&str; N],
-    metric: &impl EncodeMetric,
-) -> fmt::Result {
-    let labels: Vec<(&str, &str)> = descriptor.labels.iter().copied().zip(values).collect();
-    metric.encode(family.encode_family(&labels)?)
-}
-
-fn gauge<V: EncodeGaugeValue>(out: &mut DescriptorEncoder<'_>, descriptor: &Descriptor, value: V) -> fmt::Result {
-    begin(out, descriptor)?.encode_gauge(&value)
-}
-
-fn counter(out: &mut DescriptorEncoder<'_>, descriptor: &Descriptor, value: u64) -> fmt::Result {
-    ConstCounter::new(value).encode(begin(out, descriptor)?)
 }
 
 /// The close code as a label from a closed set: peers choose codes freely, labels must not.
@@ -582,6 +467,7 @@ mod tests {
         route.audited(Reason::OriginDenied);
         route.ended(Reason::Drain, Some(1001), Initiator::Gateway);
         metrics.certificates(vec![Certificate { secret: "s".into(), host: "h".into(), not_after: 1 }]);
+        metrics.key_set_fetched("https://idp.test/jwks", true, Instant::now());
         let text = metrics.encode();
         for family in CATALOGUE {
             let base = family.name.trim_end_matches("_total").trim_end_matches("_info");

@@ -1,0 +1,28 @@
+# The image: one static binary from scratch.
+#
+#   docker build -t wssgate:0.1.0 .
+#
+# With a binary that was built elsewhere: put it into a folder DIR and its licence beside it, and build with
+# `--build-context build=DIR`, which takes the place of the stage `build`.
+
+ARG RUST_IMAGE=docker.io/library/rust:1-slim-bookworm
+
+FROM ${RUST_IMAGE} AS build
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends make \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /source
+COPY . .
+# --target: without it, build scripts and macros would be linked statically too, which macros cannot be.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    target="$(rustc -vV | sed -n 's/^host: //p')" \
+ && RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile image --target "$target" --bin wssgate \
+ && cp "target/$target/image/wssgate" LICENSE /
+
+FROM scratch
+COPY --from=build --chmod=0555 /wssgate /wssgate
+COPY --from=build --chmod=0444 /LICENSE /LICENSE
+# Nobody of any node; the chart says the same.
+USER 65532:65532
+EXPOSE 8443 8080 9900
+ENTRYPOINT ["/wssgate"]

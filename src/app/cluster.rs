@@ -1,0 +1,118 @@
+//! A cluster as the source, and what else is done with it: which addresses are fenced off, who leads, and what is
+//! written back.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::api::status::Address;
+use crate::compile::fence::Fence;
+use crate::compile::{self, Compiled};
+use crate::issuance;
+use crate::settings::Settings;
+use crate::settings::cluster::{ClusterSettings, Secrets};
+use crate::source::cluster::{self, Cluster, Connection};
+use crate::source::{Loaded, Source};
+use crate::status::{Election, Report, Writer, address};
+use crate::telemetry::Metrics;
+
+/// The class that stands in where IngressClasses may not be read.
+const CLASS: &str = "wssgate";
+/// The Pod's own address, name and namespace, by the downward API.
+const POD_IP: &str = "POD_IP";
+const POD_NAME: &str = "POD_NAME";
+const POD_NAMESPACE: &str = "POD_NAMESPACE";
+
+/// What else is done with a cluster.
+pub(super) struct Control {
+    election: Election,
+    writer: Writer,
+    issuance: issuance::Writer,
+    controller: String,
+    /// Addresses that win over those of the Service.
+    addresses: Vec<Address>,
+}
+
+impl Control {
+    fn start(settings: &Settings, connection: &Connection, metrics: &Metrics) -> Self {
+        let ClusterSettings { leader_election, lease_name, lease_namespace, .. } = &settings.cluster;
+        let client = connection.client.clone();
+        let pod = variable(POD_NAME).or_else(|| variable("HOSTNAME")).unwrap_or_else(|| "wssgate".to_owned());
+        let election = if *leader_election {
+            let namespace = lease_namespace.clone().or_else(|| variable(POD_NAMESPACE));
+            let namespace = namespace.unwrap_or_else(|| connection.namespace.clone());
+            Election::start(client.clone(), &namespace, lease_name, &pod, metrics)
+        } else {
+            Election::none(metrics)
+        };
+        let controller = settings.controller_name.clone();
+        let issuance = issuance::Writer::start(client.clone(), &controller, &pod, election.leading());
+        let writer = Writer::start(client, &controller, &pod, election.leading(), metrics.clone());
+        Self { election, writer, issuance, controller, addresses: settings.cluster.publish_addresses.clone() }
+    }
+
+    /// What became of the routes, and what cert-manager shall be asked for.
+    pub(super) fn report(&self, cluster: &Cluster, loaded: &Loaded, compiled: &Compiled) {
+        let ours = loaded.objects.ingress_classes.iter().filter(|(_, class)| {
+            class.spec.as_ref().and_then(|spec| spec.controller.as_ref()) == Some(&self.controller)
+        });
+        let published = || cluster.published().map_or_else(Vec::new, |service| address::of(&service));
+        self.writer.report(Report {
+            routes: loaded.objects.routes.clone(),
+            statuses: compiled.statuses.clone(),
+            addresses: if self.addresses.is_empty() { published() } else { self.addresses.clone() },
+            classes: ours.map(|(key, _)| key.name.clone()).collect::<BTreeSet<_>>(),
+        });
+        self.issuance.report(issuance::Report {
+            apply: compiled.wanted.apply.clone(),
+            delete: compiled.wanted.delete.clone(),
+            live: loaded.objects.certificates.clone(),
+        });
+    }
+
+    /// Stops writing, and lets another replica begin.
+    pub(super) async fn stop(self) {
+        drop(self.writer);
+        drop(self.issuance);
+        self.election.release().await;
+    }
+}
+
+/// The cluster that the settings name, what else is done with it, and what a compile of its objects goes by.
+///
+/// # Errors
+/// No cluster is configured, or its configuration cannot be read. A cluster that does not answer is no error: it is
+/// waited for.
+pub(super) async fn open(
+    settings: &Settings,
+    metrics: &Metrics,
+) -> Result<(Source, Option<Control>, compile::Options), super::Error> {
+    let connection = cluster::connect(settings.cluster.kubeconfig.as_deref()).await.map_err(super::Error::Start)?;
+    let class = settings.ingress_class_name.clone().unwrap_or_else(|| CLASS.to_owned());
+    let options = cluster::Options {
+        namespaces: settings.watch_namespaces.clone(),
+        secrets_by_name: settings.cluster.secrets == Secrets::Named,
+        secrets: settings.default_certificate.iter().cloned().collect(),
+        published: settings.cluster.publish_service.clone(),
+        class: (class, settings.controller_name.clone()),
+        ..cluster::Options::default()
+    };
+    tracing::info!(namespaces = ?options.namespaces, "reading from the API server");
+    let source = Cluster::start(&connection.client, options, metrics);
+    let control = Control::start(settings, &connection, metrics);
+    let options = compile::Options { standalone: false, fence: fence(&connection), ..super::options(settings) };
+    Ok((Source::Cluster(source), Some(control), options))
+}
+
+/// What no backend of a cluster may be.
+fn fence(connection: &Connection) -> Fence {
+    let own = variable(POD_IP).and_then(|text| text.parse::<IpAddr>().ok());
+    Fence {
+        allow_loopback: false,
+        addresses: own.into_iter().map(|address| address.to_canonical()).collect(),
+        sockets: connection.addresses.iter().copied().collect(),
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,150 @@
+//! What is to be written: where the Certificates that are wanted differ from those that are there. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use crate::api::certificate::Certificate;
+use crate::api::objects::Key;
+
+/// What routes want, and what is there.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Certificates as they shall be.
+    pub apply: BTreeMap<Key, Certificate>,
+    /// Certificates of ours that no route wants any more, with the `uid` of each.
+    pub delete: BTreeMap<Key, Option<String>>,
+    /// Every Certificate as the API server has it.
+    pub live: BTreeMap<Key, Arc<Certificate>>,
+}
+
+/// One write.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Write {
+    /// The Certificate.
+    pub(super) key: Key,
+    /// As it is there.
+    pub(super) live: Option<Arc<Certificate>>,
+    /// What becomes of it.
+    pub(super) change: Change,
+}
+
+/// What becomes of a Certificate.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Change {
+    /// It becomes this one.
+    Apply(Box<Certificate>),
+    /// The one of this `uid` goes.
+    Delete(Option<String>),
+}
+
+impl Write {
+    /// Whether it asks for the same of the same: then doing it twice changes nothing.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let shape = |write: &Self| write.live.as_deref().map(shape);
+        self.change == other.change && shape(self) == shape(other)
+    }
+}
+
+/// Every write that is due, in the order of the keys; what goes comes last.
+pub(super) fn plan(report: &Report) -> Vec<Write> {
+    let live = |key: &Key| report.live.get(key).map(Arc::clone);
+    let apply = report.apply.iter().filter_map(|(key, wanted)| {
+        let live = live(key);
+        let differs = live.as_deref().is_none_or(|live| !is_as_wanted(live, wanted));
+        differs.then(|| Write { key: key.clone(), live, change: Change::Apply(Box::new(wanted.clone())) })
+    });
+    let delete = report.delete.iter().filter(|(key, _)| report.live.contains_key(key));
+    let delete =
+        delete.map(|(key, uid)| Write { key: key.clone(), live: live(key), change: Change::Delete(uid.clone()) });
+    apply.chain(delete).collect()
+}
+
+/// All of a Certificate that a write could change.
+fn shape(certificate: &Certificate) -> Certificate {
+    let ObjectMeta { uid, labels, annotations, owner_references, .. } = certificate.metadata.clone();
+    let metadata = ObjectMeta { uid, labels, annotations, owner_references, ..ObjectMeta::default() };
+    Certificate { metadata, spec: certificate.spec.clone(), ..Certificate::default() }
+}
+
+fn is_as_wanted(live: &Certificate, wanted: &Certificate) -> bool {
+    let labels = live.metadata.labels.as_ref();
+    let has = |(name, value): (&String, &String)| labels.and_then(|labels| labels.get(name)) == Some(value);
+    let annotations = |metadata: &ObjectMeta| metadata.annotations.clone().unwrap_or_default();
+    live.spec == wanted.spec
+        && wanted.metadata.labels.iter().flatten().all(has)
+        && annotations(&live.metadata) == annotations(&wanted.metadata)
+        && owners(live) == owners(wanted)
+}
+
+/// By `uid`, because the order of owners means nothing.
+fn owners(certificate: &Certificate) -> BTreeMap<&str, &OwnerReference> {
+    let owners = certificate.metadata.owner_references.iter().flatten();
+    owners.map(|owner| (owner.uid.as_str(), owner)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(names: &[&str], more: &str) -> Certificate {
+        let text = format!("{{spec: {{secretName: tls, dnsNames: {names:?}}}, metadata: {{{more}}}}}");
+        serde_saphyr::from_str(&text).unwrap()
+    }
+
+    fn report(wanted: Option<Certificate>, live: Option<Certificate>) -> Report {
+        let key = Key::new("shop", "tls");
+        Report {
+            apply: wanted.map(|wanted| (key.clone(), wanted)).into_iter().collect(),
+            live: live.map(|live| (key, Arc::new(live))).into_iter().collect(),
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn what_is_as_wanted_is_not_written() {
+        let owners = |first: &str, second: &str| {
+            let owner = |uid: &str| format!("{{apiVersion: v, kind: K, name: n, uid: {uid}}}");
+            format!("labels: {{a: b}}, ownerReferences: [{}, {}]", owner(first), owner(second))
+        };
+        let wanted = certificate(&["a.test"], &owners("1", "2"));
+        let mut live = certificate(&["a.test"], &owners("2", "1"));
+        live.metadata.labels.get_or_insert_default().insert("theirs".into(), "x".into());
+        live.status.revision = Some(3);
+        assert_eq!(plan(&report(Some(wanted.clone()), Some(live))), []);
+        for other in [
+            certificate(&["b.test"], &owners("1", "2")),
+            certificate(&["a.test"], &owners("1", "3")),
+            certificate(&["a.test"], &owners("1", "2").replace("a: b", "a: c")),
+            certificate(&["a.test"], &format!("{}, annotations: {{cert-manager.io/x: 'y'}}", owners("1", "2"))),
+        ] {
+            assert_eq!(plan(&report(Some(wanted.clone()), Some(other))).len(), 1);
+        }
+        assert_eq!(plan(&report(Some(wanted), None)).len(), 1);
+    }
+
+    #[test]
+    fn what_goes_is_deleted_while_it_is_there() {
+        let key = Key::new("shop", "tls");
+        let mut report = report(None, Some(certificate(&["a.test"], "uid: '7'")));
+        report.delete.insert(key, Some("7".to_owned()));
+        assert!(matches!(plan(&report).as_slice(), [Write { change: Change::Delete(Some(uid)), .. }] if uid == "7"));
+        report.live.clear();
+        assert_eq!(plan(&report), []);
+    }
+
+    #[test]
+    fn a_write_is_the_same_whatever_the_status_says() {
+        let write = |live: Certificate| Write {
+            key: Key::new("shop", "tls"),
+            live: Some(Arc::new(live)),
+            change: Change::Delete(None),
+        };
+        let live = certificate(&["a.test"], "uid: '7'");
+        let mut issued = live.clone();
+        issued.status.revision = Some(1);
+        assert!(write(live.clone()).is_same(&write(issued)));
+        assert!(!write(live).is_same(&write(certificate(&["a.test"], "uid: '8'"))));
+    }
+}

@@ -1,0 +1,130 @@
+//! Handshakes of one client address: how many in a time, and when the next one is free.
+
+use std::time::Duration;
+
+/// A limit of handshakes per client address.
+///
+/// It is the generic cell rate algorithm (ITU-T I.371): one number per address, the time at which its last attempt
+/// would have arrived at an even pace. Attempts that are refused do not count, so that what a client is told about
+/// when to come again stays true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempts {
+    /// Handshakes per interval, at least 1.
+    pub count: u32,
+    /// The interval.
+    pub interval: Duration,
+    /// Handshakes at once after a quiet time, at least 1.
+    pub burst: u32,
+}
+
+impl Attempts {
+    /// Judges one attempt at `now`, nanoseconds since any fixed moment. `pace` is what the attempt before returned; 0
+    /// where there was none. Returns the pace to keep: an address whose pace is not after `now` can be forgotten.
+    ///
+    /// # Errors
+    /// How long until the next attempt is free. The pace to keep is then [`Attempts::bounded`].
+    pub fn judge(&self, pace: u64, now: u64) -> Result<u64, Duration> {
+        let pace = self.bounded(pace, now);
+        match (pace - now).checked_sub(self.ahead()) {
+            None | Some(0) => Ok(pace.saturating_add(self.step())),
+            Some(wait) => Err(Duration::from_nanos(wait)),
+        }
+    }
+
+    /// A pace that was kept under a stricter limit waits no longer than this one asks.
+    pub fn bounded(&self, pace: u64, now: u64) -> u64 {
+        pace.clamp(now, now.saturating_add(self.ahead()).saturating_add(self.step()))
+    }
+
+    fn step(&self) -> u64 {
+        nanos(self.interval) / u64::from(self.count.max(1))
+    }
+
+    /// How far ahead of an even pace a burst may be.
+    fn ahead(&self) -> u64 {
+        self.step().saturating_mul(u64::from(self.burst.max(1)) - 1)
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn limit(count: u32, seconds: u64, burst: u32) -> Attempts {
+        Attempts { count, interval: Duration::from_secs(seconds), burst }
+    }
+
+    /// How many of `tries` attempts at one moment pass, and the pace after them.
+    fn burst(limit: &Attempts, mut pace: u64, now: u64, tries: u32) -> (u32, u64) {
+        let mut passed = 0;
+        for _ in 0..tries {
+            if let Ok(next) = limit.judge(pace, now) {
+                (passed, pace) = (passed + 1, next);
+            }
+        }
+        (passed, pace)
+    }
+
+    #[test]
+    fn a_burst_passes_and_refills_at_the_pace_of_the_limit() {
+        let limit = limit(2, 1, 4);
+        let (passed, pace) = burst(&limit, 0, 10 * SECOND, 9);
+        assert_eq!(passed, 4);
+        assert_eq!(limit.judge(pace, 10 * SECOND), Err(Duration::from_millis(500)));
+        let (passed, pace) = burst(&limit, pace, 10 * SECOND + SECOND / 2, 9);
+        assert_eq!(passed, 1);
+        let (passed, pace) = burst(&limit, pace, 12 * SECOND, 9);
+        assert_eq!(passed, 3);
+        assert_eq!(burst(&limit, pace, 60 * SECOND, 9).0, 4);
+    }
+
+    #[test]
+    fn what_is_told_to_wait_is_exactly_enough() {
+        let limit = limit(1, 30, 1);
+        let pace = limit.judge(0, SECOND).unwrap();
+        let wait = limit.judge(pace, 5 * SECOND).unwrap_err();
+        assert_eq!(wait, Duration::from_secs(26));
+        assert!(limit.judge(pace, 31 * SECOND - 1).is_err());
+        assert!(limit.judge(pace, 31 * SECOND).is_ok());
+    }
+
+    #[test]
+    fn a_wider_limit_takes_effect_at_once() {
+        let strict = limit(1, 3600, 1);
+        let (_, pace) = burst(&strict, 0, SECOND, 1);
+        assert!(limit(10, 1, 10).judge(pace, SECOND).unwrap_err() <= Duration::from_millis(100));
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_the_burst_and_the_pace_allow(
+            count in 1u32..50, burst in 1u32..80, steps in proptest::collection::vec(0u64..400_000_000, 1..300),
+        ) {
+            let limit = Attempts { count, interval: Duration::from_secs(1), burst };
+            let (mut now, mut pace, mut passed) = (SECOND, 0, 0u64);
+            for step in steps {
+                now += step;
+                if let Ok(next) = limit.judge(pace, now) {
+                    pace = next;
+                    passed += 1;
+                }
+            }
+            let elapsed = u128::from(now - SECOND);
+            let most = u128::from(burst) + elapsed / u128::from(SECOND / u64::from(count)) + 1;
+            prop_assert!(u128::from(passed) <= most, "{passed} of {most}");
+        }
+
+        #[test]
+        fn no_number_overflows(count: u32, nanos: u64, burst: u32, pace: u64, now: u64) {
+            let limit = Attempts { count, interval: Duration::from_nanos(nanos), burst };
+            let _ = limit.judge(pace, now);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! JSON objects of a token (RFC 7519 §4): read once, strictly. A name that stands twice is refused at every depth,
+//! because readers disagree about which of the two counts.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+/// The members of one object. `Debug` shows names only.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Claims(Map<String, Value>);
+
+impl fmt::Debug for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Claims {
+    /// Reads an object; `None` for anything else, for trailing bytes and for names that stand twice.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let mut deserializer = serde_json::Deserializer::from_slice(text);
+        let value = Unique.deserialize(&mut deserializer).ok()?;
+        deserializer.end().ok()?;
+        match value {
+            Value::Object(members) => Some(Self(members)),
+            _ => None,
+        }
+    }
+
+    /// A member; `null` is none.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    /// A member that must be text if it is there.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn text(&self, name: &str) -> Result<Option<&str>, NotSuch> {
+        self.get(name).map(|value| value.as_str().ok_or(NotSuch)).transpose()
+    }
+
+    /// A member that must be a time if it is there: whole seconds since the Unix epoch, not negative (RFC 7519 §2,
+    /// narrowed: fractions have more than one reading).
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn time(&self, name: &str) -> Result<Option<i64>, NotSuch> {
+        self.get(name).map(|value| value.as_i64().filter(|time| *time >= 0).ok_or(NotSuch)).transpose()
+    }
+
+    /// Whether a member that is text or a list of texts has this entry (RFC 7519 §4.1.3).
+    pub fn lists(&self, name: &str, wanted: &str) -> bool {
+        match self.get(name) {
+            Some(Value::String(one)) => one == wanted,
+            Some(Value::Array(list)) => list.iter().any(|one| one.as_str() == Some(wanted)),
+            _ => false,
+        }
+    }
+
+    /// Whether a member has this word, if it is text (as `scope` is, RFC 8693 §4.2), or this entry, if it is a list.
+    pub fn contains(&self, name: &str, wanted: &str) -> bool {
+        match self.get(name) {
+            Some(Value::String(text)) => text == wanted || text.split(' ').any(|word| word == wanted),
+            _ => self.lists(name, wanted),
+        }
+    }
+}
+
+/// A member is not of the kind that it must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotSuch;
+
+/// Reads any JSON value and refuses names that stand twice.
+struct Unique;
+
+impl<'de> DeserializeSeed<'de> for Unique {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(one) = seq.next_element_seed(Unique)? {
+            list.push(one);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut members = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let value = map.next_value_seed(Unique)?;
+            if members.insert(name, value).is_some() {
+                return Err(A::Error::custom("a name stands twice"));
+            }
+        }
+        Ok(Value::Object(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(text: &str) -> Claims {
+        Claims::parse(text.as_bytes()).unwrap_or_else(|| panic!("{text}"))
+    }
+
+    #[test]
+    fn names_that_stand_twice_are_refused_at_every_depth() {
+        for bad in [
+            r#"{"sub":"a","sub":"b"}"#,
+            r#"{"a":{"b":1,"b":1}}"#,
+            r#"{"a":[{"b":1,"b":1}]}"#,
+            r#"{"sub":"a","s\u0075b":"b"}"#,
+            "[]",
+            "1",
+            "",
+            "{} {}",
+            r#"{"exp":1e400}"#,
+            "\u{feff}{}",
+        ] {
+            assert_eq!(Claims::parse(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(Claims::parse(format!("{}1{}", "[".repeat(200), "]".repeat(200)).as_bytes()), None);
+        assert!(claims(r#"{"a":[1,-2,3.5,true,null,"x",{"b":{}}]}"#).get("a").is_some());
+    }
+
+    #[test]
+    fn times_are_whole_seconds() {
+        let at = |text: &str| claims(&format!(r#"{{"exp":{text}}}"#)).time("exp");
+        assert_eq!(at("1800000000"), Ok(Some(1_800_000_000)));
+        assert_eq!(at("null"), Ok(None));
+        for bad in ["\"1800000000\"", "1.5", "1800000000.0", "1e10", "-1", "[1]", "true", "18446744073709551615"] {
+            assert_eq!(at(bad), Err(NotSuch), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_looked_through_by_words_and_a_list_by_entries() {
+        let claims = claims(r#"{"scope":"chat read","roles":["admin x","ops"],"n":7,"none":null}"#);
+        assert!(claims.contains("scope", "chat") && claims.contains("roles", "ops"));
+        assert!(claims.contains("roles", "admin x") && !claims.contains("roles", "admin"));
+        assert!(!claims.contains("scope", "cha") && !claims.contains("n", "7") && !claims.contains("x", "y"));
+        assert!(claims.get("none").is_none());
+        assert!(!format!("{claims:?}").contains("admin"));
+    }
+}

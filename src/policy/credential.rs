@@ -1,0 +1,334 @@
+//! Credentials of a request: found once, never guessed. Two that could count are refused, so that gateway and backend
+//! cannot take different ones.
+
+use std::fmt;
+
+use crate::policy::authentication::{Authentication, Carrier, Kind};
+use crate::reason::Reason;
+use crate::ws::upgrade::Request;
+
+/// A credential as it was presented, and who may take it.
+pub struct Credential {
+    carrier: Carrier,
+    raw: Box<[u8]>,
+    /// Places of methods whose carrier it is and whose prefix it has, with the length of the prefix.
+    takers: Vec<(usize, usize)>,
+}
+
+impl fmt::Debug for Credential {
+    /// Never its value.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("carrier", &self.carrier).finish_non_exhaustive()
+    }
+}
+
+/// What a request presents.
+#[derive(Debug, Default)]
+pub struct Presented {
+    /// The one credential, if there is exactly one or none.
+    pub credential: Option<Credential>,
+    /// There is more than one.
+    pub ambiguous: bool,
+    /// A subprotocol was a credential and is no longer among those that are offered.
+    pub by_subprotocol: bool,
+}
+
+impl Credential {
+    /// The methods that may take it, each with the credential less what stands before it for this method.
+    pub fn takers(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        self.takers.iter().map(|(method, prefix)| (*method, self.raw.get(*prefix..).unwrap_or_default()))
+    }
+
+    /// Sees to it that the backend gets it, also where a header of its name would otherwise stay here.
+    pub fn keep(&self, request: &mut Request) {
+        if let Carrier::Header(name) = &self.carrier
+            && !request.headers.iter().any(|(field, _)| field == name)
+        {
+            request.headers.push((name.clone(), self.raw.clone()));
+        }
+    }
+
+    /// Takes it out of the request, for the backend must not get it.
+    pub fn strip(&self, request: &mut Request) {
+        match &self.carrier {
+            Carrier::Header(name) => request.headers.retain(|(field, _)| field != name),
+            Carrier::Query(name) => {
+                let Some(query) = request.query.take() else { return };
+                let kept: Vec<&str> = query.split('&').filter(|parameter| named(parameter) != **name).collect();
+                if !kept.is_empty() {
+                    request.query = Some(kept.join("&").into());
+                }
+            }
+            Carrier::Cookie(name) => {
+                for (_, value) in request.headers.iter_mut().filter(|(field, _)| **field == *"cookie") {
+                    let kept: Vec<&[u8]> = value
+                        .split(|byte| *byte == b';')
+                        .map(<[u8]>::trim_ascii)
+                        .filter(|pair| !pair.is_empty() && split(pair).0 != name.as_bytes())
+                        .collect();
+                    *value = kept.join(&b"; "[..]).into();
+                }
+                request.headers.retain(|(field, value)| **field != *"cookie" || !value.is_empty());
+            }
+            // It left the list of offers when it was taken.
+            Carrier::Subprotocol => {}
+        }
+    }
+}
+
+/// Finds the credential of a request. Subprotocols that carry one leave the request at once, whatever becomes of them:
+/// they are never offered, answered, forwarded or kept.
+pub fn take(authentication: &Authentication, request: &mut Request) -> Presented {
+    let mut found: Vec<Credential> = Vec::new();
+    let mut ambiguous = false;
+    for (carrier, takers) in carriers(authentication) {
+        let values: Vec<Box<[u8]>> = match carrier {
+            Carrier::Header(name) => fields(request, name).map(Into::into).collect(),
+            Carrier::Query(name) => {
+                let query = request.query.as_deref().unwrap_or_default();
+                query.split('&').filter(|parameter| named(parameter) == **name).map(value).collect()
+            }
+            Carrier::Cookie(name) => fields(request, "cookie")
+                .flat_map(|cookies| cookies.split(|byte| *byte == b';'))
+                .map(split)
+                .filter(|(cookie, _)| *cookie == name.as_bytes())
+                .map(|(_, value)| value.into())
+                .collect(),
+            Carrier::Subprotocol => {
+                let token = |offer: &&str| takers.iter().any(|(_, prefix)| offer.starts_with(*prefix));
+                let offers = request.subprotocols.iter().map(|offer| &**offer);
+                offers.filter(token).map(|offer| offer.as_bytes().into()).collect()
+            }
+        };
+        if *carrier == Carrier::Subprotocol && !values.is_empty() {
+            let others = request.subprotocols.iter().filter(|offer| !values.iter().any(|v| **v == *offer.as_bytes()));
+            request.subprotocols = others.cloned().collect();
+        }
+        let several = values.len() > 1;
+        // Two cookies of one name are two answers to one question, whatever they say.
+        ambiguous |= several && matches!(carrier, Carrier::Cookie(_));
+        for raw in values {
+            // Authentication schemes are compared without case (RFC 9110 §11.1).
+            let starts = |prefix: &str| match carrier {
+                Carrier::Header(_) => {
+                    raw.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+                }
+                _ => raw.starts_with(prefix.as_bytes()),
+            };
+            let takers: Vec<(usize, usize)> = takers
+                .iter()
+                .filter(|(_, prefix)| starts(prefix))
+                .map(|(method, prefix)| (*method, prefix.len()))
+                .collect();
+            if !takers.is_empty() {
+                ambiguous |= several;
+                found.push(Credential { carrier: carrier.clone(), raw, takers });
+            }
+        }
+    }
+    ambiguous |= found.len() > 1;
+    let by_subprotocol = found.iter().any(|credential| credential.carrier == Carrier::Subprotocol);
+    Presented { credential: found.pop().filter(|_| !ambiguous), ambiguous, by_subprotocol }
+}
+
+impl Presented {
+    /// The one credential.
+    ///
+    /// # Errors
+    /// [`Reason::CredentialMissing`] or [`Reason::CredentialAmbiguous`].
+    pub fn one(&self) -> Result<&Credential, Reason> {
+        match &self.credential {
+            _ if self.ambiguous => Err(Reason::CredentialAmbiguous),
+            None => Err(Reason::CredentialMissing),
+            Some(credential) => Ok(credential),
+        }
+    }
+}
+
+/// Every carrier once, with the methods that look there and their prefixes.
+fn carriers(authentication: &Authentication) -> Vec<(&Carrier, Vec<(usize, &str)>)> {
+    let mut carriers: Vec<(&Carrier, Vec<(usize, &str)>)> = Vec::new();
+    for (index, method) in authentication.methods().iter().enumerate() {
+        let Kind::Jwt(jwt) = &method.kind;
+        for place in &jwt.places {
+            let taker = (index, &*place.prefix);
+            match carriers.iter_mut().find(|(carrier, _)| **carrier == place.carrier) {
+                Some((_, takers)) => takers.push(taker),
+                None => carriers.push((&place.carrier, vec![taker])),
+            }
+        }
+    }
+    carriers
+}
+
+/// Every value of a field, whether it may go on or not.
+fn fields<'a>(request: &'a Request, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    let all = request.headers.iter().chain(&request.withheld);
+    all.filter(move |(field, _)| **field == *name).map(|(_, value)| &**value)
+}
+
+/// Name and value of a cookie pair (RFC 6265 §5.2, step by step as browsers and servers do: white space around both is
+/// none of theirs).
+fn split(pair: &[u8]) -> (&[u8], &[u8]) {
+    match pair.iter().position(|byte| *byte == b'=') {
+        Some(at) => (pair[..at].trim_ascii(), pair[at + 1..].trim_ascii()),
+        // RFC 6265bis: a pair without `=` is a value without name.
+        None => (b"", pair.trim_ascii()),
+    }
+}
+
+/// The name of a query parameter, decoded as `application/x-www-form-urlencoded` is, so that no other spelling of it
+/// reaches the backend beside ours.
+fn named(parameter: &str) -> String {
+    let name = parameter.split('=').next().unwrap_or_default().as_bytes();
+    let mut decoded = Vec::with_capacity(name.len());
+    let mut at = 0;
+    while let Some(&byte) = name.get(at) {
+        let digits = name.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = digits.filter(|digits| !digits.starts_with('+')).and_then(|d| u8::from_str_radix(d, 16).ok());
+        match (byte, escaped) {
+            (b'%', Some(escaped)) => {
+                decoded.push(escaped);
+                at += 2;
+            }
+            (b'+', _) => decoded.push(b' '),
+            (byte, _) => decoded.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+/// The value of a query parameter as it stands: a token needs no escapes, so one that has them is none.
+fn value(parameter: &str) -> Box<[u8]> {
+    parameter.split_once('=').map_or("", |(_, value)| value).as_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::authentication::tests::{any_of, jwt};
+    use crate::policy::authentication::{Jwt, Place};
+    use crate::ws::upgrade::parse_request;
+
+    fn request(target: &str, fields: &[&str]) -> Request {
+        let mut text =
+            format!("GET {target} HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
+        text += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+        for field in fields {
+            text += &format!("{field}\r\n");
+        }
+        parse_request(format!("{text}\r\n").as_bytes()).unwrap().unwrap().0
+    }
+
+    fn everywhere() -> Jwt {
+        let place = |carrier, prefix: &str| Place { carrier, prefix: prefix.into() };
+        Jwt {
+            places: vec![
+                place(Carrier::Header("authorization".into()), "Bearer "),
+                place(Carrier::Header("x-id-token".into()), ""),
+                place(Carrier::Query("token".into()), ""),
+                place(Carrier::Cookie("session".into()), ""),
+                place(Carrier::Subprotocol, "bearer."),
+            ],
+            ..jwt("https://idp.test")
+        }
+    }
+
+    fn taken(target: &str, fields: &[&str]) -> (Presented, Request) {
+        let mut request = request(target, fields);
+        let presented = take(&any_of(vec![("idp", everywhere())]), &mut request);
+        (presented, request)
+    }
+
+    /// The credential's value and the request for the backend.
+    fn stripped(target: &str, fields: &[&str]) -> (String, Request) {
+        let (presented, mut request) = taken(target, fields);
+        let credential = presented.one().unwrap();
+        let (_, token) = credential.takers().next().unwrap();
+        let token = String::from_utf8(token.to_vec()).unwrap();
+        credential.strip(&mut request);
+        (token, request)
+    }
+
+    fn cookie(request: &Request) -> Option<String> {
+        let (_, value) = request.headers.iter().find(|(name, _)| **name == *"cookie")?;
+        Some(String::from_utf8(value.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_credential_is_found_in_its_place_and_taken_out_whole() {
+        let (token, request) = stripped("/", &["Authorization: bearer T", "User-Agent: x"]);
+        assert_eq!((token.as_str(), request.headers.len()), ("T", 1));
+        assert_eq!(stripped("/", &["X-ID-Token: T"]).0, "T");
+        for (target, left) in [
+            ("/?token=T", None),
+            ("/?a=1&token=T&b=2", Some("a=1&b=2")),
+            ("/?to%6ben=T&&", Some("&")),
+            ("/?%74oken=T&x", Some("x")),
+        ] {
+            let (token, request) = stripped(target, &[]);
+            assert_eq!((token.as_str(), request.query.as_deref()), ("T", left), "{target}");
+        }
+        for (line, left) in [
+            ("Cookie: session=T", None),
+            ("Cookie: a=1; session=T; b=2", Some("a=1; b=2")),
+            ("Cookie: session = T ;a=1", Some("a=1")),
+            ("Cookie: Session=x; session=T; sessions=y", Some("Session=x; sessions=y")),
+        ] {
+            let (token, request) = stripped("/", &[line]);
+            assert_eq!((token.as_str(), cookie(&request).as_deref()), ("T", left), "{line}");
+        }
+        let (token, request) = stripped("/", &["Sec-WebSocket-Protocol: chat.v2, bearer.T, other"]);
+        assert_eq!(token, "T");
+        assert_eq!(*request.subprotocols, ["chat.v2".into(), "other".into()]);
+    }
+
+    #[test]
+    fn two_credentials_are_refused_wherever_they_are() {
+        for (target, fields) in [
+            ("/", &["Authorization: Bearer T", "Authorization: Bearer T"][..]),
+            ("/", &["Authorization: Basic x", "Authorization: Bearer T"]),
+            ("/?token=T", &["Authorization: Bearer T"]),
+            ("/?token=T&token=T", &[]),
+            ("/?token=T&t%6Fken=x", &[]),
+            ("/?token=T&token", &[]),
+            ("/", &["Cookie: session=T; session=T"]),
+            ("/", &["Cookie: session=T; a=b", "Cookie: session =T"]),
+            ("/", &["Cookie: session=T", "Authorization: Bearer T"]),
+            ("/", &["Sec-WebSocket-Protocol: bearer.T, bearer.U"]),
+            ("/", &["Sec-WebSocket-Protocol: bearer.T", "X-Id-Token: T"]),
+        ] {
+            let (presented, request) = taken(target, fields);
+            assert_eq!(presented.one().err(), Some(Reason::CredentialAmbiguous), "{target} {fields:?}");
+            assert!(request.subprotocols.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_no_credential_of_a_method_is_left_alone() {
+        for (target, fields) in [
+            ("/", &[][..]),
+            ("/?Token=T&x=token", &["Authorization: Basic dTpw", "Cookie: Session=x; a=session=T"]),
+            ("/", &["Sec-WebSocket-Protocol: chat, Bearer.T"]),
+        ] {
+            let (presented, request) = taken(target, fields);
+            assert_eq!(presented.one().err(), Some(Reason::CredentialMissing), "{target} {fields:?}");
+            assert_eq!(request, self::request(target, fields));
+        }
+    }
+
+    #[test]
+    fn methods_share_a_place_and_each_sees_its_own_prefix() {
+        let second = |prefix: &str| Jwt {
+            places: vec![Place { carrier: Carrier::Header("authorization".into()), prefix: prefix.into() }],
+            ..jwt("https://other.test")
+        };
+        let both = any_of(vec![("a", jwt("https://idp.test")), ("b", second("Bearer ")), ("c", second("Token "))]);
+        let mut request = request("/", &["Authorization: Bearer T"]);
+        let presented = take(&both, &mut request);
+        let takers: Vec<_> = presented.one().unwrap().takers().collect();
+        assert_eq!(takers, [(0, &b"T"[..]), (1, &b"T"[..])]);
+        assert!(!format!("{presented:?}").contains("T\""));
+    }
+}

@@ -1,0 +1,94 @@
+//! The credential of a handshake, verified once: chooses the method, gets its keys, and leaves the request as the backend
+//! may see it. What counts as a credential and what verifies it is `policy`'s to say.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::policy::Proof;
+use crate::policy::authentication::{Authentication, Jwt, KeySource, Kind, Method};
+use crate::policy::credential::Presented;
+use crate::policy::keys::KeySet;
+use crate::policy::token::{Failure, Token, Verified};
+use crate::proxy::Shared;
+use crate::reason::Reason;
+use crate::snapshot::RouteId;
+use crate::ws::upgrade::Request;
+
+/// Seconds since the Unix epoch.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(since).unwrap_or(i64::MAX)
+}
+
+/// Verifies what was presented and makes the request one for the backend: without the credential unless the method
+/// forwards it, and with the headers of its claims, which nobody else can set.
+pub(crate) async fn verify(
+    shared: &Shared,
+    route: &RouteId,
+    authentication: &Authentication,
+    presented: &Presented,
+    request: &mut Request,
+) -> Result<Option<Box<Proof>>, Reason> {
+    let Authentication::AnyOf(methods) = authentication else { return Ok(None) };
+    let credential = presented.one()?;
+    let mut reason = Reason::TokenMalformed;
+    for (index, raw) in credential.takers() {
+        let Some(method) = methods.get(index) else { continue };
+        let Kind::Jwt(jwt) = &method.kind;
+        let token = match Token::parse(raw) {
+            Ok(token) => token,
+            Err(_) => continue,
+        };
+        reason = Reason::TokenClaims;
+        if token.issuer() != Some(&*jwt.issuer) {
+            continue;
+        }
+        // This method decides, and no other is asked.
+        let Verified { proof, headers } = verify_token(shared, route, &token, method, jwt).await?;
+        if jwt.forward {
+            credential.keep(request);
+        } else {
+            credential.strip(request);
+        }
+        request.headers.retain(|(name, _)| !authentication.headers().any(|own| own == &**name));
+        request.headers.extend(headers.into_iter().map(|(name, value)| (name, value.into_boxed_bytes())));
+        return Ok(Some(Box::new(proof)));
+    }
+    Err(reason)
+}
+
+async fn verify_token(
+    shared: &Shared,
+    route: &RouteId,
+    token: &Token<'_>,
+    method: &Method,
+    jwt: &Jwt,
+) -> Result<Verified, Reason> {
+    let refused = |failure| match failure {
+        Failure::UnknownKey => Reason::TokenUntrusted,
+        Failure::Refused(reason) => reason,
+    };
+    match &jwt.keys {
+        KeySource::Local { .. } => {
+            let keys = local(shared, route, &jwt.keys).ok_or(Reason::KeysUnavailable)?;
+            token.verify(method, jwt, &keys, now()).map_err(refused)
+        }
+        KeySource::Remote(uri) => {
+            let keys = shared.keys.get(uri).await.ok_or(Reason::KeysUnavailable)?;
+            match token.verify(method, jwt, &keys, now()) {
+                // The issuer may have new keys: asked at most once in a while, whoever sends what.
+                Err(Failure::UnknownKey) => {
+                    let newer = shared.keys.renew(uri, &keys).await.ok_or(Reason::TokenUntrusted)?;
+                    token.verify(method, jwt, &newer, now()).map_err(refused)
+                }
+                verified => verified.map_err(refused),
+            }
+        }
+    }
+}
+
+/// Keys of the cluster's objects, as the snapshot of now has them.
+fn local(shared: &Shared, route: &RouteId, source: &KeySource) -> Option<Arc<KeySet>> {
+    let source = source.within(&route.namespace);
+    shared.live.load().keys.get(&source).cloned()
+}

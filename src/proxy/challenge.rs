@@ -1,0 +1,119 @@
+//! Asks a solver for the answer to an ACME challenge (RFC 8555 §8.3). The request is our own; of the client's only the
+//! host and the path have a part in it, and those are the challenge's, byte for byte.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::pending;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::snapshot::{BackendId, Snapshot};
+
+/// How long a solver may take, from the dial to the last byte.
+const TIME: Duration = Duration::from_secs(4);
+/// The longest answer; a key authorization has less than 100 bytes.
+const MAX_ANSWER: usize = 64 * 1024;
+/// Requests to one solver at a time: one that hangs takes no one else's places.
+const PLACES: usize = 8;
+/// Requests to all solvers at a time: a quarter of what the plain port answers.
+const ALL_PLACES: usize = 64;
+
+/// Requests that solvers are busy with.
+#[derive(Debug, Default)]
+pub(crate) struct Solvers {
+    busy: RefCell<HashMap<BackendId, usize>>,
+}
+
+/// One place with a solver.
+struct Place<'a>(&'a Solvers, BackendId);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut busy = self.0.busy.borrow_mut();
+        if let Some(count) = busy.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                busy.remove(&self.1);
+            }
+        }
+    }
+}
+
+impl Solvers {
+    fn place(&self, solver: &BackendId) -> Option<Place<'_>> {
+        let mut busy = self.busy.borrow_mut();
+        let all: usize = busy.values().sum();
+        if all >= ALL_PLACES || busy.get(solver).is_some_and(|count| *count >= PLACES) {
+            return None;
+        }
+        *busy.entry(solver.clone()).or_default() += 1;
+        Some(Place(self, solver.clone()))
+    }
+
+    /// The answer of a solver to the challenge at this host and path, or the status that stands in its place.
+    pub(crate) async fn ask(
+        self: &Rc<Self>,
+        snapshot: &Snapshot,
+        solver: &BackendId,
+        host: &str,
+        path: &str,
+    ) -> Result<Bytes, StatusCode> {
+        let Some(_place) = self.place(solver) else { return Err(StatusCode::SERVICE_UNAVAILABLE) };
+        let endpoint = snapshot.backends.get(solver).and_then(|backend| backend.endpoints.first());
+        let Some(endpoint) = endpoint else { return Err(StatusCode::SERVICE_UNAVAILABLE) };
+        let exchange = async {
+            let tcp = TcpStream::connect(endpoint).await.map_err(drop)?;
+            exchange(tcp, host, path).await
+        };
+        let answer = match timeout(TIME, exchange).await {
+            Ok(Ok((StatusCode::OK, body))) => Ok(body),
+            // The solver does not know the token, or no longer: that is its word on it.
+            Ok(Ok((StatusCode::NOT_FOUND, _))) => Err(StatusCode::NOT_FOUND),
+            Ok(_) => Err(StatusCode::BAD_GATEWAY),
+            Err(_) => Err(StatusCode::GATEWAY_TIMEOUT),
+        };
+        let status = answer.as_ref().err().map_or(200, StatusCode::as_u16);
+        tracing::debug!(host, %solver, %endpoint, status, "ACME challenge");
+        answer
+    }
+}
+
+/// One request, and its answer whole.
+async fn exchange(tcp: TcpStream, host: &str, path: &str) -> Result<(StatusCode, Bytes), ()> {
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(16 * 1024)
+        .max_headers(64)
+        .handshake(TokioIo::new(tcp))
+        .await
+        .map_err(drop)?;
+    let request = Request::get(path)
+        .header(header::HOST, HeaderValue::from_str(host).map_err(drop)?)
+        .header(header::CONNECTION, HeaderValue::from_static("close"))
+        .body(Empty::<Bytes>::new())
+        .map_err(drop)?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(drop)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(drop)?;
+        Ok((status, body.to_bytes()))
+    };
+    // A connection that is over may have left its last bytes to be read.
+    let drive = async {
+        let _ = connection.await;
+        pending::<Infallible>().await
+    };
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        never = drive => match never {},
+    }
+}

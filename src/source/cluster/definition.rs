@@ -1,0 +1,58 @@
+//! Whether the CustomResourceDefinition of the cluster is that of this build. An older one prunes fields that this build
+//! knows, before anybody sees them; that must not go unnoticed, and must not stop anything either.
+
+use std::time::Duration;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{Api, Client};
+use tokio::time::{sleep, timeout};
+
+use crate::api::crd;
+use crate::telemetry::Metrics;
+
+/// Name of the definition.
+const NAME: &str = "securewebsocketroutes.wssgate.io";
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_secs(60);
+/// Time for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// The definition of this build.
+    Same,
+    /// Another one.
+    Other,
+    /// It is not there, may not be read, or the API server did not answer.
+    Unknown,
+}
+
+/// Looks at the definition for ever; says what it finds once, until that changes.
+pub(super) async fn follow(client: Client, metrics: Metrics) {
+    let api: Api<CustomResourceDefinition> = Api::all(client);
+    let own = crd::definition().pointer("/metadata/annotations").cloned().unwrap_or_default();
+    let own = own.get(crd::SCHEMA_HASH).and_then(|hash| hash.as_str()).unwrap_or_default().to_owned();
+    let mut said = None;
+    loop {
+        let found = match timeout(PATIENCE, api.get_metadata(NAME)).await {
+            Ok(Ok(definition)) => {
+                let hash = definition.metadata.annotations.as_ref().and_then(|all| all.get(crd::SCHEMA_HASH));
+                if hash == Some(&own) { Found::Same } else { Found::Other }
+            }
+            _ => Found::Unknown,
+        };
+        if found != Found::Unknown && said != Some(found) {
+            metrics.definition_differs(found == Found::Other);
+            if found == Found::Other {
+                tracing::warn!(
+                    definition = NAME,
+                    "the CustomResourceDefinition is not that of this build: fields may be dropped or refused before \
+                     the gateway sees them; run: wssgate crd | kubectl apply --server-side -f -"
+                );
+            }
+            said = Some(found);
+        }
+        sleep(LOOK).await;
+    }
+}

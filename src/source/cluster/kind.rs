@@ -1,0 +1,400 @@
+//! The kinds that are watched: where each is served, what of it is kept, and where it is put. Adding a kind is an
+//! implementation of [`Kind`] here and a line in `mod.rs`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceSpec};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, IngressSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::{ApiResource, DynamicResourceScope, GroupVersionKind};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::store::Stock;
+use crate::api::certificate::{self, Certificate};
+use crate::api::findings;
+use crate::api::objects::{Finding, Key, Problem, ReferenceGrant};
+use crate::api::route::{Handshake, RouteSpec, SecureWebSocketRoute};
+
+/// The annotation in which kubectl keeps the whole object once more.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// The Service by which the API server is reached; its addresses are no backends.
+pub(super) const API_SERVER: (&str, &str) = ("default", "kubernetes");
+
+/// A kind of object that is watched.
+pub(super) trait Kind: Clone + fmt::Debug + PartialEq + DeserializeOwned + Send + Sync + 'static {
+    /// As users write it.
+    const NAME: &'static str;
+    /// API group, versions in the order of preference, plural.
+    const SERVED: (&'static str, &'static [&'static str], &'static str);
+    /// Whether the cluster may be without it; then it is looked for again and again.
+    const OPTIONAL: bool = false;
+    /// Whether its version is kept: only for what is written back, because a version changes when nothing else does.
+    const VERSIONED: bool = false;
+    /// Whether its owners are kept.
+    const OWNED: bool = false;
+    /// Only objects with these labels are read.
+    const LABELLED: Option<&'static str> = None;
+
+    /// Its metadata.
+    fn metadata(&self) -> &ObjectMeta;
+    /// Its metadata.
+    fn metadata_mut(&mut self) -> &mut ObjectMeta;
+    /// Drops what nobody reads. Labels, annotations, owners and managed fields are dropped by [`Item`], unless
+    /// [`Kind::annotations`], [`Kind::labels`] or [`Kind::OWNED`] say otherwise.
+    fn slim(&mut self) {}
+    /// Whether an annotation is kept.
+    fn annotations(_name: &str) -> bool {
+        false
+    }
+    /// Whether a label is kept.
+    fn labels(_name: &str) -> bool {
+        false
+    }
+    /// Reads an object as it arrives.
+    ///
+    /// # Errors
+    /// It does not have the form of the kind. One such object fails a whole list, so that kinds whose form the API
+    /// server does not guarantee never fail.
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        Ok(Item { object: Self::deserialize(deserializer)?, findings: Vec::new() })
+    }
+    /// Where objects of the kind are.
+    fn shelf(stock: &mut Stock) -> &mut BTreeMap<Key, Arc<Self>>;
+    /// The type of a Secret.
+    fn secret_type(&self) -> Option<&str> {
+        None
+    }
+    /// Whether an object is worth being kept.
+    fn is_wanted(_stock: &Stock, _key: &Key) -> bool {
+        true
+    }
+    /// An object was put on the shelf, or taken away (`None`).
+    fn placed(_stock: &mut Stock, _key: &Key, _item: Option<(&Arc<Self>, Vec<Finding>)>) {}
+}
+
+/// An object as it arrived, rid of what nobody reads.
+#[derive(Clone)]
+pub(super) struct Item<K> {
+    /// The object.
+    pub(super) object: K,
+    /// What is wrong with it; routes only.
+    pub(super) findings: Vec<Finding>,
+}
+
+impl<K: Kind> fmt::Debug for Item<K> {
+    /// Kind and key only: it may be a Secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", K::NAME, Key::of(self.object.metadata()))
+    }
+}
+
+impl<'de, K: Kind> Deserialize<'de> for Item<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut item = K::read(deserializer)?;
+        let metadata = item.object.metadata_mut();
+        metadata.managed_fields = None;
+        if !K::OWNED {
+            metadata.owner_references = None;
+        }
+        metadata.finalizers = None;
+        metadata.annotations = kept(metadata.annotations.take(), K::annotations);
+        metadata.labels = kept(metadata.labels.take(), K::labels);
+        item.object.slim();
+        Ok(item)
+    }
+}
+
+fn kept(map: Option<BTreeMap<String, String>>, keeps: fn(&str) -> bool) -> Option<BTreeMap<String, String>> {
+    let mut map = map?;
+    map.retain(|name, _| keeps(name));
+    Some(map).filter(|map| !map.is_empty())
+}
+
+impl<K: Kind> kube::Resource for Item<K> {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(dt: &ApiResource) -> Cow<'_, str> {
+        dt.kind.as_str().into()
+    }
+    fn group(dt: &ApiResource) -> Cow<'_, str> {
+        dt.group.as_str().into()
+    }
+    fn version(dt: &ApiResource) -> Cow<'_, str> {
+        dt.version.as_str().into()
+    }
+    fn plural(dt: &ApiResource) -> Cow<'_, str> {
+        dt.plural.as_str().into()
+    }
+    fn meta(&self) -> &ObjectMeta {
+        self.object.metadata()
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.object.metadata_mut()
+    }
+}
+
+/// Where a kind is served.
+pub(super) fn resource<K: Kind>(version: &str) -> ApiResource {
+    let (group, _, plural) = K::SERVED;
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, K::NAME), plural)
+}
+
+macro_rules! metadata {
+    () => {
+        fn metadata(&self) -> &ObjectMeta {
+            &self.metadata
+        }
+        fn metadata_mut(&mut self) -> &mut ObjectMeta {
+            &mut self.metadata
+        }
+    };
+}
+
+macro_rules! shelf {
+    ($member:ident) => {
+        fn shelf(stock: &mut Stock) -> &mut BTreeMap<Key, Arc<Self>> {
+            &mut stock.objects_mut().$member
+        }
+    };
+}
+
+impl Kind for SecureWebSocketRoute {
+    const NAME: &'static str = "SecureWebSocketRoute";
+    const SERVED: (&'static str, &'static [&'static str], &'static str) =
+        (crate::api::GROUP, &[crate::api::VERSION], "securewebsocketroutes");
+    const VERSIONED: bool = true;
+    metadata!();
+    shelf!(routes);
+
+    fn annotations(name: &str) -> bool {
+        name != LAST_APPLIED
+    }
+
+    /// Never fails. A CRD that is newer than this build lets through fields that may be security settings: what this
+    /// build does not know is a finding, as it is for a route that comes from a file.
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let mut findings = findings::of_route(&value);
+        let route = Self::deserialize(&value).unwrap_or_else(|error| {
+            if findings.is_empty() {
+                let text = format!("cannot be read by this build: {error}; correct it or update the gateway");
+                findings.push(Finding { field: "spec".to_owned(), problem: Problem::Refused(text) });
+            }
+            unreadable(&value)
+        });
+        Ok(Item { object: route, findings })
+    }
+
+    fn placed(stock: &mut Stock, key: &Key, item: Option<(&Arc<Self>, Vec<Finding>)>) {
+        let spec = item.as_ref().map(|(route, _)| super::reference::of_route(&key.namespace, &route.spec));
+        stock.refers(key, spec.unwrap_or_default());
+        let findings = item.map(|(_, findings)| findings).filter(|findings| !findings.is_empty());
+        match findings {
+            Some(findings) => drop(stock.objects_mut().findings.insert(key.clone(), findings.into())),
+            None => drop(stock.objects_mut().findings.remove(key)),
+        }
+    }
+}
+
+/// What is left of a route that cannot be read: enough to say so in its status.
+fn unreadable(value: &Value) -> SecureWebSocketRoute {
+    let class = value.pointer("/spec/ingressClassName").and_then(Value::as_str);
+    let spec = RouteSpec {
+        ingress_class_name: class.map(ToOwned::to_owned),
+        hostnames: Vec::new(),
+        tls: None,
+        rules: Vec::new(),
+        handshake: Handshake::default(),
+        connection: None,
+        messages: None,
+    };
+    let mut route = SecureWebSocketRoute::new("", spec);
+    route.metadata = member(value, "metadata");
+    route.status = member(value, "status");
+    route
+}
+
+fn member<T: DeserializeOwned + Default>(value: &Value, name: &str) -> T {
+    value.get(name).and_then(|member| T::deserialize(member).ok()).unwrap_or_default()
+}
+
+impl Kind for IngressClass {
+    const NAME: &'static str = "IngressClass";
+    const SERVED: (&'static str, &'static [&'static str], &'static str) =
+        ("networking.k8s.io", &["v1"], "ingressclasses");
+    metadata!();
+    shelf!(ingress_classes);
+
+    fn annotations(name: &str) -> bool {
+        name.starts_with("ingressclass.kubernetes.io/")
+    }
+}
+
+impl Kind for Secret {
+    const NAME: &'static str = "Secret";
+    const SERVED: (&'static str, &'static [&'static str], &'static str) = ("", &["v1"], "secrets");
+    metadata!();
+    shelf!(secrets);
+
+    /// Never fails, so that no error can quote what is in a Secret.
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let secret = Self::deserialize(&value)
+            .unwrap_or_else(|_| Self { metadata: member(&value, "metadata"), ..Self::default() });
+        Ok(Item { object: secret, findings: Vec::new() })
+    }
+
+    /// cert-manager's word whose the Secret is.
+    fn annotations(name: &str) -> bool {
+        name == certificate::CERTIFICATE_NAME
+    }
+
+    fn secret_type(&self) -> Option<&str> {
+        self.type_.as_deref()
+    }
+
+    fn is_wanted(stock: &Stock, key: &Key) -> bool {
+        stock.wants_secret(key)
+    }
+}
+
+impl Kind for ConfigMap {
+    const NAME: &'static str = "ConfigMap";
+    const SERVED: (&'static str, &'static [&'static str], &'static str) = ("", &["v1"], "configmaps");
+    metadata!();
+    shelf!(config_maps);
+}
+
+impl Kind for Service {
+    const NAME: &'static str = "Service";
+    const SERVED: (&'static str, &'static [&'static str], &'static str) = ("", &["v1"], "services");
+    metadata!();
+    shelf!(services);
+
+    fn slim(&mut self) {
+        let (namespace, name) = API_SERVER;
+        let api_server = Key::of(&self.metadata) == Key::new(namespace, name);
+        self.status = None;
+        self.spec = self.spec.take().map(|spec| ServiceSpec {
+            type_: spec.type_,
+            ports: spec.ports,
+            cluster_ips: spec.cluster_ips.filter(|_| api_server),
+            ..ServiceSpec::default()
+        });
+    }
+}
+
+impl Kind for EndpointSlice {
+    const NAME: &'static str = "EndpointSlice";
+    const SERVED: (&'static str, &'static [&'static str], &'static str) =
+        ("discovery.k8s.io", &["v1"], "endpointslices");
+    metadata!();
+    shelf!(endpoint_slices);
+
+    fn labels(name: &str) -> bool {
+        name == "kubernetes.io/service-name"
+    }
+
+    fn slim(&mut self) {
+        for endpoint in &mut self.endpoints {
+            let Endpoint { addresses, conditions, .. } = std::mem::take(endpoint);
+            *endpoint = Endpoint { addresses, conditions, ..Endpoint::default() };
+        }
+    }
+}
+
+impl Kind for ReferenceGrant {
+    const NAME: &'static str = "ReferenceGrant";
+    const SERVED: (&'static str, &'static [&'static str], &'static str) =
+        ("gateway.networking.k8s.io", &["v1", "v1beta1"], "referencegrants");
+    const OPTIONAL: bool = true;
+    metadata!();
+    shelf!(reference_grants);
+
+    /// Never fails: a grant that cannot be read grants nothing.
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let grant = Self::deserialize(&value)
+            .unwrap_or_else(|_| Self { metadata: member(&value, "metadata"), ..Self::default() });
+        Ok(Item { object: grant, findings: Vec::new() })
+    }
+}
+
+impl Kind for Ingress {
+    const NAME: &'static str = "Ingress";
+    const SERVED: (&'static str, &'static [&'static str], &'static str) = ("networking.k8s.io", &["v1"], "ingresses");
+    /// Those by which cert-manager answers ACME challenges; no other is of interest.
+    const LABELLED: Option<&'static str> = Some("acme.cert-manager.io/http01-solver=true");
+    metadata!();
+    shelf!(ingresses);
+
+    fn annotations(name: &str) -> bool {
+        name == "kubernetes.io/ingress.class"
+    }
+
+    fn labels(name: &str) -> bool {
+        name == "acme.cert-manager.io/http01-solver"
+    }
+
+    fn slim(&mut self) {
+        self.status = None;
+        self.spec = self.spec.take().map(|spec| IngressSpec {
+            ingress_class_name: spec.ingress_class_name,
+            rules: spec.rules,
+            ..IngressSpec::default()
+        });
+    }
+}
+
+impl Kind for Certificate {
+    const NAME: &'static str = "Certificate";
+    const SERVED: (&'static str, &'static [&'static str], &'static str) =
+        (certificate::GROUP, &[certificate::VERSION], "certificates");
+    const OPTIONAL: bool = true;
+    const OWNED: bool = true;
+    metadata!();
+    shelf!(certificates);
+
+    fn annotations(name: &str) -> bool {
+        name.starts_with("cert-manager.io/")
+    }
+
+    fn labels(name: &str) -> bool {
+        name == "app.kubernetes.io/managed-by"
+    }
+
+    /// Never fails: one of a form that is not known here is somebody else's.
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let certificate = Self::deserialize(&value)
+            .unwrap_or_else(|_| Self { metadata: member(&value, "metadata"), ..Self::default() });
+        Ok(Item { object: certificate, findings: Vec::new() })
+    }
+}
+
+/// The gateway's own Service, whose addresses are published.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Published(pub(super) Service);
+
+impl Kind for Published {
+    const NAME: &'static str = "Service";
+    const SERVED: (&'static str, &'static [&'static str], &'static str) = Service::SERVED;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.0.metadata
+    }
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.0.metadata
+    }
+    fn shelf(stock: &mut Stock) -> &mut BTreeMap<Key, Arc<Self>> {
+        &mut stock.published
+    }
+}

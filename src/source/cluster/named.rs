@@ -1,0 +1,158 @@
+//! Objects that are read by their names: what routes and settings name, and nothing else. One reflector per object,
+//! which RBAC can permit by `resourceNames`; Secrets that a reflector of their type passes by are asked for once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{Api, Client};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::kind::{Item, Kind, resource};
+use super::reflector::{Pause, Reflector, Scope};
+use super::store::Store;
+use crate::api::objects::Key;
+use crate::telemetry::failure::describe;
+
+/// Time for one question.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What runs for the names.
+pub(super) struct Named {
+    store: Arc<Store>,
+    client: Client,
+    confirm: Duration,
+    /// Whether every Secret has a reflector of its own, not only those that no other reads.
+    secrets_by_name: bool,
+    /// Namespaces that reflectors of whole namespaces read; all if empty.
+    namespaces: BTreeSet<String>,
+    secrets: BTreeMap<Key, Task>,
+    config_maps: BTreeMap<Key, Task>,
+}
+
+/// A task that ends when it is no longer needed.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Named {
+    /// Nothing runs yet.
+    pub(super) fn new(
+        store: &Arc<Store>,
+        client: &Client,
+        confirm: Duration,
+        secrets_by_name: bool,
+        namespaces: BTreeSet<String>,
+    ) -> Self {
+        let (store, client) = (Arc::clone(store), client.clone());
+        let (secrets, config_maps) = (BTreeMap::new(), BTreeMap::new());
+        Self { store, client, confirm, secrets_by_name, namespaces, secrets, config_maps }
+    }
+
+    /// Follows what is named, for ever.
+    pub(super) async fn run(mut self) {
+        let mut bell = self.store.subscribe();
+        let mut seen = 0;
+        loop {
+            bell.mark_unchanged();
+            let (revision, wanted) =
+                self.store.read(|stock| (stock.revision(), (stock.revision() != seen).then(|| stock.wanted())));
+            if let Some(wanted) = wanted {
+                seen = revision;
+                self.secrets.retain(|key, _| wanted.secrets.contains(key));
+                self.config_maps.retain(|key, _| wanted.config_maps.contains(key));
+                for key in wanted.secrets {
+                    if !self.secrets.contains_key(&key) {
+                        let by_name = self.secrets_by_name
+                            || !(self.namespaces.is_empty() || self.namespaces.contains(&key.namespace));
+                        let task = if by_name { self.reflect::<Secret>(&key) } else { self.ask(&key) };
+                        self.secrets.insert(key, task);
+                    }
+                }
+                for key in wanted.config_maps {
+                    if !self.config_maps.contains_key(&key) {
+                        let task = self.reflect::<ConfigMap>(&key);
+                        self.config_maps.insert(key, task);
+                    }
+                }
+            }
+            self.store.complete();
+            if bell.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// A reflector for one object.
+    fn reflect<K: Kind>(&self, key: &Key) -> Task {
+        let expected = Expected::new(&self.store, key);
+        let reflector = Reflector::<K>::new(&self.store, &self.client, scope(key), self.confirm);
+        Task(tokio::spawn(async move { reflector.run(move |_, _| expected.settle()).await }))
+    }
+
+    /// Asks once for a Secret that its reflector passed by before it was named.
+    fn ask(&self, key: &Key) -> Task {
+        let expected = Expected::new(&self.store, key);
+        let (store, client, key) = (Arc::clone(&self.store), self.client.clone(), key.clone());
+        Task(tokio::spawn(async move {
+            let api: Api<Item<Secret>> = Api::namespaced_with(client, &key.namespace, &resource::<Secret>("v1"));
+            let mut pause = Pause::default();
+            loop {
+                store.fetch(&key);
+                let why = match timeout(PATIENCE, api.get_opt(&key.name)).await {
+                    Ok(Ok(item)) => {
+                        store.fetched(&key, item);
+                        break;
+                    }
+                    Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+                        store.fetched::<Secret>(&key, None);
+                        tracing::warn!(secret = %key, "the gateway may not get this Secret; grant it by RBAC");
+                        break;
+                    }
+                    Ok(Err(error)) => describe(&error),
+                    Err(_) => "the API server does not answer".to_owned(),
+                };
+                tracing::debug!(secret = %key, problem = why, "a Secret could not be read; it is asked for again");
+                sleep(pause.next()).await;
+            }
+            expected.settle();
+        }))
+    }
+}
+
+/// The scope of one object.
+pub(super) fn scope(key: &Key) -> Scope {
+    Scope { namespace: Some(key.namespace.clone()), name: Some(key.name.clone()), ..Scope::default() }
+}
+
+/// Something that a compile waits for a moment for; settled once, at the latest when it is dropped.
+struct Expected {
+    store: Arc<Store>,
+    key: Key,
+    settled: std::sync::atomic::AtomicBool,
+}
+
+impl Expected {
+    fn new(store: &Arc<Store>, key: &Key) -> Self {
+        store.expect(key);
+        Self { store: Arc::clone(store), key: key.clone(), settled: false.into() }
+    }
+
+    fn settle(&self) {
+        if !self.settled.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            self.store.settle(&self.key);
+        }
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}

@@ -1,0 +1,365 @@
+//! One list and watch: everything of one kind in one scope, for as long as it runs.
+//!
+//! Built on `Api::list` and `Api::watch` alone, because the gateway has to know what a ready-made reflector hides: when
+//! a broken watch is whole again, and that a list came back empty. Whatever fails leaves the store as it is.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::{Api, Client};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::kind::{Item, Kind, resource};
+use super::store::{Id, Store, Taken};
+use crate::api::objects::Key;
+use crate::telemetry::failure::describe;
+
+/// Objects per page of a list.
+const PAGE: u32 = 500;
+/// Time for one page.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Seconds after which the API server ends a watch, so that a connection that died in silence is noticed.
+const WATCH: u32 = 120;
+/// What is added to that before we end it.
+const MARGIN: Duration = Duration::from_secs(10);
+/// Pause after the first failure, and the longest one.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// How often a kind that is not there, or may not be read, is looked for.
+const LOOK: Duration = Duration::from_secs(10);
+/// The status of a version that the API server no longer knows.
+const GONE: u16 = 410;
+
+/// What a reflector reads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Scope {
+    /// Namespace; all if absent.
+    pub(super) namespace: Option<String>,
+    /// The one object of that name.
+    pub(super) name: Option<String>,
+    /// Secrets of this type only.
+    pub(super) secret_type: Option<&'static str>,
+    /// Whether the API server may refuse to show it; then there is none.
+    pub(super) optional: bool,
+}
+
+impl Scope {
+    /// Whether an object would be in the list.
+    pub(super) fn holds<K: Kind>(&self, key: &Key, object: &K) -> bool {
+        self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
+            && self.name.as_ref().is_none_or(|name| *name == key.name)
+            && self.secret_type.is_none_or(|wanted| object.secret_type() == Some(wanted))
+    }
+
+    fn fields(&self) -> Option<String> {
+        let name = self.name.as_ref().map(|name| format!("metadata.name={name}"));
+        name.or_else(|| self.secret_type.map(|kind| format!("type={kind}")))
+    }
+
+    /// For people.
+    pub(super) fn describe<K: Kind>(&self) -> String {
+        let kind = K::NAME;
+        match (&self.namespace, &self.name, self.secret_type) {
+            (Some(namespace), Some(name), _) => format!("{kind} {namespace}/{name}"),
+            (Some(namespace), None, None) => format!("{kind} in {namespace}"),
+            (Some(namespace), None, Some(of)) => format!("{kind} of type {of} in {namespace}"),
+            (None, _, Some(of)) => format!("{kind} of type {of}"),
+            (None, _, None) => kind.to_owned(),
+        }
+    }
+}
+
+/// Pauses between attempts: they double up to a few seconds, each with a random part, so that replicas do not march in
+/// step.
+#[derive(Debug)]
+pub(super) struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self(PAUSES.0)
+    }
+}
+
+impl Pause {
+    /// The next pause.
+    pub(super) fn next(&mut self) -> Duration {
+        let whole = self.0;
+        self.0 = (whole * 2).min(PAUSES.1);
+        // Half for sure, the other half by chance.
+        let chance = RandomState::new().build_hasher().finish() % 1024;
+        whole / 2 + whole.mul_f64(chance as f64 / 2048.0)
+    }
+}
+
+/// A list and watch.
+pub(super) struct Reflector<K> {
+    store: Arc<Store>,
+    client: Client,
+    scope: Scope,
+    id: Id,
+    /// How long after a list that would take everything away a second one is asked for.
+    confirm: Duration,
+    /// When that is due.
+    suspect: Option<Instant>,
+    kind: std::marker::PhantomData<fn() -> K>,
+}
+
+impl<K> Drop for Reflector<K> {
+    fn drop(&mut self) {
+        self.store.forget(self.id);
+    }
+}
+
+/// Why there is nothing to follow now.
+enum Trouble {
+    /// The API server was not reached, or failed.
+    Failed(String),
+    /// It may not be read.
+    Forbidden(String),
+    /// There is no such kind.
+    Absent(String),
+    /// A new list is needed.
+    Stale,
+}
+
+impl<K: Kind> Reflector<K> {
+    /// A reflector that has not begun; the store knows of it from now on.
+    pub(super) fn new(store: &Arc<Store>, client: &Client, scope: Scope, confirm: Duration) -> Self {
+        let id = store.announce(scope.describe::<K>());
+        let (store, client) = (Arc::clone(store), client.clone());
+        Self { store, client, scope, id, confirm, suspect: None, kind: std::marker::PhantomData }
+    }
+
+    /// Lists and watches until it is dropped. `told` is called whenever the API server has given an answer, be it that
+    /// there is nothing.
+    pub(super) async fn run(mut self, told: impl Fn(&Store, bool)) {
+        let mut pause = Pause::default();
+        let mut version = None;
+        loop {
+            let served = match version {
+                Some(served) => Ok(served),
+                None => self.served().await,
+            };
+            let listed = match served {
+                Ok(served) => {
+                    version = Some(served);
+                    let api = self.api(served);
+                    match self.list(&api).await {
+                        Ok(at) => {
+                            pause = Pause::default();
+                            self.store.healthy(self.id);
+                            told(&self.store, true);
+                            self.follow(&api, at).await;
+                            continue;
+                        }
+                        Err(trouble) => trouble,
+                    }
+                }
+                Err(trouble) => trouble,
+            };
+            match listed {
+                Trouble::Failed(why) => {
+                    self.store.failing(self.id, &why);
+                    sleep(pause.next()).await;
+                }
+                Trouble::Forbidden(why) => {
+                    self.without(&why, self.scope.optional || self.scope.name.is_some(), &told);
+                    sleep(LOOK.min(pause.next() * 2)).await;
+                }
+                Trouble::Absent(why) => {
+                    version = None;
+                    // Without the kind there are no objects of it: that is a list, and an empty one.
+                    self.take(BTreeMap::new(), true);
+                    self.without(&why, K::OPTIONAL, &told);
+                    sleep(LOOK.min(pause.next() * 2)).await;
+                }
+                Trouble::Stale => {}
+            }
+        }
+    }
+
+    /// There is nothing to read for now, which is as it may be, or is not (`fine`).
+    fn without(&self, why: &str, fine: bool, told: &impl Fn(&Store, bool)) {
+        if fine {
+            self.store.absent(self.id, why);
+            told(&self.store, false);
+        } else {
+            self.store.failing(self.id, why);
+        }
+    }
+
+    fn api(&self, version: &str) -> Api<Item<K>> {
+        let resource = resource::<K>(version);
+        match &self.scope.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        }
+    }
+
+    /// The version to read: the first that the API server serves.
+    async fn served(&self) -> Result<&'static str, Trouble> {
+        let (group, versions, plural) = K::SERVED;
+        if let [only] = versions {
+            return Ok(only);
+        }
+        for version in versions {
+            let path = format!("{group}/{version}");
+            match timeout(PATIENCE, self.client.list_api_group_resources(&path)).await {
+                Ok(Ok(list)) if list.resources.iter().any(|resource| resource.name == plural) => return Ok(version),
+                Ok(Ok(_)) => {}
+                Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
+                Ok(Err(error)) => return Err(Trouble::Failed(describe(&error))),
+                Err(_) => return Err(Trouble::Failed("the API server does not answer".to_owned())),
+            }
+        }
+        Err(Trouble::Absent(format!("the cluster has no {plural}.{group}")))
+    }
+
+    /// Lists, page by page, and hands all over at once. Returns the version to follow from.
+    async fn list(&mut self, api: &Api<Item<K>>) -> Result<String, Trouble> {
+        let mut params = ListParams {
+            limit: Some(PAGE),
+            field_selector: self.scope.fields(),
+            label_selector: K::LABELLED.map(str::to_owned),
+            ..ListParams::default()
+        };
+        let mut found = BTreeMap::new();
+        let mut empty = true;
+        let at = loop {
+            let page = match timeout(PATIENCE, api.list(&params)).await {
+                Ok(Ok(page)) => page,
+                Ok(Err(error)) => return Err(self.trouble(&error)),
+                Err(_) => return Err(Trouble::Failed("the API server does not answer".to_owned())),
+            };
+            empty &= page.items.is_empty();
+            for item in page.items {
+                let key = Key::of(item.object.metadata());
+                if self.store.read(|stock| K::is_wanted(stock, &key)) {
+                    found.insert(key, item);
+                }
+            }
+            params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+            if params.continue_token.is_none() {
+                break page.metadata.resource_version.unwrap_or_default();
+            }
+        };
+        self.take(found, empty);
+        Ok(at)
+    }
+
+    /// Hands a list over. Where everything would be gone at once, it takes effect only the second time, some time later.
+    fn take(&mut self, found: BTreeMap<Key, Item<K>>, empty: bool) {
+        let now = Instant::now();
+        let confirmed = self.suspect.is_some_and(|due| due <= now);
+        match self.store.replace(&self.scope, found, empty, confirmed) {
+            Taken::Whole => self.suspect = None,
+            Taken::Suspect if self.suspect.is_none() => {
+                self.suspect = Some(now + self.confirm);
+                tracing::warn!(
+                    what = self.scope.describe::<K>(),
+                    seconds = self.confirm.as_secs(),
+                    "the API server says that all are gone at once; it is asked once more before that takes effect"
+                );
+            }
+            Taken::Suspect => {}
+        }
+    }
+
+    /// Follows changes from the version `at` until a new list is needed.
+    async fn follow(&mut self, api: &Api<Item<K>>, mut at: String) {
+        let params = WatchParams {
+            timeout: Some(WATCH),
+            field_selector: self.scope.fields(),
+            label_selector: K::LABELLED.map(str::to_owned),
+            bookmarks: true,
+            ..WatchParams::default()
+        };
+        let mut pause = Pause::default();
+        loop {
+            let began = Instant::now();
+            let ended = tokio::select! {
+                ended = self.watch(api, &params, &mut at) => ended,
+                () = until(self.suspect) => return,
+            };
+            match ended {
+                // The API server ended it in its time.
+                Ok(()) => {}
+                Err(Trouble::Stale | Trouble::Absent(_) | Trouble::Forbidden(_)) => return,
+                Err(Trouble::Failed(why)) => {
+                    self.store.failing(self.id, &why);
+                    if began.elapsed() > PAUSES.1 {
+                        pause = Pause::default();
+                    }
+                    tokio::select! {
+                        () = sleep(pause.next()) => {}
+                        () = until(self.suspect) => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// One watch, until it ends.
+    async fn watch(&self, api: &Api<Item<K>>, params: &WatchParams, at: &mut String) -> Result<(), Trouble> {
+        let stream = match timeout(PATIENCE, api.watch(params, at)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(kube::Error::Api(status))) if [GONE, 403, 404].contains(&status.code) => return Err(Trouble::Stale),
+            Ok(Err(error)) => return Err(Trouble::Failed(describe(&error))),
+            Err(_) => return Err(Trouble::Failed("the API server does not answer".to_owned())),
+        };
+        self.store.healthy(self.id);
+        let mut stream = std::pin::pin!(stream);
+        let idle = Duration::from_secs(WATCH.into()) + MARGIN;
+        loop {
+            let event = match timeout(idle, stream.try_next()).await {
+                // Dead or ended: the next watch goes on from here.
+                Err(_) | Ok(Ok(None)) => return Ok(()),
+                Ok(Ok(Some(event))) => event,
+                Ok(Err(error)) => return Err(Trouble::Failed(describe(&error))),
+            };
+            match event {
+                WatchEvent::Added(item) | WatchEvent::Modified(item) => {
+                    let metadata = item.object.metadata();
+                    at.clone_from(metadata.resource_version.as_ref().ok_or(Trouble::Stale)?);
+                    self.store.put(Key::of(metadata), item);
+                }
+                WatchEvent::Deleted(item) => {
+                    let metadata = item.object.metadata();
+                    at.clone_from(metadata.resource_version.as_ref().ok_or(Trouble::Stale)?);
+                    self.store.remove::<K>(&Key::of(metadata), metadata.uid.as_deref());
+                }
+                WatchEvent::Bookmark(bookmark) => *at = bookmark.metadata.resource_version,
+                WatchEvent::Error(status) if status.code == GONE => return Err(Trouble::Stale),
+                WatchEvent::Error(status) => return Err(Trouble::Failed(describe(&kube::Error::Api(status)))),
+            }
+        }
+    }
+
+    fn trouble(&self, error: &kube::Error) -> Trouble {
+        let kube::Error::Api(status) = error else { return Trouble::Failed(describe(error)) };
+        match status.code {
+            404 if K::SERVED.0 == crate::api::GROUP => Trouble::Absent(
+                "the CustomResourceDefinition is not installed; run: wssgate crd | kubectl apply --server-side -f -"
+                    .to_owned(),
+            ),
+            404 => Trouble::Absent("the API server does not serve it".to_owned()),
+            403 => {
+                let (group, _, plural) = K::SERVED;
+                let resource = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
+                Trouble::Forbidden(format!("the gateway may not list and watch {resource}; grant it by RBAC"))
+            }
+            _ => Trouble::Failed(describe(error)),
+        }
+    }
+}
+
+/// Waits until then; for ever if there is no then.
+async fn until(then: Option<Instant>) {
+    match then {
+        Some(then) => sleep_until(then).await,
+        None => std::future::pending().await,
+    }
+}

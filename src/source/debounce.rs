@@ -1,0 +1,61 @@
+//! When a burst of changes is complete: after a moment of quiet, and never later than a second after it began. One
+//! editor that never stops, or one tenant that changes objects for ever, delays nobody by more than that.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Quiet for so long, and a change is complete.
+const QUIET: Duration = Duration::from_millis(100);
+/// A change is told after so long even if there is no quiet.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A burst of changes, if there is one.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Debounce {
+    /// The first change that was not told yet, and the last one.
+    burst: Option<(Instant, Instant)>,
+}
+
+impl Debounce {
+    /// Something changed at `now`.
+    pub(super) fn touch(&mut self, now: Instant) {
+        self.burst = Some((self.burst.map_or(now, |(first, _)| first), now));
+    }
+
+    /// When the burst is to be told; `None`: there is none.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.burst.map(|(first, last)| (last + QUIET).min(first + PATIENCE))
+    }
+
+    /// The latest moment at which the burst is to be told; `None`: there is none.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.burst.map(|(first, _)| first + PATIENCE)
+    }
+
+    /// The burst was told.
+    pub(super) fn clear(&mut self) {
+        self.burst = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_due_after_quiet_and_never_later_than_a_second() {
+        let mut debounce = Debounce::default();
+        assert_eq!(debounce.due(), None);
+        let began = Instant::now();
+        debounce.touch(began);
+        assert_eq!(debounce.due(), Some(began + QUIET));
+        for n in 1..30 {
+            debounce.touch(began + Duration::from_millis(50) * n);
+        }
+        assert_eq!(debounce.due(), Some(began + PATIENCE));
+        assert_eq!(debounce.deadline(), Some(began + PATIENCE));
+        debounce.clear();
+        assert_eq!((debounce.due(), debounce.deadline()), (None, None));
+    }
+}

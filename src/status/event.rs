@@ -1,0 +1,120 @@
+//! Events for what a person must see: a condition that turned, and its end. Made when a status is written, from what the
+//! API server had before, so that neither a restart nor a change of leader repeats one.
+
+use kube::Client;
+use kube::Resource;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+
+use super::plan::Write;
+use crate::api::route::SecureWebSocketRoute;
+use crate::api::status::{ConditionReason, ConditionType, RouteStatus};
+use crate::telemetry::failure::describe;
+
+/// Conditions that say what is wrong; the others repeat them.
+const CAUSES: [ConditionType; 3] =
+    [ConditionType::Accepted, ConditionType::ResolvedRefs, ConditionType::CertificateReady];
+/// The most bytes of a note (events.k8s.io/v1 allows 1 KiB).
+const NOTE: usize = 1000;
+
+/// Publishes events.
+pub(super) struct Events {
+    recorder: Recorder,
+}
+
+impl Events {
+    /// Events of `controller`, from the replica `instance`.
+    pub(super) fn new(client: Client, controller: &str, instance: &str) -> Self {
+        let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
+        Self { recorder: Recorder::new(client, reporter) }
+    }
+
+    /// Publishes what turned with this write. An event that cannot be published is lost: the status says the same.
+    pub(super) async fn publish(&self, write: &Write) {
+        let reference = write.route.object_ref(&());
+        for turn in turns(&write.route, write.status.as_ref()) {
+            let event = Event {
+                // That somebody is at it is no cause for alarm.
+                type_: if turn.bad && turn.reason != ConditionReason::Issuing.as_str() {
+                    EventType::Warning
+                } else {
+                    EventType::Normal
+                },
+                reason: turn.reason,
+                note: Some(turn.note),
+                action: turn.kind.as_str().to_owned(),
+                secondary: None,
+            };
+            if let Err(error) = self.recorder.publish(&event, &reference).await {
+                tracing::debug!(route = %write.key, problem = %describe(&error), "an event could not be published");
+            }
+        }
+    }
+}
+
+/// A condition that turned.
+#[derive(Debug, PartialEq, Eq)]
+struct Turn {
+    kind: ConditionType,
+    bad: bool,
+    reason: String,
+    note: String,
+}
+
+/// What turned bad, or bad in another way, and what turned good again. That a new route is good is no news.
+fn turns(route: &SecureWebSocketRoute, next: Option<&RouteStatus>) -> Vec<Turn> {
+    let of = |status: Option<&RouteStatus>, kind: ConditionType| {
+        let conditions = status.and_then(|status| status.conditions.as_ref());
+        conditions.into_iter().flatten().find(|condition| condition.type_ == kind.as_str()).cloned()
+    };
+    let mut turns = Vec::new();
+    for kind in CAUSES {
+        let (before, Some(next)) = (of(route.status.as_ref(), kind), of(next, kind)) else { continue };
+        let bad = next.status == "False";
+        let was_bad = before.as_ref().is_some_and(|before| before.status == "False");
+        let another = before.as_ref().is_none_or(|before| before.reason != next.reason);
+        if (bad && (!was_bad || another)) || (!bad && was_bad && next.status == "True") {
+            let mut note = next.message;
+            while note.len() > NOTE {
+                note.pop();
+            }
+            turns.push(Turn { kind, bad, reason: next.reason, note });
+        }
+    }
+    turns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+    fn status(accepted: (&str, &str)) -> RouteStatus {
+        let condition = Condition {
+            type_: "Accepted".to_owned(),
+            status: accepted.0.to_owned(),
+            reason: accepted.1.to_owned(),
+            message: "m".to_owned(),
+            observed_generation: None,
+            last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+        };
+        RouteStatus { conditions: Some(vec![condition]), ..RouteStatus::default() }
+    }
+
+    #[test]
+    fn only_what_turns_is_told() {
+        let spec = serde_saphyr::from_str("{hostnames: [a.test], rules: [], handshake: {}}").unwrap();
+        let mut route = SecureWebSocketRoute::new("r", spec);
+        let mut told = |before: Option<(&str, &str)>, next: (&str, &str)| {
+            route.status = before.map(status);
+            turns(&route, Some(&status(next))).first().map(|turn| turn.bad)
+        };
+        assert_eq!(told(None, ("True", "Accepted")), None);
+        assert_eq!(told(Some(("Unknown", "Pending")), ("True", "Accepted")), None);
+        assert_eq!(told(Some(("Unknown", "Pending")), ("False", "HostnameConflict")), Some(true));
+        assert_eq!(told(Some(("False", "HostnameConflict")), ("False", "HostnameConflict")), None);
+        assert_eq!(told(Some(("False", "HostnameConflict")), ("False", "Invalid")), Some(true));
+        assert_eq!(told(Some(("False", "HostnameConflict")), ("True", "Accepted")), Some(false));
+        assert_eq!(told(Some(("False", "HostnameConflict")), ("Unknown", "Pending")), None);
+        assert_eq!(turns(&route, None), []);
+    }
+}

@@ -1,0 +1,172 @@
+//! What is to be written: where what a compile says of a route differs from what the API server has. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::api::objects::Key;
+use crate::api::route::SecureWebSocketRoute;
+use crate::api::status::{Address, RouteStatus};
+
+/// What became of the routes.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Every route as the API server has it.
+    pub routes: BTreeMap<Key, Arc<SecureWebSocketRoute>>,
+    /// What is said of those that are ours.
+    pub statuses: BTreeMap<Key, RouteStatus>,
+    /// The gateway's addresses.
+    pub addresses: Vec<Address>,
+    /// Names of the IngressClasses of our controller, also those of other gateways.
+    pub classes: BTreeSet<String>,
+}
+
+/// One write.
+#[derive(Debug, Clone)]
+pub(super) struct Write {
+    /// The route.
+    pub(super) key: Key,
+    /// As the API server has it.
+    pub(super) route: Arc<SecureWebSocketRoute>,
+    /// Its next status; `None`: whatever we said is taken back.
+    pub(super) status: Option<RouteStatus>,
+}
+
+/// Every write that is due, in the order of the keys.
+pub(super) fn plan(report: &Report, controller: &str) -> Vec<Write> {
+    let mut writes = Vec::new();
+    for (key, route) in &report.routes {
+        let live = route.status.as_ref();
+        match report.statuses.get(key) {
+            Some(status) => {
+                let mut status = status.clone();
+                status.addresses = Some(report.addresses.clone()).filter(|addresses| !addresses.is_empty());
+                keep_times(&mut status, live);
+                if live.is_none_or(|live| !is_said(&status, live)) {
+                    writes.push(Write { key: key.clone(), route: Arc::clone(route), status: Some(status) });
+                }
+            }
+            None => {
+                let said = live.is_some_and(|live| live.controller_name.as_deref() == Some(controller));
+                // A class of our controller that is not ours is another gateway's, which speaks for itself.
+                let class = route.spec.ingress_class_name.as_ref();
+                if said && class.is_none_or(|class| !report.classes.contains(class)) {
+                    writes.push(Write { key: key.clone(), route: Arc::clone(route), status: None });
+                }
+            }
+        }
+    }
+    writes
+}
+
+/// Conditions whose status is what the API server has keep the time that it has: replicas that saw a change at
+/// different moments must not correct each other.
+fn keep_times(status: &mut RouteStatus, live: Option<&RouteStatus>) {
+    let live = live.and_then(|live| live.conditions.as_deref()).unwrap_or_default();
+    for condition in status.conditions.iter_mut().flatten() {
+        let same = live.iter().find(|live| live.type_ == condition.type_ && live.status == condition.status);
+        // The schema's default carries the beginning of time.
+        if let Some(same) = same.filter(|same| same.last_transition_time.0.as_second() > 0) {
+            condition.last_transition_time = same.last_transition_time.clone();
+        }
+    }
+}
+
+/// Whether the API server has all of a status and no condition besides. The order of conditions means nothing.
+fn is_said(status: &RouteStatus, live: &RouteStatus) -> bool {
+    let by_type = |status: &RouteStatus| -> BTreeMap<String, Condition> {
+        status.conditions.iter().flatten().map(|condition| (condition.type_.clone(), condition.clone())).collect()
+    };
+    status.observed_generation == live.observed_generation
+        && status.controller_name == live.controller_name
+        && status.addresses == live.addresses
+        && by_type(status) == by_type(live)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    fn condition(kind: &str, status: &str, second: i64) -> Condition {
+        Condition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: "R".to_owned(),
+            message: "m".to_owned(),
+            observed_generation: Some(1),
+            last_transition_time: Time(Timestamp::from_second(second).unwrap()),
+        }
+    }
+
+    fn status(conditions: Vec<Condition>) -> RouteStatus {
+        RouteStatus {
+            observed_generation: Some(1),
+            controller_name: Some("ours".to_owned()),
+            addresses: None,
+            conditions: Some(conditions),
+        }
+    }
+
+    fn report(class: &str, live: Option<RouteStatus>, said: Option<RouteStatus>) -> Report {
+        let text = format!("{{ingressClassName: {class}, hostnames: [a.test], rules: [], handshake: {{}}}}");
+        let mut route = SecureWebSocketRoute::new("r", serde_saphyr::from_str(&text).unwrap());
+        route.status = live;
+        let key = Key::new("shop", "r");
+        Report {
+            routes: [(key.clone(), Arc::new(route))].into(),
+            statuses: said.map(|said| (key, said)).into_iter().collect(),
+            addresses: Vec::new(),
+            classes: ["wssgate".to_owned(), "other".to_owned()].into(),
+        }
+    }
+
+    #[test]
+    fn what_the_api_server_has_is_not_written_again() {
+        let live = status(vec![condition("Ready", "True", 5), condition("Accepted", "True", 5)]);
+        let said = status(vec![condition("Accepted", "True", 90), condition("Ready", "True", 91)]);
+        assert!(plan(&report("wssgate", Some(live.clone()), Some(said)), "ours").is_empty());
+        for changed in [
+            status(vec![condition("Accepted", "True", 5)]),
+            status(vec![condition("Accepted", "True", 5), condition("Ready", "False", 9)]),
+            RouteStatus { observed_generation: Some(2), ..live.clone() },
+        ] {
+            assert_eq!(plan(&report("wssgate", Some(live.clone()), Some(changed)), "ours").len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_condition_that_stays_keeps_its_time_and_one_that_turns_does_not() {
+        let live = status(vec![condition("Accepted", "True", 5), condition("Ready", "Unknown", 0)]);
+        let said = status(vec![condition("Accepted", "True", 90), condition("Ready", "True", 91)]);
+        let writes = plan(&report("wssgate", Some(live), Some(said)), "ours");
+        let conditions = writes[0].status.clone().unwrap().conditions.unwrap();
+        let times: Vec<i64> = conditions.iter().map(|c| c.last_transition_time.0.as_second()).collect();
+        assert_eq!(times, [5, 91]);
+    }
+
+    #[test]
+    fn the_gateways_addresses_are_part_of_every_status() {
+        let live = status(vec![condition("Accepted", "True", 5)]);
+        let mut report = report("wssgate", Some(live.clone()), Some(live));
+        assert!(plan(&report, "ours").is_empty());
+        report.addresses =
+            vec![Address { kind: crate::api::status::AddressKind::IpAddress, value: "192.0.2.1".to_owned() }];
+        assert_eq!(plan(&report, "ours")[0].status.clone().unwrap().addresses.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_route_that_left_loses_what_we_said_and_only_that() {
+        let live = status(vec![condition("Accepted", "True", 5)]);
+        let taken_back = |class: &str, live: Option<RouteStatus>| {
+            plan(&report(class, live, None), "ours").iter().any(|write| write.status.is_none())
+        };
+        assert!(taken_back("nginx", Some(live.clone())));
+        assert!(!taken_back("other", Some(live.clone())), "another gateway of the same controller speaks of it");
+        assert!(!taken_back("nginx", None));
+        let theirs = RouteStatus { controller_name: Some("theirs".to_owned()), ..live };
+        assert!(!taken_back("nginx", Some(theirs)));
+    }
+}

@@ -1,0 +1,216 @@
+//! Writes what the plan says, while this replica leads: by server-side apply of the status alone, a few at a time, each
+//! once, and again later where it failed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::event::Events;
+use super::plan::{Report, Write, plan};
+use crate::api::objects::Key;
+use crate::api::route::SecureWebSocketRoute;
+use crate::api::status::RouteStatus;
+use crate::api::{CONTROLLER, GROUP, VERSION};
+use crate::telemetry::Metrics;
+use crate::telemetry::failure::describe;
+
+/// Writes at a time, and the least time that they take: at most 50 a second.
+const BATCH: (usize, Duration) = (10, Duration::from_millis(200));
+/// Time for one write.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause after a failed write, and the longest one.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The field manager of a gateway with the controller's usual name.
+const MANAGER: &str = "wssgate";
+
+/// Writes statuses for as long as it is there.
+pub struct Writer {
+    report: watch::Sender<Arc<Report>>,
+    task: JoinHandle<()>,
+}
+
+impl Writer {
+    /// A writer that writes while `leading` says so. `instance` is the name of this replica in events.
+    pub fn start(
+        client: Client,
+        controller: &str,
+        instance: &str,
+        leading: watch::Receiver<bool>,
+        metrics: Metrics,
+    ) -> Self {
+        let (report, reports) = watch::channel(Arc::default());
+        let events = Events::new(client.clone(), controller, instance);
+        let work = Work {
+            client,
+            controller: controller.to_owned(),
+            // Gateways of different controllers must not take back what the other said.
+            manager: if controller == CONTROLLER { MANAGER.to_owned() } else { controller.to_owned() },
+            events,
+            metrics,
+            tried: HashMap::new(),
+        };
+        Self { report, task: tokio::spawn(work.run(reports, leading)) }
+    }
+
+    /// What became of the routes; replaces what was reported before.
+    pub fn report(&self, report: Report) {
+        self.report.send_replace(Arc::new(report));
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Work {
+    client: Client,
+    controller: String,
+    manager: String,
+    events: Events,
+    metrics: Metrics,
+    /// The last write of each route, until the API server has shown its outcome.
+    tried: HashMap<Key, Tried>,
+}
+
+/// A write that was tried.
+struct Tried {
+    /// The route as it was then: what the API server shows is older than the write while it is this one.
+    route: Arc<SecureWebSocketRoute>,
+    status: Option<RouteStatus>,
+    /// When it may be tried again, and the pause after that; `None`: it succeeded.
+    again: Option<(Instant, Duration)>,
+}
+
+impl Work {
+    async fn run(mut self, mut reports: watch::Receiver<Arc<Report>>, mut leading: watch::Receiver<bool>) {
+        loop {
+            let leads = *leading.borrow_and_update();
+            let mut next = None;
+            if leads {
+                let report = Arc::clone(&reports.borrow_and_update());
+                let (batch, later) = self.batch(&report);
+                if !batch.is_empty() {
+                    let began = Instant::now();
+                    self.write(batch, &leading).await;
+                    sleep(BATCH.1.saturating_sub(began.elapsed())).await;
+                    continue;
+                }
+                next = later;
+            } else {
+                // Whoever leads next goes by what the API server shows.
+                self.tried.clear();
+            }
+            let again = async {
+                match next {
+                    Some(next) => sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = reports.changed() => if changed.is_err() { return },
+                changed = leading.changed() => if changed.is_err() { return },
+                () = again => {}
+            }
+        }
+    }
+
+    /// The next writes, and when the first of those that failed may be tried again.
+    fn batch(&mut self, report: &Report) -> (Vec<Write>, Option<Instant>) {
+        let mut due = plan(report, &self.controller);
+        let now = Instant::now();
+        let mut later = None;
+        due.retain(|write| {
+            let Some(tried) = self.tried.get(&write.key) else { return true };
+            // Transition times are those of the moment of the compile, and of no weight here.
+            let same = Arc::ptr_eq(&tried.route, &write.route) && is_same(tried.status.as_ref(), write.status.as_ref());
+            match tried.again {
+                // The outcome has not come back yet.
+                None => !same,
+                Some((at, _)) if at <= now => true,
+                Some((at, _)) => {
+                    later = Some(later.map_or(at, |later: Instant| later.min(at)));
+                    false
+                }
+            }
+        });
+        // What is as it should be needs no memory, but for what has not come back yet.
+        self.tried.retain(|key, tried| {
+            report.routes.get(key).is_some_and(|route| tried.again.is_some() || Arc::ptr_eq(route, &tried.route))
+        });
+        due.truncate(BATCH.0);
+        (due, later)
+    }
+
+    async fn write(&mut self, batch: Vec<Write>, leading: &watch::Receiver<bool>) {
+        let this = &*self;
+        let outcomes = join_all(batch.into_iter().map(async |write| {
+            if !*leading.borrow() {
+                return None;
+            }
+            let outcome = this.apply(&write).await;
+            if outcome.is_ok() {
+                this.events.publish(&write).await;
+            }
+            Some((write, outcome))
+        }))
+        .await;
+        for (write, outcome) in outcomes.into_iter().flatten() {
+            self.metrics.status_write(outcome.is_ok());
+            let again = outcome.err().map(|why| {
+                let pause = match self.tried.get(&write.key).and_then(|tried| tried.again) {
+                    Some((_, pause)) => (pause * 2).min(PAUSES.1),
+                    None => PAUSES.0,
+                };
+                tracing::warn!(route = %write.key, problem = why, again_seconds = pause.as_secs(),
+                    "a status could not be written");
+                (Instant::now() + pause, pause)
+            });
+            self.tried.insert(write.key, Tried { route: write.route, status: write.status, again });
+        }
+    }
+
+    async fn apply(&self, write: &Write) -> Result<(), String> {
+        let api: Api<SecureWebSocketRoute> = Api::namespaced(self.client.clone(), &write.key.namespace);
+        let params = PatchParams::apply(&self.manager).force();
+        let body = body(write);
+        match timeout(PATIENCE, api.patch_status(&write.key.name, &params, &Patch::Apply(&body))).await {
+            Ok(Ok(_)) => Ok(()),
+            // Deleted meanwhile.
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
+            Ok(Err(error)) => Err(describe(&error)),
+            Err(_) => Err("the API server does not answer".to_owned()),
+        }
+    }
+}
+
+/// What is applied: nothing but the status, so that nothing else becomes ours. The uid keeps a status from reaching
+/// another route of the same name.
+fn body(write: &Write) -> Value {
+    json!({
+        "apiVersion": format!("{GROUP}/{VERSION}"),
+        "kind": "SecureWebSocketRoute",
+        "metadata": {"name": write.key.name, "namespace": write.key.namespace, "uid": write.route.metadata.uid},
+        "status": write.status.as_ref().map_or_else(|| json!({}), |status| json!(status)),
+    })
+}
+
+fn is_same(a: Option<&RouteStatus>, b: Option<&RouteStatus>) -> bool {
+    let timeless = |status: &RouteStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_transition_time.0 = jiff::Timestamp::UNIX_EPOCH;
+        }
+        status
+    };
+    a.map(timeless) == b.map(timeless)
+}

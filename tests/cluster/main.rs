@@ -1,0 +1,191 @@
+//! The tests that need a real Kubernetes.
+//!
+//! A test is a function of [`Clusters`] in a file of `tests/cluster/`, listed at that file's end in `tests()`; its name
+//! is a sentence. It asks for what it needs: `clusters.api()` (the API server with our CRD), `clusters.node()` (a whole
+//! node with our image), `clusters.another(..)` (a control plane to break). The first that asks starts it. How they run
+//! apart from the machine: [`sandbox`]. Sockets, certificates and gateways of processes come from `tests/harness`.
+//!
+//! | variable | what |
+//! |---|---|
+//! | `WSSGATE_TEST_TIERS` | tiers to run, with commas, of `files`, `api`, `node`; all if absent. `files` is what the other test targets do |
+//! | `WSSGATE_TEST_CLUSTER=existing` | run against the cluster of `KUBECONFIG` instead; tests that need the sandbox are left out, by name |
+//! | `WSSGATE_CLUSTER_CACHE` | where the programs of Kubernetes are built; `target/cluster` if absent |
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a test fails by panicking, and says what its reader must know"
+)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod cert_manager;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod clusters;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod control_plane;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod image;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod kubectl;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod node;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod process;
+mod programs;
+mod sandbox;
+
+mod certificates;
+mod definition;
+mod ground;
+mod pods;
+mod shape;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Trial};
+
+use clusters::Clusters;
+
+/// What a test needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// An API server.
+    Api,
+    /// A node that runs pods.
+    Node,
+}
+
+impl Tier {
+    const ALL: [Self; 2] = [Self::Api, Self::Node];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Node => "node",
+        }
+    }
+}
+
+/// A test: its name, what it needs, what it does.
+pub struct Test {
+    name: &'static str,
+    tier: Tier,
+    /// Whether it needs the sandbox, so that it cannot run against a cluster that exists.
+    sandbox: bool,
+    run: fn(&Clusters),
+}
+
+/// Lists tests: `tests![api anywhere: some_sentence, ..]`; `api sandbox` and `node sandbox` for those that need it.
+#[macro_export]
+macro_rules! tests {
+    (api anywhere: $($name:ident),* $(,)?) => { $crate::tests!(@ Api, false, $($name)*) };
+    (api sandbox: $($name:ident),* $(,)?) => { $crate::tests!(@ Api, true, $($name)*) };
+    (node sandbox: $($name:ident),* $(,)?) => { $crate::tests!(@ Node, true, $($name)*) };
+    (@ $tier:ident, $sandbox:literal, $($name:ident)*) => {
+        vec![$($crate::Test { name: stringify!($name), tier: $crate::Tier::$tier, sandbox: $sandbox, run: $name }),*]
+    };
+}
+
+fn all() -> Vec<Test> {
+    [ground::tests(), definition::tests(), shape::tests(), certificates::tests(), pods::tests()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("{error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<ExitCode, String> {
+    let arguments = Arguments::from_args();
+    let tiers = tiers(std::env::var("WSSGATE_TEST_TIERS").ok().as_deref())?;
+    let existing = existing()?;
+    let clusters = Arc::new(existing.clone().map_or_else(Clusters::own, Clusters::existing));
+
+    let mut wanted = Vec::new();
+    let mut left_out = Vec::new();
+    let mut trials = Vec::new();
+    for test in all() {
+        let clusters = clusters.clone();
+        let reason = if !tiers.contains(&test.tier) {
+            Some("its tier")
+        } else if existing.is_some() && test.sandbox {
+            Some("it needs a cluster of its own")
+        } else {
+            None
+        };
+        let trial = Trial::test(test.name, move || {
+            (test.run)(&clusters);
+            Ok(())
+        });
+        let trial = trial.with_kind(test.tier.name()).with_ignored_flag(reason.is_some());
+        if arguments.is_filtered_out(&trial) {
+        } else if let Some(reason) = reason {
+            left_out.push(format!("{}: {} ({reason})", test.tier.name(), test.name));
+        } else if !wanted.contains(&test.tier) {
+            wanted.push(test.tier);
+        }
+        trials.push(trial);
+    }
+
+    let own = existing.is_none() && !wanted.is_empty() && !arguments.list;
+    if own && sandbox::inside().is_none() {
+        programs::build()?;
+        for tier in Tier::ALL.into_iter().filter(|tier| wanted.contains(tier)) {
+            programs::check(tier)?;
+            if tier == Tier::Node {
+                image::build_all()?;
+            }
+        }
+        let code = sandbox::run()?;
+        for test in left_out {
+            eprintln!("left out: {test}");
+        }
+        return Ok(code);
+    }
+    if own {
+        sandbox::furnish()?;
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(clusters);
+    if !own {
+        for test in left_out {
+            eprintln!("left out: {test}");
+        }
+    }
+    Ok(conclusion.exit_code())
+}
+
+/// The tiers that were asked for.
+fn tiers(list: Option<&str>) -> Result<Vec<Tier>, String> {
+    let Some(list) = list.filter(|list| !list.is_empty()) else { return Ok(Tier::ALL.to_vec()) };
+    let mut tiers = Vec::new();
+    for word in list.split(',').map(str::trim).filter(|word| *word != "files") {
+        let tier = Tier::ALL.into_iter().find(|tier| tier.name() == word);
+        tiers.push(tier.ok_or_else(|| format!("WSSGATE_TEST_TIERS: {word} is no tier: files, api, node"))?);
+    }
+    Ok(tiers)
+}
+
+/// The kubeconfig of the cluster that the tests shall run against, if not their own.
+fn existing() -> Result<Option<PathBuf>, String> {
+    match std::env::var("WSSGATE_TEST_CLUSTER").ok().as_deref() {
+        None | Some("" | "own") => Ok(None),
+        Some("existing") => match std::env::var_os("KUBECONFIG") {
+            Some(path) if !path.is_empty() => Ok(Some(path.into())),
+            _ => Err("WSSGATE_TEST_CLUSTER=existing needs KUBECONFIG: the kubeconfig of that cluster".into()),
+        },
+        Some(other) => Err(format!("WSSGATE_TEST_CLUSTER: {other} is neither own nor existing")),
+    }
+}

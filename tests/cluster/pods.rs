@@ -1,0 +1,78 @@
+//! Our image, as pods of a whole node.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::Test;
+use super::clusters::Clusters;
+use super::image::WSSGATE;
+use super::process::until;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A Deployment and a Service of `wssgate echo`, under the restricted Pod Security standard.
+fn echo() -> String {
+    format!(
+        "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: echo}}
+spec:
+  replicas: 2
+  selector: {{matchLabels: {{app: echo}}}}
+  template:
+    metadata: {{labels: {{app: echo}}}}
+    spec:
+      securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
+      containers:
+      - name: echo
+        image: {WSSGATE}
+        imagePullPolicy: Never
+        args: [echo, --listen, '0.0.0.0:9000']
+        ports: [{{containerPort: 9000}}]
+        readinessProbe: {{tcpSocket: {{port: 9000}}, periodSeconds: 1}}
+        securityContext: {{readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: echo}}
+spec:
+  selector: {{app: echo}}
+  ports: [{{port: 80, targetPort: 9000}}]
+"
+    )
+}
+
+fn pods_of_our_image_are_ready_and_reached_through_a_service(clusters: &Clusters) {
+    let node = clusters.node();
+    let labels = "pod-security.kubernetes.io/enforce: restricted";
+    let kubectl = node.kubectl().make_namespace_with("echo", labels);
+    kubectl.apply(&echo());
+    let said = kubectl.run(&["rollout", "status", "deployment/echo", "--timeout=60s"]);
+    assert!(said.ok, "{}\n{}", said.err, node.pods(kubectl.namespace()));
+
+    let slices = kubectl.get(&["endpointslices", "-l", "kubernetes.io/service-name=echo"]);
+    let endpoints = slices["items"][0]["endpoints"].as_array().unwrap();
+    assert_eq!(endpoints.len(), 2, "{slices:#}");
+    let service = kubectl.get(&["service", "echo"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let answer = until(LIMIT, "an answer through the Service", || upgrade(&format!("{service}:80")).ok());
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+}
+
+/// The first bytes of the answer to a handshake.
+fn upgrade(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(
+        b"GET / HTTP/1.1\r\nHost: echo\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )?;
+    let mut head = [0; 512];
+    let length = stream.read(&mut head)?;
+    Ok(String::from_utf8_lossy(&head[..length]).into_owned())
+}
+
+pub fn tests() -> Vec<Test> {
+    crate::tests![node sandbox: pods_of_our_image_are_ready_and_reached_through_a_service]
+}

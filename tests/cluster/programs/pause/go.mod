@@ -1,0 +1,3 @@
+module wssgate.io/tests/cluster/pause
+
+go 1.24.0
