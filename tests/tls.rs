@@ -485,6 +485,22 @@ async fn a_certificate_that_expires_while_it_is_served_is_served_on_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_becomes_valid_is_told_without_an_edit() {
+    let authority = Authority::new();
+    let recorder = Recorder::start(Behaviour::Echo).await;
+    let begin = std::time::SystemTime::now() + Duration::from_secs(5);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pair = authority.leaf_with(&[HOST], &key, |params| params.not_before = begin.into());
+    let manifests =
+        harness::setup::manifests(&authority, &recorder, &json!({})).with("secret.yaml", &[secret("chat-tls", &pair)]);
+    let gateway = Gateway::start(&manifests).await;
+    let logged = |field: &str, value: &str| gateway.logs().into_iter().find(|line| line[field] == value);
+    until(PATIENCE, "the early certificate", async || logged("condition", "CertificateReady")).await;
+    until(PATIENCE, "its first moment", async || logged("message", "no longer a problem")).await;
+    assert!(std::time::SystemTime::now() >= begin, "told before its time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_star_stands_for_one_label_and_exact_names_come_first() {
     let authority = Authority::new();
     let (wild, exact) = (Recorder::start(Behaviour::Echo).await, Recorder::start(Behaviour::Echo).await);

@@ -250,6 +250,7 @@ async fn sweep(shared: Arc<Shared>) {
     let began = tokio::time::Instant::now();
     let mut changed = shared.changed.clone();
     let mut draining: Option<(u32, Duration)> = None;
+    let mut part = 0;
     loop {
         let routes = tokio::select! {
             _ = tick.tick() => false,
@@ -278,7 +279,9 @@ async fn sweep(shared: Arc<Shared>) {
             }
             continue;
         }
-        visit(now % TICKS, draining, shared.capacity.is_pressed());
+        // By turns and not by the clock: a worker that is late at every tick would visit some parts never.
+        part = (part + 1) % TICKS;
+        visit(part, draining, shared.capacity.is_pressed());
         shared.meters.attempts.tidy(now, Instant::now());
     }
 }
