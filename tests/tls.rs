@@ -485,19 +485,20 @@ async fn a_certificate_that_expires_while_it_is_served_is_served_on_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_that_becomes_valid_is_told_without_an_edit() {
-    let authority = Authority::new();
-    let recorder = Recorder::start(Behaviour::Echo).await;
+async fn a_certificate_that_becomes_valid_takes_over_without_another_edit() {
+    let setup = Setup::new(&json!({})).await;
     let begin = std::time::SystemTime::now() + Duration::from_secs(5);
     let key = rcgen::KeyPair::generate().unwrap();
-    let pair = authority.leaf_with(&[HOST], &key, |params| params.not_before = begin.into());
-    let manifests =
-        harness::setup::manifests(&authority, &recorder, &json!({})).with("secret.yaml", &[secret("chat-tls", &pair)]);
-    let gateway = Gateway::start(&manifests).await;
-    let logged = |field: &str, value: &str| gateway.logs().into_iter().find(|line| line[field] == value);
+    let pair = setup.authority.leaf_with(&[HOST], &key, |params| params.not_before = begin.into());
+    setup.gateway.edit("secret.yaml", &text(&[secret("chat-tls", &pair)])).await;
+    let logged = |field: &str, value: &str| setup.gateway.logs().into_iter().find(|line| line[field] == value);
     until(PATIENCE, "the early certificate", async || logged("condition", "CertificateReady")).await;
+    let kept = leaf(&setup.client()).await.unwrap();
+    assert_ne!(kept, pair.leaf().to_vec(), "served before its time");
     until(PATIENCE, "its first moment", async || logged("message", "no longer a problem")).await;
-    assert!(std::time::SystemTime::now() >= begin, "told before its time");
+    // A certificate counts whole seconds.
+    assert!(std::time::SystemTime::now() + Duration::from_secs(1) >= begin, "told before its time");
+    assert_eq!(leaf(&setup.client()).await.unwrap(), pair.leaf().to_vec());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
