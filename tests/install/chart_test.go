@@ -134,14 +134,17 @@ func TestSettingsThatAreRereadRestartNothing(t *testing.T) {
 	}
 	before := template("replicas=2")
 	for _, flags := range []string{
-		"settings.perAddress=7", "settings.hostnameSuffixes.shop={shop.test}", "settings.defaultCertificate.name=a,settings.defaultCertificate.namespace=b",
+		"settings.perAddress=7", "settings.hostnameSuffixes.shop={shop.test}",
 		"settings.defaults.connection.limits.total=5", "service.type=ClusterIP", "networkPolicy.enabled=false",
 	} {
 		if template(flags) != before {
 			t.Errorf("%s changes the Pods", flags)
 		}
 	}
-	for _, flags := range []string{"bindAddress=0.0.0.0", "workers=3", "logFormat=text"} {
+	for _, flags := range []string{
+		"bindAddress=0.0.0.0", "workers=3", "logFormat=text", "ingressClass.name=other", "watchNamespaces={shop}",
+		"settings.defaultCertificate.name=a,settings.defaultCertificate.namespace=b", "publishAddresses={192.0.2.1}",
+	} {
 		if template(flags) == before {
 			t.Errorf("%s needs a restart, and makes none", flags)
 		}
