@@ -38,12 +38,16 @@ mod node;
 mod process;
 mod programs;
 mod sandbox;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod scene;
 
 mod certificates;
 mod definition;
 mod ground;
 mod pods;
 mod shape;
+mod source;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -94,10 +98,18 @@ macro_rules! tests {
 }
 
 fn all() -> Vec<Test> {
-    [ground::tests(), definition::tests(), shape::tests(), certificates::tests(), pods::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        ground::tests(),
+        definition::tests(),
+        shape::tests(),
+        certificates::tests(),
+        source::tests(),
+        status::tests(),
+        pods::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn main() -> ExitCode {
