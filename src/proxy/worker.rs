@@ -217,14 +217,15 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, desks: Rc<Vec<Desk>>
     }
 }
 
-/// Counts and writes down a connection that was ended before TLS.
-fn turned_away(shared: &Shared, reason: Reason, peer: SocketAddr) {
+/// Counts and writes down a connection that was ended before its first byte was read as TLS or HTTP.
+pub(crate) fn turned_away(shared: &Shared, reason: Reason, peer: SocketAddr) {
     shared.metrics.refused(reason, None);
     let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     shared.access.refused(&Refused {
         reason,
         status: None,
         client,
+        proxy: None,
         host: None,
         path: None,
         route: None,
