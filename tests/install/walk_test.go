@@ -28,6 +28,7 @@ func blocks(text, language string) []string {
 
 // A newcomer who copies every command of the page, in its order, on a cluster with cert-manager's and Gateway API's kinds.
 func TestEveryCommandOfThePageWorksAsItStandsThere(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	s.definitions(t)
 	cluster := s.controlled(t)
@@ -56,7 +57,7 @@ func TestEveryCommandOfThePageWorksAsItStandsThere(t *testing.T) {
 				t.Errorf("nobody leads: %q", holder)
 			}
 		},
-		"helm upgrade wssgate charts/wssgate --namespace wssgate --reuse-values --set settings.perAddress=50": func(string) {
+		"helm upgrade wssgate charts/wssgate --namespace wssgate --reset-then-reuse-values --set settings.perAddress=50": func(string) {
 			settings := s.kubectl(t, "get", "configmap", "wssgate", "-n", "wssgate", "-o", "yaml")
 			if !strings.Contains(settings, "perAddress: 100") {
 				t.Errorf("not rolled back:\n%s", settings)
