@@ -285,7 +285,9 @@ impl<'a> Vault<'a> {
 
     /// What there is to say of a certificate that is served.
     fn describe(&mut self, key: &Key, certificate: &Certificate, progress: Option<&Progress>, facet: &mut Facet) {
-        if certificate.temporary {
+        // Whatever its issuer is called: where cert-manager is content it is the one that was asked for.
+        let issued = progress.is_some_and(|progress| progress.stage == Stage::Issued);
+        if certificate.temporary && !issued {
             let text = format!("Secret {key} holds cert-manager's temporary certificate, which no client trusts");
             let problem = Problem::new(Reason::Temporary, text);
             let explained = progress.map(|progress| progress.explain(problem.clone()));

@@ -279,6 +279,61 @@ spec:
     scene.gateway.must_run();
 }
 
+fn certificate_ready_says_how_far_cert_manager_has_come(clusters: &Clusters) {
+    let scene = Scene::start(clusters, "progress");
+    let kubectl = &scene.kubectl;
+    let cert_manager = scene.cert_manager();
+    cert_manager.make_authority(&scene.plane.kubectl(), "tests");
+    let named =
+        |name: &str| route(&format!("[{name}.example.com]"), name).replace("name: chat\n", &format!("name: {name}\n"));
+    let ready = |name: &str, status: &str| {
+        kubectl.until(LIMIT, &["swsr", name], &format!("to have Ready {status}"), |route| {
+            (condition(route, "Ready")?["status"] == status).then_some(())
+        });
+    };
+
+    kubectl.apply(&named("self").replace("name: tests,", "name: tests-root,"));
+    let message = scene.certificate_ready("self", "SelfSigned");
+    assert!(message.contains("browsers do not trust it"), "{message}");
+    ready("self", "True");
+
+    // An issuer that does not exist: cert-manager waits for it.
+    kubectl.apply(&named("waiting").replace("name: tests,", "name: nobody,"));
+    let message = scene.certificate_ready("waiting", "Issuing");
+    assert!(message.contains("waiting"), "{message}");
+    ready("waiting", "False");
+
+    let temporary = "annotations: {cert-manager.io/issue-temporary-certificate: 'true', ";
+    let text = named("temporary").replace("name: tests,", "name: nobody,").replace("annotations: {", temporary);
+    kubectl.apply(&text);
+    let message = scene.certificate_ready("temporary", "Temporary");
+    assert!(message.contains("no client trusts"), "{message}");
+    ready("temporary", "False");
+
+    // What cert-manager writes when an attempt failed, written by the test: no issuer at hand refuses in earnest.
+    let failed = r#"{"status":{"conditions":[{"type":"Issuing","status":"False","reason":"Failed","message":"refused by the CA"}]}}"#;
+    cert_manager.process.kill();
+    kubectl.must(&["patch", "certificate", "waiting", "--subresource=status", "--type=merge", "-p", failed]);
+    let message = scene.certificate_ready("waiting", "Failed");
+    assert!(message.contains("refused by the CA"), "{message}");
+
+    // An annotation that is not understood: said, and the Certificate stays as it was.
+    let before = kubectl.get(&["certificate", "self"])["spec"].clone();
+    kubectl.apply(&named("self").replace("name: tests,", "name: tests-root,").replace("48h", "soon"));
+    let message = scene.certificate_ready("self", "Invalid");
+    assert!(message.contains("cert-manager.io/duration"), "{message}");
+    assert_eq!(kubectl.get(&["certificate", "self"])["spec"], before);
+
+    // One that is taken away is taken away there.
+    kubectl.apply(
+        &named("self").replace("name: tests,", "name: tests-root,").replace("cert-manager.io/duration: 48h, ", ""),
+    );
+    kubectl.until(LIMIT, &["certificate", "self"], "to have no duration", |certificate| {
+        certificate["spec"].get("duration").is_none().then_some(())
+    });
+    scene.gateway.must_run();
+}
+
 /// cert-manager, pebble and cert-manager's own solver are real, and the challenge passes through our plain port twice: for
 /// cert-manager's self-check and for pebble. What stands in for a node: no kubelet starts the solver's pod, so the test
 /// starts the same program with the pod's arguments, and writes the EndpointSlice of the solver's Service.
@@ -425,6 +480,7 @@ pub fn tests() -> Vec<Test> {
             cert_manager_issues_and_renews_on_the_real_api_server,
             an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames,
             a_certificate_of_someone_else_is_not_taken_over,
+            certificate_ready_says_how_far_cert_manager_has_come,
             acme_issues_through_the_plain_port
     ]
 }
