@@ -105,25 +105,17 @@ macro_rules! tests {
 }
 
 fn all() -> Vec<Test> {
-<<<<<<< HEAD
-    let api = [ground::tests(), definition::tests(), shape::tests(), certificates::tests()];
-    // One release after its life: the last upgrades and removes it.
-    let node = [pods::tests(), install::tests(), rolling::tests(), outage::tests(), install::last()];
-    api.into_iter().chain(node).flatten().collect()
-=======
-    [
+    let api = [
         ground::tests(),
         definition::tests(),
         shape::tests(),
         certificates::tests(),
         source::tests(),
         status::tests(),
-        pods::tests(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
->>>>>>> cluster-source
+    ];
+    // One release after its life: the last upgrades and removes it.
+    let node = [pods::tests(), install::tests(), rolling::tests(), outage::tests(), install::last()];
+    api.into_iter().chain(node).flatten().collect()
 }
 
 fn main() -> ExitCode {

@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strings"
 	"testing"
+	"time"
 
 	"sigs.k8s.io/yaml"
 )
@@ -108,6 +109,7 @@ func strict(schema any) {
 }
 
 func TestKubernetes(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	s.definitions(t)
 	s.run(t, read(t, "manifests/base/crd.yaml"), "kubectl", "apply", "--server-side", "-f", "-")
@@ -232,6 +234,7 @@ func overlays(t *testing.T, s *server) {
 
 // may asks the API server itself, as the account that the chart makes.
 func may(t *testing.T, s *server) {
+	cache := t.TempDir() // What the API server serves is asked once, not for every question.
 	for _, c := range []struct {
 		values    string
 		namespace string
@@ -286,7 +289,7 @@ func may(t *testing.T, s *server) {
 		}
 		s.run(t, text.String(), "kubectl", "apply", "-f", "-")
 		ask := func(question string) string {
-			arguments := append([]string{"auth", "can-i", "--quiet=false", "-n", c.namespace, "--as=system:serviceaccount:wssgate:wssgate"},
+			arguments := append([]string{"auth", "can-i", "--quiet=false", "--cache-dir=" + cache, "-n", c.namespace, "--as=system:serviceaccount:wssgate:wssgate"},
 				strings.Split(question, " ")...)
 			stdout, _, _ := s.try(t, "", "kubectl", arguments...)
 			return strings.TrimSpace(stdout)
@@ -333,6 +336,7 @@ func samples(t *testing.T, s *server) {
 
 // Helm against the API server alone: what it creates, keeps and takes away. No Pod runs here.
 func TestHelmInstallsUpgradesRollsBackAndUninstalls(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	helm := func(arguments ...string) string {
 		return s.run(t, "", "helm", append(arguments, "--namespace", "wssgate")...)
@@ -408,6 +412,80 @@ func TestHelmInstallsUpgradesRollsBackAndUninstalls(t *testing.T) {
 	helm("install", "wssgate", "charts/wssgate", "--set", "crds.keep=false", "--wait=hookOnly")
 	helm("uninstall", "wssgate", "--wait=hookOnly")
 	s.kubectl(t, "wait", "--for=delete", "crd/securewebsocketroutes.wssgate.io", "--timeout=60s")
+}
+
+// The first release has no predecessor. This one is made of the chart itself: an older version, whose definition does not
+// know `handshake.attempts` yet, with another image, and without what the settings learned since.
+func TestAnUpgradeFromAnOlderChartBringsTheNewDefinitionAndKeepsRoutes(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	older := filepath.Join(t.TempDir(), "wssgate")
+	if err := os.CopyFS(older, os.DirFS(filepath.Join(root, "charts/wssgate"))); err != nil {
+		t.Fatal(err)
+	}
+	change := func(file string, change func(o object)) {
+		path := filepath.Join(older, file)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := documents(t, string(text))[0]
+		change(o)
+		if text, err = yaml.Marshal(o); err != nil {
+			t.Fatal(err)
+		}
+		write(t, path, string(text))
+	}
+	change("Chart.yaml", func(o object) { o["version"], o["appVersion"] = "0.0.9", "0.0.9" })
+	change("files/crd.yaml", func(o object) {
+		handshake := at(o, "spec", "versions", 0, "schema", "openAPIV3Schema", "properties", "spec", "properties", "handshake", "properties")
+		if at(handshake, "attempts") == nil {
+			t.Fatal("the definition has no attempts to leave out")
+		}
+		delete(handshake.(object), "attempts")
+	})
+	change("values.yaml", func(o object) { delete(o, "publishAddresses") })
+
+	install := func(arguments ...string) {
+		s.run(t, "", "helm", append(arguments, "--namespace", "wssgate", "--wait=hookOnly")...)
+	}
+	install("install", "wssgate", older, "--create-namespace", "--set", "settings.perAddress=7,image.repository=registry.test/wssgate")
+	s.kubectl(t, "wait", "--for=condition=Established", "crd/securewebsocketroutes.wssgate.io", "--timeout=60s")
+	s.namespaces(t, "shop")
+	route := strings.Split(read(t, "manifests/argocd/testdata/created.yaml"), "status:\n")[0]
+	s.run(t, route, "kubectl", "apply", "-f", "-")
+	limit := []string{"patch", "swsr", "chat", "-n", "shop", "--type=merge", "-p", `{"spec":{"handshake":{"attempts":{"count":3,"interval":"1s"}}}}`}
+	kept := func() string {
+		s.kubectl(t, limit...)
+		return s.kubectl(t, "get", "swsr", "chat", "-n", "shop", "-o", "jsonpath={.spec.handshake.attempts.count}")
+	}
+	if found := kept(); found != "" {
+		t.Fatalf("the older definition knows attempts: %q", found)
+	}
+	uid := s.kubectl(t, "get", "swsr", "chat", "-n", "shop", "-o", "jsonpath={.metadata.uid}")
+
+	// As a person does it: with the values of before.
+	install("upgrade", "wssgate", "charts/wssgate", "--reset-then-reuse-values")
+	for deadline := time.Now().Add(30 * time.Second); kept() != "3"; time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the definition is still the older one")
+		}
+	}
+	if uid != s.kubectl(t, "get", "swsr", "chat", "-n", "shop", "-o", "jsonpath={.metadata.uid}") {
+		t.Error("the route is another one")
+	}
+	if text := s.kubectl(t, "get", "configmap", "wssgate", "-n", "wssgate", "-o", "yaml"); !strings.Contains(text, "perAddress: 7") {
+		t.Errorf("the values of before are lost:\n%s", text)
+	}
+	pod := s.kubectl(t, "get", "deployment", "wssgate", "-n", "wssgate", "-o", "jsonpath={.spec.template.spec.containers[0].image}")
+	if pod != "registry.test/wssgate:0.1.0" {
+		t.Errorf("the image is %s", pod)
+	}
+	// Back again: routes stay, and so does what the older definition does not know, until somebody writes the route.
+	install("rollback", "wssgate", "1")
+	if s.kubectl(t, "get", "swsr", "chat", "-n", "shop", "-o", "jsonpath={.metadata.uid}") != uid {
+		t.Error("the rollback lost the route")
+	}
 }
 
 func TestTheProgramsAreThere(t *testing.T) {

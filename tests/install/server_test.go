@@ -26,6 +26,7 @@ import (
 type server struct {
 	address    string
 	kubeconfig string
+	client     http.Client
 }
 
 const token = "test"
@@ -33,13 +34,21 @@ const token = "test"
 // port gives a port that was free a moment ago.
 func port(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	_, found, _ := net.SplitHostPort(listener.Addr().String())
+	_, found, _ := net.SplitHostPort(address)
 	return found
+}
+
+// free gives an address of loopback that was free a moment ago.
+func free() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return listener.Addr().String(), listener.Close()
 }
 
 // start runs a program until the test ends.
@@ -89,8 +98,13 @@ func serve(t testing.TB) *server {
 		"--cert-dir="+filepath.Join(folder, "certificates"), "--service-account-key-file="+accounts,
 		"--service-account-signing-key-file="+accounts, "--service-account-issuer=https://kubernetes.default.svc",
 		"--token-auth-file="+tokens, "--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/16")
-	s := &server{address: "https://127.0.0.1:" + secure, kubeconfig: filepath.Join(folder, "kubeconfig")}
 	// Its certificate is its own, made a moment ago, on loopback.
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	s := &server{
+		address: "https://127.0.0.1:" + secure, kubeconfig: filepath.Join(folder, "kubeconfig"),
+		client: http.Client{Transport: transport, Timeout: 30 * time.Second},
+	}
+	t.Cleanup(transport.CloseIdleConnections)
 	write(t, s.kubeconfig, fmt.Sprintf(`apiVersion: v1
 kind: Config
 current-context: test
@@ -121,8 +135,7 @@ func (s *server) get(path string) ([]byte, error) {
 		return nil, err
 	}
 	request.Header.Set("Authorization", "Bearer "+token)
-	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	response, err := client.Do(request)
+	response, err := s.client.Do(request)
 	if err != nil {
 		return nil, err
 	}
