@@ -11,6 +11,7 @@ mod capacity;
 mod challenge;
 mod connection;
 pub mod drain;
+mod external;
 pub mod fetch;
 mod keys;
 mod meters;
@@ -33,6 +34,7 @@ use crate::snapshot::Live;
 use crate::telemetry::{AccessLog, Metrics};
 use capacity::Capacity;
 pub use drain::Drain;
+use external::Externals;
 pub use fetch::Reach;
 use keys::Keys;
 use meters::Meters;
@@ -47,6 +49,8 @@ pub(crate) struct Shared {
     capacity: Arc<Capacity>,
     /// Key sets that are fetched.
     keys: Keys,
+    /// Services that judge handshakes.
+    externals: Externals,
     drain: watch::Receiver<Drain>,
     changed: watch::Receiver<u64>,
 }
@@ -97,6 +101,7 @@ impl Proxy {
             keys: Keys::new(options.reach, options.control.clone(), options.metrics.clone()),
             metrics: options.metrics,
             access: options.access,
+            externals: Externals::default(),
             meters: Arc::default(),
             capacity,
             drain: options.drain,
