@@ -105,14 +105,8 @@ macro_rules! tests {
 }
 
 fn all() -> Vec<Test> {
-    let api = [
-        ground::tests(),
-        definition::tests(),
-        shape::tests(),
-        certificates::tests(),
-        source::tests(),
-        status::tests(),
-    ];
+    let api =
+        [ground::tests(), definition::tests(), shape::tests(), certificates::tests(), source::tests(), status::tests()];
     // One release after its life: the last upgrades and removes it.
     let node = [pods::tests(), install::tests(), rolling::tests(), outage::tests(), install::last()];
     api.into_iter().chain(node).flatten().collect()
