@@ -44,10 +44,13 @@ mod scene;
 mod certificates;
 mod definition;
 mod ground;
+mod isolation;
 mod pods;
+mod rights;
 mod shape;
 mod source;
 mod status;
+mod trouble;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -105,6 +108,9 @@ fn all() -> Vec<Test> {
         certificates::tests(),
         source::tests(),
         status::tests(),
+        trouble::tests(),
+        rights::tests(),
+        isolation::tests(),
         pods::tests(),
     ]
     .into_iter()
