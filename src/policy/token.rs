@@ -91,7 +91,7 @@ impl<'a> Token<'a> {
         // `none` is no algorithm here.
         let algorithm = Algorithm::from_str(head.text("alg").ok()??).ok()?;
         let id = head.text("kid").ok()?;
-        if id.is_some_and(|id| id.len() > MAX_ID) || signature.is_empty() {
+        if id.is_some_and(|id| id.len() > MAX_ID) || decode(signature)?.is_empty() {
             return None;
         }
         let text = String::from_utf8(decode(claims)?).ok()?;

@@ -1,10 +1,10 @@
 //! One connection, top to bottom. Read this first.
 //!
-//! ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `screen`,
+//! PROXY header, where a trusted proxy sends one -> ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `screen`,
 //! credential, `admit` -> places -> dial and
 //! upgrade the backend, verify its 101 -> answer 101 -> relay. A refusal is an HTTP answer and a line in the log.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,12 @@ use rustls_pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::policy::client::TrustedProxies;
 use crate::policy::{ClientCertificate, Facts, Origin, Policy, Proof, admit, credential, screen};
 use crate::proxy::relay::{Parts, Relay};
 use crate::proxy::session::Session;
 use crate::proxy::tls::{self, ClientTls};
-use crate::proxy::{Drain, Shared, answer, authenticate, scratch, upstream, worker};
+use crate::proxy::{Drain, Shared, answer, authenticate, preamble, scratch, upstream, worker};
 use crate::reason::{self, Reason};
 use crate::snapshot::{Lease, RouteState};
 use crate::telemetry::access::{Opened, Refused};
@@ -53,21 +54,50 @@ impl From<Reason> for Refusal {
     }
 }
 
+/// Who is at the other end.
+#[derive(Clone, Copy)]
+struct Who {
+    /// The client, as far as it is known; port 0 where it is not.
+    client: SocketAddr,
+    /// The proxy whose socket it is, where it spoke for the client.
+    proxy: Option<SocketAddr>,
+}
+
+impl Who {
+    fn new(peer: SocketAddr) -> Self {
+        Self { client: SocketAddr::new(peer.ip().to_canonical(), peer.port()), proxy: None }
+    }
+
+    fn stands_for(&mut self, client: SocketAddr) {
+        if client != self.client {
+            self.proxy.get_or_insert(self.client);
+            self.client = client;
+        }
+    }
+}
+
 /// Serves one accepted socket up to its 101; the relay does the rest.
-pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr) -> Option<Relay> {
+pub(crate) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketAddr) -> Option<Relay> {
     let began = Instant::now();
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let mut who = Who::new(peer);
+    // One and the same for the whole connection.
+    let proxies = shared.proxies.load_full();
+    match preamble::read(&proxies, &mut tcp, who.client).await {
+        Ok(client) => who.stands_for(client),
+        Err(reason) => return refused(&shared, who, &reason.into()),
+    }
     let Accepted { mut client, name, certificate } = match timeout(TLS, accept(&shared, tcp)).await {
         Ok(Ok(accepted)) => accepted,
-        Ok(Err(reason)) => return refused(&shared, peer, &reason.into()),
-        Err(_) => return refused(&shared, peer, &Reason::TlsTimeout.into()),
+        Ok(Err(reason)) => return refused(&shared, who, &reason.into()),
+        Err(_) => return refused(&shared, who, &Reason::TlsTimeout.into()),
     };
-    let judged = timeout(OVERALL, judge(&shared, &mut client, name.as_deref(), certificate, peer)).await;
+    let judging = judge(&shared, &mut client, name.as_deref(), certificate, &proxies, &mut who);
+    let judged = timeout(OVERALL, judging).await;
     let refusal = match judged.unwrap_or_else(|_| Err(Reason::UpstreamTimeout.into())) {
-        Ok(judged) => return relay(&shared, client, judged, peer, began).await,
+        Ok(judged) => return relay(&shared, client, judged, who, began).await,
         Err(refusal) => refusal,
     };
-    refused(&shared, peer, &refusal);
+    refused(&shared, who, &refusal);
     if let Some(reason) = refusal.reason
         && let Some(status) = refusal.status.or(reason.http_status())
     {
@@ -88,13 +118,14 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr)
     None
 }
 
-fn refused(shared: &Shared, peer: SocketAddr, refusal: &Refusal) -> Option<Relay> {
+fn refused(shared: &Shared, who: Who, refusal: &Refusal) -> Option<Relay> {
     let reason = refusal.reason.unwrap_or(Reason::Internal);
     shared.metrics.refused(reason, refusal.route.as_deref());
     shared.access.refused(&Refused {
         reason,
         status: refusal.status.or(reason.http_status()),
-        client: peer,
+        client: who.client,
+        proxy: who.proxy,
         host: refusal.host.as_deref(),
         path: refusal.path.as_deref(),
         route: refusal.route.as_deref(),
@@ -151,7 +182,8 @@ async fn judge(
     client: &mut ClientTls,
     name: Option<&str>,
     certificate: Option<Box<ClientCertificate>>,
-    peer: SocketAddr,
+    proxies: &TrustedProxies,
+    who: &mut Who,
 ) -> Result<Judged, Refusal> {
     let (mut request, early) = match timeout(HEAD, head(client)).await {
         Ok(read) => read?,
@@ -159,7 +191,15 @@ async fn judge(
     };
     let mut refusal =
         Refusal { host: Some(request.host.clone()), path: Some(request.path.clone()), ..Refusal::default() };
-    let outcome = admitted(shared, &mut request, name, certificate, peer, &mut refusal).await;
+    let outcome = match proxies.client(who.client.ip(), request.forwarded_for.as_deref()) {
+        Ok(client) => {
+            if let Some(client) = client {
+                who.stands_for(SocketAddr::new(client, 0));
+            }
+            admitted(shared, &mut request, name, certificate, who.client.ip(), &mut refusal).await
+        }
+        Err(reason) => Err(reason),
+    };
     match outcome {
         Ok((lease, policy, facts, audited, places, upstream)) => {
             let route = refusal.route.unwrap_or_default();
@@ -181,7 +221,7 @@ async fn admitted(
     request: &mut Request,
     name: Option<&str>,
     certificate: Option<Box<ClientCertificate>>,
-    peer: SocketAddr,
+    address: IpAddr,
     refusal: &mut Refusal,
 ) -> Result<Admitted, Reason> {
     if name != Some(&*request.host) {
@@ -202,7 +242,7 @@ async fn admitted(
     let authentication = &policy.handshake.authentication;
     let presented = credential::take(authentication, request);
     let mut facts = Facts {
-        address: peer.ip(),
+        address,
         host: request.host.clone(),
         port: request.port,
         path: request.path.clone(),
@@ -262,27 +302,22 @@ async fn head(client: &mut ClientTls) -> Result<(Request, Vec<u8>), Reason> {
 }
 
 /// Answers 101 and hands over to the relay.
-async fn relay(
-    shared: &Arc<Shared>,
-    mut client: ClientTls,
-    judged: Judged,
-    peer: SocketAddr,
-    began: Instant,
-) -> Option<Relay> {
+async fn relay(shared: &Arc<Shared>, mut client: ClientTls, judged: Judged, who: Who, began: Instant) -> Option<Relay> {
     let Judged { request, early, facts, lease, policy, route, audited, places, upstream } = judged;
     let switching = answer::switching(&request.key, upstream.subprotocol.as_deref(), &policy.handshake);
     match timeout(FAREWELL, client.send_all(&switching)).await {
         Ok(Ok(())) => {}
         _ => {
             let refusal = Refusal { route: Some(route), ..Reason::ClientLost.into() };
-            return refused(shared, peer, &refusal);
+            return refused(shared, who, &refusal);
         }
     }
     let id = shared.access.id();
     shared.access.opened(&Opened {
         id,
         route: &route,
-        client: peer,
+        client: who.client,
+        proxy: who.proxy,
         host: &facts.host,
         path: &facts.path,
         origin: match &facts.origin {

@@ -2,7 +2,7 @@
 //!
 //! A test is a function of [`Clusters`] in a file of `tests/cluster/`, listed at that file's end in `tests()`; its name
 //! is a sentence. It asks for what it needs: `clusters.api()` (the API server with our CRD), `clusters.node()` (a whole
-//! node with our image), `clusters.another(..)` (a control plane to break). The first that asks starts it. How they run
+//! node with our image), `clusters.release()` (our chart on it), `clusters.another(..)` (a control plane to break). The first that asks starts it. How they run
 //! apart from the machine: [`sandbox`]. Sockets, certificates and gateways of processes come from `tests/harness`.
 //!
 //! | variable | what |
@@ -29,6 +29,8 @@ mod clusters;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod control_plane;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod fleet;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod image;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod kubectl;
@@ -37,6 +39,8 @@ mod node;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod process;
 mod programs;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod release;
 mod sandbox;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod scene;
@@ -44,9 +48,12 @@ mod scene;
 mod certificates;
 mod definition;
 mod ground;
+mod install;
 mod isolation;
+mod outage;
 mod pods;
 mod rights;
+mod rolling;
 mod shape;
 mod source;
 mod status;
@@ -101,7 +108,7 @@ macro_rules! tests {
 }
 
 fn all() -> Vec<Test> {
-    [
+    let api = [
         ground::tests(),
         definition::tests(),
         shape::tests(),
@@ -111,11 +118,10 @@ fn all() -> Vec<Test> {
         trouble::tests(),
         rights::tests(),
         isolation::tests(),
-        pods::tests(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ];
+    // One release after its life: the last upgrades and removes it.
+    let node = [pods::tests(), install::tests(), rolling::tests(), outage::tests(), install::last()];
+    api.into_iter().chain(node).flatten().collect()
 }
 
 fn main() -> ExitCode {
@@ -126,7 +132,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, String> {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
     let tiers = tiers(std::env::var("WSSGATE_TEST_TIERS").ok().as_deref())?;
     let existing = existing()?;
     let clusters = Arc::new(existing.clone().map_or_else(Clusters::own, Clusters::existing));
@@ -157,6 +163,10 @@ fn run() -> Result<ExitCode, String> {
         trials.push(trial);
     }
 
+    if wanted.contains(&Tier::Node) {
+        // The tests of the node share it and a release on it: one after the other, in their order.
+        arguments.test_threads = Some(1);
+    }
     let own = existing.is_none() && !wanted.is_empty() && !arguments.list;
     if own && sandbox::inside().is_none() {
         programs::build()?;

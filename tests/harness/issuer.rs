@@ -9,6 +9,9 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
+use super::setup::manifests;
+use super::{Answer, Authority, Behaviour, Gateway, Head, Options, Recorder, Setup};
+
 /// The issuer of every token that does not say otherwise.
 pub const ISSUER: &str = "https://idp.example.com";
 
@@ -18,6 +21,8 @@ pub struct Key {
     name: &'static str,
     algorithm: Algorithm,
     key: EncodingKey,
+    /// The public half of an Edwards key, which is not read back from the private one.
+    edwards: Option<String>,
 }
 
 impl Key {
@@ -25,42 +30,47 @@ impl Key {
     pub fn es256(id: &str) -> Self {
         let pair = KeyPair::generate().unwrap();
         let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
-        Self { id: id.to_owned(), name: "ES256", algorithm: Algorithm::ES256, key }
+        Self { id: id.to_owned(), name: "ES256", algorithm: Algorithm::ES256, key, edwards: None }
     }
 
     /// An elliptic key on P-384.
     pub fn es384(id: &str) -> Self {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
         let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
-        Self { id: id.to_owned(), name: "ES384", algorithm: Algorithm::ES384, key }
+        Self { id: id.to_owned(), name: "ES384", algorithm: Algorithm::ES384, key, edwards: None }
     }
 
     /// A key on Ed25519.
     pub fn eddsa(id: &str) -> Self {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let public = URL_SAFE_NO_PAD.encode(pair.public_key_raw());
         let key = EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()).unwrap();
-        Self { id: id.to_owned(), name: "EdDSA", algorithm: Algorithm::EdDSA, key }
+        Self { id: id.to_owned(), name: "EdDSA", algorithm: Algorithm::EdDSA, key, edwards: Some(public) }
     }
 
     /// An RSA key of 2048 bits with one of the RSA algorithms.
     pub fn rsa(id: &str, name: &'static str) -> Self {
         let pair = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
         let key = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap();
-        Self { id: id.to_owned(), name, algorithm: name.parse().unwrap(), key }
+        Self { id: id.to_owned(), name, algorithm: name.parse().unwrap(), key, edwards: None }
     }
 
     /// A symmetric key.
     pub fn hs256(id: &str, secret: &[u8]) -> Self {
-        Self { id: id.to_owned(), name: "HS256", algorithm: Algorithm::HS256, key: EncodingKey::from_secret(secret) }
+        let key = EncodingKey::from_secret(secret);
+        Self { id: id.to_owned(), name: "HS256", algorithm: Algorithm::HS256, key, edwards: None }
     }
 
     /// The same key signing with another algorithm of its family.
     pub fn with(&self, name: &'static str) -> Self {
-        Self { id: self.id.clone(), name, algorithm: name.parse().unwrap(), key: self.key.clone() }
+        Self { id: self.id.clone(), name, algorithm: name.parse().unwrap(), key: self.key.clone(), edwards: None }
     }
 
     /// Its public half (of a symmetric key: the key) as a member of a set.
     pub fn jwk(&self) -> Value {
+        if let Some(public) = &self.edwards {
+            return json!({"kty": "OKP", "crv": "Ed25519", "x": public, "kid": self.id});
+        }
         let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&self.key, self.algorithm).unwrap()).unwrap();
         jwk.as_object_mut().unwrap().remove("alg");
         jwk["kid"] = json!(self.id);
@@ -136,4 +146,49 @@ pub fn method(others: &Value) -> Value {
 /// A spec with these methods.
 pub fn any_of(methods: &[Value]) -> Value {
     json!({"handshake": {"authentication": {"mode": "AnyOf", "methods": methods}}})
+}
+
+/// The usual scene with one method, whose keys are these in a ConfigMap; `jwt` is laid over the method.
+pub async fn scene(keys: &[&Key], jwt: &Value) -> Setup {
+    scene_with(&any_of(&[method(jwt)]), &[config_map("idp", &set(keys))]).await
+}
+
+/// The usual scene with more objects, in the file `keys.yaml`.
+pub async fn scene_with(spec: &Value, objects: &[Value]) -> Setup {
+    scene_of(spec, objects, &Options::default()).await
+}
+
+/// The same with options.
+pub async fn scene_of(spec: &Value, objects: &[Value], options: &Options) -> Setup {
+    let authority = Authority::new();
+    let recorder = Recorder::start(Behaviour::Echo).await;
+    let manifests = manifests(&authority, &recorder, spec).with("keys.yaml", objects);
+    let gateway = Gateway::start_with(&manifests, options).await;
+    Setup { authority, recorder, gateway }
+}
+
+/// A handshake with a token in the Authorization header.
+pub fn bearer(token: &str) -> Head {
+    Head::upgrade("/").add("Authorization", format!("Bearer {token}"))
+}
+
+/// A 401 with its challenge, counted under the reason; the answer has nothing of the token.
+pub async fn unauthorized(setup: &Setup, case: &str, head: &Head, reason: &str) -> Answer {
+    let answer = setup.refused(case, head, &[401], &[reason]).await;
+    let challenge = answer.field("www-authenticate").unwrap_or_default();
+    assert!(challenge.starts_with("Bearer"), "{case}: {answer:?}");
+    assert_eq!(answer.body, b"unauthorized\n", "{case}");
+    answer
+}
+
+/// Nothing that the gateway has said or measured so far holds any of these; each was long enough to be found.
+pub async fn holds_nothing_of(gateway: &Gateway, secrets: &[&str]) {
+    let said = [gateway.log_text(), gateway.access_text(), gateway.get("/metrics").await.1];
+    for secret in secrets {
+        // A signature alone, or claims alone, would be a leak too.
+        for part in secret.split('.').filter(|part| part.len() > 12) {
+            let leak = said.iter().find_map(|text| text.lines().find(|line| line.contains(part)));
+            assert_eq!(leak, None, "a secret was written");
+        }
+    }
 }
