@@ -49,12 +49,15 @@ mod certificates;
 mod definition;
 mod ground;
 mod install;
+mod isolation;
 mod outage;
 mod pods;
+mod rights;
 mod rolling;
 mod shape;
 mod source;
 mod status;
+mod trouble;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -105,8 +108,17 @@ macro_rules! tests {
 }
 
 fn all() -> Vec<Test> {
-    let api =
-        [ground::tests(), definition::tests(), shape::tests(), certificates::tests(), source::tests(), status::tests()];
+    let api = [
+        ground::tests(),
+        definition::tests(),
+        shape::tests(),
+        certificates::tests(),
+        source::tests(),
+        status::tests(),
+        trouble::tests(),
+        rights::tests(),
+        isolation::tests(),
+    ];
     // One release after its life: the last upgrades and removes it.
     let node = [pods::tests(), install::tests(), rolling::tests(), outage::tests(), install::last()];
     api.into_iter().chain(node).flatten().collect()

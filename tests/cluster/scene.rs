@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,12 +115,23 @@ impl<'a> Scene<'a> {
         gateway
     }
 
+    /// One that reads another API server.
+    pub async fn gateway_by(&self, kubeconfig: &Path, args: &[&str]) -> Gateway {
+        let mut gateway = self.launch_by(kubeconfig, "wssgate-0", &[], args).await;
+        gateway.ready().await;
+        gateway
+    }
+
     /// A replica that may never become ready.
     pub async fn launch(&self, pod: &str, env: &[(&str, &str)], more: &[&str]) -> Gateway {
+        self.launch_by(self.account.kubeconfig(), pod, env, more).await
+    }
+
+    async fn launch_by(&self, kubeconfig: &Path, pod: &str, env: &[(&str, &str)], more: &[&str]) -> Gateway {
         let path = |path: PathBuf| path.display().to_string();
         let args =
             ["--config".to_owned(), path(self.folder.join("gateway.yaml")), "--kubeconfig".to_owned()].into_iter();
-        let args = args.chain([path(self.account.kubeconfig().to_owned())]);
+        let args = args.chain([path(kubeconfig.to_owned())]);
         let args = args.chain(more.iter().map(|one| (*one).to_owned())).collect();
         let own = [("POD_NAME", pod), ("POD_NAMESPACE", self.home.namespace())];
         let env = own.iter().chain(env).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

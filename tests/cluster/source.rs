@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::Test;
 use super::clusters::Clusters;
+use super::harness::manifests::text;
 use super::harness::{Behaviour, Frame, Recorder, until};
 use super::sandbox;
 use super::scene::{LIMIT, Scene, logged, run};
@@ -43,17 +44,17 @@ fn only_secrets_and_config_maps_that_routes_name_are_kept(clusters: &Clusters) {
     run(async {
         let scene = Scene::new(clusters.control_plane(), "kept", &json!({})).await;
         // 40 MB of Secrets that no route names.
-        let filler = "x".repeat(700_000);
-        for index in 0..40 {
-            let file = scene.plane.folder().join("filler.yaml");
-            let secret = json!({
+        let filler = "x".repeat(1_000_000);
+        let file = scene.plane.folder().join("filler.yaml");
+        let secret = |index: usize| {
+            json!({
                 "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
                 "metadata": {"name": format!("filler-{index}")},
                 "stringData": {"tls.crt": "c", "tls.key": "k", "more": filler},
-            });
-            std::fs::write(&file, secret.to_string()).unwrap();
-            scene.kubectl.must(&["create", "-f", file.to_str().unwrap()]);
-        }
+            })
+        };
+        std::fs::write(&file, text(&(0..40).map(secret).collect::<Vec<_>>())).unwrap();
+        scene.kubectl.must(&["create", "-f", file.to_str().unwrap()]);
         scene.apply(&[scene.route("chat", "kept.example.com", &json!({}))]);
         let gateway = scene.gateway("wssgate-0").await;
         scene.open(&gateway, "kept.example.com").await;

@@ -24,7 +24,9 @@ enum Found {
     Same,
     /// Another one.
     Other,
-    /// It is not there, may not be read, or the API server did not answer.
+    /// It may not be read.
+    Forbidden,
+    /// It is not there, or the API server did not answer.
     Unknown,
 }
 
@@ -40,10 +42,18 @@ pub(super) async fn follow(client: Client, metrics: Metrics) {
                 let hash = definition.metadata.annotations.as_ref().and_then(|all| all.get(crd::SCHEMA_HASH));
                 if hash == Some(&own) { Found::Same } else { Found::Other }
             }
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 => Found::Forbidden,
             _ => Found::Unknown,
         };
         if found != Found::Unknown && said != Some(found) {
             metrics.definition_differs(found == Found::Other);
+            if found == Found::Forbidden {
+                tracing::info!(
+                    definition = NAME,
+                    "the CustomResourceDefinition may not be read, so that nobody notices one of another version; grant \
+                     get of customresourcedefinitions by RBAC"
+                );
+            }
             if found == Found::Other {
                 tracing::warn!(
                     definition = NAME,

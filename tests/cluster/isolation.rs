@@ -1,0 +1,267 @@
+//! What one namespace may do to another, to the gateway and to the API server, and what a class and the settings say.
+
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use super::Test;
+use super::clusters::{Clusters, install_definition, install_definitions_of};
+use super::control_plane::ControlPlane;
+use super::harness::manifests::text;
+use super::harness::{Behaviour, Frame, Recorder};
+use super::sandbox;
+use super::scene::{LIMIT, Scene, condition, run, upgrade};
+
+/// A control plane on which routes without a class, and definitions of others, may appear. The sandbox ends it.
+fn apart(clusters: &Clusters) -> &'static ControlPlane {
+    static PLANE: OnceLock<ControlPlane> = OnceLock::new();
+    PLANE.get_or_init(|| {
+        let plane = clusters.another("apart");
+        install_definition(&plane.kubectl());
+        plane
+    })
+}
+
+fn a_grant_lets_a_route_use_what_lies_elsewhere_until_it_is_revoked(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(apart(clusters), "grants", &json!({})).await;
+        let gateway = scene.gateway("wssgate-0").await;
+        let vault = scene.plane.kubectl().make_namespace("vault");
+        let mut secret = scene.secret("far-tls", &scene.authority.leaf(&["far.example.com"]));
+        secret["metadata"]["namespace"] = vault.namespace().into();
+        vault.apply(&secret.to_string());
+        let far = json!({"tls": {"certificateRefs": [{"name": "far-tls", "namespace": vault.namespace()}]}});
+        scene.apply(&[scene.route("far", "far.example.com", &far)]);
+        let message = scene.condition("far", "ResolvedRefs", "False", "RefNotPermitted");
+        // Whether it exists is none of the route's business.
+        let other = json!({"tls": {"certificateRefs": [{"name": "no-such", "namespace": vault.namespace()}]}});
+        scene.apply(&[scene.route("not", "not.example.com", &other)]);
+        let absent = scene.condition("not", "ResolvedRefs", "False", "RefNotPermitted");
+        assert_eq!(message.replace("far-tls", "NAME"), absent.replace("no-such", "NAME"));
+        assert_eq!(scene.status(&gateway, "far.example.com").await, 0);
+
+        // The kind itself appears later than the gateway.
+        install_definitions_of(&scene.plane.kubectl(), "gateway-api");
+        let grant = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant", "metadata": {"name": "far"},
+            "spec": {
+                "from": [{
+                    "group": "wssgate.io", "kind": "SecureWebSocketRoute", "namespace": scene.kubectl.namespace(),
+                }],
+                "to": [{"group": "", "kind": "Secret", "name": "far-tls"}],
+            },
+        });
+        vault.apply(&grant.to_string());
+        let mut socket = scene.open(&gateway, "far.example.com").await;
+        socket.echo(&Frame::text("granted")).await;
+        scene.kubectl.wait("swsr/far", "condition=Ready", LIMIT);
+        scene.condition("not", "ResolvedRefs", "False", "RefNotPermitted");
+
+        vault.must(&["delete", "referencegrant", "far"]);
+        let code = socket.close_within(LIMIT).await.map(|(code, _)| code);
+        assert!(matches!(code, Some(1008 | 1012)), "{code:?}");
+        scene.becomes(&gateway, "far.example.com", 0).await;
+        scene.condition("far", "ResolvedRefs", "False", "RefNotPermitted");
+    });
+}
+
+fn a_route_without_a_class_belongs_to_the_default_class_alone(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(apart(clusters), "classless", &json!({})).await;
+        let gateway = scene.gateway("wssgate-0").await;
+        let theirs = format!("{}-theirs", scene.class());
+        scene.home.apply(&format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {{name: {theirs}}},
+               spec: {{controller: example.com/other}}}}"
+        ));
+        scene.apply(&[
+            scene.route("none", "none.example.com", &json!({"ingressClassName": null})),
+            scene.route("theirs", "theirs.example.com", &json!({"ingressClassName": theirs})),
+            scene.route("ours", "ours.example.com", &json!({})),
+        ]);
+        scene.open(&gateway, "ours.example.com").await;
+        assert_eq!(scene.status(&gateway, "none.example.com").await, 0);
+        let default = |yes: bool| {
+            let mark = format!("ingressclass.kubernetes.io/is-default-class={yes}");
+            scene.home.must(&["annotate", "--overwrite", "ingressclass", scene.class(), &mark]);
+        };
+        default(true);
+        scene.open(&gateway, "none.example.com").await;
+        scene.kubectl.wait("swsr/none", "condition=Ready", LIMIT);
+        default(false);
+        scene.becomes(&gateway, "none.example.com", 0).await;
+        scene.kubectl.until(LIMIT, &["swsr", "none"], "to lose our conditions", |route| {
+            condition(route, "Ready").is_none_or(|ready| ready["status"] == "Unknown").then_some(())
+        });
+        let route = scene.kubectl.get(&["swsr", "theirs"]);
+        assert!(route["status"]["controllerName"].is_null(), "{route:#}");
+        assert_eq!(scene.status(&gateway, "theirs.example.com").await, 0);
+    });
+}
+
+fn settings_of_the_config_map_take_effect_under_open_sockets(clusters: &Clusters) {
+    run(async {
+        let strict = json!({"settings": {"defaults": {"handshake": {"origins": {"missing": "Deny"}}}}});
+        let scene = Scene::new(clusters.control_plane(), "settings", &strict).await;
+        let gateway = scene.gateway("wssgate-0").await;
+        let own = json!({"handshake": {"origins": {"allow": ["https://app.example.com"], "missing": "Allow"}}});
+        scene.apply(&[
+            scene.route("silent", "silent.example.com", &json!({})),
+            scene.route("own", "own.example.com", &own),
+        ]);
+        // The class's defaults stand where the route says nothing, and only there.
+        let mut socket = scene.open(&gateway, "own.example.com").await;
+        scene.becomes(&gateway, "silent.example.com", 403).await;
+
+        scene.install(&json!({}));
+        scene.becomes(&gateway, "silent.example.com", 101).await;
+        // A mistake changes nothing, and is said.
+        let mut map = scene.home.get(&["configmap", "wssgate"]);
+        let text = map["data"]["gateway.yaml"].as_str().unwrap().to_owned();
+        map["data"]["gateway.yaml"] = format!("{text}\nnoSuchSetting: true\n").into();
+        scene.home.apply(&map.to_string());
+        scene.project();
+        super::scene::logged(&gateway, &["the settings file is not used", "noSuchSetting"]);
+        assert_eq!(scene.status(&gateway, "silent.example.com").await, 101);
+
+        // Suffixes bind a namespace, also what it has already.
+        let suffixes = json!({scene.kubectl.namespace(): ["own.example.com"]});
+        scene.install(&json!({"settings": {"hostnameSuffixes": suffixes}}));
+        let message = scene.condition("silent", "Accepted", "False", "HostnameNotPermitted");
+        assert!(message.contains("silent.example.com") && message.contains("own.example.com"), "{message}");
+        assert_ne!(scene.status(&gateway, "silent.example.com").await, 101);
+        scene.open(&gateway, "own.example.com").await;
+        socket.echo(&Frame::text("through all of it")).await;
+    });
+}
+
+fn the_gateway_never_dials_the_api_server_itself_or_what_endpoints_may_not_be(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "fence", &json!({})).await;
+        let own = Recorder::start_on(Behaviour::Echo, sandbox::address()).await;
+        let (ip, port) = (own.address().ip().to_string(), own.address().port());
+        let gateway = scene.gateway_with("wssgate-0", &[("POD_IP", &ip)], &[]).await;
+        // The API server itself keeps out what must never be an endpoint.
+        for never in ["127.0.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0"] {
+            scene.kubectl.refused(&scene.slice("chat", never, 80).to_string());
+        }
+        let server = scene.kubectl.must(&["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"]);
+        let (host, at) = server.trim_start_matches("https://").split_once(':').unwrap();
+        let service = scene.plane.kubectl().get(&["service", "kubernetes", "--namespace", "default"]);
+        let cluster_ip = service["spec"]["clusterIP"].as_str().unwrap();
+        let targets = [("own", ip.as_str(), port), ("server", host, at.parse().unwrap()), ("virtual", cluster_ip, 443)];
+        for (name, address, port) in targets {
+            let target = Recorder::start_on(Behaviour::Echo, sandbox::address()).await;
+            let objects = [scene.service(name, &target), vec![scene.slice(name, address, port)]].concat();
+            let host = format!("{name}.example.com");
+            let spec = json!({"rules": [{"name": "all", "backendRefs": [{"name": name, "port": 8080}]}]});
+            scene.apply(&[objects, vec![scene.route(name, &host, &spec)]].concat());
+            scene.becomes(&gateway, &host, 503).await;
+            let route = scene.kubectl.until(LIMIT, &["swsr", name], "to be judged", |route| {
+                condition(route, "ResolvedRefs").filter(|c| c["reason"] == "NoEndpoints").map(|_| route.clone())
+            });
+            assert!(route.to_string().contains("no endpoint that takes connections"), "{route:#}");
+        }
+        assert_eq!(own.count(), (0, 0));
+        // To another gateway the same address is a backend like any other: it can be reached.
+        let other = scene.gateway_with("wssgate-1", &[("POD_IP", "10.89.1.255")], &[]).await;
+        scene.open(&other, "own.example.com").await.echo(&Frame::text("reached")).await;
+    });
+}
+
+fn names_that_point_anywhere_and_secrets_that_are_none_are_refused(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "hostile", &json!({})).await;
+        let gateway = scene.gateway("wssgate-0").await;
+        let external = scene.here(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "anywhere"},
+            "spec": {"type": "ExternalName", "externalName": "metadata.google.internal", "ports": [{"port": 8080}]},
+        }));
+        let to = |service: &str| json!({"rules": [{"name": "all", "backendRefs": [{"name": service, "port": 8080}]}]});
+        let with = |secret: &str| json!({"tls": {"certificateRefs": [{"name": secret}]}});
+        // A key that must never be seen again, in a certificate's place.
+        let key = scene.authority.leaf(&["x.example.com"]).key;
+        let wrong = |name: &str, kind: &str, certificate: &str| {
+            scene.here(json!({
+                "apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": {"name": name},
+                "stringData": {"tls.crt": certificate, "tls.key": key, "filler": "x".repeat(900_000)},
+            }))
+        };
+        let broken = wrong("broken-tls", "kubernetes.io/tls", &key);
+        scene.kubectl.must(&["create", "-f", &written(&scene, "broken", &broken)]);
+        let opaque = wrong("opaque-tls", "Opaque", "none");
+        scene.kubectl.must(&["create", "-f", &written(&scene, "opaque", &opaque)]);
+        let good = scene.route("good", "good.example.com", &json!({}));
+        scene.apply(&[
+            external,
+            good,
+            scene.route("anywhere", "anywhere.example.com", &to("anywhere")),
+            scene.route("broken", "broken.example.com", &with("broken-tls")),
+            scene.route("opaque", "opaque.example.com", &with("opaque-tls")),
+        ]);
+        let message = scene.condition("anywhere", "ResolvedRefs", "False", "InvalidKind");
+        assert!(message.contains("ExternalName"), "{message}");
+        scene.becomes(&gateway, "anywhere.example.com", 503).await;
+        let mut said = String::new();
+        for (name, reason) in [("broken", "InvalidCertificate"), ("opaque", "InvalidCertificateRef")] {
+            let message = scene.condition(name, "CertificateReady", "False", reason);
+            assert!(message.contains(&format!("{name}-tls")), "{message}");
+            said += &scene.kubectl.get(&["swsr", name])["status"].to_string();
+            assert_eq!(scene.status(&gateway, &format!("{name}.example.com")).await, 0);
+        }
+        scene.open(&gateway, "good.example.com").await.echo(&Frame::text("not disturbed")).await;
+        said += &gateway.log_text();
+        said += &gateway.access_text();
+        said += &scene.kubectl.get(&["events.events.k8s.io"]).to_string();
+        for line in key.lines().filter(|line| line.len() > 20 && !line.starts_with('-')) {
+            assert!(!said.contains(line), "a line of the key is told");
+        }
+    });
+}
+
+/// A file with an object, for kubectl create, which does not copy it into an annotation.
+fn written(scene: &Scene<'_>, name: &str, object: &Value) -> String {
+    let file = scene.plane.folder().join(format!("{}-{name}.yaml", scene.class()));
+    std::fs::write(&file, object.to_string()).unwrap();
+    file.display().to_string()
+}
+
+fn what_clients_and_users_write_stays_data(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "data", &json!({})).await;
+        let gateway = scene.gateway("wssgate-0").await;
+        let hostile = "x\n{\"level\":\"ERROR\",\"forged\":true}\u{1b}[31m{{ .Values }} $(id) `id` ';--";
+        let mut route = scene.route("data", "data.example.com", &json!({}));
+        route["metadata"]["annotations"] = json!({"example.com/note": hostile, "cert-manager.io/duration": hostile});
+        let spec = json!({"ingressClassName": scene.class(), "handshake": {"responseHeaders": {"set": [
+            {"name": "x-note", "value": "{{ .Values }} $(id) `id` %0d%0a"},
+        ]}}});
+        let mut second = scene.route("header", "header.example.com", &spec);
+        second["metadata"]["annotations"] = json!({"example.com/note": hostile});
+        scene.kubectl.apply(&text(&[route, second]));
+        let mut peer = scene.open(&gateway, "data.example.com").await;
+        peer.echo(&Frame::text("hello")).await;
+        let (answer, _peer) = scene.ask(&gateway, "header.example.com").await.unwrap();
+        assert_eq!(answer.field("x-note").as_deref(), Some("{{ .Values }} $(id) `id` %0d%0a"));
+        let head = upgrade("data.example.com").add("User-Agent", "a \"b\" {\"forged\":true} \u{1b}[31m");
+        scene.client(&gateway, "data.example.com").ask(&head).await;
+        for log in [gateway.log_text(), gateway.access_text()] {
+            assert!(!log.contains('\u{1b}'), "a control character in a log");
+            for line in log.lines() {
+                let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+                assert!(line["forged"].is_null(), "{line}");
+            }
+        }
+    });
+}
+
+pub fn tests() -> Vec<Test> {
+    crate::tests![api sandbox:
+        a_grant_lets_a_route_use_what_lies_elsewhere_until_it_is_revoked,
+        a_route_without_a_class_belongs_to_the_default_class_alone,
+        settings_of_the_config_map_take_effect_under_open_sockets,
+        the_gateway_never_dials_the_api_server_itself_or_what_endpoints_may_not_be,
+        names_that_point_anywhere_and_secrets_that_are_none_are_refused,
+        what_clients_and_users_write_stays_data,
+    ]
+}

@@ -1,0 +1,128 @@
+//! The chart's rights: no more than these, and none of them in vain. Every other test runs with them, too.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::Test;
+use super::clusters::Clusters;
+use super::process::until;
+use super::scene::{LIMIT, Scene, logged, run};
+
+fn the_service_account_may_do_this_and_nothing_else(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "golden", &json!({})).await;
+        let may = |namespace: &str| -> BTreeMap<String, String> {
+            let list = scene.account.in_namespace(namespace).must(&["auth", "can-i", "--list"]);
+            let rows = list.lines().skip(1).filter(|line| !line.starts_with(' '));
+            let own = rows.filter(|line| !line.starts_with("self"));
+            let row = |line: &str| {
+                let verbs = line.rsplit_once('[').unwrap().1.trim_end_matches(']').to_owned();
+                let names = line.split('[').nth(2).unwrap().split(']').next().unwrap();
+                let mut key = line.split_whitespace().next().unwrap().to_owned();
+                if !names.is_empty() {
+                    key += &format!(" {names}");
+                }
+                (key, verbs)
+            };
+            own.map(row).collect()
+        };
+        let read = "get list watch";
+        let everywhere = [
+            ("configmaps", read),
+            ("customresourcedefinitions.apiextensions.k8s.io securewebsocketroutes.wssgate.io", "get"),
+            ("endpointslices.discovery.k8s.io", read),
+            ("events.events.k8s.io", "create patch"),
+            ("ingressclasses.networking.k8s.io", read),
+            ("ingresses.networking.k8s.io", read),
+            ("referencegrants.gateway.networking.k8s.io", read),
+            ("secrets", read),
+            ("securewebsocketroutes.wssgate.io", read),
+            ("securewebsocketroutes.wssgate.io/finalizers", "update"),
+            ("securewebsocketroutes.wssgate.io/status", "patch"),
+            ("services", read),
+        ];
+        let golden = |more: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let all = everywhere.iter().chain(more);
+            all.map(|(resource, verbs)| ((*resource).to_owned(), (*verbs).to_owned())).collect()
+        };
+        assert_eq!(may(scene.kubectl.namespace()), golden(&[]));
+        let home = [
+            ("leases.coordination.k8s.io", "create"),
+            ("leases.coordination.k8s.io wssgate", "get update"),
+            ("services wssgate", read),
+        ];
+        assert_eq!(may(scene.home.namespace()), golden(&home));
+    });
+}
+
+fn a_right_that_is_missing_is_named(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "missing", &json!({})).await;
+        scene.apply(&[scene.route("chat", "missing.example.com", &json!({}))]);
+        let read = |resource: &'static str| vec![format!("may not list and watch {resource}"), "RBAC".to_owned()];
+        let cluster = format!("{}-wssgate", scene.home.namespace());
+        let cases = [
+            ("clusterrole", "securewebsocketroutes", "list", read("securewebsocketroutes.wssgate.io")),
+            ("clusterrole", "services", "list", read("services")),
+            ("clusterrole", "secrets", "list", read("secrets")),
+            ("clusterrole", "endpointslices", "list", read("endpointslices.discovery.k8s.io")),
+            ("clusterrole", "ingressclasses", "list", read("ingressclasses.networking.k8s.io")),
+            ("clusterrole", "ingresses", "list", read("ingresses.networking.k8s.io")),
+            (
+                "clusterrole",
+                "securewebsocketroutes/status",
+                "patch",
+                vec!["a status could not be written".to_owned(), "securewebsocketroutes/status".to_owned()],
+            ),
+            (
+                "clusterrole",
+                "customresourcedefinitions",
+                "get",
+                vec!["may not be read".to_owned(), "customresourcedefinitions".to_owned()],
+            ),
+            (
+                "role",
+                "leases",
+                "create",
+                vec!["the Lease could not be read or written".to_owned(), "leases".to_owned()],
+            ),
+        ];
+        for (kind, resource, verb, words) in cases {
+            let role = if kind == "role" { "wssgate" } else { cluster.as_str() };
+            let mut whole = scene.home.get(&[kind, role]);
+            whole["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+            let mut part = whole.clone();
+            let rules = part["rules"].as_array_mut().unwrap();
+            let before = rules.len();
+            rules.retain(|rule| rule["resources"][0] != resource);
+            assert!(rules.len() < before, "the chart grants nothing for {resource}");
+            scene.home.apply(&part.to_string());
+            let account = scene.account.in_namespace(scene.home.namespace());
+            let group = match resource.split('/').next().unwrap() {
+                "securewebsocketroutes" => ".wssgate.io",
+                _ => "",
+            };
+            let mut object = format!("{}{group}", resource.split('/').next().unwrap());
+            if resource == "customresourcedefinitions" {
+                object += "/securewebsocketroutes.wssgate.io";
+            }
+            let mut ask = vec!["auth", "can-i", verb, &object];
+            ask.extend(resource.ends_with("/status").then_some("--subresource=status"));
+            until(LIMIT, "the right to be gone", || (account.run(&ask).out.trim() == "no").then_some(()));
+            let gateway = scene.launch("wssgate-0", &[], &[]).await;
+            logged(&gateway, &words.iter().map(String::as_str).collect::<Vec<_>>());
+            drop(gateway);
+            scene.home.apply(&whole.to_string());
+            // What was written meanwhile is to be written again.
+            if resource == "secrets" {
+                scene.kubectl.must(&["delete", "swsr", "chat"]);
+                scene.apply(&[scene.route("chat", "missing.example.com", &json!({}))]);
+            }
+        }
+    });
+}
+
+pub fn tests() -> Vec<Test> {
+    crate::tests![api sandbox: the_service_account_may_do_this_and_nothing_else, a_right_that_is_missing_is_named]
+}

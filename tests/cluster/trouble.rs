@@ -1,0 +1,222 @@
+//! An API server that is killed, that forgets versions (410), or that says all are gone: what was read keeps serving.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::Test;
+use super::clusters::{Clusters, install_definition};
+use super::harness::{Frame, until};
+use super::scene::{LIMIT, Scene, logged, run};
+
+fn a_killed_api_server_disturbs_nobody_and_what_it_missed_is_made_up(clusters: &Clusters) {
+    run(async {
+        let plane = clusters.another("outage");
+        install_definition(&plane.kubectl());
+        let scene = Scene::new(&plane, "outage", &json!({})).await;
+        scene.apply(&[scene.route("chat", "outage.example.com", &json!({}))]);
+        let gateway = scene.gateway("wssgate-0").await;
+        let mut socket = scene.open(&gateway, "outage.example.com").await;
+        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        assert!(gateway.metric("wssgate_source_stale_seconds", &[]).await < 0.5);
+
+        plane.kill_api_server();
+        let stale = async || gateway.metric("wssgate_source_stale_seconds", &[]).await;
+        until(LIMIT, "the gauge to rise", async || (stale().await > 3.0).then_some(())).await;
+        let now = stale().await;
+        until(LIMIT, "the gauge to go on", async || (stale().await > now + 1.0).then_some(())).await;
+        socket.echo(&Frame::text("still here")).await;
+        scene.open(&gateway, "outage.example.com").await.echo(&Frame::text("and new ones")).await;
+        assert_eq!(gateway.get("/readyz").await.0, 200);
+
+        // One that starts now has nothing to serve, says so, and does not give up.
+        let mut late = scene.launch("wssgate-1", &[], &[]).await;
+        logged(&late, &["cannot be read from the API server"]);
+        assert_eq!((late.get("/readyz").await.0, late.get("/livez").await.0), (503, 200));
+        assert_eq!(late.listener("wss"), None);
+
+        plane.start_api_server();
+        scene.apply(&[scene.route("new", "missed.example.com", &json!({}))]);
+        scene.open(&gateway, "missed.example.com").await;
+        until(LIMIT, "the gauge to fall", async || (stale().await < 0.5).then_some(())).await;
+        scene.kubectl.wait("swsr/new", "condition=Ready", LIMIT * 2);
+        late.ready().await;
+        scene.open(&late, "missed.example.com").await;
+        socket.echo(&Frame::text("and still")).await;
+
+        // The definition goes, and all routes with it: a closing like any other, and the gateway says what to do.
+        scene.kubectl.must(&["delete", "crd", "securewebsocketroutes.wssgate.io"]);
+        let code = socket.close_within(LIMIT * 2).await.map(|(code, _)| code);
+        assert_eq!(code, Some(1012));
+        logged(&gateway, &["the CustomResourceDefinition is not installed", "wssgate crd"]);
+        assert_eq!(gateway.get("/livez").await.0, 200);
+    });
+}
+
+/// As much of an API server as is needed to misbehave: lists, and watches that a test ends with 410.
+struct Fake {
+    port: u16,
+    state: Arc<State>,
+}
+
+struct State {
+    /// Items by plural.
+    items: watch::Sender<BTreeMap<&'static str, Vec<Value>>>,
+    /// Counts what ends the watches of routes.
+    gone: watch::Sender<u64>,
+    /// Lists of routes so far.
+    lists: AtomicUsize,
+}
+
+impl Fake {
+    async fn start(items: BTreeMap<&'static str, Vec<Value>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = State { items: watch::Sender::new(items), gone: watch::Sender::new(0), lists: AtomicUsize::new(0) };
+        let state = Arc::new(state);
+        let shared = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                tokio::spawn(answer(tcp, Arc::clone(&shared)));
+            }
+        });
+        Self { port, state }
+    }
+
+    fn kubeconfig(&self) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "fake",
+            "clusters": [{"name": "fake", "cluster": {"server": format!("http://127.0.0.1:{}", self.port)}}],
+            "users": [{"name": "fake", "user": {"token": "none"}}],
+            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
+        })
+    }
+
+    /// Lists have these routes from now on.
+    fn set_routes(&self, routes: Vec<Value>) {
+        self.state.items.send_modify(|items| drop(items.insert("securewebsocketroutes", routes)));
+    }
+
+    /// Ends the watches of routes with 410, and waits for the list that follows.
+    async fn forget(&self) {
+        let before = self.state.lists.load(Ordering::SeqCst);
+        self.state.gone.send_modify(|count| *count += 1);
+        let listed = async || (self.state.lists.load(Ordering::SeqCst) > before).then_some(());
+        until(LIMIT, "another list", listed).await;
+    }
+}
+
+/// One request; the connection ends with it.
+async fn answer(mut tcp: TcpStream, state: Arc<State>) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tcp.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let target = head.split(' ').nth(1)?.to_owned();
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let plural = path.rsplit('/').next()?.to_owned();
+    let gone = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired",
+        "message": "too old resource version"});
+    if query.contains("watch=true") {
+        let mut forgotten = state.gone.subscribe();
+        tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n").await.ok()?;
+        if plural == "securewebsocketroutes" {
+            forgotten.changed().await.ok()?;
+            let event = json!({"type": "ERROR", "object": gone});
+            tcp.write_all(format!("{event}\n").as_bytes()).await.ok()?;
+        } else {
+            let _ = tcp.read_u8().await;
+        }
+        return Some(());
+    }
+    let kinds = [
+        ("securewebsocketroutes", "wssgate.io/v1alpha1", "SecureWebSocketRoute"),
+        ("services", "v1", "Service"),
+        ("secrets", "v1", "Secret"),
+        ("endpointslices", "discovery.k8s.io/v1", "EndpointSlice"),
+        ("ingressclasses", "networking.k8s.io/v1", "IngressClass"),
+        ("ingresses", "networking.k8s.io/v1", "Ingress"),
+    ];
+    let (status, body) = match kinds.into_iter().find(|(known, ..)| *known == plural) {
+        Some((known, version, kind)) => {
+            if known == "securewebsocketroutes" {
+                state.lists.fetch_add(1, Ordering::SeqCst);
+            }
+            let items = state.items.borrow().get(known).cloned().unwrap_or_default();
+            let items = if query.contains("jwks") { Vec::new() } else { items };
+            let metadata = json!({"resourceVersion": "1"});
+            let list =
+                json!({"apiVersion": version, "kind": format!("{kind}List"), "metadata": metadata, "items": items});
+            ("200 OK", list)
+        }
+        None => {
+            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404,
+                "reason": "NotFound", "message": "there is no such thing"});
+            ("404 Not Found", status)
+        }
+    };
+    let body = body.to_string();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    tcp.write_all((head + &body).as_bytes()).await.ok()
+}
+
+fn a_version_too_old_is_listed_anew_and_an_empty_list_counts_the_second_time_only(clusters: &Clusters) {
+    run(async {
+        // What is listed is what the real API server has made of the same objects.
+        let scene = Scene::new(clusters.control_plane(), "gone", &json!({})).await;
+        scene.apply(&[scene.route("chat", "gone.example.com", &json!({}))]);
+        let mut items = BTreeMap::new();
+        for plural in ["securewebsocketroutes", "services", "secrets", "endpointslices"] {
+            let full = if plural == "securewebsocketroutes" { "swsr" } else { plural };
+            items.insert(plural, scene.kubectl.get(&[full])["items"].as_array().unwrap().clone());
+        }
+        items.insert("ingressclasses", vec![scene.home.get(&["ingressclass", scene.class()])]);
+        let routes = items["securewebsocketroutes"].clone();
+        let fake = Fake::start(items).await;
+        let file = scene.plane.folder().join("fake.kubeconfig");
+        std::fs::write(&file, fake.kubeconfig().to_string()).unwrap();
+        let gateway = scene.gateway_by(&file, &["--leader-election", "false"]).await;
+        let mut socket = scene.open(&gateway, "gone.example.com").await;
+
+        fake.forget().await;
+        fake.forget().await;
+        socket.echo(&Frame::text("410 is no reason")).await;
+
+        // Empty, then whole again before it would count: nothing ever happened.
+        fake.set_routes(Vec::new());
+        fake.forget().await;
+        let first = Instant::now();
+        logged(&gateway, &["all are gone at once", "SecureWebSocketRoute"]);
+        scene.open(&gateway, "gone.example.com").await.echo(&Frame::text("served on")).await;
+        fake.set_routes(routes);
+        fake.forget().await;
+        // Empty again: the time begins anew, and when it is over it is true.
+        fake.set_routes(Vec::new());
+        fake.forget().await;
+        let second = Instant::now();
+        assert!(first.elapsed() < Duration::from_secs(20), "too slow to show anything");
+        fake.forget().await;
+        socket.echo(&Frame::text("an early second list counts no more")).await;
+        let code = socket.close_within(Duration::from_secs(50)).await.map(|(code, _)| code);
+        assert_eq!(code, Some(1012));
+        assert!(second.elapsed() > Duration::from_secs(29), "after {:?}", second.elapsed());
+        scene.becomes(&gateway, "gone.example.com", 0).await;
+    });
+}
+
+pub fn tests() -> Vec<Test> {
+    crate::tests![api sandbox:
+        a_killed_api_server_disturbs_nobody_and_what_it_missed_is_made_up,
+        a_version_too_old_is_listed_anew_and_an_empty_list_counts_the_second_time_only,
+    ]
+}
