@@ -95,6 +95,13 @@ pub enum Reason {
     ClaimsNotMet,
     /// The issuer's keys cannot be had: not fetched for too long, or not readable.
     KeysUnavailable,
+    /// The service that judges handshakes does not know the credential: it answered 401 or a redirect.
+    ExternalUnauthorized,
+    /// The service that judges handshakes refused with another status, or the route asks another service by now.
+    ExternalDenied,
+    /// The service that judges handshakes cannot be asked: no endpoint, no answer in time, one of its own errors, or an
+    /// answer with headers that cannot be passed on.
+    ExternalUnavailable,
     /// `limits.total` of the route is reached.
     TotalLimit,
     /// `limits.perAddress` of the route is reached.
@@ -219,6 +226,9 @@ impl Reason {
         Self::TokenClaims,
         Self::ClaimsNotMet,
         Self::KeysUnavailable,
+        Self::ExternalUnauthorized,
+        Self::ExternalDenied,
+        Self::ExternalUnavailable,
         Self::TotalLimit,
         Self::AddressLimit,
         Self::SubjectLimit,
@@ -277,6 +287,7 @@ impl Reason {
             | Self::TokenExpired
             | Self::TokenNotYetValid
             | Self::TokenClaims
+            | Self::ExternalUnauthorized
             // Before the 101 an expired credential is none.
             | Self::CredentialExpired => 401,
             Self::AddressDenied
@@ -284,6 +295,7 @@ impl Reason {
             | Self::OriginMissing
             | Self::OriginAmbiguous
             | Self::ClaimsNotMet
+            | Self::ExternalDenied
             | Self::ClientCertificateDenied => 403,
             Self::RouteNotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -297,6 +309,7 @@ impl Reason {
             Self::DialFailed | Self::UpstreamRefused | Self::UpstreamBadHandshake | Self::UpstreamTlsFailed => 502,
             Self::RouteUnavailable
             | Self::KeysUnavailable
+            | Self::ExternalUnavailable
             | Self::TotalLimit
             | Self::Overloaded
             | Self::Draining
@@ -400,6 +413,9 @@ impl Reason {
             | Self::TokenClaims
             | Self::ClaimsNotMet
             | Self::KeysUnavailable
+            | Self::ExternalUnauthorized
+            | Self::ExternalDenied
+            | Self::ExternalUnavailable
             | Self::TotalLimit
             | Self::AddressLimit
             | Self::SubjectLimit
@@ -430,6 +446,7 @@ impl Reason {
             | Self::TokenExpired
             | Self::TokenNotYetValid
             | Self::TokenClaims
+            | Self::ExternalUnauthorized
             | Self::CredentialExpired => Some("Bearer error=\"invalid_token\""),
             Self::ClaimsNotMet => Some("Bearer error=\"insufficient_scope\""),
             _ => None,
@@ -477,6 +494,9 @@ impl Reason {
             Self::TokenClaims => "token_claims",
             Self::ClaimsNotMet => "claims_not_met",
             Self::KeysUnavailable => "keys_unavailable",
+            Self::ExternalUnauthorized => "external_unauthorized",
+            Self::ExternalDenied => "external_denied",
+            Self::ExternalUnavailable => "external_unavailable",
             Self::TotalLimit => "total_limit",
             Self::AddressLimit => "address_limit",
             Self::SubjectLimit => "subject_limit",

@@ -8,12 +8,13 @@ use crate::api::route::authentication::{
     self as api, AuthenticationMode, ExtractFrom, ExtractFromKind, Jwks, MethodKind,
 };
 use crate::api::route::reference::KeyKind;
+use crate::api::scalar;
 use crate::api::status::ConditionType as Type;
 use crate::compile::condition::quote;
 use crate::compile::header::is_token;
 use crate::compile::policy::Notes;
 use crate::policy::authentication::{
-    Authentication, Carrier, ClaimHeader, Jwt, KeySource, Kind, Method, Place, Required,
+    Authentication, Carrier, ClaimHeader, External, Jwt, KeySource, Kind, Method, Place, Required,
 };
 use crate::ws::upgrade;
 
@@ -23,6 +24,11 @@ const FIELD: &str = "spec.handshake.authentication";
 const SKEW: Duration = Duration::from_secs(30);
 /// The most that they may.
 const MAX_SKEW: Duration = Duration::from_secs(300);
+/// Built in: how long a service may take to judge a handshake.
+const EXTERNAL: Duration = Duration::from_secs(2);
+/// The shortest time that it may be given, and the longest: the client waits for it.
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(10);
 /// Headers that claims may not become: they carry credentials or say something else to every backend.
 const NO_CLAIM: [&str; 6] = ["authorization", "cookie", "date", "forwarded", "via", "x-real-ip"];
 
@@ -74,6 +80,12 @@ fn methods(list: &[api::Method], notes: &mut Notes) -> Vec<Method> {
                 }
                 methods.push(Method { name: one.name.as_str().into(), kind: Kind::Jwt(jwt) });
             }
+            (_, MethodKind::External) => {
+                if let Some(spec) = &one.external {
+                    let kind = Kind::External(external(spec, &field, notes));
+                    methods.push(Method { name: one.name.as_str().into(), kind });
+                }
+            }
             (_, kind) => notes.unsupported(format_args!("{field}.type: {kind:?}")),
         }
     }
@@ -117,6 +129,84 @@ fn jwt(spec: &api::Jwt, field: &str, notes: &mut Notes) -> Jwt {
         skew: skew(spec, &field, notes),
         forward,
     }
+}
+
+fn external(spec: &api::External, field: &str, notes: &mut Notes) -> External {
+    let field = format!("{field}.external");
+    let service = &spec.backend_ref;
+    if !service.group.is_empty() {
+        let text = format_args!("{} is not possible; leave group out", quote(&service.group));
+        notes.invalid(format_args!("{field}.backendRef.group"), text.to_string());
+    }
+    let port = u16::try_from(service.port).ok().filter(|port| *port > 0);
+    if port.is_none() {
+        notes.invalid(format_args!("{field}.backendRef.port"), "is not between 1 and 65535");
+    }
+    if !upgrade::check_path(&spec.path) || spec.path.contains('%') {
+        notes.invalid(format_args!("{field}.path"), format_args!("{} is not a plain path", quote(&spec.path)));
+    }
+    let mut headers: Vec<Box<str>> = Vec::new();
+    let listed = spec.allowed_headers.as_deref().unwrap_or_default();
+    if listed.is_empty() {
+        let text = "is empty; list the headers that the service judges, such as cookie";
+        notes.invalid(format_args!("{field}.allowedHeaders"), text);
+    }
+    for (number, name) in listed.iter().enumerate() {
+        let header = name.to_ascii_lowercase();
+        let mut invalid = |why: &str| {
+            notes.invalid(format_args!("{field}.allowedHeaders[{number}]"), format_args!("{} {why}", quote(name)));
+        };
+        if !is_token(&header) {
+            invalid("is not a header name (RFC 9110)");
+        } else if upgrade::is_ours(&header) {
+            invalid("belongs to the protocol or the gateway; the origin is sent always");
+        } else if headers.iter().any(|earlier| **earlier == *header) {
+            invalid("is listed twice");
+        }
+        headers.push(header.into());
+    }
+    let mut answers: Vec<Box<str>> = Vec::new();
+    for (number, name) in spec.allowed_response_headers.iter().flatten().enumerate() {
+        let field = format_args!("{field}.allowedResponseHeaders[{number}]").to_string();
+        answers.push(header(name, &field, answers.iter().map(|earlier| &**earlier), notes).into());
+    }
+    let timeout = match spec.timeout.as_ref().map(scalar::Duration::parse) {
+        None => EXTERNAL,
+        Some(Ok(time)) if (SHORTEST..=LONGEST).contains(&time) => time,
+        Some(Ok(_)) => {
+            notes.invalid(format_args!("{field}.timeout"), "is not between 10ms and 10s");
+            EXTERNAL
+        }
+        Some(Err(error)) => {
+            notes.invalid(format_args!("{field}.timeout"), error);
+            EXTERNAL
+        }
+    };
+    External {
+        namespace: service.namespace.as_deref().map(Into::into),
+        service: service.name.as_str().into(),
+        port: port.unwrap_or(1),
+        path: spec.path.as_str().into(),
+        headers,
+        answers,
+        timeout,
+    }
+}
+
+/// The lower-case name of a header that says to the backend who the client is.
+fn header<'a>(name: &str, field: &str, mut earlier: impl Iterator<Item = &'a str>, notes: &mut Notes) -> String {
+    let header = name.to_ascii_lowercase();
+    let mut invalid = |why: &dyn Display| notes.invalid(field, format_args!("{} {why}", quote(name)));
+    if !is_token(&header) {
+        invalid(&"is not a header name (RFC 9110)");
+    } else if header.contains('_') {
+        invalid(&"has an underscore, which many backends read as a hyphen; write a hyphen");
+    } else if upgrade::is_ours(&header) || NO_CLAIM.contains(&&*header) {
+        invalid(&"belongs to the protocol, the gateway or credentials; choose another name");
+    } else if earlier.any(|earlier| *earlier == *header) {
+        invalid(&"is set twice");
+    }
+    header
 }
 
 fn skew(spec: &api::Jwt, field: &str, notes: &mut Notes) -> Duration {
@@ -174,17 +264,7 @@ fn headers(list: &[api::ClaimToHeader], field: &str, notes: &mut Notes) -> Vec<C
     let mut headers: Vec<ClaimHeader> = Vec::with_capacity(list.len());
     for (number, one) in list.iter().enumerate() {
         let field = format_args!("{field}.claimToHeaders[{number}].header").to_string();
-        let header = one.header.to_ascii_lowercase();
-        let mut invalid = |why: &dyn Display| notes.invalid(&field, format_args!("{} {why}", quote(&one.header)));
-        if !is_token(&header) {
-            invalid(&"is not a header name (RFC 9110)");
-        } else if header.contains('_') {
-            invalid(&"has an underscore, which many backends read as a hyphen; write a hyphen");
-        } else if upgrade::is_ours(&header) || NO_CLAIM.contains(&&*header) {
-            invalid(&"belongs to the protocol, the gateway or credentials; choose another name");
-        } else if headers.iter().any(|earlier| *earlier.header == *header) {
-            invalid(&"is set twice");
-        }
+        let header = header(&one.header, &field, headers.iter().map(|earlier| &*earlier.header), notes);
         headers.push(ClaimHeader { claim: one.claim.as_str().into(), header: header.into() });
     }
     headers

@@ -57,7 +57,7 @@ impl<'a> Reader<'a> {
     pub fn route(&mut self, home: &str, authentication: &Authentication) -> Outcome {
         let mut outcome = Outcome::default();
         for (place, method) in authentication.methods().iter().enumerate() {
-            let Kind::Jwt(jwt) = &method.kind;
+            let Kind::Jwt(jwt) = &method.kind else { continue };
             let field = format_args!("spec.handshake.authentication.methods[{place}].jwt.jwks.local.ref").to_string();
             if let Err((problem, refuses)) = self.source(&field, home, &jwt.keys) {
                 outcome.problems.push(problem);

@@ -6,7 +6,8 @@
 //! within what may be kept. Knows Kubernetes objects and the snapshot; not who reads objects or serves connections.
 //!
 //! Each room knows one thing: [`class`] whose a route is, [`draft`] what it wants, [`host`] who owns a name,
-//! [`vault`] the certificates, [`issuance`] what cert-manager is asked for, [`keys`] the keys of tokens, [`rule`] the
+//! [`vault`] the certificates, [`issuance`] what cert-manager is asked for, [`keys`] the keys of tokens, [`external`] the
+//! services that judge handshakes, [`rule`] the
 //! backends, [`challenge`] what ACME asks, [`assembly`] puts all together, [`condition`] says how it went.
 
 pub mod annotation;
@@ -20,6 +21,7 @@ pub mod class;
 pub mod condition;
 pub mod development;
 pub mod draft;
+pub mod external;
 pub mod fence;
 pub mod header;
 pub mod host;
@@ -179,7 +181,10 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
         if let Some(policy) = &candidate.effective().policy {
             let outcome = keys.route(&candidate.key.namespace, &policy.handshake.authentication);
             verdict.resolved.problems.extend(outcome.problems);
-            rules.iter_mut().for_each(|rule| rule.refuses |= outcome.refuses);
+            let asked = external::resolve(&candidate.key.namespace, policy, &grants, &mut resolver);
+            verdict.resolved.problems.extend(asked.problems);
+            verdict.resolved.notes.extend(asked.notes);
+            rules.iter_mut().for_each(|rule| rule.refuses |= outcome.refuses || asked.refuses);
         }
         placed.push(assembly::place(candidate, rules));
         verdicts.push(verdict);

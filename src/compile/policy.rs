@@ -99,6 +99,14 @@ pub fn effective(spec: &RouteSpec, defaults: &Defaults, notes: &mut Notes) -> Po
     let handshake = self::handshake(&handshake, notes);
     let anonymous = handshake.authentication == Authentication::Anonymous;
     let connection = self::connection(&connection, anonymous, notes);
+    let nameless = handshake.authentication.methods().iter().find(|method| !method.kind.names_subjects());
+    if let (Some(_), Some(method)) = (connection.per_subject, nameless) {
+        let text = format_args!(
+            "method {} names no subject; list the header that does first in its allowedResponseHeaders",
+            quote(&method.name)
+        );
+        notes.invalid("spec.connection.limits.perSubject", text);
+    }
     let (from_client, from_backend) = self::messages(&messages, notes);
     // What a host asks is not the route's to know: it is added where the route is placed on one.
     Policy { handshake, connection, from_client, from_backend, client_certificates: None }

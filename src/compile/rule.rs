@@ -146,6 +146,11 @@ impl<'a> Resolver<'a> {
         Ok(id)
     }
 
+    /// What is to be said of a backend that was resolved: that it has no endpoints, or that some were left out.
+    pub fn notes(&self, id: &BackendId) -> &[Problem] {
+        self.seen.get(id).map_or(&[], |seen| &seen.notes)
+    }
+
     fn backend_tls(&mut self, home: &str, place: usize, tls: &BackendTlsDraft) -> Result<BackendTls, Problem> {
         let mut keys = Vec::with_capacity(tls.authorities.len());
         let mut maps = Vec::with_capacity(tls.authorities.len());

@@ -33,6 +33,61 @@ pub struct Method {
 pub enum Kind {
     /// A JSON Web Token.
     Jwt(Jwt),
+    /// A service that is asked.
+    External(External),
+}
+
+impl Kind {
+    /// Where a credential of this kind may be.
+    pub fn places(&self) -> &[Place] {
+        match self {
+            Self::Jwt(jwt) => &jwt.places,
+            // What the service judges is not looked at here.
+            Self::External(_) => &[],
+        }
+    }
+
+    /// Whether its proofs can say who a client is.
+    pub fn names_subjects(&self) -> bool {
+        match self {
+            Self::Jwt(_) => true,
+            Self::External(external) => !external.answers.is_empty(),
+        }
+    }
+}
+
+/// A service that judges a handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct External {
+    /// Namespace of the Service; `None`: the route's own.
+    pub namespace: Option<Box<str>>,
+    /// Name of the Service.
+    pub service: Box<str>,
+    /// Its port.
+    pub port: u16,
+    /// The path that is asked.
+    pub path: Box<str>,
+    /// Headers of the handshake that it gets, lower case. Without any of them it is not asked.
+    pub headers: Vec<Box<str>>,
+    /// Headers of its answer that the backend gets, lower case; the first one names the subject.
+    pub answers: Vec<Box<str>>,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+impl External {
+    /// The proof that the service admitted a client, whom it calls `subject`.
+    pub fn proof(&self, method: &str, subject: Option<&str>) -> Proof {
+        // The service itself stands for its proofs as an issuer does.
+        let verdict = self.verdict();
+        Proof::new(method, &verdict, subject, None, &verdict)
+    }
+
+    /// Whose verdict it is: kept with the proof, so that it counts only for as long as the route asks the same service.
+    fn verdict(&self) -> Box<str> {
+        let namespace = self.namespace.as_deref().unwrap_or_default();
+        format!("{namespace}/{}:{}{}", self.service, self.port, self.path).into()
+    }
 }
 
 /// What a JSON Web Token must be (RFC 7519, RFC 8725).
@@ -195,6 +250,9 @@ impl Authentication {
                 let claims = Claims::parse(proof.claims.as_bytes()).unwrap_or_default();
                 jwt.judge(&claims)
             }
+            // The verdict of another service, or of this one about something else, is none.
+            Kind::External(external) if proof.claims == external.verdict() => Ok(()),
+            Kind::External(_) => Err(Reason::ExternalDenied),
         }
     }
 
@@ -208,15 +266,21 @@ impl Authentication {
 
     /// Headers that only the gateway may set for the backend, whichever method admits.
     pub fn headers(&self) -> impl Iterator<Item = &str> {
-        self.methods().iter().flat_map(|method| match &method.kind {
-            Kind::Jwt(jwt) => jwt.headers.iter().map(|one| &*one.header),
+        self.methods().iter().flat_map(|method| {
+            let (claims, answers) = match &method.kind {
+                Kind::Jwt(jwt) => (&jwt.headers[..], &[][..]),
+                Kind::External(external) => (&[][..], &external.answers[..]),
+            };
+            claims.iter().map(|one| &*one.header).chain(answers.iter().map(|name| &**name))
         })
     }
 
     /// Whether a cookie authenticates: a credential that browsers attach by themselves, for whichever page asks.
     pub fn is_ambient(&self) -> bool {
-        self.methods().iter().any(|method| match &method.kind {
-            Kind::Jwt(jwt) => jwt.places.iter().any(|place| matches!(place.carrier, Carrier::Cookie(_))),
+        self.methods().iter().any(|method| {
+            let asked =
+                matches!(&method.kind, Kind::External(external) if external.headers.iter().any(|h| **h == *"cookie"));
+            asked || method.kind.places().iter().any(|place| matches!(place.carrier, Carrier::Cookie(_)))
         })
     }
 }

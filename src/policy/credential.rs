@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::policy::authentication::{Authentication, Carrier, Kind};
+use crate::policy::authentication::{Authentication, Carrier, External};
 use crate::reason::Reason;
 use crate::ws::upgrade::Request;
 
@@ -145,12 +145,40 @@ impl Presented {
     }
 }
 
+/// Headers by their lower-case names.
+pub type Shown<'a> = Vec<(Box<str>, &'a [u8])>;
+
+/// What a service is asked with: the headers that it gets, and none of them twice.
+///
+/// # Errors
+/// [`Reason::CredentialMissing`] where the handshake has none of them, [`Reason::CredentialAmbiguous`] where it has one
+/// twice, or two cookies of one name: the service and the backend could read different ones.
+pub fn shown<'a>(external: &External, request: &'a Request) -> Result<Shown<'a>, Reason> {
+    let mut shown = Vec::new();
+    for name in &external.headers {
+        let values: Vec<&[u8]> = fields(request, name).collect();
+        match values[..] {
+            [] => {}
+            [value] => shown.push((name.clone(), value)),
+            _ => return Err(Reason::CredentialAmbiguous),
+        }
+    }
+    if let Some((_, cookies)) = shown.iter().find(|(name, _)| **name == *"cookie") {
+        let pairs = cookies.split(|byte| *byte == b';').filter(|pair| !pair.trim_ascii().is_empty());
+        let mut names: Vec<&[u8]> = pairs.map(|pair| split(pair).0).collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Reason::CredentialAmbiguous);
+        }
+    }
+    if shown.is_empty() { Err(Reason::CredentialMissing) } else { Ok(shown) }
+}
+
 /// Every carrier once, with the methods that look there and their prefixes.
 fn carriers(authentication: &Authentication) -> Vec<(&Carrier, Vec<(usize, &str)>)> {
     let mut carriers: Vec<(&Carrier, Vec<(usize, &str)>)> = Vec::new();
     for (index, method) in authentication.methods().iter().enumerate() {
-        let Kind::Jwt(jwt) = &method.kind;
-        for place in &jwt.places {
+        for place in method.kind.places() {
             let taker = (index, &*place.prefix);
             match carriers.iter_mut().find(|(carrier, _)| **carrier == place.carrier) {
                 Some((_, takers)) => takers.push(taker),
@@ -162,7 +190,7 @@ fn carriers(authentication: &Authentication) -> Vec<(&Carrier, Vec<(usize, &str)
 }
 
 /// Every value of a field, whether it may go on or not.
-fn fields<'a>(request: &'a Request, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+fn fields<'a>(request: &'a Request, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let all = request.headers.iter().chain(&request.withheld);
     all.filter(move |(field, _)| **field == *name).map(|(_, value)| &**value)
 }

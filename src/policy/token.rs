@@ -156,6 +156,11 @@ fn header(claim: &Value) -> Option<Box<str>> {
         Value::Bool(truth) => truth.to_string(),
         Value::Null | Value::Array(_) | Value::Object(_) => return None,
     };
+    is_clear(&text).then(|| text.into())
+}
+
+/// Whether a text may be the value of a header that says who a client is.
+pub fn is_clear(text: &str) -> bool {
     let clear = text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
-    (!text.is_empty() && text.len() <= MAX_HEADER && clear && text.trim() == text).then(|| text.into())
+    !text.is_empty() && text.len() <= MAX_HEADER && clear && text.trim() == text
 }

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::policy::Proof;
 use crate::policy::authentication::{Authentication, Jwt, KeySource, Kind, Method};
 use crate::policy::credential::Presented;
 use crate::policy::keys::KeySet;
 use crate::policy::token::{Failure, Token, Verified};
-use crate::proxy::Shared;
+use crate::policy::{Facts, Proof};
+use crate::proxy::{Shared, external};
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
 use crate::ws::upgrade::Request;
@@ -27,14 +27,20 @@ pub(crate) async fn verify(
     route: &RouteId,
     authentication: &Authentication,
     presented: &Presented,
+    facts: &Facts,
     request: &mut Request,
 ) -> Result<Option<Box<Proof>>, Reason> {
     let Authentication::AnyOf(methods) = authentication else { return Ok(None) };
-    let credential = presented.one()?;
+    let credential = match presented.one() {
+        Ok(credential) => credential,
+        // What no other method looks for is for the first service that gets any of it.
+        Err(Reason::CredentialMissing) => return asked(shared, route, authentication, facts, request).await,
+        Err(reason) => return Err(reason),
+    };
     let mut reason = Reason::TokenMalformed;
     for (index, raw) in credential.takers() {
         let Some(method) = methods.get(index) else { continue };
-        let Kind::Jwt(jwt) = &method.kind;
+        let Kind::Jwt(jwt) = &method.kind else { continue };
         let token = match Token::parse(raw) {
             Ok(token) => token,
             Err(_) => continue,
@@ -50,11 +56,44 @@ pub(crate) async fn verify(
         } else {
             credential.strip(request);
         }
-        request.headers.retain(|(name, _)| !authentication.headers().any(|own| own == &**name));
+        clear(authentication, request);
         request.headers.extend(headers.into_iter().map(|(name, value)| (name, value.into_boxed_bytes())));
         return Ok(Some(Box::new(proof)));
     }
     Err(reason)
+}
+
+/// Headers that the gateway sets are nobody else's.
+fn clear(authentication: &Authentication, request: &mut Request) {
+    request.headers.retain(|(name, _)| !authentication.headers().any(|own| own == &**name));
+}
+
+/// Asks the first service that gets a header of the handshake. What it judges stays here, as every credential does; the
+/// backend gets what the service answers.
+async fn asked(
+    shared: &Shared,
+    route: &RouteId,
+    authentication: &Authentication,
+    facts: &Facts,
+    request: &mut Request,
+) -> Result<Option<Box<Proof>>, Reason> {
+    for method in authentication.methods() {
+        let Kind::External(external) = &method.kind else { continue };
+        let headers = match external::ask(shared, route, external, facts, request).await {
+            Ok(headers) => headers,
+            Err(Reason::CredentialMissing) => continue,
+            Err(reason) => return Err(reason),
+        };
+        let first = external.answers.first();
+        let subject = headers.iter().find(|(name, _)| Some(name) == first);
+        let subject = subject.and_then(|(_, value)| std::str::from_utf8(value).ok());
+        let proof = external.proof(&method.name, subject);
+        request.headers.retain(|(name, _)| !external.headers.contains(name));
+        clear(authentication, request);
+        request.headers.extend(headers.iter().cloned());
+        return Ok(Some(Box::new(proof)));
+    }
+    Err(Reason::CredentialMissing)
 }
 
 async fn verify_token(

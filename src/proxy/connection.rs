@@ -266,7 +266,7 @@ async fn admitted(
     if presented.by_subprotocol && facts.subprotocols.is_empty() {
         return Err(Reason::SubprotocolDenied);
     }
-    facts.proof = authenticate::verify(shared, &route.id, authentication, &presented, request).await?;
+    facts.proof = authenticate::verify(shared, &route.id, authentication, &presented, &facts, request).await?;
     let admission = admit(&policy, &facts, authenticate::now())?;
     let limits = &policy.connection;
     let mut places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::policy::authentication::{KeySource, Kind};
+use crate::policy::authentication::{Jwt, KeySource, Kind};
 use crate::policy::keys::{KeySet, MAX_SET};
 use crate::proxy::fetch::{Fetcher, LIMIT, Reach};
 use crate::snapshot::{RouteState, Snapshot};
@@ -250,8 +250,7 @@ fn remote(snapshot: &Snapshot) -> BTreeSet<Box<str>> {
     for route in routes {
         let RouteState::Serving(policy) = &route.state else { continue };
         for method in policy.handshake.authentication.methods() {
-            let Kind::Jwt(jwt) = &method.kind;
-            if let KeySource::Remote(uri) = &jwt.keys {
+            if let Kind::Jwt(Jwt { keys: KeySource::Remote(uri), .. }) = &method.kind {
                 named.insert(uri.clone());
             }
         }

@@ -11,6 +11,7 @@ mod capacity;
 mod challenge;
 mod connection;
 pub mod drain;
+mod external;
 pub mod fetch;
 mod keys;
 mod meters;
@@ -36,6 +37,7 @@ use crate::snapshot::Live;
 use crate::telemetry::{AccessLog, Metrics};
 use capacity::Capacity;
 pub use drain::Drain;
+use external::Externals;
 pub use fetch::Reach;
 use keys::Keys;
 use meters::Meters;
@@ -52,6 +54,8 @@ pub(crate) struct Shared {
     keys: Keys,
     /// Whose word is taken for who the client is.
     proxies: ArcSwap<TrustedProxies>,
+    /// Services that judge handshakes.
+    externals: Externals,
     drain: watch::Receiver<Drain>,
     changed: watch::Receiver<u64>,
 }
@@ -104,6 +108,7 @@ impl Proxy {
             keys: Keys::new(options.reach, options.control.clone(), options.metrics.clone()),
             metrics: options.metrics,
             access: options.access,
+            externals: Externals::default(),
             meters: Arc::default(),
             capacity,
             proxies: ArcSwap::from_pointee(options.proxies),

@@ -59,7 +59,7 @@ impl Clusters {
         &self.api_of_our_own().1
     }
 
-    /// The shared API server itself. Only for tests that need the sandbox; who kills it starts one of its own instead
+    /// The shared API server itself, with our CRD. Only for tests that need the sandbox; who kills it starts one of its own instead
     /// ([`Self::another`]).
     pub fn control_plane(&self) -> &ControlPlane {
         &self.api_of_our_own().0

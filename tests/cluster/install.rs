@@ -4,7 +4,7 @@ use super::Test;
 use super::clusters::Clusters;
 use super::fleet::open;
 use super::harness::Frame;
-use super::release::{CHART, HOST, LIMIT, NAME, VALUES, certificate, condition, route};
+use super::release::{CHART, HOST, LIMIT, NAME, VALUES, certificate, certified, condition, route};
 
 /// Runs what needs sockets.
 pub fn run<T>(future: impl Future<Output = T>) -> T {
@@ -17,7 +17,7 @@ pub const RULES: &str = "[{name: echo, matches: [{path: {type: PathPrefix, value
 
 fn a_route_is_ready_and_echoes_over_wss_with_the_charts_rights_alone(clusters: &Clusters) {
     let release = clusters.release();
-    release.shop.apply(&route("chat", HOST, RULES));
+    release.shop.apply(&certified("chat", HOST, RULES));
     release.shop.wait("swsr/chat", "condition=Ready", LIMIT);
     run(async {
         // The client trusts cert-manager's authority and nobody else.
@@ -26,9 +26,14 @@ fn a_route_is_ready_and_echoes_over_wss_with_the_charts_rights_alone(clusters: &
         assert_eq!(peer.close(1000, "").await.map(|close| close.0), Some(1000));
     });
     let route = release.shop.get(&["swsr", "chat"]);
-    for name in ["Accepted", "ResolvedRefs", "Ready"] {
+    for name in ["Accepted", "ResolvedRefs", "CertificateReady", "Programmed", "Ready"] {
         assert_eq!(condition(&route, name).unwrap().0, "True", "{name}: {route:#}");
     }
+    // The gateway's own Certificate, which goes with the route.
+    let kept = release.shop.get(&["certificate", &format!("{HOST}-tls")]);
+    assert_eq!(kept["spec"]["dnsNames"], serde_json::json!([HOST]));
+    assert_eq!(kept["spec"]["privateKey"]["rotationPolicy"], "Always");
+    assert_eq!(kept["metadata"]["ownerReferences"][0]["name"], "chat");
     let row = release.shop.must(&["get", "swsr", "chat", "--no-headers"]);
     let row: Vec<&str> = row.split_whitespace().collect();
     assert_eq!(row[..4], ["chat", "[\"chat.example.com\"]", "Anonymous", "True"]);

@@ -42,6 +42,8 @@ mod programs;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod release;
 mod sandbox;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod scene;
 
 mod certificates;
 mod definition;
@@ -51,6 +53,8 @@ mod outage;
 mod pods;
 mod rolling;
 mod shape;
+mod source;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -101,7 +105,8 @@ macro_rules! tests {
 }
 
 fn all() -> Vec<Test> {
-    let api = [ground::tests(), definition::tests(), shape::tests(), certificates::tests()];
+    let api =
+        [ground::tests(), definition::tests(), shape::tests(), certificates::tests(), source::tests(), status::tests()];
     // One release after its life: the last upgrades and removes it.
     let node = [pods::tests(), install::tests(), rolling::tests(), outage::tests(), install::last()];
     api.into_iter().chain(node).flatten().collect()

@@ -11,7 +11,7 @@ use super::fleet::{Fleet, Prober};
 use super::harness::Frame;
 use super::install::run;
 use super::process::until;
-use super::release::{HOST, LIMIT, NAME, certificate, route};
+use super::release::{HOST, LIMIT, NAME, certified};
 use super::rolling::with_route;
 
 /// How long the API server is away.
@@ -37,7 +37,7 @@ fn another_leads_when_the_leaders_process_is_killed(clusters: &Clusters) {
     let (_, next) = until(LIMIT, "another leader", || release.leader().filter(|(_, next)| *next != identity));
     // What leads also writes.
     let host = "led.example.com";
-    release.shop.apply(&format!("{}---{}", certificate(host), route("led", host, ALL)));
+    release.shop.apply(&certified("led", host, ALL));
     release.shop.wait("swsr/led", "condition=Ready", LIMIT);
     assert_eq!(release.leader().map(|(_, identity)| identity), Some(next));
     release.shop.must(&["delete", "swsr", "led"]);
@@ -63,7 +63,7 @@ fn sockets_and_handshakes_go_on_while_the_api_server_is_away_for_a_minute(cluste
     kubectl.wait("node/node", "condition=Ready", LIMIT);
     // What changes now is seen, served and written.
     let host = "after.example.com";
-    release.shop.apply(&format!("{}---{}", certificate(host), route("after", host, ALL)));
+    release.shop.apply(&certified("after", host, ALL));
     release.shop.wait("swsr/after", "condition=Ready", LIMIT);
     run(async {
         let mut peer = super::fleet::open(&release.client(host), "/").await.unwrap();

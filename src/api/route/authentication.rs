@@ -239,7 +239,9 @@ pub struct ClaimToHeader {
     pub header: String,
 }
 
-/// A service of yours that judges a handshake: 200 admits, anything else refuses.
+/// A service of yours that judges a handshake that has one of the allowedHeaders and no credential of another method: any
+/// 2xx admits, anything else refuses, and so does a service that cannot be asked. A 2xx counts for 3 seconds unless it says
+/// Cache-Control: no-store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct External {
@@ -248,7 +250,8 @@ pub struct External {
     /// The path that is asked with GET.
     #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = path_rules()))]
     pub path: String,
-    /// Headers of the handshake that the service gets, such as cookie. None if absent.
+    /// Headers of the handshake that the service gets, such as cookie; at least one. The backend does not get them. The
+    /// service also gets Host, Origin, and the method and path as X-Forwarded-Method and X-Forwarded-Uri.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 16),
@@ -256,7 +259,8 @@ pub struct External {
         extend("x-kubernetes-list-type" = "atomic")
     )]
     pub allowed_headers: Option<Vec<String>>,
-    /// Headers of the service's answer that the backend gets. None if absent.
+    /// Headers of the service's answer that the backend gets. None if absent. The first one names the subject that
+    /// connection.limits.perSubject counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 16),

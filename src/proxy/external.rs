@@ -1,0 +1,269 @@
+//! Services that judge handshakes: asked with a request of our own, for a bounded time, so many at a time. Whatever is no
+//! plain yes is a no, and a service that cannot be asked lets nobody in.
+//!
+//! A yes is remembered for a few seconds, so that a crowd that reconnects does not become a crowd at the service; a no is
+//! not, so that who has just logged in gets in.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::policy::authentication::External;
+use crate::policy::credential;
+use crate::policy::token::is_clear;
+use crate::policy::{Facts, Origin};
+use crate::proxy::Shared;
+use crate::reason::Reason;
+use crate::snapshot::{BackendId, RouteId};
+use crate::ws::upgrade;
+
+/// How long a yes counts.
+const KEPT: Duration = Duration::from_secs(3);
+/// Verdicts that are kept at the most; when there are more, the service is asked again.
+const MAX_KEPT: usize = 8192;
+/// Handshakes that wait for one Service at a time; more are refused at once.
+const PLACES: u32 = 256;
+/// Endpoints that are tried.
+const ATTEMPTS: usize = 2;
+
+/// Headers for the backend.
+type Headers = Vec<(Box<str>, Box<[u8]>)>;
+
+/// A yes, and until when it counts.
+type Kept = (Arc<Headers>, Instant);
+
+/// What is known of services between two handshakes.
+#[derive(Debug, Default)]
+pub(crate) struct Externals {
+    kept: Mutex<HashMap<[u8; 32], Kept>>,
+    busy: Mutex<HashMap<BackendId, u32>>,
+}
+
+/// A place among those who ask one Service.
+struct Place<'a>(&'a Externals, BackendId);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut busy = held(&self.0.busy);
+        if let Some(count) = busy.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                busy.remove(&self.1);
+            }
+        }
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Externals {
+    fn place(&self, service: &BackendId) -> Option<Place<'_>> {
+        let mut busy = held(&self.busy);
+        let count = busy.entry(service.clone()).or_default();
+        if *count >= PLACES {
+            return None;
+        }
+        *count += 1;
+        drop(busy);
+        Some(Place(self, service.clone()))
+    }
+
+    fn known(&self, key: &[u8; 32], now: Instant) -> Option<Arc<Headers>> {
+        let kept = held(&self.kept);
+        kept.get(key).filter(|(_, until)| now < *until).map(|(headers, _)| Arc::clone(headers))
+    }
+
+    fn keep(&self, key: [u8; 32], headers: &Arc<Headers>, now: Instant) {
+        let mut kept = held(&self.kept);
+        if kept.len() >= MAX_KEPT {
+            kept.retain(|_, (_, until)| now < *until);
+        }
+        if kept.len() < MAX_KEPT {
+            kept.insert(key, (Arc::clone(headers), now + KEPT));
+        }
+    }
+}
+
+/// Asks the service of a method about a handshake: the headers that it gives the backend.
+pub(crate) async fn ask(
+    shared: &Shared,
+    route: &RouteId,
+    external: &External,
+    facts: &Facts,
+    request: &upgrade::Request,
+) -> Result<Arc<Headers>, Reason> {
+    let shown = credential::shown(external, request)?;
+    let namespace = external.namespace.as_ref().unwrap_or(&route.namespace);
+    let service = BackendId { namespace: namespace.clone(), service: external.service.clone(), port: external.port };
+    let key = digest(route, &service, external, facts, request, &shown);
+    if let Some(headers) = shared.externals.known(&key, Instant::now()) {
+        return Ok(headers);
+    }
+    let endpoints = shared.live.load().backends.get(&service).map_or_else(Vec::new, |found| found.endpoints.clone());
+    let Some(_place) = shared.externals.place(&service).filter(|_| !endpoints.is_empty()) else {
+        return Err(Reason::ExternalUnavailable);
+    };
+    let turn = shared.meters.turn(route) % endpoints.len();
+    let asked = async {
+        for endpoint in endpoints.iter().cycle().skip(turn).take(ATTEMPTS.min(endpoints.len())) {
+            if let Ok(tcp) = TcpStream::connect(endpoint).await {
+                return exchange(tcp, query(external, facts, request, &shown).ok()?).await;
+            }
+        }
+        None
+    };
+    let answer = timeout(external.timeout, asked).await.ok().flatten();
+    let (status, answered) = answer.ok_or(Reason::ExternalUnavailable)?;
+    match status.as_u16() {
+        200..=299 => {}
+        // A redirect leads to where one logs in, which is nothing for a handshake.
+        401 | 300..=399 => return Err(Reason::ExternalUnauthorized),
+        100..=199 | 429 | 500.. => return Err(Reason::ExternalUnavailable),
+        _ => return Err(Reason::ExternalDenied),
+    }
+    let headers = Arc::new(passed_on(external, &answered).ok_or(Reason::ExternalUnavailable)?);
+    let control = answered.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    if !control.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("no-store")) {
+        shared.externals.keep(key, &headers, Instant::now());
+    }
+    Ok(headers)
+}
+
+/// The headers of an answer that the backend gets: each once, and nothing that two readers could read differently.
+fn passed_on(external: &External, answered: &HeaderMap) -> Option<Headers> {
+    let mut headers = Vec::with_capacity(external.answers.len());
+    for name in &external.answers {
+        let mut values = answered.get_all(&**name).iter();
+        let Some(value) = values.next() else { continue };
+        if values.next().is_some() || !value.to_str().is_ok_and(is_clear) {
+            return None;
+        }
+        headers.push((name.clone(), value.as_bytes().into()));
+    }
+    Some(headers)
+}
+
+/// The request for the service. It names the same host and path, byte for byte, that the backend would see; the query
+/// stays here, for it may hold secrets that are none of the service's.
+fn query(
+    external: &External,
+    facts: &Facts,
+    request: &upgrade::Request,
+    shown: &[(Box<str>, &[u8])],
+) -> Result<Request<Empty<Bytes>>, http::Error> {
+    let mut asked = Request::get(&*external.path)
+        .header(header::HOST, &*request.authority)
+        .header(header::CONNECTION, "close")
+        .header("x-forwarded-method", "GET")
+        .header("x-forwarded-proto", "https")
+        .header("x-forwarded-host", &*request.authority)
+        .header("x-forwarded-uri", &*request.path)
+        .header("x-forwarded-for", facts.address.to_canonical().to_string());
+    if let Origin::One(origin) = &facts.origin {
+        asked = asked.header(header::ORIGIN, &**origin);
+    }
+    for (name, value) in shown {
+        asked = asked.header(&**name, *value);
+    }
+    asked.body(Empty::new())
+}
+
+/// One request and the head of its answer; the body says nothing to us.
+async fn exchange(tcp: TcpStream, asked: Request<Empty<Bytes>>) -> Option<(StatusCode, HeaderMap)> {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(16 * 1024).max_headers(64);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(tcp)).await.ok()?;
+    let answer = async {
+        let (parts, _) = sender.send_request(asked).await.ok()?.into_parts();
+        Some((parts.status, parts.headers))
+    };
+    let drive = async {
+        let _ = connection.await;
+        pending::<Infallible>().await
+    };
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        never = drive => match never {},
+    }
+}
+
+/// Everything that the service is told, and what becomes of its answer: equal only where the verdict would be.
+fn digest(
+    route: &RouteId,
+    service: &BackendId,
+    external: &External,
+    facts: &Facts,
+    request: &upgrade::Request,
+    shown: &[(Box<str>, &[u8])],
+) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    let mut add = |part: &[u8]| {
+        context.update(&part.len().to_be_bytes());
+        context.update(part);
+    };
+    let origin = match &facts.origin {
+        Origin::One(origin) => origin,
+        Origin::Missing | Origin::Several => "",
+    };
+    for part in [&route.to_string(), &service.to_string(), &*external.path, &request.authority, &request.path, origin] {
+        add(part.as_bytes());
+    }
+    add(facts.address.to_string().as_bytes());
+    for (name, value) in shown {
+        add(name.as_bytes());
+        add(value);
+    }
+    // An answer's headers are named apart from a request's.
+    add(b"");
+    external.answers.iter().for_each(|name| add(name.as_bytes()));
+    context.finish().as_ref().try_into().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_yes_counts_for_seconds_and_what_does_not_fit_is_asked_again() {
+        let (externals, start) = (Externals::default(), Instant::now());
+        let headers = Arc::new(Headers::new());
+        let key = |number: usize| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.to_be_bytes());
+            key
+        };
+        for number in 0..=MAX_KEPT {
+            externals.keep(key(number), &headers, start);
+        }
+        assert!(externals.known(&key(0), start).is_some() && externals.known(&key(MAX_KEPT), start).is_none());
+        assert!(externals.known(&key(0), start + KEPT).is_none());
+        externals.keep(key(MAX_KEPT), &headers, start + KEPT);
+        assert_eq!(held(&externals.kept).len(), 1, "what is over makes room");
+    }
+
+    #[test]
+    fn a_service_has_so_many_askers_and_others_notice_nothing() {
+        let externals = Externals::default();
+        let service = |name: &str| BackendId { namespace: "shop".into(), service: name.into(), port: 80 };
+        let mut places: Vec<_> = (0..PLACES).map(|_| externals.place(&service("a")).unwrap()).collect();
+        assert!(externals.place(&service("a")).is_none() && externals.place(&service("b")).is_some());
+        places.pop();
+        assert!(externals.place(&service("a")).is_some());
+        drop(places);
+        assert!(held(&externals.busy).is_empty());
+    }
+}
