@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use wssgate::api::crd;
 use wssgate::settings::{GatewayConfiguration, Overrides, Settings};
+use wssgate::telemetry::metrics::CATALOGUE;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
@@ -164,6 +165,39 @@ fn the_limit_per_address_comes_with_a_service_that_keeps_addresses() {
     assert_eq!(limit("minimal"), (None, None));
     // Written by the user: it stands.
     assert_eq!(limit("everything"), (Some("Cluster".to_owned()), Some(50)));
+}
+
+#[test]
+fn alerts_and_scaling_ask_for_metrics_and_labels_that_exist() {
+    let documents = documents(&text("tests/install/golden/everything.yaml"));
+    let of = |kind: &str| documents.iter().find(|d| d["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"));
+    let words = |text: &str| -> Vec<String> {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        text.split(|c| !word(c)).filter(|w| !w.is_empty()).map(str::to_owned).collect()
+    };
+    let mut expressions: Vec<String> = Vec::new();
+    for rule in of("PrometheusRule")["spec"]["groups"][0]["rules"].as_array().unwrap() {
+        expressions.push(rule["expr"].as_str().unwrap().to_owned());
+    }
+    assert!(expressions.len() >= 5);
+    for metric in of("HorizontalPodAutoscaler")["spec"]["metrics"].as_array().unwrap() {
+        expressions.push(metric["pods"]["metric"]["name"].as_str().unwrap().to_owned());
+    }
+    for expression in &expressions {
+        let used: Vec<_> = words(expression).into_iter().filter(|w| w.starts_with("wssgate_")).collect();
+        // What Prometheus adds to every sample.
+        let mut labels = vec!["namespace", "job", "pod"];
+        for name in &used {
+            let found = CATALOGUE.iter().find(|family| family.name == name);
+            labels.extend(found.unwrap_or_else(|| panic!("{name} is no metric: {expression}")).labels);
+        }
+        let selectors = expression.split('{').skip(1).map(|rest| rest.split('}').next().unwrap());
+        let selected = selectors.flat_map(|s| s.split(',')).map(|one| one.split(['=', '!']).next().unwrap().trim());
+        let grouped = expression.split("by (").skip(1).map(|rest| rest.split(')').next().unwrap());
+        for label in selected.chain(grouped.flat_map(|list| list.split(',')).map(str::trim)) {
+            assert!(labels.contains(&label), "{label} is no label: {expression}");
+        }
+    }
 }
 
 /// A part of the definition as strict JSON Schema: nothing but what is described.
