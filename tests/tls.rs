@@ -490,7 +490,7 @@ async fn a_certificate_that_becomes_valid_takes_over_without_another_edit() {
     let begin = std::time::SystemTime::now() + Duration::from_secs(5);
     let key = rcgen::KeyPair::generate().unwrap();
     let pair = setup.authority.leaf_with(&[HOST], &key, |params| params.not_before = begin.into());
-    setup.gateway.edit("secret.yaml", &text(&[secret("chat-tls", &pair)])).await;
+    setup.gateway.write("secret.yaml", &text(&[secret("chat-tls", &pair)]));
     let logged = |field: &str, value: &str| setup.gateway.logs().into_iter().find(|line| line[field] == value);
     until(PATIENCE, "the early certificate", async || logged("condition", "CertificateReady")).await;
     let kept = leaf(&setup.client()).await.unwrap();
