@@ -13,10 +13,10 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
-# --target: without it, build scripts and macros would be linked statically too, which macros cannot be.
+# Packed relocations are 0.7 MB less. --target: without it, build scripts and macros would be linked statically too, which macros cannot be.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     target="$(rustc -vV | sed -n 's/^host: //p')" \
- && RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile image --target "$target" --bin wssgate \
+ && RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" cargo build --locked --profile image --target "$target" --bin wssgate \
  && cp "target/$target/image/wssgate" LICENSE /
 
 FROM scratch
