@@ -145,12 +145,15 @@ impl Presented {
     }
 }
 
+/// Headers by their lower-case names.
+pub type Shown<'a> = Vec<(Box<str>, &'a [u8])>;
+
 /// What a service is asked with: the headers that it gets, and none of them twice.
 ///
 /// # Errors
 /// [`Reason::CredentialMissing`] where the handshake has none of them, [`Reason::CredentialAmbiguous`] where it has one
 /// twice, or two cookies of one name: the service and the backend could read different ones.
-pub fn shown<'a>(external: &External, request: &'a Request) -> Result<Vec<(Box<str>, &'a [u8])>, Reason> {
+pub fn shown<'a>(external: &External, request: &'a Request) -> Result<Shown<'a>, Reason> {
     let mut shown = Vec::new();
     for name in &external.headers {
         let values: Vec<&[u8]> = fields(request, name).collect();

@@ -16,11 +16,11 @@ use crate::policy::{ClientCertificate, Facts, Origin, Policy, Proof, admit, cred
 use crate::proxy::relay::{Parts, Relay};
 use crate::proxy::session::Session;
 use crate::proxy::tls::{self, ClientTls};
-use crate::proxy::{Drain, Shared, answer, authenticate, scratch, upstream, worker};
+use crate::proxy::{Drain, Shared, answer, authenticate, purchase, scratch, upstream, worker};
 use crate::reason::{self, Reason};
 use crate::snapshot::{Lease, RouteState};
 use crate::telemetry::access::{Opened, Refused};
-use crate::ws::upgrade::{self, Request};
+use crate::ws::upgrade::{self, Call, Request, RequestError};
 
 /// Everything before the 101, all stages together.
 const OVERALL: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What is known when a handshake is refused.
 #[derive(Default)]
-struct Refusal {
+pub(crate) struct Refusal {
     reason: Option<Reason>,
     /// The backend's own status, as far as it is passed on.
     status: Option<u16>,
@@ -41,10 +41,10 @@ struct Refusal {
     backend: Option<SocketAddr>,
     host: Option<Box<str>>,
     path: Option<Box<str>>,
-    route: Option<Arc<str>>,
-    policy: Option<Arc<Policy>>,
+    pub(crate) route: Option<Arc<str>>,
+    pub(crate) policy: Option<Arc<Policy>>,
     /// When the next attempt is free, where that is known.
-    retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl From<Reason> for Refusal {
@@ -64,7 +64,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr)
     };
     let judged = timeout(OVERALL, judge(&shared, &mut client, name.as_deref(), certificate, peer)).await;
     let refusal = match judged.unwrap_or_else(|_| Err(Reason::UpstreamTimeout.into())) {
-        Ok(judged) => return relay(&shared, client, judged, peer, began).await,
+        Ok(Outcome::Admitted(judged)) => return relay(&shared, client, *judged, peer, began).await,
+        Ok(Outcome::Answered(bytes)) => {
+            farewell(&mut client, &bytes).await;
+            return None;
+        }
         Err(refusal) => refusal,
     };
     refused(&shared, peer, &refusal);
@@ -78,14 +82,19 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr)
             None => u64::from(1 + scratch::mask()[0] % 5),
         };
         let bytes = answer::refusal(status, reason.challenge(), handshake, retry_after);
-        let _ = timeout(FAREWELL, async {
-            if client.send_all(&bytes).await.is_ok() {
-                client.finish().await;
-            }
-        })
-        .await;
+        farewell(&mut client, &bytes).await;
     }
     None
+}
+
+/// Sends the last answer of a connection.
+async fn farewell(client: &mut ClientTls, bytes: &[u8]) {
+    let _ = timeout(FAREWELL, async {
+        if client.send_all(bytes).await.is_ok() {
+            client.finish().await;
+        }
+    })
+    .await;
 }
 
 fn refused(shared: &Shared, peer: SocketAddr, refusal: &Refusal) -> Option<Relay> {
@@ -132,6 +141,14 @@ struct Accepted {
     certificate: Option<Box<ClientCertificate>>,
 }
 
+/// What becomes of a request that is not refused.
+enum Outcome {
+    /// A handshake goes on.
+    Admitted(Box<Judged>),
+    /// A call is answered with these bytes.
+    Answered(Vec<u8>),
+}
+
 /// A handshake that was admitted and has a backend.
 struct Judged {
     request: Request,
@@ -152,18 +169,27 @@ async fn judge(
     name: Option<&str>,
     certificate: Option<Box<ClientCertificate>>,
     peer: SocketAddr,
-) -> Result<Judged, Refusal> {
-    let (mut request, early) = match timeout(HEAD, head(client)).await {
+) -> Result<Outcome, Refusal> {
+    let read = match timeout(HEAD, head(client)).await {
         Ok(read) => read?,
         Err(_) => return Err(Reason::HeadTimeout.into()),
     };
-    let mut refusal =
-        Refusal { host: Some(request.host.clone()), path: Some(request.path.clone()), ..Refusal::default() };
+    let (Head::Handshake(Request { host, path, .. }, _) | Head::Call(Call { request: Request { host, path, .. }, .. })) =
+        &read;
+    let mut refusal = Refusal { host: Some(host.clone()), path: Some(path.clone()), ..Refusal::default() };
+    let (mut request, early) = match read {
+        Head::Handshake(request, early) => (request, early),
+        Head::Call(call) => {
+            let answer = purchase::answer(shared, call, name, certificate, peer.ip(), &mut refusal).await;
+            return answer.map(Outcome::Answered).map_err(|reason| Refusal { reason: Some(reason), ..refusal });
+        }
+    };
     let outcome = admitted(shared, &mut request, name, certificate, peer, &mut refusal).await;
     match outcome {
         Ok((lease, policy, facts, audited, places, upstream)) => {
             let route = refusal.route.unwrap_or_default();
-            Ok(Judged { request, early, facts, lease, policy, route, audited, places, upstream })
+            let judged = Judged { request, early, facts, lease, policy, route, audited, places, upstream };
+            Ok(Outcome::Admitted(Box::new(judged)))
         }
         Err(reason) => {
             refusal.reason = Some(reason);
@@ -226,12 +252,20 @@ async fn admitted(
     if presented.by_subprotocol && facts.subprotocols.is_empty() {
         return Err(Reason::SubprotocolDenied);
     }
-    facts.proof = authenticate::verify(shared, &route.id, authentication, &presented, &facts, request).await?;
+    let verified = authenticate::verify(shared, &route.id, authentication, &presented, &facts, request).await?;
+    facts.proof = verified.proof;
     let admission = admit(&policy, &facts, authenticate::now())?;
     let limits = &policy.connection;
     let mut places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
     if let Some(identity) = facts.proof.as_deref().and_then(Proof::identity) {
         places.subject(identity, limits.per_subject)?;
+    }
+    // Last: a handshake that something else refuses costs no ticket.
+    if let Some(ticket) = verified.ticket {
+        if !shared.tickets.redeem(&ticket, Instant::now()) {
+            return Err(Reason::TicketInvalid);
+        }
+        shared.metrics.route(refusal.route.as_deref().unwrap_or_default()).tickets_redeemed.inc();
     }
     let mut upstream = match upstream::connect(shared, &route, request, &facts, &admission).await {
         Ok(upstream) => upstream,
@@ -247,13 +281,28 @@ async fn admitted(
     Ok((lease, policy, facts, admission.audited(), places, upstream))
 }
 
+/// A request's head.
+enum Head {
+    /// A handshake, and what was sent behind it.
+    Handshake(Request, Vec<u8>),
+    /// Something else.
+    Call(Call),
+}
+
 /// Reads the request's head, and nothing of what it means.
-async fn head(client: &mut ClientTls) -> Result<(Request, Vec<u8>), Reason> {
+async fn head(client: &mut ClientTls) -> Result<Head, Reason> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
         let n = client.read_some(&mut bytes).await.map_err(|_| Reason::ClientLost)?;
-        if let Some((request, used)) = upgrade::parse_request(&bytes)? {
-            return Ok((request, bytes.split_off(used)));
+        match upgrade::parse_request(&bytes) {
+            Ok(Some((request, used))) => return Ok(Head::Handshake(request, bytes.split_off(used))),
+            Ok(None) => {}
+            Err(RequestError::Method) => {
+                // Whatever is wrong with it as a call, it is no handshake.
+                let call = upgrade::parse_call(&bytes).ok().flatten();
+                return call.map(Head::Call).ok_or(Reason::MethodNotAllowed);
+            }
+            Err(error) => return Err(error.into()),
         }
         if n == 0 {
             return Err(Reason::ClientLost);

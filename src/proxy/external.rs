@@ -40,10 +40,13 @@ const ATTEMPTS: usize = 2;
 /// Headers for the backend.
 type Headers = Vec<(Box<str>, Box<[u8]>)>;
 
+/// A yes, and until when it counts.
+type Kept = (Arc<Headers>, Instant);
+
 /// What is known of services between two handshakes.
 #[derive(Debug, Default)]
 pub(crate) struct Externals {
-    kept: Mutex<HashMap<[u8; 32], (Arc<Headers>, Instant)>>,
+    kept: Mutex<HashMap<[u8; 32], Kept>>,
     busy: Mutex<HashMap<BackendId, u32>>,
 }
 

@@ -16,9 +16,11 @@ pub mod fetch;
 mod keys;
 mod meters;
 mod plain;
+mod purchase;
 mod relay;
 mod scratch;
 mod session;
+mod tickets;
 mod tls;
 mod upstream;
 mod worker;
@@ -38,6 +40,7 @@ use external::Externals;
 pub use fetch::Reach;
 use keys::Keys;
 use meters::Meters;
+use tickets::Tickets;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub(crate) struct Shared {
     keys: Keys,
     /// Services that judge handshakes.
     externals: Externals,
+    /// Tickets that are outstanding.
+    tickets: Tickets,
     drain: watch::Receiver<Drain>,
     changed: watch::Receiver<u64>,
 }
@@ -102,6 +107,7 @@ impl Proxy {
             metrics: options.metrics,
             access: options.access,
             externals: Externals::default(),
+            tickets: Tickets::default(),
             meters: Arc::default(),
             capacity,
             drain: options.drain,
