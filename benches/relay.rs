@@ -128,6 +128,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         plain: vec![],
         workers: 1,
         memory_budget: None,
+        proxies: wssgate::policy::client::TrustedProxies::default(),
         drain: draining,
         changed: changes,
         reach,

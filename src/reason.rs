@@ -14,6 +14,10 @@ use crate::ws::upgrade::{RequestError, ResponseError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     // Before HTTP.
+    /// A trusted proxy's connection does not begin with a PROXY header of version 2 that can be believed.
+    ProxyHeaderInvalid,
+    /// A trusted proxy's PROXY header did not arrive in time.
+    ProxyHeaderTimeout,
     /// The TLS handshake did not finish in time.
     TlsTimeout,
     /// The TLS handshake failed (no common version or suite, broken record, alert from the peer).
@@ -49,6 +53,8 @@ pub enum Reason {
     BadHost,
     /// A path with dot segments, encoded separators, empty segments or forbidden bytes.
     BadPath,
+    /// A trusted proxy's `X-Forwarded-For` has fewer entries than there are hops, or no address in the client's place.
+    ForwardedForInvalid,
 
     // The judgement.
     /// `Host` differs from the name of the TLS handshake (RFC 9110 §15.5.20).
@@ -186,6 +192,8 @@ pub enum Reason {
 impl Reason {
     /// Every reason, in the order of the life of a connection.
     pub const ALL: &'static [Reason] = &[
+        Self::ProxyHeaderInvalid,
+        Self::ProxyHeaderTimeout,
         Self::TlsTimeout,
         Self::TlsFailed,
         Self::ClientCertificateInvalid,
@@ -202,6 +210,7 @@ impl Reason {
         Self::BadKey,
         Self::BadHost,
         Self::BadPath,
+        Self::ForwardedForInvalid,
         Self::Misdirected,
         Self::RouteNotFound,
         Self::RouteUnavailable,
@@ -275,6 +284,7 @@ impl Reason {
             | Self::BadKey
             | Self::BadHost
             | Self::BadPath
+            | Self::ForwardedForInvalid
             | Self::SubprotocolDenied => 400,
             Self::CredentialMissing
             | Self::CredentialAmbiguous
@@ -314,7 +324,9 @@ impl Reason {
             | Self::NoEndpoints
             | Self::PortsExhausted => 503,
             Self::DialTimeout | Self::UpstreamTimeout => 504,
-            Self::TlsTimeout
+            Self::ProxyHeaderInvalid
+            | Self::ProxyHeaderTimeout
+            | Self::TlsTimeout
             | Self::TlsFailed
             | Self::ClientCertificateInvalid
             | Self::UnknownServerName
@@ -371,7 +383,9 @@ impl Reason {
             | Self::Internal => 1011,
             Self::RouteRemoved => 1012,
             Self::Overloaded => 1013,
-            Self::TlsTimeout
+            Self::ProxyHeaderInvalid
+            | Self::ProxyHeaderTimeout
+            | Self::TlsTimeout
             | Self::TlsFailed
             | Self::ClientCertificateInvalid
             | Self::UnknownServerName
@@ -387,6 +401,7 @@ impl Reason {
             | Self::BadKey
             | Self::BadHost
             | Self::BadPath
+            | Self::ForwardedForInvalid
             | Self::Misdirected
             | Self::RouteNotFound
             | Self::RouteUnavailable
@@ -452,6 +467,8 @@ impl Reason {
     /// The name in metrics, logs and documentation: lower-case words joined by `_`, stable once released.
     pub const fn label(self) -> &'static str {
         match self {
+            Self::ProxyHeaderInvalid => "proxy_header_invalid",
+            Self::ProxyHeaderTimeout => "proxy_header_timeout",
             Self::TlsTimeout => "tls_timeout",
             Self::TlsFailed => "tls_failed",
             Self::ClientCertificateInvalid => "client_certificate_invalid",
@@ -468,6 +485,7 @@ impl Reason {
             Self::BadKey => "bad_key",
             Self::BadHost => "bad_host",
             Self::BadPath => "bad_path",
+            Self::ForwardedForInvalid => "forwarded_for_invalid",
             Self::Misdirected => "misdirected",
             Self::RouteNotFound => "route_not_found",
             Self::RouteUnavailable => "route_unavailable",

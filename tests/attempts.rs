@@ -117,3 +117,36 @@ async fn the_default_of_the_class_applies_to_routes_that_say_nothing() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guessing_tokens_ends_soon_is_seen_and_does_not_touch_others() {
+    let key = harness::Key::es256("one");
+    let mut spec = harness::issuer::any_of(&[harness::issuer::method(&json!({}))]);
+    harness::manifests::merge(&mut spec, &attempts(json!({"count": 1, "interval": "1h", "burst": 15})));
+    let authority = harness::Authority::new();
+    let recorder = harness::Recorder::start(harness::Behaviour::Echo).await;
+    let keys = [harness::issuer::config_map("idp", &harness::issuer::set(&[&key]))];
+    let manifests = harness::setup::manifests(&authority, &recorder, &spec).with("keys.yaml", &keys);
+    let gateway = harness::Gateway::start_with(&manifests, &Options::default()).await;
+    let setup = Setup { authority, recorder, gateway };
+    let bearer = |key: &harness::Key| {
+        let token = key.sign(&harness::issuer::claims(&json!({})));
+        Head::upgrade("/").add("Authorization", format!("Bearer {token}"))
+    };
+    let (client, forger) = (setup.client(), harness::Key::es256("one"));
+    for n in 0..40 {
+        let status = ask_from(&client, "127.0.0.2", &bearer(&forger)).await.status();
+        assert_eq!(status, if n < 15 { 401 } else { 429 }, "E18 guess {n}");
+    }
+    // Not even a good one any more from there; from elsewhere nobody notices.
+    assert_eq!(ask_from(&client, "127.0.0.2", &bearer(&key)).await.status(), 429, "E18");
+    assert_eq!(setup.recorder.count(), (0, 0), "E18: nothing reached the backend");
+    assert_eq!(ask_from(&client, "127.0.0.3", &bearer(&key)).await.status(), 101, "E18");
+    // One query shows it, by route and reason, and the log says from where, in a few lines.
+    for (reason, count) in [("token_untrusted", 15.0), ("too_many_attempts", 26.0)] {
+        let labels = [("route", "shop/chat"), ("outcome", "refused"), ("reason", reason)];
+        setup.gateway.metric_becomes("wssgate_handshakes_total", &labels, count).await;
+        let line = setup.gateway.access_line("the refusals", |line| line["reason"] == reason).await;
+        assert!(line["client"].as_str().unwrap().starts_with("127.0.0.2:"), "{line}");
+    }
+}

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -52,6 +53,58 @@ fn the_chart_the_image_and_the_binary_have_one_version() {
 fn documents(text: &str) -> Vec<Value> {
     let parts = text.split("\n---\n").filter(|part| part.lines().any(|l| !l.is_empty() && !l.starts_with(['#', '-'])));
     parts.map(|part| serde_saphyr::from_str(part).unwrap_or_else(|e| panic!("{e}\n{part}"))).collect()
+}
+
+/// What `wssgate check` says of a directory.
+fn check(folder: &Path, settings: Option<&Path>) -> (bool, Value, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wssgate"));
+    command.args(["check", "--output", "json"]).arg(folder);
+    if let Some(settings) = settings {
+        command.arg("--config").arg(settings);
+    }
+    let said = command.env_clear().output().unwrap();
+    let errors = String::from_utf8_lossy(&said.stderr).into_owned();
+    let report = serde_json::from_slice(&said.stdout).unwrap_or_else(|e| panic!("{e}: {errors}"));
+    (said.status.success(), report, errors)
+}
+
+#[test]
+fn every_sample_is_accepted_and_lacks_nothing_but_what_only_a_cluster_has() {
+    let files: Vec<PathBuf> =
+        fs::read_dir(root().join("manifests/samples")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 10, "{files:?}");
+    let folder = tempfile::tempdir().unwrap();
+    // The class and the settings are those of the chart as it is installed without values.
+    let rendered = documents(&text("tests/install/golden/default.yaml"));
+    let settings = folder.path().join("gateway.yaml");
+    let written = rendered.iter().find(|d| d["kind"] == "ConfigMap").unwrap()["data"]["gateway.yaml"].as_str().unwrap();
+    fs::write(&settings, written).unwrap();
+    for file in &files {
+        let name = file.file_name().unwrap();
+        let alone = folder.path().join(name).with_extension("");
+        fs::create_dir(&alone).unwrap();
+        fs::copy(file, alone.join(name)).unwrap();
+        let (accepted, report, errors) = check(&alone, Some(&settings));
+        assert!(accepted, "{}: {errors}{report:#}", file.display());
+        let routes = report["items"].as_array().unwrap();
+        assert!(!routes.is_empty(), "{}: no route", file.display());
+        for condition in routes.iter().flat_map(|route| route["status"]["conditions"].as_array().unwrap()) {
+            // Secrets and bundles are the reader's own; all else a sample brings along.
+            if condition["type"] == "ResolvedRefs" && condition["status"] == "False" {
+                for part in condition["message"].as_str().unwrap().split("; spec.") {
+                    let missing = ["Secret ", "ConfigMap "].iter().any(|kind| part.contains(&format!(": {kind}")));
+                    assert!(missing && part.contains("does not exist"), "{}: {part}", file.display());
+                }
+            }
+        }
+    }
+    // A sample that is wrong is found: this is no test that cannot fail.
+    let wrong = folder.path().join("wrong");
+    fs::create_dir(&wrong).unwrap();
+    let sample = text("manifests/samples/chat.yaml").replace("{name: chat, port: 8080}]", "{name: chta, port: 8080}]");
+    fs::write(wrong.join("chat.yaml"), sample).unwrap();
+    let (_, report, _) = check(&wrong, None);
+    assert!(report.to_string().contains("Service shop/chta"), "{report:#}");
 }
 
 /// Every file with rendered manifests.

@@ -76,6 +76,37 @@ fn the_page_of_metrics_is_the_catalogue_of_the_code() {
     drift("docs/metrics.md", &page);
 }
 
+/// Groups of docs/threats.md and how many rows each has.
+const THREATS: [(char, usize); 7] = [('A', 10), ('B', 22), ('C', 14), ('D', 15), ('F', 21), ('G', 17), ('J', 7)];
+
+#[test]
+fn every_threat_has_a_test_that_exists_or_says_why_not() {
+    let page = fs::read_to_string(root().join("docs/threats.md")).unwrap();
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_uppercase())
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let expected: Vec<String> =
+        THREATS.iter().flat_map(|(group, rows)| (1..=*rows).map(move |row| format!("{group}{row}"))).collect();
+    let ids: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(ids, expected);
+    let mut tests = 0;
+    for row in rows {
+        assert_eq!(row.len(), 4, "{row:?}");
+        for test in row[3].split('`').skip(1).step_by(2) {
+            let (file, name) = test.split_once("::").unwrap_or_else(|| panic!("{}: {test} is no test", row[0]));
+            let file = if file.starts_with("src/") { format!("{file}.rs") } else { format!("tests/{file}.rs") };
+            let text = fs::read_to_string(root().join(&file)).unwrap_or_default();
+            assert!(text.contains(&format!("fn {name}(")), "{}: {file} has no test {name}", row[0]);
+            tests += 1;
+        }
+        let said = ["`", "later: ", "none: ", "none as a whole: "].iter().any(|start| row[3].starts_with(start));
+        assert!(said, "{}: neither a test nor a reason: {}", row[0], row[3]);
+    }
+    assert!(tests > 80, "{tests} tests");
+}
+
 #[test]
 fn the_meaning_of_a_reason_is_found_whole() {
     let source = "enum Reason {\n    /// One\n    /// two.\n    A,\n    // Group.\n    /// Three | four.\n    B,\n}\n";
@@ -151,9 +182,13 @@ fn the_examples_of_routes_are_routes() {
 fn the_example_of_settings_is_one() {
     let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
     let blocks = blocks(&page, "yaml");
-    assert_eq!(blocks.len(), 1);
-    if let Err(error) = GatewayConfiguration::parse("docs/operations.md", blocks[0]) {
-        panic!("{error}");
+    assert_eq!(blocks.len(), 2);
+    // The first is a whole file, the second a member of one.
+    let head: String = blocks[0].lines().take(2).map(|line| format!("{line}\n")).collect();
+    for text in [blocks[0].to_owned(), head + blocks[1]] {
+        if let Err(error) = GatewayConfiguration::parse("docs/operations.md", &text) {
+            panic!("{error}");
+        }
     }
 }
 

@@ -5,7 +5,7 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{Answer, Behaviour, Frame, Head, Options, PATIENCE, SOON, Setup, json, until};
+use harness::{Answer, Behaviour, End, Frame, Head, Options, PATIENCE, SOON, Setup, json, until};
 use tokio::io::AsyncWriteExt;
 
 fn drain(accept_grace: &str, window: &str, deadline: &str) -> Options {
@@ -160,6 +160,21 @@ async fn a_signal_within_a_message_breaks_no_frame_and_completes_no_message() {
     let frames = Frame::all(&other_upstream.rest(PATIENCE, "J3: the other upstream's end").await);
     assert!(frames.len() <= 2 && frames[0].same(&Frame::binary(vec![9; 1000])), "J3: {frames:?}");
     assert!(frames[1..].iter().all(|frame| frame.opcode == 8), "J3: {frames:?}");
+    assert_eq!(setup.gateway.exit(PATIENCE).await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_backend_sends_behind_our_close_spoils_no_clean_end() {
+    let setup = Setup::with(Behaviour::Manual, &json!({}), &drain("0s", "1s", "8s")).await;
+    let (mut client, mut upstream) = setup.pair().await;
+    setup.gateway.sigterm();
+    assert_eq!(client.close_code().await.map(|(code, _)| code), Some(1001));
+    // Half a frame, which goes nowhere: the client has had its Close.
+    let bytes = upstream.encode(&Frame::binary(vec![9; 1000]));
+    upstream.write(&bytes[..504]).await;
+    setup.gateway.metric_becomes("wssgate_bytes_total", &[("direction", "from_backend")], 500.0).await;
+    client.send(&Frame::close(1001, "")).await;
+    assert_ne!(client.ended(SOON, "the end").await, End::Truncated, "no close_notify");
     assert_eq!(setup.gateway.exit(PATIENCE).await.code(), Some(0));
 }
 

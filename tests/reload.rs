@@ -56,10 +56,15 @@ async fn defaults_change_under_open_sockets_and_close_none() {
         &json!({"defaults": {"handshake": {"origins": {"missing": "Deny", "allow": ["https://a.test"]}}}}),
     )
     .await;
-    setup.refused("the default for new handshakes", &Head::upgrade("/"), &[403], &["origin_missing"]).await;
     for mut peer in peers {
         assert_eq!(peer.close_code().await.map(|(code, _)| code), Some(1008), "who would not get in again");
     }
+    // Their backends hear of it too, before the next oracle looks at what they hear.
+    until(PATIENCE, "the end of all", async || {
+        setup.recorder.seen().iter().all(harness::recorder::Seen::is_ended).then_some(())
+    })
+    .await;
+    setup.refused("the default for new handshakes", &Head::upgrade("/"), &[403], &["origin_missing"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -72,9 +72,7 @@ fn an_unknown_key_within_the_defaults_is_an_error_too() {
 
 #[test]
 fn what_this_build_does_not_implement_is_an_error_that_names_it() {
-    for key in ["trustedProxies", "sharedStore"] {
-        refused(&format!("workers: 1\n{key}: {{}}\n"), "4:1", &[key, "not supported by this build", "remove"]);
-    }
+    refused("workers: 1\nsharedStore: {}\n", "4:1", &["sharedStore", "not supported by this build", "remove"]);
 }
 
 #[test]
@@ -103,6 +101,35 @@ fn a_bad_value_is_an_error_that_names_key_and_fix() {
     refused("logFormat: xml\n", "3:12", &["logFormat", "json", "text"]);
     refused("hostnameSuffixes: {shop: ['*.example.com']}\n", "3:27", &["hostnameSuffixes.shop[0]", "star"]);
     refused("defaultCertificate: {name: tls}\n", "3:22", &["defaultCertificate: missing field", "namespace"]);
+}
+
+#[test]
+fn trusted_proxies_are_named_and_never_everybody() {
+    let settings = |text: &str| parse(&format!("trustedProxies: {text}\n"));
+    assert_eq!(GatewayConfiguration::default().trusted_proxies.proxy_protocol, None, "nobody unless written down");
+    for good in [
+        "{}",
+        "{proxyProtocol: {networks: [10.0.0.0/8, '2001:db8::/32']}}",
+        "{forwardedFor: {networks: [10.0.0.7/32]}}",
+        "{forwardedFor: {networks: [10.0.0.7/32], hops: 16}}",
+    ] {
+        assert!(settings(good).is_ok(), "{good}: {:?}", settings(good));
+    }
+    for (bad, named) in [
+        ("{proxyProtocol: {}}", ["trustedProxies", "missing field `networks`"]),
+        ("{proxyProtocol: {networks: []}}", ["proxyProtocol.networks", "from 1"]),
+        ("{proxyProtocol: {networks: [10.0.0.1]}}", ["proxyProtocol.networks", "10.0.0.0/8"]),
+        ("{proxyProtocol: {networks: [0.0.0.0/0]}}", ["proxyProtocol.networks", "everybody"]),
+        ("{forwardedFor: {networks: ['::/0']}}", ["forwardedFor.networks", "everybody"]),
+        ("{forwardedFor: {networks: ['::ffff:10.0.0.0/104']}}", ["forwardedFor.networks", "IPv4"]),
+        ("{forwardedFor: {networks: [10.0.0.0/8], hops: 0}}", ["forwardedFor.hops", "from 1 to 16"]),
+        ("{forwardedFor: {networks: [10.0.0.0/8], hops: 300}}", ["forwardedFor.hops", "from 1 to 16"]),
+        ("{forwardedFor: {networks: [10.0.0.0/8], header: X-Real-IP}}", ["header", "unknown field"]),
+        ("{proxyProtocol: {networks: [10.0.0.0/8], version: 1}}", ["version", "unknown field"]),
+    ] {
+        let error = settings(bad).unwrap_err();
+        assert!(named.iter().all(|word| error.contains(word)), "{bad}: {error}");
+    }
 }
 
 #[test]

@@ -485,6 +485,23 @@ async fn a_certificate_that_expires_while_it_is_served_is_served_on_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_becomes_valid_takes_over_without_another_edit() {
+    let setup = Setup::new(&json!({})).await;
+    let begin = std::time::SystemTime::now() + Duration::from_secs(5);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pair = setup.authority.leaf_with(&[HOST], &key, |params| params.not_before = begin.into());
+    setup.gateway.edit("secret.yaml", &text(&[secret("chat-tls", &pair)])).await;
+    let logged = |field: &str, value: &str| setup.gateway.logs().into_iter().find(|line| line[field] == value);
+    until(PATIENCE, "the early certificate", async || logged("condition", "CertificateReady")).await;
+    let kept = leaf(&setup.client()).await.unwrap();
+    assert_ne!(kept, pair.leaf().to_vec(), "served before its time");
+    until(PATIENCE, "its first moment", async || logged("message", "no longer a problem")).await;
+    // A certificate counts whole seconds.
+    assert!(std::time::SystemTime::now() + Duration::from_secs(1) >= begin, "told before its time");
+    assert_eq!(leaf(&setup.client()).await.unwrap(), pair.leaf().to_vec());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_star_stands_for_one_label_and_exact_names_come_first() {
     let authority = Authority::new();
     let (wild, exact) = (Recorder::start(Behaviour::Echo).await, Recorder::start(Behaviour::Echo).await);

@@ -291,7 +291,8 @@ async fn the_upstream_request_is_built_anew() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_cannot_be_reached_is_passed_over() {
-    let setup = Setup::new(&json!({})).await;
+    let options = Options { env: vec![("WSSGATE_LOG".into(), "debug".into())], ..Options::default() };
+    let setup = Setup::with(Behaviour::Echo, &json!({}), &options).await;
     // A port that nobody listens on: it was ours, and is not any more.
     let dead = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -301,6 +302,7 @@ async fn an_endpoint_that_cannot_be_reached_is_passed_over() {
     for _ in 0..6 {
         setup.open().await.echo(&Frame::text("somewhere")).await;
     }
+    assert!(setup.gateway.log_text().contains("endpoint not reached"), "WSSGATE_LOG=debug says more");
     setup.gateway.edit("service.yaml", &text(&service("chat", &[dead]))).await;
     setup.refused("nobody listens", &Head::upgrade("/"), &[502], &["dial_failed"]).await;
     setup.gateway.edit("service.yaml", &text(&service("chat", &[]))).await;

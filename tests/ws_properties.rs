@@ -264,11 +264,12 @@ proptest! {
 #[test]
 fn every_seed_of_the_corpus_holds() {
     type Body = fn(&[u8]);
-    let targets: [(&str, Body); 5] = [
+    let targets: [(&str, Body); 6] = [
         ("frame", bodies::frame::check),
         ("handshake", bodies::handshake::check),
         ("response", bodies::response::check),
         ("path", bodies::path::check),
+        ("preamble", bodies::preamble::check),
         ("objects", bodies::objects::check),
     ];
     for (target, check) in targets {

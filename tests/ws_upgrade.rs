@@ -281,9 +281,25 @@ fn the_request_for_the_backend_is_one_that_we_would_read_alike() {
     write_request(&mut out, &request, &key, &request.subprotocols, &forwarded);
     let text = String::from_utf8_lossy(&out);
     assert!(text.contains("\r\nX-Forwarded-For: 192.0.2.7\r\n") && text.contains("\r\nForwarded: for=192.0.2.7;"));
-    // What the gateway says about the client would not be believed a second time.
+    // What the gateway says about the client would not be believed a second time, except from a trusted proxy.
     let withheld = vec![("x-real-ip".into(), b"192.0.2.7".as_slice().into())];
-    assert_eq!(good(&out), Request { key: key.into(), withheld, ..request });
+    let forwarded_for = Some(b"192.0.2.7".as_slice().into());
+    assert_eq!(good(&out), Request { key: key.into(), withheld, forwarded_for, ..request });
+}
+
+#[test]
+fn all_lines_of_forwarded_for_are_one_list_and_none_goes_on() {
+    let request = good(&with(
+        "X-Forwarded-For: 1.2.3.4\r\nX_Forwarded_For: 9.9.9.9\r\nx-forwarded-FOR: \r\nX-Forwarded-For: 5.6.7.8, 8.8.8.8",
+    ));
+    assert_eq!(request.forwarded_for.as_deref(), Some(b"1.2.3.4,,5.6.7.8, 8.8.8.8".as_slice()));
+    assert!(request.headers.iter().all(|(name, _)| !name.contains("forwarded")), "{request:?}");
+    assert_eq!(good(&with("X-Forwarded-Host: a")).forwarded_for, None);
+    // It is the proxy's list, whatever the client writes into Connection.
+    let line = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade, X-Forwarded-For\r\n\
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+                X-Forwarded-For: 1.2.3.4\r\n\r\n";
+    assert_eq!(good(line.as_bytes()).forwarded_for.as_deref(), Some(b"1.2.3.4".as_slice()));
 }
 
 #[test]

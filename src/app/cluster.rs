@@ -64,7 +64,6 @@ impl Control {
         });
         self.issuance.report(issuance::Report {
             apply: compiled.wanted.apply.clone(),
-            delete: compiled.wanted.delete.clone(),
             live: loaded.objects.certificates.clone(),
         });
     }

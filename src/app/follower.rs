@@ -54,23 +54,15 @@ impl Follower {
         self.source.ready().await;
     }
 
-    /// Waits until the source may differ from what was followed last, or a certificate that is served has expired,
-    /// which the routes' conditions have to say.
+    /// Waits until the source may differ from what was followed last, or the routes' conditions have something else to
+    /// say because of the time: a certificate becomes valid, or is near its end, or past it.
     pub(super) async fn changed(&mut self) {
-        let expiry = self.expiry();
+        let due = self.compiled.as_ref().and_then(|compiled| compiled.due);
+        let wait = due.map(|due| Duration::from_secs(u64::try_from(due - now()).unwrap_or(0)));
         tokio::select! {
             () = self.source.changed() => {}
-            () = sleep(expiry.unwrap_or(Duration::MAX)) => {}
+            () = sleep(wait.unwrap_or(Duration::MAX)) => {}
         }
-    }
-
-    /// How long until the next certificate expires.
-    fn expiry(&self) -> Option<Duration> {
-        let now = now();
-        let served = self.compiled.as_deref().map(certificates).unwrap_or_default();
-        let next = served.iter().map(|one| one.not_after).filter(|not_after| *not_after >= now).min()?;
-        // The second after its last.
-        Some(Duration::from_secs(u64::try_from(next - now + 1).ok()?))
     }
 
     /// Compiles by other options from the next [`Follower::follow`] on; a directory is read for other namespaces. What

@@ -20,6 +20,7 @@ use tokio::time::{sleep, sleep_until};
 use crate::admin::{self, Admin};
 use crate::compile::{self, fence::Fence};
 use crate::echo;
+use crate::policy::client::{ForwardedFor, TrustedProxies};
 use crate::proxy::{self, Drain, Proxy};
 use crate::settings::{Overrides, Settings};
 use crate::snapshot::Live;
@@ -199,6 +200,7 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
         plain: vec![http],
         workers: settings.workers.map_or(0, usize::from),
         memory_budget: settings.memory_budget,
+        proxies: proxies(&settings),
         drain: draining,
         changed: changes,
         reach,
@@ -232,6 +234,7 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
             reload = reloaded => if let Some(next) = tokio::task::block_in_place(|| reload.read()) {
                 settings = next;
                 proxy.set_memory_budget(settings.memory_budget);
+                proxy.set_trusted_proxies(proxies(&settings));
                 follower.reconfigure(options(&settings), &settings.watch_namespaces);
                 tokio::task::block_in_place(|| follower.follow());
             }
@@ -280,6 +283,18 @@ fn trust() -> Result<Arc<rustls::ClientConfig>, Error> {
 fn reach(fence: &Fence) -> Result<proxy::Reach, Error> {
     let denied = fence.addresses.iter().copied().chain(fence.sockets.iter().map(SocketAddr::ip)).collect();
     Ok(proxy::Reach { tls: trust()?, allow_loopback: fence.allow_loopback, denied })
+}
+
+/// Whose word the data plane takes for who the client is.
+fn proxies(settings: &Settings) -> TrustedProxies {
+    let trusted = &settings.trusted_proxies;
+    TrustedProxies {
+        preamble: trusted.proxy_protocol.as_ref().map(|proxies| proxies.networks.clone()).unwrap_or_default(),
+        forwarded_for: trusted
+            .forwarded_for
+            .as_ref()
+            .map(|proxies| ForwardedFor { networks: proxies.networks.clone(), hops: usize::from(proxies.hops) }),
+    }
 }
 
 /// What a compile goes by. A directory is a source without an API server: its routes may leave the class out, and its

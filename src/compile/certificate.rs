@@ -11,8 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
-use x509_parser::oid_registry::OID_X509_SERIALNUMBER;
-use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use crate::api::status::ConditionReason as Reason;
@@ -176,11 +175,12 @@ fn key_strength(leaf: &X509Certificate<'_>) -> Result<bool, String> {
     }
 }
 
-/// By the names that cert-manager gives to such certificates and their issuers, and to no others.
+/// By the name of the authority that cert-manager makes for one such certificate. (It also means to put a serial number
+/// into the subject, which does not arrive there.)
 fn is_temporary(leaf: &X509Certificate<'_>) -> bool {
-    let is = |name: Option<&AttributeTypeAndValue<'_>>, text| name.and_then(|n| n.as_str().ok()) == Some(text);
-    is(leaf.issuer().iter_common_name().next(), "cert-manager.local")
-        && is(leaf.subject().iter_by_oid(&OID_X509_SERIALNUMBER).next(), "1234567890")
+    let mut names = leaf.issuer().iter_attributes();
+    let first = leaf.issuer().iter_common_name().next().and_then(|name| name.as_str().ok());
+    first == Some("cert-manager.local") && names.nth(1).is_none() && leaf.issuer() != leaf.subject()
 }
 
 fn dns_names(leaf: &X509Certificate<'_>) -> Result<Vec<String>, String> {

@@ -3,7 +3,7 @@
 //! One Certificate per Secret, called as the Secret is. What belongs to someone else is never taken over, and what
 //! cannot be judged stays as it is. Knows objects and hostnames; nothing is written here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -30,8 +30,9 @@ const OWNER: &str = "SecureWebSocketRoute";
 pub struct Wanted {
     /// Certificates as they shall be.
     pub apply: BTreeMap<Key, Certificate>,
-    /// Certificates of ours that no route wants any more, with the `uid` of each.
-    pub delete: BTreeMap<Key, Option<String>>,
+    /// Certificates of ours that no route wants any more. They stay until their routes go: the gateway has no right to
+    /// delete anything.
+    pub unwanted: BTreeSet<Key>,
 }
 
 /// What became of a route's `issuerRef`.
@@ -112,12 +113,12 @@ pub fn plan<'a>(
             issues.insert(wish.candidate.key, issue.clone());
         }
     }
-    // Where they cannot be read now, nothing follows from that, least of all that they may go.
+    // Where they cannot be read now, nothing follows from that.
     for (key, certificate) in objects.certificates.iter().filter(|_| objects.cert_manager) {
         let stays = wanted.apply.contains_key(key) || left.contains(key);
         // One whose route is gone is the garbage collector's; one of another gateway's route is not ours to judge.
         if !stays && owner(certificate).is_some_and(|owner| is_candidate(owner, key, candidates)) {
-            wanted.delete.insert(key.clone(), certificate.metadata.uid.clone());
+            wanted.unwanted.insert(key.clone());
         }
     }
     (wanted, issues)

@@ -59,6 +59,10 @@ use reference::Grants;
 use rule::{Clients, Resolver};
 use vault::Vault;
 
+/// What is said of a Certificate that the gateway made and no longer keeps.
+const UNWANTED: &str = "no route asks for it any more; it is left as it is until its route is deleted; delete it if its \
+                        Secret is not needed";
+
 /// What a compile depends on besides objects.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
@@ -200,7 +204,8 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
 
     let default_tls = vault.default_identity().map(|identity| Arc::clone(&identity.tls));
     let (certificates, due) = vault.keep();
-    let (challenges, remarks) = challenge::collect(objects, options, &holdings, &mut resolver);
+    let (challenges, mut remarks) = challenge::collect(objects, options, &holdings, &mut resolver);
+    remarks.extend(wanted.unwanted.iter().map(|key| (format!("Certificate {key}"), UNWANTED.to_owned())));
     let (backends, clients) = resolver.finish();
     let shared = assembly::Shared { backends, keys: keys.finish(), default_tls, challenges };
     let snapshot = assembly::snapshot(hosts, shared, previous.map(|previous| &previous.snapshot));

@@ -260,6 +260,8 @@ impl<'a> Vault<'a> {
                 None => Some(certificate),
                 Some(flaw) => match last.filter(|last| last.flaw(host, self.now).is_none()) {
                     Some(last) => {
+                        // It takes over as soon as it is valid, and nobody edits anything then.
+                        self.remind(certificate.not_before);
                         facet.problems.push(explain(kept(flaw)));
                         Some(Arc::clone(last))
                     }
@@ -283,9 +285,17 @@ impl<'a> Vault<'a> {
         (facet, None)
     }
 
+    /// There is something else to say at `moment`, if that is yet to come.
+    fn remind(&mut self, moment: i64) {
+        let later = Some(moment).filter(|moment| *moment > self.now);
+        self.due = self.due.into_iter().chain(later).min();
+    }
+
     /// What there is to say of a certificate that is served.
     fn describe(&mut self, key: &Key, certificate: &Certificate, progress: Option<&Progress>, facet: &mut Facet) {
-        if certificate.temporary {
+        // Whatever its issuer is called: where cert-manager is content it is the one that was asked for.
+        let issued = progress.is_some_and(|progress| progress.stage == Stage::Issued);
+        if certificate.temporary && !issued {
             let text = format!("Secret {key} holds cert-manager's temporary certificate, which no client trusts");
             let problem = Problem::new(Reason::Temporary, text);
             let explained = progress.map(|progress| progress.explain(problem.clone()));
@@ -297,10 +307,8 @@ impl<'a> Vault<'a> {
         let renewal = progress.and_then(|progress| progress.renewal);
         // Whoever will renew it in time has it in hand.
         let expiring = self.now >= near && renewal.is_none_or(|renewal| renewal < self.now);
-        for moment in [Some(certificate.not_before), Some(near), Some(end + 1), renewal.map(|renewal| renewal + 1)] {
-            let later = moment.filter(|moment| *moment > self.now);
-            self.due = self.due.into_iter().chain(later).min();
-        }
+        [certificate.not_before, near, end + 1].into_iter().for_each(|moment| self.remind(moment));
+        renewal.into_iter().for_each(|renewal| self.remind(renewal + 1));
         let failed = match progress {
             Some(Progress { certificate, stage: Stage::Failed(text), .. }) => {
                 Some(format!("the last attempt to renew Certificate {certificate} failed: {text}"))

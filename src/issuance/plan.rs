@@ -13,8 +13,6 @@ use crate::api::objects::Key;
 pub struct Report {
     /// Certificates as they shall be.
     pub apply: BTreeMap<Key, Certificate>,
-    /// Certificates of ours that no route wants any more, with the `uid` of each.
-    pub delete: BTreeMap<Key, Option<String>>,
     /// Every Certificate as the API server has it.
     pub live: BTreeMap<Key, Arc<Certificate>>,
 }
@@ -26,39 +24,26 @@ pub(super) struct Write {
     pub(super) key: Key,
     /// As it is there.
     pub(super) live: Option<Arc<Certificate>>,
-    /// What becomes of it.
-    pub(super) change: Change,
-}
-
-/// What becomes of a Certificate.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Change {
-    /// It becomes this one.
-    Apply(Box<Certificate>),
-    /// The one of this `uid` goes.
-    Delete(Option<String>),
+    /// As it shall be.
+    pub(super) wanted: Certificate,
 }
 
 impl Write {
     /// Whether it asks for the same of the same: then doing it twice changes nothing.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let shape = |write: &Self| write.live.as_deref().map(shape);
-        self.change == other.change && shape(self) == shape(other)
+        self.wanted == other.wanted && shape(self) == shape(other)
     }
 }
 
-/// Every write that is due, in the order of the keys; what goes comes last.
+/// Every write that is due, in the order of the keys.
 pub(super) fn plan(report: &Report) -> Vec<Write> {
-    let live = |key: &Key| report.live.get(key).map(Arc::clone);
-    let apply = report.apply.iter().filter_map(|(key, wanted)| {
-        let live = live(key);
-        let differs = live.as_deref().is_none_or(|live| !is_as_wanted(live, wanted));
-        differs.then(|| Write { key: key.clone(), live, change: Change::Apply(Box::new(wanted.clone())) })
+    let writes = report.apply.iter().filter_map(|(key, wanted)| {
+        let live = report.live.get(key);
+        let differs = live.is_none_or(|live| !is_as_wanted(live, wanted));
+        differs.then(|| Write { key: key.clone(), live: live.map(Arc::clone), wanted: wanted.clone() })
     });
-    let delete = report.delete.iter().filter(|(key, _)| report.live.contains_key(key));
-    let delete =
-        delete.map(|(key, uid)| Write { key: key.clone(), live: live(key), change: Change::Delete(uid.clone()) });
-    apply.chain(delete).collect()
+    writes.collect()
 }
 
 /// All of a Certificate that a write could change.
@@ -93,12 +78,11 @@ mod tests {
         serde_saphyr::from_str(&text).unwrap()
     }
 
-    fn report(wanted: Option<Certificate>, live: Option<Certificate>) -> Report {
+    fn report(wanted: Certificate, live: Option<Certificate>) -> Report {
         let key = Key::new("shop", "tls");
         Report {
-            apply: wanted.map(|wanted| (key.clone(), wanted)).into_iter().collect(),
+            apply: [(key.clone(), wanted)].into(),
             live: live.map(|live| (key, Arc::new(live))).into_iter().collect(),
-            ..Report::default()
         }
     }
 
@@ -112,26 +96,16 @@ mod tests {
         let mut live = certificate(&["a.test"], &owners("2", "1"));
         live.metadata.labels.get_or_insert_default().insert("theirs".into(), "x".into());
         live.status.revision = Some(3);
-        assert_eq!(plan(&report(Some(wanted.clone()), Some(live))), []);
+        assert_eq!(plan(&report(wanted.clone(), Some(live))), []);
         for other in [
             certificate(&["b.test"], &owners("1", "2")),
             certificate(&["a.test"], &owners("1", "3")),
             certificate(&["a.test"], &owners("1", "2").replace("a: b", "a: c")),
             certificate(&["a.test"], &format!("{}, annotations: {{cert-manager.io/x: 'y'}}", owners("1", "2"))),
         ] {
-            assert_eq!(plan(&report(Some(wanted.clone()), Some(other))).len(), 1);
+            assert_eq!(plan(&report(wanted.clone(), Some(other))).len(), 1);
         }
-        assert_eq!(plan(&report(Some(wanted), None)).len(), 1);
-    }
-
-    #[test]
-    fn what_goes_is_deleted_while_it_is_there() {
-        let key = Key::new("shop", "tls");
-        let mut report = report(None, Some(certificate(&["a.test"], "uid: '7'")));
-        report.delete.insert(key, Some("7".to_owned()));
-        assert!(matches!(plan(&report).as_slice(), [Write { change: Change::Delete(Some(uid)), .. }] if uid == "7"));
-        report.live.clear();
-        assert_eq!(plan(&report), []);
+        assert_eq!(plan(&report(wanted, None)).len(), 1);
     }
 
     #[test]
@@ -139,7 +113,7 @@ mod tests {
         let write = |live: Certificate| Write {
             key: Key::new("shop", "tls"),
             live: Some(Arc::new(live)),
-            change: Change::Delete(None),
+            wanted: Certificate::default(),
         };
         let live = certificate(&["a.test"], "uid: '7'");
         let mut issued = live.clone();

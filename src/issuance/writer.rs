@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::plan::{Change, Report, Write, plan};
+use super::plan::{Report, Write, plan};
 use crate::api::CONTROLLER;
 use crate::api::certificate::{Certificate, GROUP, VERSION};
 use crate::api::objects::Key;
@@ -142,10 +142,7 @@ impl Work {
         };
         let again = match outcome {
             Ok(()) => {
-                tracing::info!(certificate = %write.key, "{}", match &write.change {
-                    Change::Apply(_) => "cert-manager is asked for a certificate",
-                    Change::Delete(_) => "no route wants a Certificate any more: it was deleted",
-                });
+                tracing::info!(certificate = %write.key, "cert-manager is asked for a certificate");
                 if write.live.is_none() {
                     self.revisions.insert(write.key.clone(), 0);
                 }
@@ -156,9 +153,9 @@ impl Work {
                 let pause = before.map_or(PAUSES.0, |(_, pause)| (pause * 2).min(PAUSES.1));
                 tracing::warn!(certificate = %write.key, problem = why, again_seconds = pause.as_secs(),
                     "a Certificate could not be written");
-                if let (Change::Apply(certificate), None) = (&write.change, before) {
+                if before.is_none() {
                     let note = format!("Certificate {} could not be written: {why}", write.key);
-                    self.publish(certificate, EventType::Warning, "CertificateNotWritten", note).await;
+                    self.publish(&write.wanted, EventType::Warning, "CertificateNotWritten", note).await;
                 }
                 Some((Instant::now() + pause, pause))
             }
@@ -167,32 +164,18 @@ impl Work {
     }
 
     async fn perform(&self, write: &Write) -> Result<(), String> {
-        let api: Api<Certificate> = Api::namespaced(self.client.clone(), &write.key.namespace);
-        let name = &write.key.name;
-        match &write.change {
-            Change::Apply(certificate) => {
-                let mut params = PatchParams::apply(&self.manager);
-                if write.live.is_some() {
-                    params = params.force();
-                } else if api.get_metadata_opt(name).await.map_err(|error| describe(&error))?.is_some() {
-                    // Someone else's may have come meanwhile: it is read and judged first. Without force the API server
-                    // refuses what would change another's fields, should one come even now.
-                    return Err("it exists already and was not read yet".to_owned());
-                }
-                let body = body(certificate, write.live.as_deref());
-                api.patch(name, &params, &Patch::Apply(&body)).await.map(drop).map_err(|error| describe(&error))
-            }
-            Change::Delete(uid) => {
-                let preconditions = Preconditions { uid: uid.clone(), resource_version: None };
-                let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-                match api.delete(name, &params).await {
-                    Ok(_) => Ok(()),
-                    // Gone already, or another one by now.
-                    Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(()),
-                    Err(error) => Err(describe(&error)),
-                }
-            }
+        let Write { key, live, wanted } = write;
+        let api: Api<Certificate> = Api::namespaced(self.client.clone(), &key.namespace);
+        let mut params = PatchParams::apply(&self.manager);
+        if live.is_some() {
+            params = params.force();
+        } else if api.get_metadata_opt(&key.name).await.map_err(|error| describe(&error))?.is_some() {
+            // Someone else's may have come meanwhile: it is read and judged first. Without force the API server refuses
+            // what would change another's fields, should one come even now.
+            return Err("it exists already and was not read yet".to_owned());
         }
+        let body = body(wanted, live.as_deref());
+        api.patch(&key.name, &params, &Patch::Apply(&body)).await.map(drop).map_err(|error| describe(&error))
     }
 
     /// Tells the routes of Certificates that were issued since they were seen last. Only the leader speaks, but all

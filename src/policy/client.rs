@@ -105,9 +105,18 @@ mod tests {
     #[test]
     fn an_entry_that_is_none_is_refused_rather_than_the_next_one_taken() {
         let invalid = Err(Reason::ForwardedForInvalid);
-        for values in
-            ["", " ", "unknown", "203.0.113.7, ", "203.0.113.7;x", "203.0.113.07", "1.2.3", "0.0.0.0", "224.0.0.1", "\u{e9}"]
-        {
+        for values in [
+            "",
+            " ",
+            "unknown",
+            "203.0.113.7, ",
+            "203.0.113.7;x",
+            "203.0.113.07",
+            "1.2.3",
+            "0.0.0.0",
+            "224.0.0.1",
+            "\u{e9}",
+        ] {
             assert_eq!(client(1, "10.0.0.1", values), invalid, "{values:?}");
         }
         assert_eq!(client(2, "10.0.0.1", "203.0.113.7"), invalid);

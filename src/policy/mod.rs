@@ -8,10 +8,12 @@ pub mod attempts;
 pub mod authentication;
 pub mod certificate;
 pub mod claims;
+pub mod client;
 pub mod credential;
 pub mod keys;
 pub mod network;
 pub mod origin;
+pub mod preamble;
 pub mod subprotocol;
 pub mod token;
 

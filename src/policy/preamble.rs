@@ -56,7 +56,8 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Preamble, usize)>, Malformed> {
     if wanted(bytes)? > 0 {
         return Ok(None);
     }
-    let (Some(&[command, family]), Some(length)) = (bytes.get(12..14).and_then(<[u8]>::first_chunk), bytes.get(14..FIXED))
+    let (Some(&[command, family]), Some(length)) =
+        (bytes.get(12..14).and_then(<[u8]>::first_chunk), bytes.get(14..FIXED))
     else {
         return Err(Malformed);
     };

@@ -1,10 +1,10 @@
 //! One connection, top to bottom. Read this first.
 //!
-//! ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `screen`,
+//! PROXY header, where a trusted proxy sends one -> ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `screen`,
 //! credential, `admit` -> places -> dial and
 //! upgrade the backend, verify its 101 -> answer 101 -> relay. A refusal is an HTTP answer and a line in the log.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,12 @@ use rustls_pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::policy::client::TrustedProxies;
 use crate::policy::{ClientCertificate, Facts, Origin, Policy, Proof, admit, credential, screen};
 use crate::proxy::relay::{Parts, Relay};
 use crate::proxy::session::Session;
 use crate::proxy::tls::{self, ClientTls};
-use crate::proxy::{Drain, Shared, answer, authenticate, purchase, scratch, upstream, worker};
+use crate::proxy::{Drain, Shared, answer, authenticate, preamble, purchase, scratch, upstream, worker};
 use crate::reason::{self, Reason};
 use crate::snapshot::{Lease, RouteState};
 use crate::telemetry::access::{Opened, Refused};
@@ -53,25 +54,54 @@ impl From<Reason> for Refusal {
     }
 }
 
+/// Who is at the other end.
+#[derive(Clone, Copy)]
+struct Who {
+    /// The client, as far as it is known; port 0 where it is not.
+    client: SocketAddr,
+    /// The proxy whose socket it is, where it spoke for the client.
+    proxy: Option<SocketAddr>,
+}
+
+impl Who {
+    fn new(peer: SocketAddr) -> Self {
+        Self { client: SocketAddr::new(peer.ip().to_canonical(), peer.port()), proxy: None }
+    }
+
+    fn stands_for(&mut self, client: SocketAddr) {
+        if client != self.client {
+            self.proxy.get_or_insert(self.client);
+            self.client = client;
+        }
+    }
+}
+
 /// Serves one accepted socket up to its 101; the relay does the rest.
-pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr) -> Option<Relay> {
+pub(crate) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketAddr) -> Option<Relay> {
     let began = Instant::now();
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let mut who = Who::new(peer);
+    // One and the same for the whole connection.
+    let proxies = shared.proxies.load_full();
+    match preamble::read(&proxies, &mut tcp, who.client).await {
+        Ok(client) => who.stands_for(client),
+        Err(reason) => return refused(&shared, who, &reason.into()),
+    }
     let Accepted { mut client, name, certificate } = match timeout(TLS, accept(&shared, tcp)).await {
         Ok(Ok(accepted)) => accepted,
-        Ok(Err(reason)) => return refused(&shared, peer, &reason.into()),
-        Err(_) => return refused(&shared, peer, &Reason::TlsTimeout.into()),
+        Ok(Err(reason)) => return refused(&shared, who, &reason.into()),
+        Err(_) => return refused(&shared, who, &Reason::TlsTimeout.into()),
     };
-    let judged = timeout(OVERALL, judge(&shared, &mut client, name.as_deref(), certificate, peer)).await;
+    let judging = judge(&shared, &mut client, name.as_deref(), certificate, &proxies, &mut who);
+    let judged = timeout(OVERALL, judging).await;
     let refusal = match judged.unwrap_or_else(|_| Err(Reason::UpstreamTimeout.into())) {
-        Ok(Outcome::Admitted(judged)) => return relay(&shared, client, *judged, peer, began).await,
+        Ok(Outcome::Admitted(judged)) => return relay(&shared, client, *judged, who, began).await,
         Ok(Outcome::Answered(bytes)) => {
             farewell(&mut client, &bytes).await;
             return None;
         }
         Err(refusal) => refusal,
     };
-    refused(&shared, peer, &refusal);
+    refused(&shared, who, &refusal);
     if let Some(reason) = refusal.reason
         && let Some(status) = refusal.status.or(reason.http_status())
     {
@@ -97,13 +127,14 @@ async fn farewell(client: &mut ClientTls, bytes: &[u8]) {
     .await;
 }
 
-fn refused(shared: &Shared, peer: SocketAddr, refusal: &Refusal) -> Option<Relay> {
+fn refused(shared: &Shared, who: Who, refusal: &Refusal) -> Option<Relay> {
     let reason = refusal.reason.unwrap_or(Reason::Internal);
     shared.metrics.refused(reason, refusal.route.as_deref());
     shared.access.refused(&Refused {
         reason,
         status: refusal.status.or(reason.http_status()),
-        client: peer,
+        client: who.client,
+        proxy: who.proxy,
         host: refusal.host.as_deref(),
         path: refusal.path.as_deref(),
         route: refusal.route.as_deref(),
@@ -168,23 +199,28 @@ async fn judge(
     client: &mut ClientTls,
     name: Option<&str>,
     certificate: Option<Box<ClientCertificate>>,
-    peer: SocketAddr,
+    proxies: &TrustedProxies,
+    who: &mut Who,
 ) -> Result<Outcome, Refusal> {
     let read = match timeout(HEAD, head(client)).await {
         Ok(read) => read?,
         Err(_) => return Err(Reason::HeadTimeout.into()),
     };
-    let (Head::Handshake(Request { host, path, .. }, _) | Head::Call(Call { request: Request { host, path, .. }, .. })) =
-        &read;
-    let mut refusal = Refusal { host: Some(host.clone()), path: Some(path.clone()), ..Refusal::default() };
+    let (Head::Handshake(asked, _) | Head::Call(Call { request: asked, .. })) = &read;
+    let mut refusal = Refusal { host: Some(asked.host.clone()), path: Some(asked.path.clone()), ..Refusal::default() };
+    match proxies.client(who.client.ip(), asked.forwarded_for.as_deref()) {
+        Ok(None) => {}
+        Ok(Some(client)) => who.stands_for(SocketAddr::new(client, 0)),
+        Err(reason) => return Err(Refusal { reason: Some(reason), ..refusal }),
+    }
     let (mut request, early) = match read {
         Head::Handshake(request, early) => (request, early),
         Head::Call(call) => {
-            let answer = purchase::answer(shared, call, name, certificate, peer.ip(), &mut refusal).await;
+            let answer = purchase::answer(shared, call, name, certificate, who.client.ip(), &mut refusal).await;
             return answer.map(Outcome::Answered).map_err(|reason| Refusal { reason: Some(reason), ..refusal });
         }
     };
-    let outcome = admitted(shared, &mut request, name, certificate, peer, &mut refusal).await;
+    let outcome = admitted(shared, &mut request, name, certificate, who.client.ip(), &mut refusal).await;
     match outcome {
         Ok((lease, policy, facts, audited, places, upstream)) => {
             let route = refusal.route.unwrap_or_default();
@@ -207,7 +243,7 @@ async fn admitted(
     request: &mut Request,
     name: Option<&str>,
     certificate: Option<Box<ClientCertificate>>,
-    peer: SocketAddr,
+    address: IpAddr,
     refusal: &mut Refusal,
 ) -> Result<Admitted, Reason> {
     if name != Some(&*request.host) {
@@ -228,7 +264,7 @@ async fn admitted(
     let authentication = &policy.handshake.authentication;
     let presented = credential::take(authentication, request);
     let mut facts = Facts {
-        address: peer.ip(),
+        address,
         host: request.host.clone(),
         port: request.port,
         path: request.path.clone(),
@@ -311,27 +347,22 @@ async fn head(client: &mut ClientTls) -> Result<Head, Reason> {
 }
 
 /// Answers 101 and hands over to the relay.
-async fn relay(
-    shared: &Arc<Shared>,
-    mut client: ClientTls,
-    judged: Judged,
-    peer: SocketAddr,
-    began: Instant,
-) -> Option<Relay> {
+async fn relay(shared: &Arc<Shared>, mut client: ClientTls, judged: Judged, who: Who, began: Instant) -> Option<Relay> {
     let Judged { request, early, facts, lease, policy, route, audited, places, upstream } = judged;
     let switching = answer::switching(&request.key, upstream.subprotocol.as_deref(), &policy.handshake);
     match timeout(FAREWELL, client.send_all(&switching)).await {
         Ok(Ok(())) => {}
         _ => {
             let refusal = Refusal { route: Some(route), ..Reason::ClientLost.into() };
-            return refused(shared, peer, &refusal);
+            return refused(shared, who, &refusal);
         }
     }
     let id = shared.access.id();
     shared.access.opened(&Opened {
         id,
         route: &route,
-        client: peer,
+        client: who.client,
+        proxy: who.proxy,
         host: &facts.host,
         path: &facts.path,
         origin: match &facts.origin {

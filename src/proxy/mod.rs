@@ -16,6 +16,7 @@ pub mod fetch;
 mod keys;
 mod meters;
 mod plain;
+mod preamble;
 mod purchase;
 mod relay;
 mod scratch;
@@ -29,9 +30,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::policy::client::TrustedProxies;
 use crate::snapshot::Live;
 use crate::telemetry::{AccessLog, Metrics};
 use capacity::Capacity;
@@ -52,6 +55,8 @@ pub(crate) struct Shared {
     capacity: Arc<Capacity>,
     /// Key sets that are fetched.
     keys: Keys,
+    /// Whose word is taken for who the client is.
+    proxies: ArcSwap<TrustedProxies>,
     /// Services that judge handshakes.
     externals: Externals,
     /// Tickets that are outstanding.
@@ -76,6 +81,8 @@ pub struct Options {
     pub workers: usize,
     /// Resident bytes from which on nobody is let in; `None`: by the limit of the control group, if there is one.
     pub memory_budget: Option<u64>,
+    /// Whose word is taken for who the client is.
+    pub proxies: TrustedProxies,
     /// The state of the shutdown.
     pub drain: watch::Receiver<Drain>,
     /// Rings with the version of every snapshot that was published.
@@ -110,6 +117,7 @@ impl Proxy {
             tickets: Tickets::default(),
             meters: Arc::default(),
             capacity,
+            proxies: ArcSwap::from_pointee(options.proxies),
             drain: options.drain,
             changed: options.changed,
         });
@@ -132,6 +140,11 @@ impl Proxy {
     /// Another memory budget from now on, as in [`Options::memory_budget`].
     pub fn set_memory_budget(&self, budget: Option<u64>) {
         self.shared.capacity.set_budget(budget);
+    }
+
+    /// Other trusted proxies for connections that begin from now on; live ones keep the client that they have.
+    pub fn set_trusted_proxies(&self, proxies: TrustedProxies) {
+        self.shared.proxies.store(Arc::new(proxies));
     }
 
     /// Waits for the workers, which end when the drain is over.

@@ -18,8 +18,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::proxy::answer::SECURE_HEADERS;
 use crate::proxy::challenge::Solvers;
-use crate::proxy::worker::ACCEPT_PAUSE;
-use crate::proxy::{Drain, Shared};
+use crate::proxy::worker::{ACCEPT_PAUSE, turned_away};
+use crate::proxy::{Drain, Shared, preamble};
 use crate::snapshot::{BackendId, Snapshot};
 
 /// Requests that are answered at a time.
@@ -40,13 +40,18 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
             _ = &mut closing => return,
             accepted = listener.accept() => accepted,
         };
-        let Ok((tcp, _)) = accepted else {
+        let Ok((mut tcp, peer)) = accepted else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let (shared, solvers) = (Arc::clone(&shared), Rc::clone(&solvers));
         tokio::task::spawn_local(async move {
+            // Nothing here depends on the client's address, but the header stands before the request.
+            let proxies = shared.proxies.load_full();
+            if let Err(reason) = preamble::read(&proxies, &mut tcp, peer).await {
+                return turned_away(&shared, reason, peer);
+            }
             let answer = service_fn(|request| {
                 let (shared, solvers) = (&shared, &solvers);
                 async move { Ok::<_, Infallible>(answer(shared, solvers, &request).await) }

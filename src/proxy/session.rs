@@ -99,6 +99,13 @@ impl Pulse {
         since != 0 && now() - since >= ticks
     }
 
+    /// The peer was not read for a second: that is not time that it took.
+    fn pause(&self) {
+        if self.begun.get() != 0 {
+            self.begun.set(now().min(self.begun.get() + TICKS));
+        }
+    }
+
     fn is_too_slow(&self) -> bool {
         let since = self.begun.get();
         if since == 0 {
@@ -257,6 +264,12 @@ impl Session {
         }
         // While bytes wait for one peer we do not read from the other: its clocks stand still.
         let (client_reads, backend_reads) = (self.client.blocked.get() == 0, self.backend.blocked.get() == 0);
+        if !backend_reads {
+            self.client.pause();
+        }
+        if !client_reads {
+            self.backend.pause();
+        }
         if backend_reads && self.client.is_too_slow() {
             return Some(Reason::FrameTooSlow);
         }
@@ -301,5 +314,34 @@ impl Session {
             let jitter = u64::from(limit) * u64::from(self.spread) / 2560;
             now() - self.opened >= limit - u32::try_from(jitter).unwrap_or(0)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_in_which_a_peer_is_not_read_is_not_its_slowness() {
+        let pulse = Pulse::default();
+        set_now(1);
+        pulse.begun.set(now());
+        // A second of reading, then the other peer takes nothing for as long as it may.
+        for second in 1..30 {
+            set_now(1 + (1 + second) * TICKS);
+            pulse.pause();
+        }
+        set_now(now() + 5 * TICKS);
+        assert!(!pulse.is_too_slow());
+        set_now(now() + 30 * TICKS);
+        assert!(pulse.is_too_slow());
+    }
+
+    #[test]
+    fn nothing_begun_stays_nothing_begun() {
+        let pulse = Pulse::default();
+        set_now(9);
+        pulse.pause();
+        assert_eq!(pulse.begun.get(), 0);
     }
 }

@@ -217,14 +217,15 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, desks: Rc<Vec<Desk>>
     }
 }
 
-/// Counts and writes down a connection that was ended before TLS.
-fn turned_away(shared: &Shared, reason: Reason, peer: SocketAddr) {
+/// Counts and writes down a connection that was ended before its first byte was read as TLS or HTTP.
+pub(crate) fn turned_away(shared: &Shared, reason: Reason, peer: SocketAddr) {
     shared.metrics.refused(reason, None);
     let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     shared.access.refused(&Refused {
         reason,
         status: None,
         client,
+        proxy: None,
         host: None,
         path: None,
         route: None,
@@ -250,6 +251,7 @@ async fn sweep(shared: Arc<Shared>) {
     let began = tokio::time::Instant::now();
     let mut changed = shared.changed.clone();
     let mut draining: Option<(u32, Duration)> = None;
+    let mut visited = 0;
     loop {
         let routes = tokio::select! {
             _ = tick.tick() => false,
@@ -278,20 +280,37 @@ async fn sweep(shared: Arc<Shared>) {
             }
             continue;
         }
-        visit(now % TICKS, draining, shared.capacity.is_pressed());
+        let pressed = shared.capacity.is_pressed();
+        if let Some((since, window)) = draining {
+            // All of them: who misses its turn would be cut off without a Close at the deadline.
+            for session in part(0, 1) {
+                session.drain(since, window);
+            }
+        }
+        // A tick that came late stands for those that it left out, a second's work at most.
+        for tick in now.saturating_sub(TICKS).max(visited) + 1..=now {
+            for session in part(tick % TICKS, TICKS) {
+                session.sweep(pressed);
+            }
+        }
+        visited = now;
         shared.meters.attempts.tidy(now, Instant::now());
     }
 }
 
-/// Visits one part of the sessions, so that each tick does its share of a second's work.
-fn visit(part: u32, draining: Option<(u32, Duration)>, pressed: bool) {
-    let mine = SESSIONS.with_borrow_mut(|sessions| {
-        let (part, parts) = (part as usize, TICKS as usize);
-        let (start, end) = (sessions.len() * part / parts, sessions.len() * (part + 1) / parts);
-        let mut live = Vec::with_capacity(end - start);
-        for index in (start..end).rev() {
+/// One of so many parts of the sessions, so that each tick does its share of a second's work; forgets those that ended.
+fn part(part: u32, parts: u32) -> Vec<Rc<Session>> {
+    SESSIONS.with_borrow_mut(|sessions| {
+        let (part, parts) = (part as usize, parts as usize);
+        let (mut index, end) = (sessions.len() * part / parts, sessions.len() * (part + 1) / parts);
+        let mut live = Vec::with_capacity(end - index);
+        while index < end.min(sessions.len()) {
             match sessions[index].upgrade() {
-                Some(session) => live.push(session),
+                Some(session) => {
+                    live.push(session);
+                    index += 1;
+                }
+                // What takes its place is looked at now: it may come from a part whose turn it would miss.
                 None => drop(sessions.swap_remove(index)),
             }
         }
@@ -299,11 +318,5 @@ fn visit(part: u32, draining: Option<(u32, Duration)>, pressed: bool) {
             sessions.shrink_to_fit();
         }
         live
-    });
-    for session in mine {
-        if let Some((since, window)) = draining {
-            session.drain(since, window);
-        }
-        session.sweep(pressed);
-    }
+    })
 }

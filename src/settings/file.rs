@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::cluster::{self, ClusterFile};
+use super::proxies::TrustedProxies;
 use crate::api::findings;
 use crate::api::route::{Connection, Handshake, Messages};
 use crate::api::scalar;
@@ -29,7 +30,7 @@ pub const KIND: &str = "GatewayConfiguration";
 const MAX_SIZE: u64 = 1 << 20;
 
 /// Keys of the API that this build does not implement.
-const UNSUPPORTED: &[&str] = &["trustedProxies", "sharedStore"];
+const UNSUPPORTED: &[&str] = &["sharedStore"];
 
 /// Why settings cannot be read: file, place, key and fix in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +88,9 @@ pub struct GatewayConfiguration {
     /// Resident bytes from which on no connection is let in.
     #[serde(default, deserialize_with = "size")]
     pub memory_budget: Option<u64>,
+    /// Whose word is taken for who the client is.
+    #[serde(default)]
+    pub trusted_proxies: TrustedProxies,
     /// Threads that move bytes.
     #[serde(default, deserialize_with = "threads")]
     pub workers: Option<NonZeroUsize>,

@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod file;
+pub mod proxies;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,6 +16,7 @@ use crate::api::objects::Key;
 use crate::telemetry::Format;
 use cluster::{ClusterOverrides, ClusterSettings};
 pub use file::{Defaults, GatewayConfiguration, SettingsError};
+use proxies::TrustedProxies;
 
 /// What the gateway runs with: effective values only.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +48,8 @@ pub struct Settings {
     pub defaults: Defaults,
     /// Resident bytes from which on no connection is let in; `None`: by the limit of the control group, if it has one.
     pub memory_budget: Option<u64>,
+    /// Whose word is taken for who the client is.
+    pub trusted_proxies: TrustedProxies,
     /// Threads that move bytes; `None`: one per core.
     pub workers: Option<NonZeroUsize>,
     /// Form of the log and the access log.
@@ -150,6 +154,7 @@ impl Settings {
             hostname_suffixes: file.hostname_suffixes,
             defaults: file.defaults,
             memory_budget: file.memory_budget,
+            trusted_proxies: file.trusted_proxies,
             workers: overrides.workers.or(file.workers),
             log_format: overrides.log_format.or(file.log_format).unwrap_or_default(),
         }

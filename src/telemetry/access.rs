@@ -40,8 +40,10 @@ pub struct Opened<'a> {
     pub id: Id,
     /// `namespace/name` of the route.
     pub route: &'a str,
-    /// The client's address.
+    /// The client's address; port 0 where it is not known.
     pub client: SocketAddr,
+    /// The trusted proxy that spoke for the client.
+    pub proxy: Option<SocketAddr>,
     /// The host of the request.
     pub host: &'a str,
     /// The path of the request; anything from a `?` on is left out.
@@ -95,8 +97,10 @@ pub struct Refused<'a> {
     pub reason: Reason,
     /// The HTTP status of the answer; `None` where there is no answer.
     pub status: Option<u16>,
-    /// The client's address.
+    /// The client's address; port 0 where it is not known.
     pub client: SocketAddr,
+    /// The trusted proxy that spoke for the client.
+    pub proxy: Option<SocketAddr>,
     /// The host of the request, if it came so far.
     pub host: Option<&'a str>,
     /// The path of the request, if it came so far; anything from a `?` on is left out.
@@ -198,7 +202,7 @@ impl AccessLog {
         let Some(mut line) = self.line("open") else { return };
         line.shown("id", opened.id);
         line.text("route", opened.route);
-        line.shown("client", opened.client);
+        client(&mut line, opened.client, opened.proxy);
         line.text("host", opened.host);
         line.text("path", before_query(opened.path));
         line.maybe_text("origin", opened.origin.map(before_query));
@@ -241,7 +245,7 @@ impl AccessLog {
         let Some(mut line) = self.line("refused") else { return };
         line.text("reason", refused.reason.label());
         line.maybe_number("status", refused.status);
-        line.shown("client", refused.client);
+        client(&mut line, refused.client, refused.proxy);
         line.maybe_text("host", refused.host);
         line.maybe_text("path", refused.path.map(before_query));
         line.maybe_text("route", refused.route);
@@ -325,6 +329,15 @@ fn write_all(queue: &Receiver<Message>, sink: impl Write, metrics: &Metrics) {
     }
 }
 
+/// The client and whoever spoke for it.
+fn client(line: &mut Line, client: SocketAddr, proxy: Option<SocketAddr>) {
+    match client.port() {
+        0 => line.shown("client", client.ip()),
+        _ => line.shown("client", client),
+    }
+    line.maybe_shown("proxy", proxy);
+}
+
 /// What stands before a query or a fragment.
 fn before_query(value: &str) -> &str {
     value.split(['?', '#']).next().unwrap_or_default()
@@ -367,6 +380,7 @@ mod tests {
             id,
             route: "shop/chat",
             client: "203.0.113.7:51000".parse().unwrap(),
+            proxy: None,
             host: "chat.example.com",
             path: "/chat?token=SECRET",
             origin: Some("https://evil.test/?token=SECRET"),
@@ -382,6 +396,7 @@ mod tests {
             reason,
             status: reason.http_status(),
             client: "203.0.113.7:51000".parse().unwrap(),
+            proxy: None,
             host: None,
             path: None,
             route: None,

@@ -75,3 +75,9 @@ pub fn decode(value: &str) -> String {
     use base64::Engine as _;
     String::from_utf8(base64::engine::general_purpose::STANDARD.decode(value).unwrap()).unwrap()
 }
+
+/// A value as a Secret holds it.
+pub fn encode(value: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(value)
+}

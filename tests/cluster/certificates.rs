@@ -1,12 +1,444 @@
-//! cert-manager as the tests run it: the ground that tests of `issuerRef` stand on.
+//! `issuerRef` with the real cert-manager: the built binary, with the rights that the chart gives it and no others,
+//! beside a real API server. Backends are processes; no pods run.
 
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::{Value, json};
 
 use super::Test;
-use super::cert_manager::{CertManager, decode, renew};
-use super::clusters::Clusters;
+use super::cert_manager::{CertManager, decode, encode, renew};
+use super::clusters::{Clusters, install_definition, wssgate};
+use super::control_plane::ControlPlane;
+use super::harness::{Authority, Client, Frame, Head};
+use super::kubectl::Kubectl;
+use super::process::{Process, until};
+use super::{programs, sandbox};
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// How soon a Secret is to be served, and what a busy machine may take for looking.
+const SOON: Duration = Duration::from_secs(1);
+/// The namespace of the gateway.
+const HOME: &str = "wssgate-system";
+
+/// A gateway beside an API server of its own, and an echo behind it.
+struct Scene {
+    // In the order of their end.
+    gateway: Process,
+    _echo: Process,
+    wss: SocketAddr,
+    kubectl: Kubectl,
+    plane: ControlPlane,
+}
+
+impl Scene {
+    fn start(clusters: &Clusters, name: &str) -> Self {
+        Self::start_with(clusters, name, "127.0.0.1:0")
+    }
+
+    /// The same with an address of the plain port.
+    fn start_with(clusters: &Clusters, name: &str, http: &str) -> Self {
+        let plane = clusters.another(name);
+        let admin = plane.kubectl();
+        install_definition(&admin);
+        admin.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {HOME}}}}}"));
+        let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/wssgate");
+        let mut helm = Command::new(programs::path("helm"));
+        helm.args([
+            "template",
+            "wssgate",
+            chart,
+            "--namespace",
+            HOME,
+            "--set",
+            "crds.enabled=false,certManager.enabled=true",
+        ]);
+        let rendered = helm.output().unwrap();
+        assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
+        admin.in_namespace(HOME).apply(&String::from_utf8(rendered.stdout).unwrap());
+        let account = plane.service_account(HOME, "wssgate");
+
+        let logs = plane.folder().join("logs");
+        let mut command = wssgate();
+        command.args(["run", "--listen", "127.0.0.1:0", "--listen-http", http, "--admin", "127.0.0.1:0"]);
+        command.arg("--kubeconfig").arg(account.kubeconfig());
+        command.env("POD_NAME", "wssgate-0").env("POD_NAMESPACE", HOME);
+        let gateway = Process::start("wssgate", &logs, &mut command);
+        let wss = until(LIMIT, "the gateway to listen", || {
+            gateway.must_run();
+            listener(&gateway.log(), "wss")
+        });
+
+        let kubectl = admin.make_namespace("shop");
+        let address = sandbox::address();
+        let echo = Process::start("echo", &logs, wssgate().args(["echo", "--listen", &format!("{address}:9000")]));
+        kubectl.apply(&format!(
+            "
+apiVersion: v1
+kind: Service
+metadata: {{name: chat}}
+spec: {{ports: [{{name: ws, port: 80, targetPort: 9000}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: chat-0, labels: {{kubernetes.io/service-name: chat}}}}
+addressType: IPv4
+ports: [{{name: ws, port: 9000}}]
+endpoints: [{{addresses: [{address}], conditions: {{ready: true}}}}]
+"
+        ));
+        Self { gateway, _echo: echo, wss, kubectl, plane }
+    }
+
+    fn cert_manager(&self) -> CertManager {
+        CertManager::start(&self.plane.kubectl(), &self.logs(), &[])
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.plane.folder().join("logs")
+    }
+
+    /// A condition of a route, once `check` likes its reason and message.
+    fn certificate_ready(&self, route: &str, reason: &str) -> String {
+        self.kubectl.until(LIMIT, &["swsr", route], &format!("to have CertificateReady {reason}"), |route| {
+            let condition = condition(route, "CertificateReady")?;
+            (condition["reason"] == reason).then(|| condition["message"].as_str().unwrap().to_owned())
+        })
+    }
+
+    /// The certificate that is shown for a name to whoever trusts this authority.
+    fn shown(&self, name: &str, authority: &str) -> Option<CertificateDer<'static>> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut tls = rustls::ClientConnection::new(Arc::new(trusting(authority)), name).unwrap();
+        let mut tcp = TcpStream::connect(self.wss).unwrap();
+        tcp.set_read_timeout(Some(LIMIT)).unwrap();
+        while tls.is_handshaking() {
+            tls.complete_io(&mut tcp).ok()?;
+        }
+        Some(tls.peer_certificates()?.first()?.clone().into_owned())
+    }
+
+    fn client(&self, name: &str, authority: &str) -> Client {
+        Client { address: self.wss, config: Arc::new(trusting(authority)), name: name.to_owned() }
+    }
+}
+
+fn trusting(authority: &str) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}
+
+/// The address of a listener by the gateway's log.
+fn listener(log: &str, name: &str) -> Option<SocketAddr> {
+    let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let line = lines.find(|line| line["message"] == "listening" && line["listener"] == name)?;
+    line["address"].as_str()?.parse().ok()
+}
+
+fn condition<'a>(route: &'a Value, kind: &str) -> Option<&'a Value> {
+    route["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+}
+
+fn route(hostnames: &str, secret: &str) -> String {
+    format!(
+        "
+apiVersion: wssgate.io/v1alpha1
+kind: SecureWebSocketRoute
+metadata:
+  name: chat
+  annotations: {{cert-manager.io/duration: 48h, cert-manager.io/renew-before: 12h}}
+spec:
+  ingressClassName: wssgate
+  hostnames: {hostnames}
+  tls:
+    certificateRefs: [{{name: {secret}}}]
+    issuerRef: {{name: tests, kind: ClusterIssuer}}
+  rules: [{{name: all, matches: [{{path: {{type: PathPrefix, value: /}}}}], backendRefs: [{{name: chat, port: 80}}]}}]
+  handshake: {{authentication: {{mode: Anonymous}}}}
+"
+    )
+}
+
+fn leaf(secret: &Value) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(decode(secret["data"]["tls.crt"].as_str().unwrap()).as_bytes()).unwrap()
+}
+
+fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clusters) {
+    let scene = Scene::start(clusters, "issuer-ref");
+    let kubectl = &scene.kubectl;
+
+    // Without cert-manager: said, and nothing else suffers.
+    kubectl.apply(&route("[chat.example.com]", "chat-tls"));
+    let message = scene.certificate_ready("chat", "Failed");
+    assert!(message.contains("needs cert-manager"), "{message}");
+    scene.gateway.must_run();
+
+    // Its definitions appear, and with them the Certificate; an issuer does not exist yet.
+    let cert_manager = scene.cert_manager();
+    let message = scene.certificate_ready("chat", "Issuing");
+    assert!(message.contains("Secret"), "{message}");
+    let certificate = kubectl.until(LIMIT, &["certificate", "chat-tls"], "to exist", |found| Some(found.clone()));
+    let (spec, metadata) = (&certificate["spec"], &certificate["metadata"]);
+    assert_eq!(spec["dnsNames"], json!(["chat.example.com"]));
+    assert_eq!(spec["secretName"], "chat-tls");
+    assert_eq!(spec["privateKey"], json!({"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"}));
+    assert!(spec["duration"].as_str().unwrap().starts_with("48h"), "{spec}");
+    assert!(spec["renewBefore"].as_str().unwrap().starts_with("12h"), "{spec}");
+    let owner = &metadata["ownerReferences"][0];
+    let uid = &kubectl.get(&["swsr", "chat"])["metadata"]["uid"];
+    assert!(owner["kind"] == "SecureWebSocketRoute" && owner["uid"] == *uid, "{owner}");
+    let managers = kubectl.get(&["certificate", "chat-tls", "--show-managed-fields"]);
+    let managers = managers["metadata"]["managedFields"].as_array().unwrap();
+    assert!(managers.iter().any(|one| one["manager"] == "wssgate" && one["operation"] == "Apply"), "{managers:?}");
+
+    // The issuer appears: issued, served, told.
+    let authority = cert_manager.make_authority(&scene.plane.kubectl(), "tests");
+    kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+    scene.certificate_ready("chat", "Ready");
+    let first = leaf(&kubectl.get(&["secret", "chat-tls"]));
+    assert_eq!(scene.shown("chat.example.com", &authority), Some(first.clone()));
+    until(LIMIT, "the event", || {
+        let events = kubectl.get(&["events.events.k8s.io"]);
+        let issued = |event: &&Value| event["reason"] == "CertificateIssued" && event["regarding"]["name"] == "chat";
+        events["items"].as_array().unwrap().iter().find(issued).map(drop)
+    });
+
+    // Renewed under open sockets.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = scene.client("chat.example.com", &authority);
+    let mut sockets = Vec::new();
+    for _ in 0..50 {
+        sockets.push(runtime.block_on(client.open(&Head::upgrade("/"))));
+    }
+    let before = kubectl.get(&["certificate", "chat-tls"])["metadata"]["generation"].clone();
+    renew(kubectl, "chat-tls");
+    let second = kubectl.until(LIMIT, &["secret", "chat-tls"], "to be renewed", |secret| {
+        Some(leaf(secret)).filter(|leaf| *leaf != first)
+    });
+    let seen = Instant::now();
+    until(LIMIT, "the renewed certificate", || {
+        scene.shown("chat.example.com", &authority).filter(|shown| *shown == second)
+    });
+    assert!(seen.elapsed() < SOON, "served only after {:?}", seen.elapsed());
+    for socket in &mut sockets {
+        runtime.block_on(socket.echo(&Frame::text("still here")));
+    }
+    assert_eq!(kubectl.get(&["certificate", "chat-tls"])["metadata"]["generation"], before, "written without a change");
+
+    // Another hostname: the same Certificate asks for both.
+    kubectl.apply(&route("[chat.example.com, news.example.com]", "chat-tls"));
+    kubectl.until(LIMIT, &["certificate", "chat-tls"], "to ask for both names", |certificate| {
+        (certificate["spec"]["dnsNames"] == json!(["chat.example.com", "news.example.com"])).then_some(())
+    });
+    until(LIMIT, "a certificate for the new name", || scene.shown("news.example.com", &authority));
+    for socket in &mut sockets {
+        runtime.block_on(socket.echo(&Frame::text("and still")));
+    }
+    cert_manager.process.must_run();
+    scene.gateway.must_run();
+}
+
+fn a_certificate_of_someone_else_is_not_taken_over(clusters: &Clusters) {
+    let scene = Scene::start(clusters, "foreign-certificate");
+    let kubectl = &scene.kubectl;
+    let cert_manager = scene.cert_manager();
+    cert_manager.make_authority(&scene.plane.kubectl(), "tests");
+    kubectl.apply(
+        "
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata: {name: theirs}
+spec:
+  secretName: theirs
+  dnsNames: [other.example.com]
+  issuerRef: {name: tests, kind: ClusterIssuer}
+",
+    );
+    kubectl.wait("certificate/theirs", "condition=Ready", LIMIT);
+    let before = kubectl.get(&["certificate", "theirs"]);
+    kubectl.apply(&route("[chat.example.com]", "theirs"));
+    let message = scene.certificate_ready("chat", "CertificateConflict");
+    assert!(message.contains("exists already") && message.contains("wssgate did not create"), "{message}");
+    // What is written, is written before this one, which comes later.
+    kubectl.apply(&route("[later.example.com]", "later").replace("name: chat\n", "name: later\n"));
+    kubectl.until(LIMIT, &["certificate", "later"], "to exist", |_| Some(()));
+    let after = kubectl.get(&["certificate", "theirs"]);
+    assert_eq!(before["spec"], after["spec"]);
+    assert_eq!(before["metadata"], after["metadata"]);
+    scene.gateway.must_run();
+}
+
+fn certificate_ready_says_how_far_cert_manager_has_come(clusters: &Clusters) {
+    let scene = Scene::start(clusters, "progress");
+    let kubectl = &scene.kubectl;
+    let cert_manager = scene.cert_manager();
+    cert_manager.make_authority(&scene.plane.kubectl(), "tests");
+    let named =
+        |name: &str| route(&format!("[{name}.example.com]"), name).replace("name: chat\n", &format!("name: {name}\n"));
+    let ready = |name: &str, status: &str| {
+        kubectl.until(LIMIT, &["swsr", name], &format!("to have Ready {status}"), |route| {
+            (condition(route, "Ready")?["status"] == status).then_some(())
+        });
+    };
+
+    kubectl.apply(&named("self").replace("name: tests,", "name: tests-root,"));
+    let message = scene.certificate_ready("self", "SelfSigned");
+    assert!(message.contains("browsers do not trust it"), "{message}");
+    ready("self", "True");
+
+    // An issuer that does not exist: cert-manager waits for it.
+    kubectl.apply(&named("waiting").replace("name: tests,", "name: nobody,"));
+    let message = scene.certificate_ready("waiting", "Issuing");
+    assert!(message.contains("waiting"), "{message}");
+    ready("waiting", "False");
+
+    let temporary = "annotations: {cert-manager.io/issue-temporary-certificate: 'true', ";
+    let text = named("temporary").replace("name: tests,", "name: nobody,").replace("annotations: {", temporary);
+    kubectl.apply(&text);
+    let message = scene.certificate_ready("temporary", "Temporary");
+    assert!(message.contains("no client trusts"), "{message}");
+    ready("temporary", "False");
+
+    // What cert-manager writes when an attempt failed, written by the test: no issuer at hand refuses in earnest.
+    let failed = r#"{"status":{"conditions":[{"type":"Issuing","status":"False","reason":"Failed","message":"refused by the CA"}]}}"#;
+    cert_manager.process.kill();
+    kubectl.must(&["patch", "certificate", "waiting", "--subresource=status", "--type=merge", "-p", failed]);
+    let message = scene.certificate_ready("waiting", "Failed");
+    assert!(message.contains("refused by the CA"), "{message}");
+
+    // An annotation that is not understood: said, and the Certificate stays as it was.
+    let before = kubectl.get(&["certificate", "self"])["spec"].clone();
+    kubectl.apply(&named("self").replace("name: tests,", "name: tests-root,").replace("48h", "soon"));
+    let message = scene.certificate_ready("self", "Invalid");
+    assert!(message.contains("cert-manager.io/duration"), "{message}");
+    assert_eq!(kubectl.get(&["certificate", "self"])["spec"], before);
+
+    // One that is taken away is taken away there.
+    kubectl.apply(
+        &named("self").replace("name: tests,", "name: tests-root,").replace("cert-manager.io/duration: 48h, ", ""),
+    );
+    kubectl.until(LIMIT, &["certificate", "self"], "to have no duration", |certificate| {
+        certificate["spec"].get("duration").is_none().then_some(())
+    });
+    scene.gateway.must_run();
+}
+
+/// cert-manager, pebble and cert-manager's own solver are real, and the challenge passes through our plain port twice: for
+/// cert-manager's self-check and for pebble. What stands in for a node: no kubelet starts the solver's pod, so the test
+/// starts the same program with the pod's arguments, and writes the EndpointSlice of the solver's Service.
+fn acme_issues_through_the_plain_port(clusters: &Clusters) {
+    let front = sandbox::address();
+    let scene = Scene::start_with(clusters, "acme", &format!("{front}:80"));
+    let (kubectl, logs) = (&scene.kubectl, scene.logs());
+    let (names, ca) = (format!("{}:8053", sandbox::address()), sandbox::address());
+
+    // Every name leads to the plain port.
+    let mut command = Command::new(programs::path("pebble-challtestsrv"));
+    command.args(["-dnsserver", &names, "-defaultIPv4", &front.to_string(), "-defaultIPv6", "", "-http01", ""]);
+    command.args(["-https01", "", "-tlsalpn01", "", "-doh", "", "-management", "127.0.0.1:8055"]);
+    let name_server = Process::start("names", &logs, &mut command);
+
+    let authority = Authority::new();
+    let pair = authority.leaf(&[&ca.to_string()]);
+    let file = |name: &str, text: &str| {
+        let path = scene.plane.folder().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let config = json!({"pebble": {
+        "listenAddress": format!("{ca}:14000"), "managementListenAddress": format!("{ca}:15000"),
+        "certificate": file("pebble.crt", &pair.chain), "privateKey": file("pebble.key", &pair.key),
+        "httpPort": 80, "tlsPort": 443, "retryAfter": {"authz": 1, "order": 1},
+    }});
+    let config = file("pebble.json", &config.to_string());
+    let mut command = Command::new(programs::path("pebble"));
+    command.arg("-config").arg(config).args(["-dnsserver", &names]);
+    command.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "0");
+    let pebble = Process::start("pebble", &logs, &mut command);
+    let root = until(LIMIT, "pebble to answer", || {
+        pebble.must_run();
+        name_server.must_run();
+        get(SocketAddr::from((ca, 15000)), "/roots/0", authority.pem())
+    });
+
+    let arguments =
+        ["--acme-http01-solver-image=localhost/solver:1", &format!("--acme-http01-solver-nameserver={names}")];
+    let cert_manager = CertManager::start(&scene.plane.kubectl(), &logs, &arguments);
+    scene.plane.kubectl().apply(&format!(
+        "
+apiVersion: cert-manager.io/v1
+kind: ClusterIssuer
+metadata: {{name: tests}}
+spec:
+  acme:
+    server: https://{ca}:14000/dir
+    caBundle: {}
+    privateKeySecretRef: {{name: account}}
+    solvers: [{{http01: {{ingress: {{ingressClassName: wssgate}}}}}}]
+",
+        encode(authority.pem())
+    ));
+    // A controller makes it where one runs; no pod is admitted without.
+    kubectl.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: default}}");
+    kubectl.apply(&route("[chat.example.com]", "chat-tls"));
+
+    // In place of the kubelet and of the controller of EndpointSlices.
+    let selector = "acme.cert-manager.io/http01-solver=true";
+    let pod = kubectl.until(LIMIT, &["pods", "-l", selector], "to have the solver's pod", |pods| {
+        pods["items"].as_array()?.first().cloned()
+    });
+    let service = kubectl.until(LIMIT, &["services", "-l", selector], "to have the solver's Service", |services| {
+        services["items"].as_array()?.first().cloned()
+    });
+    let arguments = pod["spec"]["containers"][0]["args"].as_array().unwrap();
+    let arguments: Vec<&str> = arguments.iter().map(|argument| argument.as_str().unwrap()).collect();
+    let solver = Process::start("solver", &logs, Command::new(programs::path("acme-solver")).args(&arguments));
+    let (name, port) = (service["metadata"]["name"].as_str().unwrap(), &service["spec"]["ports"][0]["name"]);
+    kubectl.apply(&format!(
+        "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: solver, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{name: {port}, port: 8089}}]
+endpoints: [{{addresses: [{}], conditions: {{ready: true}}}}]
+",
+        sandbox::address()
+    ));
+
+    kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+    let issued = leaf(&kubectl.get(&["secret", "chat-tls"]));
+    assert_eq!(scene.shown("chat.example.com", &root), Some(issued));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut socket = runtime.block_on(scene.client("chat.example.com", &root).open(&Head::upgrade("/")));
+    runtime.block_on(socket.echo(&Frame::text("over a certificate of pebble's")));
+    solver.must_run();
+    cert_manager.process.must_run();
+}
+
+/// The body of an answer over https, once there is one.
+fn get(address: SocketAddr, path: &str, authority: &str) -> Option<String> {
+    let name = ServerName::from(address.ip());
+    let tls = rustls::ClientConnection::new(Arc::new(trusting(authority)), name).unwrap();
+    let mut stream = rustls::StreamOwned::new(tls, TcpStream::connect(address).ok()?);
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    // It may end without a close_notify.
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).ok()?;
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).filter(|body| body.contains("BEGIN CERTIFICATE"))
+}
 
 fn cert_manager_issues_and_renews_on_the_real_api_server(clusters: &Clusters) {
     let plane = clusters.another("cert-manager");
@@ -43,5 +475,12 @@ spec:
 }
 
 pub fn tests() -> Vec<Test> {
-    crate::tests![api sandbox: cert_manager_issues_and_renews_on_the_real_api_server]
+    crate::tests![
+        api sandbox:
+            cert_manager_issues_and_renews_on_the_real_api_server,
+            an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames,
+            a_certificate_of_someone_else_is_not_taken_over,
+            certificate_ready_says_how_far_cert_manager_has_come,
+            acme_issues_through_the_plain_port
+    ]
 }

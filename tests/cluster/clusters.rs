@@ -11,6 +11,7 @@ use super::control_plane::ControlPlane;
 use super::kubectl::{Kubectl, TEST_NAMESPACES};
 use super::node::Node;
 use super::process::until;
+use super::release::Release;
 use super::{programs, sandbox};
 
 /// How long a definition may take.
@@ -26,6 +27,8 @@ pub struct Clusters {
     existing: Option<PathBuf>,
     api: Started<(ControlPlane, Kubectl)>,
     visited: Started<Kubectl>,
+    // Before the node: it ends first.
+    release: Started<Release>,
     node: Started<Node>,
 }
 
@@ -56,7 +59,7 @@ impl Clusters {
         &self.api_of_our_own().1
     }
 
-    /// The shared API server itself. Only for tests that need the sandbox; who kills it starts one of its own instead
+    /// The shared API server itself, with our CRD. Only for tests that need the sandbox; who kills it starts one of its own instead
     /// ([`Self::another`]).
     pub fn control_plane(&self) -> &ControlPlane {
         &self.api_of_our_own().0
@@ -76,13 +79,14 @@ impl Clusters {
         ControlPlane::start(&state().join(name))
     }
 
-    /// The shared whole node, with our image loaded and our CRD established.
+    /// The shared whole node, with our image loaded. Our CRD comes with the release.
     pub fn node(&self) -> &Node {
-        once(&self.node, "the node", || {
-            let node = Node::start(&state().join("node"));
-            install_definition(&node.kubectl());
-            node
-        })
+        once(&self.node, "the node", || Node::start(&state().join("node")))
+    }
+
+    /// The shared release of our chart on the node.
+    pub fn release(&self) -> &Release {
+        once(&self.release, "the release", || Release::install(self.node()))
     }
 }
 

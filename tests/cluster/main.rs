@@ -2,7 +2,7 @@
 //!
 //! A test is a function of [`Clusters`] in a file of `tests/cluster/`, listed at that file's end in `tests()`; its name
 //! is a sentence. It asks for what it needs: `clusters.api()` (the API server with our CRD), `clusters.node()` (a whole
-//! node with our image), `clusters.another(..)` (a control plane to break). The first that asks starts it. How they run
+//! node with our image), `clusters.release()` (our chart on it), `clusters.another(..)` (a control plane to break). The first that asks starts it. How they run
 //! apart from the machine: [`sandbox`]. Sockets, certificates and gateways of processes come from `tests/harness`.
 //!
 //! | variable | what |
@@ -29,6 +29,8 @@ mod clusters;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod control_plane;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod fleet;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod image;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod kubectl;
@@ -37,13 +39,22 @@ mod node;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod process;
 mod programs;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod release;
 mod sandbox;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod scene;
 
 mod certificates;
 mod definition;
 mod ground;
+mod install;
+mod outage;
 mod pods;
+mod rolling;
 mod shape;
+mod source;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -94,10 +105,11 @@ macro_rules! tests {
 }
 
 fn all() -> Vec<Test> {
-    [ground::tests(), definition::tests(), shape::tests(), certificates::tests(), pods::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let api =
+        [ground::tests(), definition::tests(), shape::tests(), certificates::tests(), source::tests(), status::tests()];
+    // One release after its life: the last upgrades and removes it.
+    let node = [pods::tests(), install::tests(), rolling::tests(), outage::tests(), install::last()];
+    api.into_iter().chain(node).flatten().collect()
 }
 
 fn main() -> ExitCode {
@@ -108,7 +120,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, String> {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
     let tiers = tiers(std::env::var("WSSGATE_TEST_TIERS").ok().as_deref())?;
     let existing = existing()?;
     let clusters = Arc::new(existing.clone().map_or_else(Clusters::own, Clusters::existing));
@@ -139,6 +151,10 @@ fn run() -> Result<ExitCode, String> {
         trials.push(trial);
     }
 
+    if wanted.contains(&Tier::Node) {
+        // The tests of the node share it and a release on it: one after the other, in their order.
+        arguments.test_threads = Some(1);
+    }
     let own = existing.is_none() && !wanted.is_empty() && !arguments.list;
     if own && sandbox::inside().is_none() {
         programs::build()?;

@@ -189,19 +189,18 @@ conf_dir = "{folder}/cni"
             ]),
         );
     }
+}
 
-    /// The log of every pod of a namespace, for the message of a failed test.
-    pub fn pods(&self, namespace: &str) -> String {
-        let kubectl = self.kubectl().in_namespace(namespace);
-        let mut text = kubectl.run(&["get", "pods", "-o", "wide"]).out;
-        text += &kubectl.run(&["get", "events", "--sort-by=.lastTimestamp"]).out;
-        let pods: Value = kubectl.find(&["pods"]).unwrap_or_default();
-        for pod in pods["items"].as_array().into_iter().flatten() {
-            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-            text += &format!("--- {name}\n{}", kubectl.run(&["logs", name, "--tail=30", "--all-containers"]).out);
-        }
-        text
+/// What happened to the pods of kubectl's namespace, and the end of their logs, for the message of a failed test.
+pub fn story(kubectl: &Kubectl) -> String {
+    let mut text = kubectl.run(&["get", "pods", "-o", "wide"]).out;
+    text += &kubectl.run(&["get", "events", "--sort-by=.lastTimestamp"]).out;
+    let pods: Value = kubectl.find(&["pods"]).unwrap_or_default();
+    for pod in pods["items"].as_array().into_iter().flatten() {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        text += &format!("--- {name}\n{}", kubectl.run(&["logs", name, "--tail=30", "--all-containers"]).out);
     }
+    text
 }
 
 impl Drop for Node {

@@ -6,51 +6,19 @@ use std::time::Duration;
 
 use super::Test;
 use super::clusters::Clusters;
-use super::image::WSSGATE;
+use super::node::story;
 use super::process::until;
+use super::release::backend;
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// A Deployment and a Service of `wssgate echo`, under the restricted Pod Security standard.
-fn echo() -> String {
-    format!(
-        "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: echo}}
-spec:
-  replicas: 2
-  selector: {{matchLabels: {{app: echo}}}}
-  template:
-    metadata: {{labels: {{app: echo}}}}
-    spec:
-      securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
-      containers:
-      - name: echo
-        image: {WSSGATE}
-        imagePullPolicy: Never
-        args: [echo, --listen, '0.0.0.0:9000']
-        ports: [{{containerPort: 9000}}]
-        readinessProbe: {{tcpSocket: {{port: 9000}}, periodSeconds: 1}}
-        securityContext: {{readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
----
-apiVersion: v1
-kind: Service
-metadata: {{name: echo}}
-spec:
-  selector: {{app: echo}}
-  ports: [{{port: 80, targetPort: 9000}}]
-"
-    )
-}
 
 fn pods_of_our_image_are_ready_and_reached_through_a_service(clusters: &Clusters) {
     let node = clusters.node();
     let labels = "pod-security.kubernetes.io/enforce: restricted";
     let kubectl = node.kubectl().make_namespace_with("echo", labels);
-    kubectl.apply(&echo());
+    kubectl.apply(&backend("echo"));
     let said = kubectl.run(&["rollout", "status", "deployment/echo", "--timeout=60s"]);
-    assert!(said.ok, "{}\n{}", said.err, node.pods(kubectl.namespace()));
+    assert!(said.ok, "{}\n{}", said.err, story(&kubectl));
 
     let slices = kubectl.get(&["endpointslices", "-l", "kubernetes.io/service-name=echo"]);
     let endpoints = slices["items"][0]["endpoints"].as_array().unwrap();

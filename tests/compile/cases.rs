@@ -86,7 +86,8 @@ impl Mint {
             let certificate = if notes.contains_key("self-signed") {
                 params.self_signed(&key)
             } else if notes.contains_key("temporary") {
-                params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 5]), "1234567890");
+                // As cert-manager 1.21 makes them: without a subject.
+                params.distinguished_name = DistinguishedName::new();
                 let mut issuer = CertificateParams::new(vec![]).unwrap();
                 issuer.distinguished_name = DistinguishedName::new();
                 issuer.distinguished_name.push(DnType::CommonName, "cert-manager.local");

@@ -60,8 +60,8 @@ impl Names {
                 let _ = writeln!(text, "  {name}: {value}");
             }
         }
-        for (key, uid) in &compiled.wanted.delete {
-            let _ = writeln!(text, "delete Certificate {key} {uid:?}");
+        for key in &compiled.wanted.unwanted {
+            let _ = writeln!(text, "unwanted Certificate {key}");
         }
         for (object, remark) in &compiled.remarks {
             let _ = writeln!(text, "remark {object}: {remark}");

@@ -86,9 +86,29 @@ impl Gateway {
 
     /// The same with options.
     pub async fn start_with(manifests: &Manifests, options: &Options) -> Self {
+        let mut gateway = Self::launch(Some(manifests), options).await;
+        gateway.ready().await;
+        gateway
+    }
+
+    /// Waits until the gateway serves and is ready.
+    pub async fn ready(&mut self) {
+        let listeners = async || {
+            if let Some(status) = self.exited() {
+                panic!("the gateway ended at once: {status}");
+            }
+            Some((self.listener("wss")?, self.listener("http")?))
+        };
+        (self.wss, self.http) = until(PATIENCE, "the listeners of the gateway", listeners).await;
+        let ready = async || (self.get("/readyz").await.0 == 200).then_some(());
+        until(PATIENCE, "the gateway to be ready", ready).await;
+    }
+
+    /// Starts a gateway that may never be ready, and so serve nothing; without manifests the arguments say where its objects are.
+    pub async fn launch(manifests: Option<&Manifests>, options: &Options) -> Self {
         let directory = TempDir::new().unwrap();
         std::fs::create_dir(directory.path().join("manifests")).unwrap();
-        for (name, text) in &manifests.files {
+        for (name, text) in manifests.iter().flat_map(|manifests| &manifests.files) {
             std::fs::write(directory.path().join("manifests").join(name), text).unwrap();
         }
         let mut command = Command::new("sh");
@@ -99,7 +119,10 @@ impl Gateway {
                 command.env_remove(name);
             }
         }
-        command.arg("run").arg("--manifests").arg(directory.path().join("manifests"));
+        command.arg("run");
+        if manifests.is_some() {
+            command.arg("--manifests").arg(directory.path().join("manifests"));
+        }
         command.args(["--listen", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         if let Some(config) = &options.config {
             let file = directory.path().join("settings.yaml");
@@ -123,20 +146,18 @@ impl Gateway {
             http: nowhere,
             admin: nowhere,
         };
-        let addresses = until(PATIENCE, "the listeners of the gateway", async || {
+        gateway.admin = until(PATIENCE, "the admin listener of the gateway", async || {
             if let Some(status) = gateway.exited() {
                 panic!("the gateway ended at once: {status}");
             }
-            Some([gateway.listener("wss")?, gateway.listener("http")?, gateway.listener("admin")?])
-        });
-        let [wss, http, admin] = addresses.await;
-        (gateway.wss, gateway.http, gateway.admin) = (wss, http, admin);
-        until(PATIENCE, "the gateway to be ready", async || (gateway.get("/readyz").await.0 == 200).then_some(()))
-            .await;
+            gateway.listener("admin")
+        })
+        .await;
         gateway
     }
 
-    fn listener(&self, name: &str) -> Option<SocketAddr> {
+    /// The address of a listener by the log.
+    pub fn listener(&self, name: &str) -> Option<SocketAddr> {
         self.logs()
             .iter()
             .find(|line| line["message"] == "listening" && line["listener"] == name)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustls::NamedGroup;
 use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsConnector, TlsStream};
@@ -92,6 +92,12 @@ impl Peer {
     /// An end that masks its frames (a client) or does not (a server).
     pub fn new(wire: Wire, masks: bool) -> Self {
         Self { wire, buffer: Vec::new(), end: None, masks, key: 0x1357_9BDF, transcript: None }
+    }
+
+    /// The certificate that the other end showed.
+    pub fn certificate(&self) -> Option<CertificateDer<'static>> {
+        let Wire::Tls(tls) = &self.wire else { return None };
+        Some(tls.get_ref().1.peer_certificates()?.first()?.clone().into_owned())
     }
 
     /// Keeps a copy of everything that is read.

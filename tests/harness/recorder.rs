@@ -2,7 +2,7 @@
 //!
 //! It is the oracle of every refusal: nothing of a refused handshake may reach it, not even a connection.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -98,16 +98,21 @@ impl Drop for Recorder {
 impl Recorder {
     /// Listens on loopback.
     pub async fn start(behaviour: Behaviour) -> Self {
-        Self::start_with(behaviour, None).await
+        Self::start_with(behaviour, None, Ipv4Addr::LOCALHOST).await
+    }
+
+    /// Listens on another address of this machine.
+    pub async fn start_on(behaviour: Behaviour, address: Ipv4Addr) -> Self {
+        Self::start_with(behaviour, None, address).await
     }
 
     /// The same behind TLS.
     pub async fn start_tls(behaviour: Behaviour, config: rustls::ServerConfig) -> Self {
-        Self::start_with(behaviour, Some(TlsAcceptor::from(Arc::new(config)))).await
+        Self::start_with(behaviour, Some(TlsAcceptor::from(Arc::new(config))), Ipv4Addr::LOCALHOST).await
     }
 
-    async fn start_with(behaviour: Behaviour, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    async fn start_with(behaviour: Behaviour, tls: Option<TlsAcceptor>, address: Ipv4Addr) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, receiver) = mpsc::unbounded_channel();
         let state = Arc::new(State {
@@ -125,6 +130,11 @@ impl Recorder {
             }
         });
         Self { address, state, peers: tokio::sync::Mutex::new(receiver), task }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Its port.

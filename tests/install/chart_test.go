@@ -94,6 +94,8 @@ func TestValuesThatTheSchemaDoesNotKnowAreRefused(t *testing.T) {
 		"settings.defaults.handshake.orgins.mode=x":                 "'orgins'",
 		"settings.defaults.handshake.authentication.mode=Anonymous": "'authentication'",
 		"settings.defaults.connection.limits.perSubjects=1":         "'perSubjects'",
+		"settings.trustedProxies.forwardedFor.hops=0":               "/settings/trustedProxies/forwardedFor",
+		"settings.memoryBudget=much":                                "/settings/memoryBudget",
 		"drain.window=soon":                                         "/drain/window",
 		"service.type=ExternalName":                                 "/service/type",
 		"watchNamespaces={Shop}":                                    "/watchNamespaces/0",
@@ -134,14 +136,18 @@ func TestSettingsThatAreRereadRestartNothing(t *testing.T) {
 	}
 	before := template("replicas=2")
 	for _, flags := range []string{
-		"settings.perAddress=7", "settings.hostnameSuffixes.shop={shop.test}", "settings.defaultCertificate.name=a,settings.defaultCertificate.namespace=b",
+		"settings.perAddress=7", "settings.hostnameSuffixes.shop={shop.test}",
+		"settings.memoryBudget=300Mi", "settings.trustedProxies.proxyProtocol.networks={10.0.0.0/24}",
 		"settings.defaults.connection.limits.total=5", "service.type=ClusterIP", "networkPolicy.enabled=false",
 	} {
 		if template(flags) != before {
 			t.Errorf("%s changes the Pods", flags)
 		}
 	}
-	for _, flags := range []string{"bindAddress=0.0.0.0", "workers=3", "logFormat=text"} {
+	for _, flags := range []string{
+		"bindAddress=0.0.0.0", "workers=3", "logFormat=text", "ingressClass.name=other", "watchNamespaces={shop}",
+		"settings.defaultCertificate.name=a,settings.defaultCertificate.namespace=b", "publishAddresses={192.0.2.1}",
+	} {
 		if template(flags) == before {
 			t.Errorf("%s needs a restart, and makes none", flags)
 		}

@@ -27,7 +27,11 @@ func program(t testing.TB, name string) string {
 	t.Helper()
 	cache := os.Getenv("WSSGATE_CLUSTER_CACHE")
 	if cache == "" {
-		cache = filepath.Join(root, "target/cluster")
+		cache = "target/cluster"
+	}
+	// A relative path counts from the root of the repository, as in the script.
+	if !filepath.IsAbs(cache) {
+		cache = filepath.Join(root, cache)
 	}
 	path, err := filepath.Abs(filepath.Join(cache, "bin", name))
 	if err != nil {

@@ -174,14 +174,16 @@ impl Relay {
         let bytes = &mut parts.plain[at - kept..at + n];
         let mut masks = parts.masks;
         let pulses = (&self.session.client, &self.session.backend);
+        let cut = self.up.cut;
         let run = judge(&mut self.up, bytes, &self.nonce, &mut masks, pulses);
         count(&self.metrics.from_client, run.passed);
         if run.data {
             self.session.data.set(session::now());
         }
         // After our own Close the client's frames are only read for its answer.
-        let ours = self.backend_told;
-        if !ours && run.out > 0 {
+        if self.backend_told {
+            self.up.cut = cut;
+        } else if run.out > 0 {
             match self.backend.poll_send(cx, &bytes[..run.out]) {
                 Poll::Ready(Ok(())) => {}
                 // The next read of the backend finds the same end, with what it said before.
@@ -237,13 +239,17 @@ impl Relay {
         let bytes = &mut parts.plain[at - kept..at + n];
         let mut masks = parts.masks;
         let pulses = (&self.session.backend, &self.session.client);
+        let cut = self.down.cut;
         let run = judge(&mut self.down, bytes, &self.nonce, &mut masks, pulses);
         count(&self.metrics.from_backend, run.passed);
         if run.data {
             self.session.data.set(session::now());
         }
         let mut lost = false;
-        if !self.client_told && run.out > 0 {
+        if self.client_told {
+            // What is not passed on cuts nothing: the client has had a Close and is owed a clean end.
+            self.down.cut = cut;
+        } else if run.out > 0 {
             match self.client.poll_send(cx, &bytes[..run.out], parts.sealed) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => lost = true,

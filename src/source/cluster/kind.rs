@@ -38,6 +38,8 @@ pub(super) trait Kind: Clone + fmt::Debug + PartialEq + DeserializeOwned + Send 
     const VERSIONED: bool = false;
     /// Whether its owners are kept.
     const OWNED: bool = false;
+    /// Objects per page of a list: a page is in memory whole, before what nobody names is dropped.
+    const PAGE: u32 = 500;
     /// Only objects with these labels are read.
     const LABELLED: Option<&'static str> = None;
 
@@ -240,6 +242,8 @@ impl Kind for IngressClass {
 impl Kind for Secret {
     const NAME: &'static str = "Secret";
     const SERVED: (&'static str, &'static [&'static str], &'static str) = ("", &["v1"], "secrets");
+    // Each may have 1 MiB.
+    const PAGE: u32 = 50;
     metadata!();
     shelf!(secrets);
 

@@ -18,8 +18,6 @@ use super::store::{Id, Store, Taken};
 use crate::api::objects::Key;
 use crate::telemetry::failure::describe;
 
-/// Objects per page of a list.
-const PAGE: u32 = 500;
 /// Time for one page.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Seconds after which the API server ends a watch, so that a connection that died in silence is noticed.
@@ -221,7 +219,7 @@ impl<K: Kind> Reflector<K> {
     /// Lists, page by page, and hands all over at once. Returns the version to follow from.
     async fn list(&mut self, api: &Api<Item<K>>) -> Result<String, Trouble> {
         let mut params = ListParams {
-            limit: Some(PAGE),
+            limit: Some(K::PAGE),
             field_selector: self.scope.fields(),
             label_selector: K::LABELLED.map(str::to_owned),
             ..ListParams::default()

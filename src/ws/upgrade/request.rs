@@ -33,6 +33,9 @@ pub struct Request {
     /// controls but HTAB: bytes from 0x80 are kept, as RFC 9110 §5.5 asks, since browsers send cookies that were set
     /// with them.
     pub headers: Vec<(Box<str>, Box<[u8]>)>,
+    /// The values of `X-Forwarded-For`, in order, joined by commas; where there is none, `None`. For the gateway alone,
+    /// which asks whether whoever sent it is to be believed.
+    pub forwarded_for: Option<Box<[u8]>>,
     /// The other end-to-end fields, in order and in the same form: they never go on, but may hold a credential for the
     /// gateway itself.
     pub withheld: Vec<(Box<str>, Box<[u8]>)>,
@@ -98,6 +101,7 @@ struct Found<'a> {
     h2c: bool,
     /// Lower-case options of `Connection`.
     connection: Vec<String>,
+    forwarded_for: Option<Vec<u8>>,
     subprotocols: Vec<Box<str>>,
     subprotocols_bad: bool,
 }
@@ -215,6 +219,7 @@ fn parse(bytes: &[u8], call: bool) -> Result<Option<(Box<str>, Request, usize)>,
         origin: origin(found.origin),
         headers,
         withheld,
+        forwarded_for: found.forwarded_for.map(Into::into),
         subprotocols: found.subprotocols.into(),
     };
     Ok(Some((method.into(), request, size)))
@@ -242,6 +247,12 @@ fn find<'a>(headers: &[httparse::Header<'a>]) -> Result<Found<'a>, RequestError>
                 }
             }
             "sec-websocket-protocol" => found.offer(value),
+            // RFC 9110 §5.3: several lines of a list are one. That `Connection` may name it takes nothing from it: the
+            // list is the proxy's, the options may be the client's.
+            "x-forwarded-for" => match &mut found.forwarded_for {
+                Some(list) => list.extend([b",", value].concat()),
+                None => found.forwarded_for = Some(value.to_vec()),
+            },
             _ => {}
         }
     }

@@ -1,0 +1,172 @@
+//! A newcomer's way, on the node: `helm install`, a route, a wss echo; and the release's later life.
+
+use super::Test;
+use super::clusters::Clusters;
+use super::fleet::open;
+use super::harness::Frame;
+use super::release::{CHART, HOST, LIMIT, NAME, VALUES, certificate, certified, condition, route};
+
+/// Runs what needs sockets.
+pub fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(future)
+}
+
+/// The rules of the route that all tests see: one path to each backend.
+pub const RULES: &str = "[{name: echo, matches: [{path: {type: PathPrefix, value: /echo}}], backendRefs: [{name: echo, port: 80}]}, \
+                         {name: other, matches: [{path: {type: PathPrefix, value: /other}}], backendRefs: [{name: other, port: 80}]}]";
+
+fn a_route_is_ready_and_echoes_over_wss_with_the_charts_rights_alone(clusters: &Clusters) {
+    let release = clusters.release();
+    release.shop.apply(&certified("chat", HOST, RULES));
+    release.shop.wait("swsr/chat", "condition=Ready", LIMIT);
+    run(async {
+        // The client trusts cert-manager's authority and nobody else.
+        let mut peer = open(&release.client(HOST), "/echo").await.unwrap();
+        peer.echo(&Frame::text("through the cluster")).await;
+        assert_eq!(peer.close(1000, "").await.map(|close| close.0), Some(1000));
+    });
+    let route = release.shop.get(&["swsr", "chat"]);
+    for name in ["Accepted", "ResolvedRefs", "CertificateReady", "Programmed", "Ready"] {
+        assert_eq!(condition(&route, name).unwrap().0, "True", "{name}: {route:#}");
+    }
+    // The gateway's own Certificate, which goes with the route.
+    let kept = release.shop.get(&["certificate", &format!("{HOST}-tls")]);
+    assert_eq!(kept["spec"]["dnsNames"], serde_json::json!([HOST]));
+    assert_eq!(kept["spec"]["privateKey"]["rotationPolicy"], "Always");
+    assert_eq!(kept["metadata"]["ownerReferences"][0]["name"], "chat");
+    let row = release.shop.must(&["get", "swsr", "chat", "--no-headers"]);
+    let row: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(row[..4], ["chat", "[\"chat.example.com\"]", "Anonymous", "True"]);
+    let text = release.shop.must(&["explain", "swsr.spec.handshake"]);
+    assert!(text.contains("What is judged of the HTTP upgrade") && text.contains("authentication"), "{text}");
+    // Pods speak as the chart's account, and that may not even read what every reader of a cluster may.
+    let account = format!("system:serviceaccount:{NAME}:{NAME}");
+    for (verb, what) in [("get", "pods"), ("update", "secrets"), ("update", "swsr"), ("create", "swsr")] {
+        let said = release.shop.run(&["auth", "can-i", verb, what, "--as", &account]);
+        assert!(!said.ok && said.out.trim() == "no", "{verb} {what}: {said:?}");
+    }
+}
+
+fn a_host_belongs_to_the_older_route_until_that_is_gone(clusters: &Clusters) {
+    let release = clusters.release();
+    let host = "taken.example.com";
+    let kubectl = release.shop.make_namespace("rival");
+    let rules = "[{name: all, backendRefs: [{name: echo, port: 80}]}]";
+    release.shop.apply(&format!("{}---{}", certificate(host), route("first", host, rules)));
+    release.shop.wait("swsr/first", "condition=Ready", LIMIT);
+    // The age of objects counts in seconds.
+    let made = release.shop.get(&["swsr", "first"])["metadata"]["creationTimestamp"].clone();
+    kubectl.apply(&format!("{}---{}", super::release::backend("echo"), certificate(host)));
+    release.rolled_out(&kubectl, "echo");
+    kubectl.apply(&route("second", host, rules));
+    let conflict = kubectl.until(LIMIT, &["swsr", "second"], "to be told of the conflict", |route| {
+        condition(route, "Accepted").filter(|(status, _)| status == "False").map(|found| (found, route.clone()))
+    });
+    assert_eq!(conflict.0.1, "HostnameConflict", "{:#}", conflict.1);
+    assert_ne!(conflict.1["metadata"]["creationTimestamp"], made);
+    // Whose it is, is none of the other namespace's business.
+    assert!(conflict.1["status"].to_string().contains("another namespace; use another name"), "{:#}", conflict.1);
+    let (status, _) = condition(&release.shop.get(&["swsr", "first"]), "Ready").unwrap();
+    assert_eq!(status, "True");
+
+    release.shop.must(&["delete", "swsr", "first"]);
+    kubectl.wait("swsr/second", "condition=Ready", LIMIT);
+    run(async {
+        let mut peer = open(&release.client(host), "/").await.unwrap();
+        peer.echo(&Frame::text("mine now")).await;
+    });
+    kubectl.must(&["delete", "swsr", "second"]);
+}
+
+fn a_grant_that_is_deleted_ends_the_sockets_that_it_let_in(clusters: &Clusters) {
+    let release = clusters.release();
+    let host = "granted.example.com";
+    let kubectl = release.shop.make_namespace("web");
+    let namespace = kubectl.namespace();
+    kubectl.apply(&certificate(host));
+    kubectl.apply(&route("granted", host, "[{name: all, backendRefs: [{name: echo, namespace: shop, port: 80}]}]"));
+    let refused = |route: &serde_json::Value| {
+        condition(route, "ResolvedRefs").filter(|(status, reason)| status == "False" && reason == "RefNotPermitted")
+    };
+    kubectl.until(LIMIT, &["swsr", "granted"], "to lack the grant", refused);
+    release.shop.apply(&format!(
+        "
+apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {{name: web}}
+spec:
+  from: [{{group: wssgate.io, kind: SecureWebSocketRoute, namespace: {namespace}}}]
+  to: [{{group: '', kind: Service}}]
+"
+    ));
+    kubectl.wait("swsr/granted", "condition=Ready", LIMIT);
+    run(async {
+        let granted = super::fleet::Fleet::start(&release.client(host), "/", 10, false).await;
+        let own = super::fleet::Fleet::start(&release.client(HOST), "/echo", 10, false).await;
+        granted.all_live().await;
+        release.shop.must(&["delete", "referencegrant", "web"]);
+        granted.all_ended(LIMIT).await;
+        for ending in granted.endings() {
+            assert!(matches!(&ending[..], [Some((1008, _))]), "{ending:?}");
+        }
+        own.all_live().await;
+        let error = open(&release.client(host), "/").await.map(drop).unwrap_err();
+        assert!(error.starts_with("HTTP: ") || error.starts_with("TLS: "), "{error}");
+    });
+    kubectl.until(LIMIT, &["swsr", "granted"], "to say so", refused);
+    kubectl.must(&["delete", "swsr", "granted"]);
+}
+
+fn upgrade_rollback_and_uninstall_leave_what_they_should(clusters: &Clusters) {
+    let release = clusters.release();
+    let admin = release.own.clone();
+    let level = || {
+        let pods = admin.get(&["deployment", NAME]);
+        let env = pods["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+        env.iter().find(|entry| entry["name"] == "WSSGATE_LOG").unwrap()["value"].as_str().unwrap().to_owned()
+    };
+    let serves = |text: &'static str| {
+        run(async {
+            let mut peer = open(&release.client(HOST), "/echo").await.unwrap();
+            peer.echo(&Frame::text(text)).await;
+        });
+    };
+    release.must(&[&["upgrade", NAME, CHART, "--set", "logLevel=debug"][..], &VALUES].concat());
+    release.rolled_out(&admin, NAME);
+    assert_eq!(level(), "debug");
+    serves("upgraded");
+    release.must(&["rollback", NAME, "1", "--wait", "--timeout=120s"]);
+    release.rolled_out(&admin, NAME);
+    assert_eq!(level(), "info");
+    serves("rolled back");
+
+    release.must(&["uninstall", NAME, "--wait", "--timeout=120s"]);
+    // crds.keep: the definition, and with it every route.
+    admin.must(&["get", "crd", "securewebsocketroutes.wssgate.io"]);
+    release.shop.must(&["get", "swsr", "chat"]);
+    let kinds =
+        "deployments,services,configmaps,serviceaccounts,roles,rolebindings,poddisruptionbudgets,networkpolicies";
+    let selector = format!("app.kubernetes.io/instance={NAME}");
+    let left = admin.must(&["get", kinds, "-l", &selector, "-o", "name"]);
+    assert_eq!(left, "", "left in the namespace");
+    let left = admin.must(&["get", "ingressclasses,clusterroles,clusterrolebindings", "-l", &selector, "-o", "name"]);
+    assert_eq!(left, "", "left in the cluster");
+
+    // Who comes back finds the routes served again.
+    release.must(&[&["install", NAME, CHART][..], &VALUES].concat());
+    release.rolled_out(&admin, NAME);
+    serves("back again");
+}
+
+pub fn tests() -> Vec<Test> {
+    crate::tests![node sandbox:
+        a_route_is_ready_and_echoes_over_wss_with_the_charts_rights_alone,
+        a_host_belongs_to_the_older_route_until_that_is_gone,
+        a_grant_that_is_deleted_ends_the_sockets_that_it_let_in,
+    ]
+}
+
+/// What runs after all others.
+pub fn last() -> Vec<Test> {
+    crate::tests![node sandbox: upgrade_rollback_and_uninstall_leave_what_they_should]
+}

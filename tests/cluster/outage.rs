@@ -1,0 +1,80 @@
+//! What breaks, on the node: the leading Pod's process, and the API server.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Test;
+use super::clusters::Clusters;
+use super::fleet::{Fleet, Prober};
+use super::harness::Frame;
+use super::install::run;
+use super::process::until;
+use super::release::{HOST, LIMIT, NAME, certified};
+use super::rolling::with_route;
+
+/// How long the API server is away.
+const AWAY: Duration = Duration::from_secs(60);
+
+const ALL: &str = "[{name: all, backendRefs: [{name: echo, port: 80}]}]";
+
+/// The process of the gateway in a Pod, seen from the node.
+fn process(pod: &str) -> Pid {
+    let variable = format!("POD_NAME={pod}");
+    let found = fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let environment = fs::read(entry.path().join("environ")).ok()?;
+        environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes()).then(|| Pid::from_raw(pid))?
+    });
+    found.unwrap_or_else(|| panic!("no process of {pod}"))
+}
+
+fn another_leads_when_the_leaders_process_is_killed(clusters: &Clusters) {
+    let release = with_route(clusters);
+    let (pod, identity) = until(LIMIT, "a leader", || release.leader());
+    kill_process(process(&pod), Signal::KILL).unwrap();
+    let (_, next) = until(LIMIT, "another leader", || release.leader().filter(|(_, next)| *next != identity));
+    // What leads also writes.
+    let host = "led.example.com";
+    release.shop.apply(&certified("led", host, ALL));
+    release.shop.wait("swsr/led", "condition=Ready", LIMIT);
+    assert_eq!(release.leader().map(|(_, identity)| identity), Some(next));
+    release.shop.must(&["delete", "swsr", "led"]);
+    release.rolled_out(&release.own, NAME);
+}
+
+fn sockets_and_handshakes_go_on_while_the_api_server_is_away_for_a_minute(clusters: &Clusters) {
+    let release = with_route(clusters);
+    let plane = clusters.node().plane();
+    run(async {
+        let client = release.client(HOST);
+        let fleet = Fleet::start(&client, "/echo", 50, false).await;
+        let prober = Prober::start(&client, "/echo", Duration::from_millis(500));
+        plane.kill_api_server();
+        tokio::time::sleep(AWAY).await;
+        fleet.all_live().await;
+        let count = prober.stop().await;
+        assert!(count > 60, "only {count} handshakes in the time");
+        tokio::task::block_in_place(|| plane.start_api_server());
+        fleet.all_live().await;
+    });
+    let kubectl = plane.kubectl();
+    kubectl.wait("node/node", "condition=Ready", LIMIT);
+    // What changes now is seen, served and written.
+    let host = "after.example.com";
+    release.shop.apply(&certified("after", host, ALL));
+    release.shop.wait("swsr/after", "condition=Ready", LIMIT);
+    run(async {
+        let mut peer = super::fleet::open(&release.client(host), "/").await.unwrap();
+        peer.echo(&Frame::text("back")).await;
+    });
+    release.shop.must(&["delete", "swsr", "after"]);
+}
+
+pub fn tests() -> Vec<Test> {
+    crate::tests![node sandbox:
+        another_leads_when_the_leaders_process_is_killed,
+        sockets_and_handshakes_go_on_while_the_api_server_is_away_for_a_minute,
+    ]
+}

@@ -1,0 +1,170 @@
+//! A cluster as the source: what the gateway reads of a real API server, what it keeps, and what it serves by it.
+
+use serde_json::json;
+
+use super::Test;
+use super::clusters::Clusters;
+use super::harness::{Behaviour, Frame, Recorder, until};
+use super::sandbox;
+use super::scene::{LIMIT, Scene, logged, run};
+
+fn a_route_that_kubectl_applies_is_served_changed_and_taken_away(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "served", &json!({})).await;
+        let gateway = scene.gateway("wssgate-0").await;
+        assert_eq!(scene.status(&gateway, "served.example.com").await, 0);
+        scene.apply(&[scene.route("chat", "served.example.com", &json!({}))]);
+        let mut socket = scene.open(&gateway, "served.example.com").await;
+        socket.echo(&Frame::text("hello")).await;
+        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+
+        // A change closes nobody whom it would let in.
+        let changed = json!({"connection": {"maxDuration": "11h"}});
+        scene.apply(&[scene.route("chat", "served.example.com", &changed)]);
+        socket.echo(&Frame::text("still here")).await;
+        // Another backend, by the slice alone: open sockets stay where they are.
+        let other = Recorder::start_on(Behaviour::Echo, sandbox::address()).await;
+        scene.apply(&[scene.slice("chat", &other.address().ip().to_string(), other.port())]);
+        until(LIMIT, "the other backend to be reached", async || {
+            let mut peer = scene.open(&gateway, "served.example.com").await;
+            peer.echo(&Frame::text("who")).await;
+            (other.count().0 > 0).then_some(())
+        })
+        .await;
+        socket.echo(&Frame::text("and still")).await;
+
+        scene.kubectl.must(&["delete", "swsr", "chat"]);
+        assert_eq!(socket.close_code().await.map(|(code, _)| code), Some(1012));
+        scene.becomes(&gateway, "served.example.com", 0).await;
+    });
+}
+
+fn only_secrets_and_config_maps_that_routes_name_are_kept(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "kept", &json!({})).await;
+        // 40 MB of Secrets that no route names.
+        let filler = "x".repeat(700_000);
+        for index in 0..40 {
+            let file = scene.plane.folder().join("filler.yaml");
+            let secret = json!({
+                "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+                "metadata": {"name": format!("filler-{index}")},
+                "stringData": {"tls.crt": "c", "tls.key": "k", "more": filler},
+            });
+            std::fs::write(&file, secret.to_string()).unwrap();
+            scene.kubectl.must(&["create", "-f", file.to_str().unwrap()]);
+        }
+        scene.apply(&[scene.route("chat", "kept.example.com", &json!({}))]);
+        let gateway = scene.gateway("wssgate-0").await;
+        scene.open(&gateway, "kept.example.com").await;
+        // What passed by in pages and watches has to be given back, too.
+        let modest = async || Some(gateway.resident()).filter(|resident| *resident < 90_000);
+        let before = until(LIMIT, "the gateway to be as large as without those Secrets", modest).await;
+        scene.kubectl.must(&["annotate", "secrets", "--all", "wssgate.io/test=touched"]);
+        // A Secret that is named later is fetched, although its watch has passed.
+        scene.apply(&[scene.secret("later-tls", &scene.authority.leaf(&["later.example.com"]))]);
+        let spec = json!({"tls": {"certificateRefs": [{"name": "later-tls"}]}});
+        scene.apply(&[scene.route("later", "later.example.com", &spec)]);
+        scene.open(&gateway, "later.example.com").await;
+        let modest = async || Some(gateway.resident()).filter(|resident| *resident < before + 25_000);
+        until(LIMIT, "the gateway to be as large as before", modest).await;
+    });
+}
+
+fn a_list_of_namespaces_needs_no_cluster_role_and_sees_nothing_else(clusters: &Clusters) {
+    run(async {
+        // The namespace has to be there before it can be watched.
+        let scene = Scene::new(clusters.control_plane(), "listed", &json!({})).await;
+        let home = scene.home.namespace();
+        for kind in ["clusterrole", "clusterrolebinding"] {
+            scene.home.must(&["delete", kind, &format!("{home}-wssgate")]);
+        }
+        let values = json!({"watchNamespaces": [scene.kubectl.namespace()], "ingressClass": {"create": false}});
+        scene.install(&values);
+        let roles = scene.home.get(&["clusterrolebindings"]);
+        let ours = |role: &&serde_json::Value| role["subjects"][0]["namespace"] == home;
+        assert!(!roles["items"].as_array().unwrap().iter().any(|role| ours(&role)), "a right over the cluster is left");
+
+        let elsewhere = scene.plane.kubectl().make_namespace("unlisted");
+        let mut foreign = scene.route("chat", "unlisted.example.com", &json!({}));
+        foreign["metadata"]["namespace"] = elsewhere.namespace().into();
+        elsewhere.apply(&foreign.to_string());
+        scene.apply(&[scene.route("chat", "listed.example.com", &json!({}))]);
+        let gateway = scene.gateway("wssgate-0").await;
+        scene.open(&gateway, "listed.example.com").await;
+        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        assert_eq!(scene.status(&gateway, "unlisted.example.com").await, 0);
+        let said = elsewhere.get(&["swsr", "chat"]);
+        assert!(said["status"]["controllerName"].is_null(), "{said:#}");
+    });
+}
+
+fn secrets_by_name_need_the_right_to_those_names_alone(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "named", &json!({})).await;
+        let named = json!([{"namespace": scene.kubectl.namespace(), "name": "chat-tls"}]);
+        scene.install(&json!({"secrets": {"mode": "Named", "names": named}}));
+        let mut map = scene.home.get(&["configmap", "wssgate"]);
+        let settings = map["data"]["gateway.yaml"].as_str().unwrap().to_owned();
+        if !settings.contains("secrets: Named") {
+            map["data"]["gateway.yaml"] = format!("{settings}\ncluster: {{secrets: Named}}\n").into();
+            scene.home.apply(&map.to_string());
+            scene.project();
+        }
+        let refused = scene.account.in_namespace(scene.kubectl.namespace()).run(&["get", "secrets"]);
+        assert!(refused.err.contains("forbidden"), "{refused:?}");
+        let spec = json!({"tls": {"certificateRefs": [{"name": "other-tls"}]}});
+        scene.apply(&[
+            scene.secret("other-tls", &scene.authority.leaf(&["other.example.com"])),
+            scene.route("chat", "named.example.com", &json!({})),
+            scene.route("other", "other.example.com", &spec),
+        ]);
+        let gateway = scene.gateway("wssgate-0").await;
+        scene.open(&gateway, "named.example.com").await;
+        // One that may not be read is as one that is not there, and harms nobody else.
+        scene.condition("other", "ResolvedRefs", "False", "RefNotFound");
+        assert_eq!(scene.status(&gateway, "other.example.com").await, 0);
+        // A renewal is followed.
+        let renewed = scene.authority.leaf(&["named.example.com"]);
+        scene.apply(&[scene.secret("chat-tls", &renewed)]);
+        until(LIMIT, "the renewed certificate", async || {
+            let peer = scene.client(&gateway, "named.example.com").try_connect().await.ok()?;
+            (peer.certificate()? == renewed.leaf()).then_some(())
+        })
+        .await;
+    });
+}
+
+fn nothing_is_served_before_everything_was_read(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "start", &json!({})).await;
+        scene.apply(&[scene.route("chat", "start.example.com", &json!({}))]);
+        // Without the right to one kind the rest is read, and still nothing is served: half of what there is may let in
+        // whom the other half would not.
+        let role = format!("{}-wssgate", scene.home.namespace());
+        let whole = scene.home.get(&["clusterrole", &role]);
+        let mut part = whole.clone();
+        part["rules"].as_array_mut().unwrap().retain(|rule| rule["resources"][0] != "endpointslices");
+        scene.home.apply(&part.to_string());
+        let mut gateway = scene.launch("wssgate-0", &[], &[]).await;
+        logged(&gateway, &["may not list and watch endpointslices.discovery.k8s.io", "RBAC"]);
+        assert_eq!(gateway.get("/readyz").await.0, 503);
+        assert_eq!(gateway.get("/livez").await.0, 200);
+        assert_eq!(gateway.listener("wss").or(gateway.listener("http")), None, "it accepts connections");
+        let mut whole = whole;
+        whole["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        scene.home.apply(&whole.to_string());
+        gateway.ready().await;
+        scene.open(&gateway, "start.example.com").await;
+    });
+}
+
+pub fn tests() -> Vec<Test> {
+    crate::tests![api sandbox:
+        a_route_that_kubectl_applies_is_served_changed_and_taken_away,
+        only_secrets_and_config_maps_that_routes_name_are_kept,
+        a_list_of_namespaces_needs_no_cluster_role_and_sees_nothing_else,
+        secrets_by_name_need_the_right_to_those_names_alone,
+        nothing_is_served_before_everything_was_read,
+    ]
+}

@@ -1,0 +1,303 @@
+//! What is written back to a real API server: by one replica, by server-side apply, on change, and no more often.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::Test;
+use super::clusters::{Clusters, install_definition};
+use super::control_plane::ControlPlane;
+use super::harness::manifests::text;
+use super::harness::{Frame, Gateway, until};
+use super::kubectl::Kubectl;
+use super::scene::{LIMIT, Scene, condition, run};
+
+/// How long a Lease is held that nobody renews.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// The writes of statuses that the API server has answered, by its own count.
+fn writes(kubectl: &Kubectl) -> u64 {
+    let metrics = kubectl.must(&["get", "--raw", "/metrics"]);
+    let of_status = |line: &&str| {
+        let words = ["resource=\"securewebsocketroutes\"", "subresource=\"status\""];
+        line.starts_with("apiserver_request_total{") && words.iter().all(|word| line.contains(word))
+    };
+    let count = |line: &str| line.rsplit_once(' ').and_then(|(_, count)| count.parse::<u64>().ok()).unwrap();
+    metrics.lines().filter(of_status).map(count).sum()
+}
+
+fn events(kubectl: &Kubectl, route: &str) -> Vec<(String, String)> {
+    let events = kubectl.get(&["events.events.k8s.io"]);
+    let of_route = events["items"].as_array().unwrap().iter().filter(|event| event["regarding"]["name"] == route);
+    of_route.map(|e| (e["type"].as_str().unwrap().to_owned(), e["reason"].as_str().unwrap().to_owned())).collect()
+}
+
+fn a_status_says_all_that_people_and_tools_look_for(clusters: &Clusters) {
+    run(async {
+        let values = json!({"settings": {}});
+        let scene = Scene::new(clusters.control_plane(), "said", &values).await;
+        // The gateway's own Service has an address, as a load balancer gives it.
+        let balancer = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}}}).to_string();
+        scene.home.must(&["patch", "service", "wssgate", "--subresource=status", "--type=merge", "-p", &balancer]);
+        let service = format!("{}/wssgate", scene.home.namespace());
+        let gateway = scene.gateway_with("wssgate-0", &[], &["--publish-service", &service]).await;
+        scene.apply(&[scene.route("chat", "said.example.com", &json!({}))]);
+        // As a person waits; the API server's own default keeps it from ending at once.
+        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        let route = scene.kubectl.get(&["swsr", "chat", "--show-managed-fields"]);
+        let status = &route["status"];
+        assert_eq!(status["observedGeneration"], route["metadata"]["generation"]);
+        assert_eq!(status["controllerName"], "wssgate.io/ingress-controller");
+        assert_eq!(status["addresses"], json!([{"type": "IPAddress", "value": "192.0.2.7"}]));
+        let states: Vec<String> = status["conditions"].as_array().unwrap().iter().map(state).collect();
+        for wanted in [
+            "Accepted=True/Accepted",
+            "ResolvedRefs=True/ResolvedRefs",
+            "Programmed=True/Programmed",
+            "CertificateReady=True/Ready",
+            "Ready=True/Ready",
+        ] {
+            assert!(states.iter().any(|state| state == wanted), "{wanted} is not among {states:?}");
+        }
+        assert!(!states.iter().any(|state| state.starts_with("Stalled")), "{states:?}");
+        for one in status["conditions"].as_array().unwrap() {
+            assert_eq!(one["observedGeneration"], route["metadata"]["generation"], "{one}");
+        }
+        // By server-side apply, and nothing but the status.
+        let managed = route["metadata"]["managedFields"].as_array().unwrap();
+        let ours: Vec<&Value> = managed.iter().filter(|entry| entry["manager"] == "wssgate").collect();
+        assert!(ours.len() == 1 && ours[0]["operation"] == "Apply" && ours[0]["subresource"] == "status", "{ours:?}");
+        assert_eq!(ours[0]["fieldsV1"].as_object().unwrap().keys().collect::<Vec<_>>(), ["f:status"]);
+        let table = scene.kubectl.must(&["get", "swsr", "chat", "-o", "wide"]);
+        assert!(table.lines().nth(1).unwrap().contains("True"), "{table}");
+
+        // A mistake that only the user can mend is Stalled, and its end is seen.
+        let before = scene.kubectl.get(&["swsr", "chat"]);
+        scene.apply(&[scene.route(
+            "chat",
+            "said.example.com",
+            &json!({"rules": [{
+                "name": "all", "backendRefs": [{"name": "nowhere", "port": 8080}],
+            }]}),
+        )]);
+        let message = scene.condition("chat", "ResolvedRefs", "False", "BackendNotFound");
+        assert!(message.contains("spec.rules[0].backendRefs[0]") && message.contains("nowhere"), "{message}");
+        let broken = scene.kubectl.get(&["swsr", "chat"]);
+        assert_eq!(condition(&broken, "Ready").unwrap()["status"], "False");
+        // What did not turn keeps its time.
+        let time = |route: &Value, kind: &str| condition(route, kind).unwrap()["lastTransitionTime"].clone();
+        assert_eq!(time(&before, "Accepted"), time(&broken, "Accepted"));
+        scene.apply(&[scene.route("chat", "said.example.com", &json!({}))]);
+        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        let told = until(LIMIT, "the events of the backend", async || {
+            let told = events(&scene.kubectl, "chat");
+            (told.len() >= 2).then_some(told)
+        })
+        .await;
+        assert!(told.contains(&("Warning".into(), "BackendNotFound".into())), "{told:?}");
+        assert!(told.contains(&("Normal".into(), "ResolvedRefs".into())), "{told:?}");
+        drop(gateway);
+    });
+}
+
+fn state(condition: &Value) -> String {
+    let of = |member: &str| condition[member].as_str().unwrap().to_owned();
+    format!("{}={}/{}", of("type"), of("status"), of("reason"))
+}
+
+fn a_hostname_conflict_is_told_and_resolved(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "conflict", &json!({})).await;
+        let gateway = scene.gateway("wssgate-0").await;
+        scene.apply(&[scene.route("first", "conflict.example.com", &json!({}))]);
+        let mut socket = scene.open(&gateway, "conflict.example.com").await;
+        // Creation has whole seconds: the name decides between routes of one second.
+        scene.apply(&[scene.route("second", "conflict.example.com", &json!({}))]);
+        let message = scene.condition("second", "Accepted", "False", "HostnameConflict");
+        assert!(message.contains("conflict.example.com"), "{message}");
+        let second = scene.kubectl.get(&["swsr", "second"]);
+        assert_eq!(condition(&second, "Stalled").unwrap()["status"], "True");
+        until(LIMIT, "the event", async || {
+            let told = events(&scene.kubectl, "second");
+            told.contains(&("Warning".into(), "HostnameConflict".into())).then_some(())
+        })
+        .await;
+        socket.echo(&Frame::text("not disturbed")).await;
+        scene.kubectl.must(&["delete", "swsr", "first"]);
+        scene.condition("second", "Accepted", "True", "Accepted");
+        scene.open(&gateway, "conflict.example.com").await;
+    });
+}
+
+fn a_route_that_leaves_the_class_loses_what_was_said_of_it(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "leaves", &json!({})).await;
+        let gateway = scene.gateway("wssgate-0").await;
+        scene.apply(&[scene.route("chat", "leaves.example.com", &json!({}))]);
+        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        // What somebody else says stays.
+        let theirs = json!({
+            "apiVersion": "wssgate.io/v1alpha1", "kind": "SecureWebSocketRoute", "metadata": {"name": "chat"},
+            "status": {"conditions": [{
+                "type": "example.com/Reviewed", "status": "True", "reason": "Reviewed", "message": "by a person",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }]},
+        });
+        let apply = ["apply", "--server-side", "--subresource=status", "--field-manager=person", "-f", "-"];
+        let said = scene.kubectl.run_with(&apply, &theirs.to_string());
+        assert!(said.ok, "{said:?}");
+        scene.apply(&[scene.route("chat", "leaves.example.com", &json!({"ingressClassName": "nobody"}))]);
+        scene.kubectl.until(LIMIT, &["swsr", "chat"], "to lose our conditions", |route| {
+            let conditions = route["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let kinds: Vec<&str> = conditions.iter().filter_map(|c| c["type"].as_str()).collect();
+            (kinds == ["example.com/Reviewed"] && route["status"]["controllerName"].is_null()).then_some(())
+        });
+        scene.becomes(&gateway, "leaves.example.com", 0).await;
+    });
+}
+
+fn two_gateways_side_by_side_speak_of_their_own_routes_only(clusters: &Clusters) {
+    run(async {
+        let one = Scene::new(clusters.control_plane(), "one", &json!({})).await;
+        let other = Scene::new(clusters.control_plane(), "other", &json!({})).await;
+        let gateways = [one.gateway("wssgate-0").await, other.gateway("wssgate-0").await];
+        one.apply(&[one.route("chat", "side.example.com", &json!({}))]);
+        other.apply(&[other.route("chat", "side.example.com", &json!({}))]);
+        // The same hostname at two gateways is no conflict.
+        for scene in [&one, &other] {
+            scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        }
+        one.open(&gateways[0], "side.example.com").await.echo(&Frame::text("1")).await;
+        other.open(&gateways[1], "side.example.com").await.echo(&Frame::text("2")).await;
+        assert_eq!((one.recorder.count().0, other.recorder.count().0), (1, 1));
+        // From one class to the other: the second speaks, and the first does not take back what it says.
+        let moved = one.route("chat", "moved.example.com", &json!({"ingressClassName": other.class()}));
+        one.apply(&[moved]);
+        until(LIMIT, "the other gateway to speak", async || {
+            let route = one.kubectl.get(&["swsr", "chat"]);
+            let ready = condition(&route, "Ready")?;
+            (ready["observedGeneration"] == route["metadata"]["generation"]).then_some(())
+        })
+        .await;
+        one.becomes(&gateways[0], "side.example.com", 0).await;
+        let written = |gateway: &Gateway| gateway.log_text().matches("a status could not be written").count();
+        assert_eq!((written(&gateways[0]), written(&gateways[1])), (0, 0));
+        let route = one.kubectl.get(&["swsr", "chat"]);
+        assert_eq!(condition(&route, "Ready").unwrap()["status"], "True", "{route:#}");
+    });
+}
+
+fn a_thousand_routes_settle_with_one_write_each_and_endpoints_write_nothing(clusters: &Clusters) {
+    run(async {
+        let plane: ControlPlane = clusters.another("storm");
+        install_definition(&plane.kubectl());
+        let scene = Scene::new(&plane, "storm", &json!({})).await;
+        let routes: Vec<Value> = (0..1000)
+            .map(|index| scene.route(&format!("r{index}"), &format!("r{index}.example.com"), &json!({})))
+            .collect();
+        let halves = routes.chunks(250).map(|part| {
+            let (kubectl, objects) = (scene.kubectl.clone(), text(part));
+            std::thread::spawn(move || {
+                let said = kubectl.run_with(&["create", "-f", "-"], &objects);
+                assert!(said.ok, "{}", said.err);
+            })
+        });
+        // Two replicas, and only one of them writes.
+        let gateways = [scene.gateway("wssgate-0").await, scene.gateway("wssgate-1").await];
+        let creating: Vec<_> = halves.collect();
+        creating.into_iter().for_each(|thread| thread.join().unwrap());
+        until(Duration::from_secs(60), "every route to be ready", async || {
+            let ready = "jsonpath={range .items[*]}{.status.conditions[?(@.type=='Ready')].status}{'\\n'}{end}";
+            let all = scene.kubectl.must(&["get", "swsr", "-o", ready]);
+            (all.lines().filter(|line| *line == "True").count() == 1000).then_some(())
+        })
+        .await;
+        let leaders =
+            [gateways[0].metric("wssgate_leader", &[]).await, gateways[1].metric("wssgate_leader", &[]).await];
+        assert!((leaders[0] + leaders[1] - 1.0).abs() < 0.1, "{leaders:?}");
+        assert_eq!(writes(&scene.kubectl), 1000);
+
+        // Endpoints that come and go, routes that are touched: nothing to say.
+        let before = [gateways[0].version().await, gateways[1].version().await];
+        for index in 0..20 {
+            let port = scene.recorder.port();
+            scene.apply(&[scene.slice("chat", &format!("10.89.1.{}", 200 + index), port)]);
+        }
+        let address = scene.recorder.address();
+        scene.apply(&[scene.slice("chat", &address.ip().to_string(), address.port())]);
+        scene.kubectl.must(&["annotate", "swsr", "r1", "r2", "r3", "example.com/touched=yes"]);
+        for (gateway, before) in gateways.iter().zip(before) {
+            gateway.published_after(before).await;
+        }
+        // One that has something to say is written after all of that.
+        scene.apply(&[scene.route("r0", "again.example.com", &json!({}))]);
+        scene.kubectl.until(LIMIT, &["swsr", "r0"], "to be judged again", |route| {
+            (route["status"]["observedGeneration"] == 2).then_some(())
+        });
+        assert_eq!(writes(&scene.kubectl), 1001);
+
+        // Neither a new leader nor a replica that starts anew writes what is there already.
+        let (leader, [first, second]) = (usize::from(leaders[1] > 0.5), gateways);
+        let (leader, other) = if leader == 0 { (first, second) } else { (second, first) };
+        drop(leader);
+        until(LEASE + Duration::from_secs(10), "the other to lead", async || {
+            (other.metric("wssgate_leader", &[]).await > 0.5).then_some(())
+        })
+        .await;
+        scene.apply(&[scene.route("r0", "third.example.com", &json!({}))]);
+        scene.kubectl.until(LIMIT, &["swsr", "r0"], "to be judged by the other", |route| {
+            (route["status"]["observedGeneration"] == 3).then_some(())
+        });
+        assert_eq!(writes(&scene.kubectl), 1002);
+    });
+}
+
+fn a_leader_that_dies_is_followed_when_its_lease_is_over_and_one_that_stops_at_once(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "lease", &json!({})).await;
+        let first = scene.gateway("first").await;
+        let leads = async |gateway: &Gateway| gateway.metric("wssgate_leader", &[]).await > 0.5;
+        until(LIMIT, "the first to lead", async || leads(&first).await.then_some(())).await;
+        let second = scene.gateway("second").await;
+        let lease = || scene.home.get(&["lease", "wssgate"])["spec"].clone();
+        let held = lease();
+        assert!(held["holderIdentity"].as_str().unwrap().starts_with("first_"), "{held}");
+        assert_eq!((&held["leaseDurationSeconds"], &held["leaseTransitions"]), (&json!(15), &json!(0)));
+        // Renewed by its holder, and by nobody else.
+        until(LIMIT, "a renewal", async || (lease()["renewTime"] != held["renewTime"]).then_some(())).await;
+        assert_eq!(lease()["acquireTime"], held["acquireTime"]);
+        assert!(!leads(&second).await);
+
+        // SIGKILL: nothing is given up, and the other waits for the end of the Lease.
+        drop(first);
+        let died = Instant::now();
+        scene.apply(&[scene.route("chat", "lease.example.com", &json!({}))]);
+        // The data plane does not wait for a leader.
+        scene.open(&second, "lease.example.com").await;
+        until(LEASE * 2, "the second to lead", async || leads(&second).await.then_some(())).await;
+        // Seen unchanged for its whole time; renewed up to two seconds before the death.
+        assert!(died.elapsed() > LEASE - Duration::from_secs(4), "taken after {:?}", died.elapsed());
+        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        let held = lease();
+        assert!(held["holderIdentity"].as_str().unwrap().starts_with("second_"), "{held}");
+        assert_eq!(held["leaseTransitions"], 1);
+
+        // SIGTERM: given up at once.
+        let third = scene.gateway("third").await;
+        second.sigterm();
+        let stopped = Instant::now();
+        until(LEASE, "the third to lead", async || leads(&third).await.then_some(())).await;
+        assert!(stopped.elapsed() < Duration::from_secs(10), "only after {:?}", stopped.elapsed());
+    });
+}
+
+pub fn tests() -> Vec<Test> {
+    crate::tests![api sandbox:
+        a_status_says_all_that_people_and_tools_look_for,
+        a_hostname_conflict_is_told_and_resolved,
+        a_route_that_leaves_the_class_loses_what_was_said_of_it,
+        two_gateways_side_by_side_speak_of_their_own_routes_only,
+        a_thousand_routes_settle_with_one_write_each_and_endpoints_write_nothing,
+        a_leader_that_dies_is_followed_when_its_lease_is_over_and_one_that_stops_at_once,
+    ]
+}

@@ -1,0 +1,109 @@
+package install
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+// workflow reads a file of .github/workflows. YAML reads its key `on` as true.
+func workflow(t *testing.T, name string) object {
+	t.Helper()
+	var o object
+	if err := yaml.UnmarshalStrict([]byte(read(t, ".github/workflows/"+name)), &o); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// steps gives the scripts of a workflow by the name of their step; without a name, by themselves.
+func steps(o object) map[string]string {
+	found := map[string]string{}
+	jobs, _ := o["jobs"].(object)
+	for _, job := range jobs {
+		list, _ := at(job, "steps").([]any)
+		for _, step := range list {
+			run, _ := at(step, "run").(string)
+			name, _ := at(step, "name").(string)
+			if name == "" {
+				name = run
+			}
+			if run != "" {
+				found[name] = run
+			}
+		}
+	}
+	return found
+}
+
+func TestTheWorkflowRunsTheTestCommandOfTheREADMEWithEveryTier(t *testing.T) {
+	tiers := map[string]bool{}
+	for _, run := range steps(workflow(t, "test.yaml")) {
+		if strings.Contains(run, "scripts/test") {
+			for _, tier := range strings.Split(regexp.MustCompile(`WSSGATE_TEST_TIERS=(\S+)`).FindStringSubmatch(run)[1], ",") {
+				tiers[tier] = true
+			}
+		}
+	}
+	for _, tier := range []string{"files", "api", "node"} {
+		if !tiers[tier] {
+			t.Errorf("no job runs the tier %s", tier)
+		}
+	}
+	if !strings.Contains(read(t, "README.md"), "scripts/test") {
+		t.Error("the README has another command")
+	}
+	oldest := regexp.MustCompile(`rust-version = "(.+)"`).FindStringSubmatch(read(t, "Cargo.toml"))[1]
+	if _, is := steps(workflow(t, "test.yaml"))["cargo +"+oldest+" check --locked"]; !is {
+		t.Errorf("no job builds with Rust %s, which Cargo.toml promises", oldest)
+	}
+}
+
+// The release's own scripts run here, but for what writes to a registry.
+func TestTheReleasePacksTheChartOfThisVersionWithItsImage(t *testing.T) {
+	release := steps(workflow(t, "release.yaml"))
+	version := regexp.MustCompile(`(?m)^version = "(.+)"`).FindStringSubmatch(read(t, "Cargo.toml"))[1]
+	clone := t.TempDir()
+	if err := os.CopyFS(filepath.Join(clone, "charts"), os.DirFS(filepath.Join(root, "charts"))); err != nil {
+		t.Fatal(err)
+	}
+	// A release turns the heading of what is unreleased into its own.
+	changes := strings.Replace(read(t, "CHANGELOG.md"), "## [Unreleased]", "## ["+version+"] - 2026-01-01", 1)
+	for file, text := range map[string]string{"CHANGELOG.md": changes, "Cargo.toml": read(t, "Cargo.toml")} {
+		write(t, filepath.Join(clone, file), text)
+	}
+	script := func(step, tag string) error {
+		t.Helper()
+		text, is := release[step]
+		if !is {
+			t.Fatalf("no step %q", step)
+		}
+		command := exec.Command("bash", "-euo", "pipefail", "-c", text)
+		command.Dir = clone
+		command.Env = environment(t, "GITHUB_REF_NAME="+tag, "IMAGE=registry.example.com/wssgate")
+		command.Env = append(command.Env, "PATH="+filepath.Dir(program(t, "helm"))+":"+os.Getenv("PATH"))
+		output, err := command.CombinedOutput()
+		t.Logf("%s: %s", step, output)
+		return err
+	}
+	const gate = "The tag is the version of the binary and of the chart"
+	if err := script(gate, "v"+version); err != nil {
+		t.Error(err)
+	}
+	if script(gate, "v9.9.9") == nil {
+		t.Error("a tag of another version passes")
+	}
+	if err := script("The chart, with the image that belongs to it", "v"+version); err != nil {
+		t.Fatal(err)
+	}
+	rendered := run(t, "helm", "template", "wssgate", filepath.Join(clone, "out", "wssgate-"+version+".tgz"))
+	image := at(of(documents(t, rendered), "Deployment")[0], "spec", "template", "spec", "containers", 0, "image")
+	if image != "registry.example.com/wssgate:"+version {
+		t.Errorf("%v", image)
+	}
+}
