@@ -102,6 +102,10 @@ pub enum Reason {
     /// The service that judges handshakes cannot be asked: no endpoint, no answer in time, one of its own errors, or an
     /// answer with headers that cannot be passed on.
     ExternalUnavailable,
+    /// The ticket is not one that this route issued to this origin (and address), or it was redeemed, or its time is over.
+    TicketInvalid,
+    /// As many tickets are outstanding as can be kept, or the store that keeps them cannot be asked.
+    TicketsUnavailable,
     /// `limits.total` of the route is reached.
     TotalLimit,
     /// `limits.perAddress` of the route is reached.
@@ -229,6 +233,8 @@ impl Reason {
         Self::ExternalUnauthorized,
         Self::ExternalDenied,
         Self::ExternalUnavailable,
+        Self::TicketInvalid,
+        Self::TicketsUnavailable,
         Self::TotalLimit,
         Self::AddressLimit,
         Self::SubjectLimit,
@@ -288,6 +294,7 @@ impl Reason {
             | Self::TokenNotYetValid
             | Self::TokenClaims
             | Self::ExternalUnauthorized
+            | Self::TicketInvalid
             // Before the 101 an expired credential is none.
             | Self::CredentialExpired => 401,
             Self::AddressDenied
@@ -310,6 +317,7 @@ impl Reason {
             Self::RouteUnavailable
             | Self::KeysUnavailable
             | Self::ExternalUnavailable
+            | Self::TicketsUnavailable
             | Self::TotalLimit
             | Self::Overloaded
             | Self::Draining
@@ -416,6 +424,8 @@ impl Reason {
             | Self::ExternalUnauthorized
             | Self::ExternalDenied
             | Self::ExternalUnavailable
+            | Self::TicketInvalid
+            | Self::TicketsUnavailable
             | Self::TotalLimit
             | Self::AddressLimit
             | Self::SubjectLimit
@@ -447,6 +457,7 @@ impl Reason {
             | Self::TokenNotYetValid
             | Self::TokenClaims
             | Self::ExternalUnauthorized
+            | Self::TicketInvalid
             | Self::CredentialExpired => Some("Bearer error=\"invalid_token\""),
             Self::ClaimsNotMet => Some("Bearer error=\"insufficient_scope\""),
             _ => None,
@@ -497,6 +508,8 @@ impl Reason {
             Self::ExternalUnauthorized => "external_unauthorized",
             Self::ExternalDenied => "external_denied",
             Self::ExternalUnavailable => "external_unavailable",
+            Self::TicketInvalid => "ticket_invalid",
+            Self::TicketsUnavailable => "tickets_unavailable",
             Self::TotalLimit => "total_limit",
             Self::AddressLimit => "address_limit",
             Self::SubjectLimit => "subject_limit",

@@ -14,7 +14,7 @@ use crate::compile::condition::quote;
 use crate::compile::header::is_token;
 use crate::compile::policy::Notes;
 use crate::policy::authentication::{
-    Authentication, Carrier, ClaimHeader, External, Jwt, KeySource, Kind, Method, Place, Required,
+    Authentication, Carrier, ClaimHeader, External, Jwt, KeySource, Kind, Method, Place, Required, Ticket,
 };
 use crate::ws::upgrade;
 
@@ -29,6 +29,13 @@ const EXTERNAL: Duration = Duration::from_secs(2);
 /// The shortest time that it may be given, and the longest: the client waits for it.
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(10);
+/// Built in: how long a ticket can be redeemed; the least and the most.
+const TTL: Duration = Duration::from_secs(30);
+const MIN_TTL: Duration = Duration::from_secs(1);
+const MAX_TTL: Duration = Duration::from_secs(60);
+/// The query parameter that has a ticket, and what stands before one among the subprotocols.
+const TICKET: &str = "ticket";
+const TICKET_PREFIX: &str = "ticket.";
 /// Headers that claims may not become: they carry credentials or say something else to every backend.
 const NO_CLAIM: [&str; 6] = ["authorization", "cookie", "date", "forwarded", "via", "x-real-ip"];
 
@@ -86,10 +93,72 @@ fn methods(list: &[api::Method], notes: &mut Notes) -> Vec<Method> {
                     methods.push(Method { name: one.name.as_str().into(), kind });
                 }
             }
-            (_, kind) => notes.unsupported(format_args!("{field}.type: {kind:?}")),
+            (_, _) => {
+                if let Some(spec) = &one.ticket {
+                    let kind = Kind::Ticket(ticket(spec, &field, notes));
+                    methods.push(Method { name: one.name.as_str().into(), kind });
+                }
+            }
+        }
+    }
+    let tickets = methods.iter().filter(|method| matches!(method.kind, Kind::Ticket(_)));
+    match tickets.count() {
+        0 => {}
+        1 if methods.len() == 1 => {
+            let text = "a ticket is bought with another method's credential: add a method of type JWT or External";
+            notes.invalid(format_args!("{FIELD}.methods"), text);
+        }
+        1 => check_places(&methods, notes),
+        _ => {
+            notes.invalid(
+                format_args!("{FIELD}.methods"),
+                "there is one ticket path per route: keep one of type Ticket",
+            );
         }
     }
     methods
+}
+
+/// A credential is either a ticket or not: no other method may look where a ticket is.
+fn check_places(methods: &[Method], notes: &mut Notes) {
+    for (number, method) in methods.iter().enumerate() {
+        let Kind::Jwt(jwt) = &method.kind else { continue };
+        let shared = jwt.places.iter().any(|place| match &place.carrier {
+            Carrier::Query(name) => **name == *TICKET,
+            Carrier::Subprotocol => {
+                TICKET_PREFIX.starts_with(&*place.prefix) || place.prefix.starts_with(TICKET_PREFIX)
+            }
+            Carrier::Header(_) | Carrier::Cookie(_) => false,
+        });
+        if shared {
+            let text = "looks where tickets are: the query parameter ticket and subprotocols that begin with ticket.";
+            notes.invalid(format_args!("{FIELD}.methods[{number}].jwt.extractFrom"), text);
+        }
+    }
+}
+
+fn ticket(spec: &api::Ticket, field: &str, notes: &mut Notes) -> Ticket {
+    let field = format!("{field}.ticket");
+    if !upgrade::check_path(&spec.path) || spec.path.contains('%') {
+        notes.invalid(format_args!("{field}.path"), format_args!("{} is not a plain path", quote(&spec.path)));
+    }
+    let ttl = match spec.ttl.as_ref().map(scalar::Duration::parse) {
+        None => TTL,
+        Some(Ok(ttl)) if (MIN_TTL..=MAX_TTL).contains(&ttl) => ttl,
+        Some(Ok(_)) => {
+            notes.invalid(format_args!("{field}.ttl"), "is not between 1s and 60s");
+            TTL
+        }
+        Some(Err(error)) => {
+            notes.invalid(format_args!("{field}.ttl"), error);
+            TTL
+        }
+    };
+    let places = vec![
+        Place { carrier: Carrier::Query(TICKET.into()), prefix: "".into() },
+        Place { carrier: Carrier::Subprotocol, prefix: TICKET_PREFIX.into() },
+    ];
+    Ticket { path: spec.path.as_str().into(), ttl, bind_address: spec.bind_address.unwrap_or(false), places }
 }
 
 fn jwt(spec: &api::Jwt, field: &str, notes: &mut Notes) -> Jwt {

@@ -24,6 +24,7 @@ use crate::compile::issuance;
 use crate::compile::policy::{self, Notes};
 use crate::policy::OriginPattern::Any as AnyOrigin;
 use crate::policy::Policy;
+use crate::policy::authentication::Kind;
 use crate::settings::Defaults;
 use crate::snapshot::{Balance, PathMatch};
 
@@ -129,6 +130,16 @@ impl Draft {
                 "* is refused where client certificates authenticate, because any page could then use them: list the \
                  origins",
             );
+        }
+        let tickets = policy.handshake.authentication.methods().iter().filter_map(|method| match &method.kind {
+            Kind::Ticket(ticket) => Some(&*ticket.path),
+            Kind::Jwt(_) | Kind::External(_) => None,
+        });
+        for path in tickets {
+            if !rules.iter().flat_map(|rule| &rule.paths).any(|own| own.matches(path)) {
+                let text = format_args!("{} is under no path of spec.rules; choose one that is", quote(path));
+                notes.invalid("spec.handshake.authentication: ticket.path", text);
+            }
         }
         let said = |handshake: &Handshake| handshake.origins.as_ref().is_some_and(|origins| origins.missing.is_some());
         let missing_origin_said = said(&spec.handshake) || defaults.handshake.as_ref().is_some_and(said);

@@ -35,6 +35,21 @@ pub enum Kind {
     Jwt(Jwt),
     /// A service that is asked.
     External(External),
+    /// A ticket that was bought with a credential of another method.
+    Ticket(Ticket),
+}
+
+/// Tickets of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// The path at which they are bought, byte for byte.
+    pub path: Box<str>,
+    /// How long they can be redeemed.
+    pub ttl: Duration,
+    /// Whether only the address (IPv6: its /64) that bought one can redeem it.
+    pub bind_address: bool,
+    /// Where the handshake may have one.
+    pub places: Vec<Place>,
 }
 
 impl Kind {
@@ -44,13 +59,15 @@ impl Kind {
             Self::Jwt(jwt) => &jwt.places,
             // What the service judges is not looked at here.
             Self::External(_) => &[],
+            Self::Ticket(ticket) => &ticket.places,
         }
     }
 
     /// Whether its proofs can say who a client is.
     pub fn names_subjects(&self) -> bool {
         match self {
-            Self::Jwt(_) => true,
+            // A ticket stands for the proof that bought it.
+            Self::Jwt(_) | Self::Ticket(_) => true,
             Self::External(external) => !external.answers.is_empty(),
         }
     }
@@ -228,6 +245,12 @@ impl Proof {
         }
     }
 
+    /// The bytes of memory that it takes, about.
+    pub fn size(&self) -> usize {
+        let subject = self.subject.as_ref().map_or(0, |subject| subject.len());
+        self.method.len() + self.issuer.len() + subject + self.claims.len() + size_of::<Self>()
+    }
+
     /// The identity that limits count: the subject with its issuer, which alone would be anyone's.
     pub fn identity(&self) -> Option<Box<str>> {
         let subject = self.subject.as_deref()?;
@@ -253,6 +276,8 @@ impl Authentication {
             // The verdict of another service, or of this one about something else, is none.
             Kind::External(external) if proof.claims == external.verdict() => Ok(()),
             Kind::External(_) => Err(Reason::ExternalDenied),
+            // A proof is of the method that the ticket was bought with.
+            Kind::Ticket(_) => Err(Reason::TicketInvalid),
         }
     }
 
@@ -264,12 +289,21 @@ impl Authentication {
         }
     }
 
+    /// The tickets that are bought at a path.
+    pub fn ticket(&self, path: &str) -> Option<&Ticket> {
+        self.methods().iter().find_map(|method| match &method.kind {
+            Kind::Ticket(ticket) if *ticket.path == *path => Some(ticket),
+            _ => None,
+        })
+    }
+
     /// Headers that only the gateway may set for the backend, whichever method admits.
     pub fn headers(&self) -> impl Iterator<Item = &str> {
         self.methods().iter().flat_map(|method| {
             let (claims, answers) = match &method.kind {
                 Kind::Jwt(jwt) => (&jwt.headers[..], &[][..]),
                 Kind::External(external) => (&[][..], &external.answers[..]),
+                Kind::Ticket(_) => (&[][..], &[][..]),
             };
             claims.iter().map(|one| &*one.header).chain(answers.iter().map(|name| &**name))
         })

@@ -51,6 +51,25 @@ pub(crate) fn refusal(
     out
 }
 
+/// The answer to a call that bought a ticket.
+pub(crate) fn ticket(handshake: &Handshake, cross_origin: &[(&str, String)], body: &str) -> Vec<u8> {
+    let mut headers = headers(Some(handshake));
+    headers.extend([("cache-control", "no-store"), ("content-type", "application/json")]);
+    headers.extend(cross_origin.iter().map(|(name, value)| (*name, value.as_str())));
+    let mut out = Vec::with_capacity(1024);
+    upgrade::write_answer(&mut out, 200, &headers, body);
+    out
+}
+
+/// The answer to a page that may make that call.
+pub(crate) fn preflight(handshake: &Handshake, cross_origin: &[(&str, String)]) -> Vec<u8> {
+    let mut headers = headers(Some(handshake));
+    headers.extend(cross_origin.iter().map(|(name, value)| (*name, value.as_str())));
+    let mut out = Vec::with_capacity(1024);
+    upgrade::write_answer(&mut out, 204, &headers, "");
+    out
+}
+
 fn body(status: u16) -> &'static str {
     match status {
         400 => "bad request\n",

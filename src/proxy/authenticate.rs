@@ -2,13 +2,14 @@
 //! may see it. What counts as a credential and what verifies it is `policy`'s to say.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::policy::authentication::{Authentication, Jwt, KeySource, Kind, Method};
-use crate::policy::credential::Presented;
+use crate::policy::credential::{Credential, Presented};
 use crate::policy::keys::KeySet;
-use crate::policy::token::{Failure, Token, Verified};
+use crate::policy::token::{self, Failure, Token};
 use crate::policy::{Facts, Proof};
+use crate::proxy::tickets::Handle;
 use crate::proxy::{Shared, external};
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
@@ -20,6 +21,17 @@ pub(crate) fn now() -> i64 {
     i64::try_from(since).unwrap_or(i64::MAX)
 }
 
+/// What became of a credential.
+#[derive(Default)]
+pub(crate) struct Verified {
+    /// What is kept; `None`: the route authenticates nobody.
+    pub(crate) proof: Option<Box<Proof>>,
+    /// Headers that the request has by now, which nobody else can set.
+    pub(crate) headers: Vec<(Box<str>, Box<[u8]>)>,
+    /// The ticket that it was, to be redeemed when nothing else can refuse the handshake.
+    pub(crate) ticket: Option<Handle>,
+}
+
 /// Verifies what was presented and makes the request one for the backend: without the credential unless the method
 /// forwards it, and with the headers of its claims, which nobody else can set.
 pub(crate) async fn verify(
@@ -29,18 +41,41 @@ pub(crate) async fn verify(
     presented: &Presented,
     facts: &Facts,
     request: &mut Request,
-) -> Result<Option<Box<Proof>>, Reason> {
-    let Authentication::AnyOf(methods) = authentication else { return Ok(None) };
-    let credential = match presented.one() {
-        Ok(credential) => credential,
+) -> Result<Verified, Reason> {
+    let Authentication::AnyOf(methods) = authentication else { return Ok(Verified::default()) };
+    let verified = match presented.one() {
+        Ok(credential) => by_credential(shared, route, methods, credential, facts, request).await?,
         // What no other method looks for is for the first service that gets any of it.
-        Err(Reason::CredentialMissing) => return asked(shared, route, authentication, facts, request).await,
+        Err(Reason::CredentialMissing) => asked(shared, route, methods, facts, request).await?,
         Err(reason) => return Err(reason),
     };
+    request.headers.retain(|(name, _)| !authentication.headers().any(|own| own == &**name));
+    request.headers.extend(verified.headers.iter().cloned());
+    Ok(verified)
+}
+
+async fn by_credential(
+    shared: &Shared,
+    route: &RouteId,
+    methods: &[Method],
+    credential: &Credential,
+    facts: &Facts,
+    request: &mut Request,
+) -> Result<Verified, Reason> {
     let mut reason = Reason::TokenMalformed;
     for (index, raw) in credential.takers() {
         let Some(method) = methods.get(index) else { continue };
-        let Kind::Jwt(jwt) = &method.kind else { continue };
+        let jwt = match &method.kind {
+            Kind::Jwt(jwt) => jwt,
+            Kind::External(_) => continue,
+            Kind::Ticket(_) => {
+                let found = shared.tickets.look(raw, route, facts, Instant::now());
+                let (handle, record) = found.ok_or(Reason::TicketInvalid)?;
+                credential.strip(request);
+                let (proof, headers) = (Some(record.proof.clone()), record.headers.clone());
+                return Ok(Verified { proof, headers, ticket: Some(handle) });
+            }
+        };
         let token = match Token::parse(raw) {
             Ok(token) => token,
             Err(_) => continue,
@@ -50,22 +85,16 @@ pub(crate) async fn verify(
             continue;
         }
         // This method decides, and no other is asked.
-        let Verified { proof, headers } = verify_token(shared, route, &token, method, jwt).await?;
+        let token::Verified { proof, headers } = verify_token(shared, route, &token, method, jwt).await?;
         if jwt.forward {
             credential.keep(request);
         } else {
             credential.strip(request);
         }
-        clear(authentication, request);
-        request.headers.extend(headers.into_iter().map(|(name, value)| (name, value.into_boxed_bytes())));
-        return Ok(Some(Box::new(proof)));
+        let headers = headers.into_iter().map(|(name, value)| (name, value.into_boxed_bytes())).collect();
+        return Ok(Verified { proof: Some(Box::new(proof)), headers, ticket: None });
     }
     Err(reason)
-}
-
-/// Headers that the gateway sets are nobody else's.
-fn clear(authentication: &Authentication, request: &mut Request) {
-    request.headers.retain(|(name, _)| !authentication.headers().any(|own| own == &**name));
 }
 
 /// Asks the first service that gets a header of the handshake. What it judges stays here, as every credential does; the
@@ -73,11 +102,11 @@ fn clear(authentication: &Authentication, request: &mut Request) {
 async fn asked(
     shared: &Shared,
     route: &RouteId,
-    authentication: &Authentication,
+    methods: &[Method],
     facts: &Facts,
     request: &mut Request,
-) -> Result<Option<Box<Proof>>, Reason> {
-    for method in authentication.methods() {
+) -> Result<Verified, Reason> {
+    for method in methods {
         let Kind::External(external) = &method.kind else { continue };
         let headers = match external::ask(shared, route, external, facts, request).await {
             Ok(headers) => headers,
@@ -89,9 +118,7 @@ async fn asked(
         let subject = subject.and_then(|(_, value)| std::str::from_utf8(value).ok());
         let proof = external.proof(&method.name, subject);
         request.headers.retain(|(name, _)| !external.headers.contains(name));
-        clear(authentication, request);
-        request.headers.extend(headers.iter().cloned());
-        return Ok(Some(Box::new(proof)));
+        return Ok(Verified { proof: Some(Box::new(proof)), headers: headers.to_vec(), ticket: None });
     }
     Err(Reason::CredentialMissing)
 }
@@ -102,7 +129,7 @@ async fn verify_token(
     token: &Token<'_>,
     method: &Method,
     jwt: &Jwt,
-) -> Result<Verified, Reason> {
+) -> Result<token::Verified, Reason> {
     let refused = |failure| match failure {
         Failure::UnknownKey => Reason::TokenUntrusted,
         Failure::Refused(reason) => reason,

@@ -17,11 +17,11 @@ use crate::policy::{ClientCertificate, Facts, Origin, Policy, Proof, admit, cred
 use crate::proxy::relay::{Parts, Relay};
 use crate::proxy::session::Session;
 use crate::proxy::tls::{self, ClientTls};
-use crate::proxy::{Drain, Shared, answer, authenticate, preamble, scratch, upstream, worker};
+use crate::proxy::{Drain, Shared, answer, authenticate, preamble, purchase, scratch, upstream, worker};
 use crate::reason::{self, Reason};
 use crate::snapshot::{Lease, RouteState};
 use crate::telemetry::access::{Opened, Refused};
-use crate::ws::upgrade::{self, Request};
+use crate::ws::upgrade::{self, Call, Request, RequestError};
 
 /// Everything before the 101, all stages together.
 const OVERALL: Duration = Duration::from_secs(30);
@@ -34,7 +34,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What is known when a handshake is refused.
 #[derive(Default)]
-struct Refusal {
+pub(crate) struct Refusal {
     reason: Option<Reason>,
     /// The backend's own status, as far as it is passed on.
     status: Option<u16>,
@@ -42,10 +42,10 @@ struct Refusal {
     backend: Option<SocketAddr>,
     host: Option<Box<str>>,
     path: Option<Box<str>>,
-    route: Option<Arc<str>>,
-    policy: Option<Arc<Policy>>,
+    pub(crate) route: Option<Arc<str>>,
+    pub(crate) policy: Option<Arc<Policy>>,
     /// When the next attempt is free, where that is known.
-    retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl From<Reason> for Refusal {
@@ -94,7 +94,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketA
     let judging = judge(&shared, &mut client, name.as_deref(), certificate, &proxies, &mut who);
     let judged = timeout(OVERALL, judging).await;
     let refusal = match judged.unwrap_or_else(|_| Err(Reason::UpstreamTimeout.into())) {
-        Ok(judged) => return relay(&shared, client, judged, who, began).await,
+        Ok(Outcome::Admitted(judged)) => return relay(&shared, client, *judged, who, began).await,
+        Ok(Outcome::Answered(bytes)) => {
+            farewell(&mut client, &bytes).await;
+            return None;
+        }
         Err(refusal) => refusal,
     };
     refused(&shared, who, &refusal);
@@ -108,14 +112,19 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketA
             None => u64::from(1 + scratch::mask()[0] % 5),
         };
         let bytes = answer::refusal(status, reason.challenge(), handshake, retry_after);
-        let _ = timeout(FAREWELL, async {
-            if client.send_all(&bytes).await.is_ok() {
-                client.finish().await;
-            }
-        })
-        .await;
+        farewell(&mut client, &bytes).await;
     }
     None
+}
+
+/// Sends the last answer of a connection.
+async fn farewell(client: &mut ClientTls, bytes: &[u8]) {
+    let _ = timeout(FAREWELL, async {
+        if client.send_all(bytes).await.is_ok() {
+            client.finish().await;
+        }
+    })
+    .await;
 }
 
 fn refused(shared: &Shared, who: Who, refusal: &Refusal) -> Option<Relay> {
@@ -163,6 +172,14 @@ struct Accepted {
     certificate: Option<Box<ClientCertificate>>,
 }
 
+/// What becomes of a request that is not refused.
+enum Outcome {
+    /// A handshake goes on.
+    Admitted(Box<Judged>),
+    /// A call is answered with these bytes.
+    Answered(Vec<u8>),
+}
+
 /// A handshake that was admitted and has a backend.
 struct Judged {
     request: Request,
@@ -184,26 +201,31 @@ async fn judge(
     certificate: Option<Box<ClientCertificate>>,
     proxies: &TrustedProxies,
     who: &mut Who,
-) -> Result<Judged, Refusal> {
-    let (mut request, early) = match timeout(HEAD, head(client)).await {
+) -> Result<Outcome, Refusal> {
+    let read = match timeout(HEAD, head(client)).await {
         Ok(read) => read?,
         Err(_) => return Err(Reason::HeadTimeout.into()),
     };
-    let mut refusal =
-        Refusal { host: Some(request.host.clone()), path: Some(request.path.clone()), ..Refusal::default() };
-    let outcome = match proxies.client(who.client.ip(), request.forwarded_for.as_deref()) {
-        Ok(client) => {
-            if let Some(client) = client {
-                who.stands_for(SocketAddr::new(client, 0));
-            }
-            admitted(shared, &mut request, name, certificate, who.client.ip(), &mut refusal).await
+    let (Head::Handshake(asked, _) | Head::Call(Call { request: asked, .. })) = &read;
+    let mut refusal = Refusal { host: Some(asked.host.clone()), path: Some(asked.path.clone()), ..Refusal::default() };
+    match proxies.client(who.client.ip(), asked.forwarded_for.as_deref()) {
+        Ok(None) => {}
+        Ok(Some(client)) => who.stands_for(SocketAddr::new(client, 0)),
+        Err(reason) => return Err(Refusal { reason: Some(reason), ..refusal }),
+    }
+    let (mut request, early) = match read {
+        Head::Handshake(request, early) => (request, early),
+        Head::Call(call) => {
+            let answer = purchase::answer(shared, call, name, certificate, who.client.ip(), &mut refusal).await;
+            return answer.map(Outcome::Answered).map_err(|reason| Refusal { reason: Some(reason), ..refusal });
         }
-        Err(reason) => Err(reason),
     };
+    let outcome = admitted(shared, &mut request, name, certificate, who.client.ip(), &mut refusal).await;
     match outcome {
         Ok((lease, policy, facts, audited, places, upstream)) => {
             let route = refusal.route.unwrap_or_default();
-            Ok(Judged { request, early, facts, lease, policy, route, audited, places, upstream })
+            let judged = Judged { request, early, facts, lease, policy, route, audited, places, upstream };
+            Ok(Outcome::Admitted(Box::new(judged)))
         }
         Err(reason) => {
             refusal.reason = Some(reason);
@@ -266,12 +288,20 @@ async fn admitted(
     if presented.by_subprotocol && facts.subprotocols.is_empty() {
         return Err(Reason::SubprotocolDenied);
     }
-    facts.proof = authenticate::verify(shared, &route.id, authentication, &presented, &facts, request).await?;
+    let verified = authenticate::verify(shared, &route.id, authentication, &presented, &facts, request).await?;
+    facts.proof = verified.proof;
     let admission = admit(&policy, &facts, authenticate::now())?;
     let limits = &policy.connection;
     let mut places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
     if let Some(identity) = facts.proof.as_deref().and_then(Proof::identity) {
         places.subject(identity, limits.per_subject)?;
+    }
+    // Last: a handshake that something else refuses costs no ticket.
+    if let Some(ticket) = verified.ticket {
+        if !shared.tickets.redeem(&ticket, Instant::now()) {
+            return Err(Reason::TicketInvalid);
+        }
+        shared.metrics.route(refusal.route.as_deref().unwrap_or_default()).tickets_redeemed.inc();
     }
     let mut upstream = match upstream::connect(shared, &route, request, &facts, &admission).await {
         Ok(upstream) => upstream,
@@ -287,13 +317,28 @@ async fn admitted(
     Ok((lease, policy, facts, admission.audited(), places, upstream))
 }
 
+/// A request's head.
+enum Head {
+    /// A handshake, and what was sent behind it.
+    Handshake(Request, Vec<u8>),
+    /// Something else.
+    Call(Call),
+}
+
 /// Reads the request's head, and nothing of what it means.
-async fn head(client: &mut ClientTls) -> Result<(Request, Vec<u8>), Reason> {
+async fn head(client: &mut ClientTls) -> Result<Head, Reason> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
         let n = client.read_some(&mut bytes).await.map_err(|_| Reason::ClientLost)?;
-        if let Some((request, used)) = upgrade::parse_request(&bytes)? {
-            return Ok((request, bytes.split_off(used)));
+        match upgrade::parse_request(&bytes) {
+            Ok(Some((request, used))) => return Ok(Head::Handshake(request, bytes.split_off(used))),
+            Ok(None) => {}
+            Err(RequestError::Method) => {
+                // Whatever is wrong with it as a call, it is no handshake.
+                let call = upgrade::parse_call(&bytes).ok().flatten();
+                return call.map(Head::Call).ok_or(Reason::MethodNotAllowed);
+            }
+            Err(error) => return Err(error.into()),
         }
         if n == 0 {
             return Err(Reason::ClientLost);

@@ -17,9 +17,11 @@ mod keys;
 mod meters;
 mod plain;
 mod preamble;
+mod purchase;
 mod relay;
 mod scratch;
 mod session;
+mod tickets;
 mod tls;
 mod upstream;
 mod worker;
@@ -41,6 +43,7 @@ use external::Externals;
 pub use fetch::Reach;
 use keys::Keys;
 use meters::Meters;
+use tickets::Tickets;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -56,6 +59,8 @@ pub(crate) struct Shared {
     proxies: ArcSwap<TrustedProxies>,
     /// Services that judge handshakes.
     externals: Externals,
+    /// Tickets that are outstanding.
+    tickets: Tickets,
     drain: watch::Receiver<Drain>,
     changed: watch::Receiver<u64>,
 }
@@ -109,6 +114,7 @@ impl Proxy {
             metrics: options.metrics,
             access: options.access,
             externals: Externals::default(),
+            tickets: Tickets::default(),
             meters: Arc::default(),
             capacity,
             proxies: ArcSwap::from_pointee(options.proxies),

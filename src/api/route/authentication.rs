@@ -273,12 +273,13 @@ pub struct External {
     pub timeout: Option<Duration>,
 }
 
-/// Single-use tickets: a POST to the path with another method's credential buys one, which a browser then puts into
-/// the query of the handshake.
+/// Single-use tickets: a POST without content to the path, with another method's credential, buys one. The handshake has it
+/// in the query parameter ticket or as a subprotocol ticket.TICKET. It is worth something only on this route and for the
+/// origin that bought it. Each replica keeps its own tickets in memory: run one replica, or keep clients at theirs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ticket {
-    /// The path that answers POST with a ticket.
+    /// The path that answers POST with a ticket; one under the paths of the route's rules.
     #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = path_rules()))]
     pub path: String,
     /// How long a ticket can be redeemed, from 1s to 60s; 30s if absent.

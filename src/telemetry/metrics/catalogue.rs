@@ -60,6 +60,8 @@ catalogue! {
         "Handshakes by outcome (accepted, refused) and reason (none where accepted).";
     AUDITED = "counter" "wssgate_audited_total" ["reason" "route"]
         "Handshakes let through in Audit mode that Enforce would have refused.";
+    TICKETS = "counter" "wssgate_tickets_total" ["route" "outcome"]
+        "Tickets by outcome (issued, redeemed); refusals are among the handshakes.";
     MESSAGES = "counter" "wssgate_messages_total" ["route" "direction"]
         "Whole data messages relayed, by direction (from_client, from_backend).";
     BYTES = "counter" "wssgate_bytes_total" ["route" "direction"]

@@ -86,6 +86,12 @@ impl Collector for Metrics {
                 sample(&mut family, &AUDITED, [reason.label(), name], &ConstCounter::new(*number))?;
             }
         }
+        let mut family = begin(&mut out, &TICKETS)?;
+        for (name, metrics) in named() {
+            for (outcome, count) in [("issued", &metrics.tickets_issued), ("redeemed", &metrics.tickets_redeemed)] {
+                sample(&mut family, &TICKETS, [name, outcome], &ConstCounter::new(count.get()))?;
+            }
+        }
         for (descriptor, pick) in
             [(&MESSAGES, (|t| t.messages.get()) as fn(&Traffic) -> u64), (&BYTES, |t: &Traffic| t.bytes.get())]
         {

@@ -43,6 +43,10 @@ pub struct RouteMetrics {
     pub from_client: Traffic,
     /// What backends sent.
     pub from_backend: Traffic,
+    /// Tickets that were sold.
+    pub tickets_issued: Counter,
+    /// Tickets that opened a connection.
+    pub tickets_redeemed: Counter,
     accepted: Counter,
     refused: Mutex<BTreeMap<Reason, u64>>,
     audited: Mutex<BTreeMap<Reason, u64>>,

@@ -15,8 +15,8 @@ pub mod upstream;
 
 pub use accept::{accept_key, fresh_key};
 pub use fields::is_ours;
-pub use request::{Request, RequestError, parse_request};
-pub use response::{Response, ResponseError, parse_response, write_refusal, write_switching};
+pub use request::{Call, Request, RequestError, parse_call, parse_request};
+pub use response::{Response, ResponseError, parse_response, write_answer, write_refusal, write_switching};
 pub use target::check_path;
 pub use upstream::{Forwarded, write_request};
 

@@ -95,6 +95,7 @@ struct Found<'a> {
     key: Single<'a>,
     version: Single<'a>,
     origin: Single<'a>,
+    length: Single<'a>,
     body: bool,
     expectation: bool,
     h2c: bool,
@@ -114,6 +115,30 @@ struct Found<'a> {
 /// # Errors
 /// The first fault in the order of the module.
 pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, RequestError> {
+    Ok(parse(bytes, false)?.map(|(_, request, size)| (request, size)))
+}
+
+/// A request that is no handshake: one that asks for something beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Whether it is only asked whether a page may (a preflight of the Fetch standard, OPTIONS), not done (POST).
+    pub preflight: bool,
+    /// What it asks; without key and subprotocols.
+    pub request: Request,
+}
+
+/// Reads the head of a POST without content, or of an OPTIONS, by the rules of [`parse_request`] but for those of the
+/// upgrade.
+///
+/// # Errors
+/// The first fault; [`RequestError::Method`] for every other method.
+pub fn parse_call(bytes: &[u8]) -> Result<Option<Call>, RequestError> {
+    let call = |(method, request, _): (Box<str>, _, _)| Call { preflight: &*method == "OPTIONS", request };
+    Ok(parse(bytes, true)?.map(call))
+}
+
+/// `call`: not a handshake.
+fn parse(bytes: &[u8], call: bool) -> Result<Option<(Box<str>, Request, usize)>, RequestError> {
     let window = &bytes[..bytes.len().min(MAX_HEAD)];
     let end = head::end(window).map_err(|_| RequestError::Syntax)?;
     let mut storage = [httparse::EMPTY_HEADER; MAX_FIELDS];
@@ -145,11 +170,12 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, RequestEr
     }
     let found = find(raw.headers)?;
     // RFC 6455 §4.1, item 2: the method must be GET. Methods are case-sensitive (RFC 9110 §9.1).
-    if method != "GET" {
+    if !(if call { ["POST", "OPTIONS"].contains(&method) } else { method == "GET" }) {
         return Err(RequestError::Method);
     }
-    // RFC 9112 §6: either field announces a body; what follows a handshake is frames.
-    if found.body {
+    // RFC 9112 §6: either field announces a body; what follows a handshake is frames. Browsers write Content-Length: 0
+    // into a POST without content.
+    if found.body || !(found.length.is_missing() || call && found.length.one() == Some(b"0")) {
         return Err(RequestError::Body);
     }
     // RFC 9110 §7.8: Upgrade in an HTTP/1.0 request must be ignored, and §15.2: no 1xx to HTTP/1.0.
@@ -167,9 +193,17 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, RequestEr
     if found.expectation {
         return Err(RequestError::Expectation);
     }
-    check_upgrade(&found)?;
-    // RFC 6455 §4.2.1, item 5, and §11.3.1: once, 16 bytes when decoded.
-    let key = found.key.one().filter(|key| accept::is_key(key)).and_then(head::visible).ok_or(RequestError::Key)?;
+    let key = if call {
+        // Nobody who asks for an upgrade may take this for one.
+        if found.h2c || !found.upgrade.is_missing() {
+            return Err(RequestError::UpgradeOther);
+        }
+        ""
+    } else {
+        check_upgrade(&found)?;
+        // RFC 6455 §4.2.1, item 5, and §11.3.1: once, 16 bytes when decoded.
+        found.key.one().filter(|key| accept::is_key(key)).and_then(head::visible).ok_or(RequestError::Key)?
+    };
     // RFC 6455 §4.1, item 10: unique tokens, none of them empty.
     if found.subprotocols_bad {
         return Err(RequestError::Subprotocols);
@@ -188,7 +222,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, RequestEr
         forwarded_for: found.forwarded_for.map(Into::into),
         subprotocols: found.subprotocols.into(),
     };
-    Ok(Some((request, size)))
+    Ok(Some((method.into(), request, size)))
 }
 
 fn find<'a>(headers: &[httparse::Header<'a>]) -> Result<Found<'a>, RequestError> {
@@ -201,7 +235,8 @@ fn find<'a>(headers: &[httparse::Header<'a>]) -> Result<Found<'a>, RequestError>
             "sec-websocket-key" => found.key.add(value),
             "sec-websocket-version" => found.version.add(value),
             "origin" => found.origin.add(value),
-            "content-length" | "transfer-encoding" => found.body = true,
+            "content-length" => found.length.add(value),
+            "transfer-encoding" => found.body = true,
             "expect" | "trailer" => found.expectation = true,
             "http2-settings" => found.h2c = true,
             "connection" => {

@@ -159,6 +159,21 @@ pub fn write_refusal(out: &mut Vec<u8>, status: u16, headers: &[(&str, &str)], b
     out.extend_from_slice(body.as_bytes());
 }
 
+/// Appends an answer to a call, after which the connection must be closed. `headers` must be free of CR and LF. A 204 has
+/// no body (RFC 9110 §15.3.5).
+pub fn write_answer(out: &mut Vec<u8>, status: u16, headers: &[(&str, &str)], body: &str) {
+    out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", phrase(status)).as_bytes());
+    field(out, "Connection", "close");
+    if status != 204 {
+        field(out, "Content-Length", &body.len().to_string());
+    }
+    for (name, value) in headers {
+        field(out, name, value);
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(body.as_bytes());
+}
+
 fn field(out: &mut Vec<u8>, name: &str, value: &str) {
     for part in [name, ": ", value, "\r\n"] {
         out.extend_from_slice(part.as_bytes());
@@ -168,6 +183,8 @@ fn field(out: &mut Vec<u8>, name: &str, value: &str) {
 /// RFC 9110 §15, RFC 6585; empty where there is none, which RFC 9112 §4 allows.
 const fn phrase(status: u16) -> &'static str {
     match status {
+        200 => "OK",
+        204 => "No Content",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
