@@ -105,6 +105,8 @@ impl Fake {
 
     /// Ends the watches of routes with 410, and waits for the list that follows.
     async fn forget(&self) {
+        // A watch that is not there yet would never hear of it.
+        until(LIMIT, "a watch", async || (self.state.gone.receiver_count() > 0).then_some(())).await;
         let before = self.state.lists.load(Ordering::SeqCst);
         self.state.gone.send_modify(|count| *count += 1);
         let listed = async || (self.state.lists.load(Ordering::SeqCst) > before).then_some(());
@@ -125,10 +127,11 @@ async fn answer(mut tcp: TcpStream, state: Arc<State>) -> Option<()> {
     let gone = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired",
         "message": "too old resource version"});
     if query.contains("watch=true") {
-        let mut forgotten = state.gone.subscribe();
         tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n").await.ok()?;
         if plural == "securewebsocketroutes" {
+            let mut forgotten = state.gone.subscribe();
             forgotten.changed().await.ok()?;
+            drop(forgotten);
             let event = json!({"type": "ERROR", "object": gone});
             tcp.write_all(format!("{event}\n").as_bytes()).await.ok()?;
         } else {

@@ -150,7 +150,12 @@ impl<K: Kind> Reflector<K> {
                             pause = Pause::default();
                             self.store.healthy(self.id);
                             told(&self.store, true);
+                            let began = Instant::now();
                             self.follow(&api, at).await;
+                            // A server that forgets every version at once is not asked without end.
+                            if began.elapsed() < PAUSES.0 {
+                                sleep(pause.next()).await;
+                            }
                             continue;
                         }
                         Err(trouble) => trouble,
