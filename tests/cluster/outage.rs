@@ -65,8 +65,12 @@ fn sockets_and_handshakes_go_on_while_the_api_server_is_away_for_a_minute(cluste
     let host = "after.example.com";
     release.shop.apply(&certified("after", host, ALL));
     release.shop.wait("swsr/after", "condition=Ready", LIMIT);
+    // A cluster that did not hear from its node for so long takes the node's Pods out of their Services until it does.
+    release.rolled_out(&release.own, NAME);
     run(async {
-        let mut peer = super::fleet::open(&release.client(host), "/").await.unwrap();
+        let client = release.client(host);
+        let open = async || super::fleet::open(&client, "/").await.ok();
+        let mut peer = super::harness::until(LIMIT, "the Service to have its Pods back", open).await;
         peer.echo(&Frame::text("back")).await;
     });
     release.shop.must(&["delete", "swsr", "after"]);
