@@ -172,6 +172,10 @@ fn the_examples_of_routes_are_routes() {
         }
         routes.push(route);
     }
+    let page = fs::read_to_string(root().join("docs/authentication.md")).unwrap();
+    let ways = self::blocks(&page, "yaml");
+    assert_eq!(ways.len(), 3);
+    routes.extend(ways.iter().map(|block| value(block)));
     for route in &routes {
         let found = findings::of_route(route);
         assert!(found.is_empty(), "{found:?}\n{route:#}");
