@@ -19,4 +19,5 @@ pub mod snapshot;
 pub mod source;
 pub mod status;
 pub mod telemetry;
+pub mod writer;
 pub mod ws;

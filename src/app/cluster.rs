@@ -7,13 +7,13 @@ use std::net::IpAddr;
 use crate::api::status::Address;
 use crate::compile::fence::Fence;
 use crate::compile::{self, Compiled};
-use crate::issuance;
 use crate::settings::Settings;
 use crate::settings::cluster::{ClusterSettings, Secrets};
 use crate::source::cluster::{self, Cluster, Connection};
 use crate::source::{Loaded, Source};
-use crate::status::{Election, Report, Writer, address};
+use crate::status::{Election, address};
 use crate::telemetry::Metrics;
+use crate::{issuance, status};
 
 /// The class that stands in where IngressClasses may not be read.
 const CLASS: &str = "wssgate";
@@ -25,7 +25,7 @@ const POD_NAMESPACE: &str = "POD_NAMESPACE";
 /// What else is done with a cluster.
 pub(super) struct Control {
     election: Election,
-    writer: Writer,
+    statuses: status::Writer,
     issuance: issuance::Writer,
     controller: String,
     /// Addresses that win over those of the Service.
@@ -45,9 +45,9 @@ impl Control {
             Election::none(metrics)
         };
         let controller = settings.controller_name.clone();
-        let issuance = issuance::Writer::start(client.clone(), &controller, &pod, election.leading());
-        let writer = Writer::start(client, &controller, &pod, election.leading(), metrics.clone());
-        Self { election, writer, issuance, controller, addresses: settings.cluster.publish_addresses.clone() }
+        let issuance = issuance::start(client.clone(), &controller, &pod, election.leading());
+        let statuses = status::start(client, &controller, &pod, election.leading(), metrics.clone());
+        Self { election, statuses, issuance, controller, addresses: settings.cluster.publish_addresses.clone() }
     }
 
     /// What became of the routes, and what cert-manager shall be asked for.
@@ -56,7 +56,7 @@ impl Control {
             class.spec.as_ref().and_then(|spec| spec.controller.as_ref()) == Some(&self.controller)
         });
         let published = || cluster.published().map_or_else(Vec::new, |service| address::of(&service));
-        self.writer.report(Report {
+        self.statuses.report(status::Report {
             routes: loaded.objects.routes.clone(),
             statuses: compiled.statuses.clone(),
             addresses: if self.addresses.is_empty() { published() } else { self.addresses.clone() },
@@ -70,7 +70,7 @@ impl Control {
 
     /// Stops writing, and lets another replica begin.
     pub(super) async fn stop(self) {
-        drop(self.writer);
+        drop(self.statuses);
         drop(self.issuance);
         self.election.release().await;
     }

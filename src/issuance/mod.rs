@@ -8,4 +8,4 @@ mod plan;
 mod writer;
 
 pub use plan::Report;
-pub use writer::Writer;
+pub use writer::{Writer, start};

@@ -2,72 +2,43 @@
 //! where it failed. Tells the route when cert-manager has issued.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::EventType;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::plan::{Report, Write, plan};
-use crate::api::CONTROLLER;
 use crate::api::certificate::{Certificate, GROUP, VERSION};
 use crate::api::objects::Key;
 use crate::telemetry::failure::describe;
+use crate::writer::{self, Again, Events, Next, PATIENCE};
 
 /// The least time from one write to the next.
 const PACE: Duration = Duration::from_millis(50);
-/// Time for one request.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Pause after a failed write, and the longest one.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// The field manager of a gateway with the controller's usual name.
-const MANAGER: &str = "wssgate";
-/// The most bytes of a note (events.k8s.io/v1 allows 1 KiB).
-const NOTE: usize = 1000;
 
 /// Keeps Certificates for as long as it is there.
-pub struct Writer {
-    report: watch::Sender<Arc<Report>>,
-    task: JoinHandle<()>,
-}
+pub type Writer = writer::Writer<Report>;
 
-impl Writer {
-    /// A writer that writes while `leading` says so. `instance` is the name of this replica in events.
-    pub fn start(client: Client, controller: &str, instance: &str, leading: watch::Receiver<bool>) -> Self {
-        let (report, reports) = watch::channel(Arc::default());
-        let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
-        let work = Work {
-            recorder: Recorder::new(client.clone(), reporter),
-            client,
-            // Gateways of different controllers must not take back what the other asked for.
-            manager: if controller == CONTROLLER { MANAGER.to_owned() } else { controller.to_owned() },
-            tried: HashMap::new(),
-            revisions: HashMap::new(),
-        };
-        Self { report, task: tokio::spawn(work.run(reports, leading)) }
-    }
-
-    /// What routes want, and what is there; replaces what was reported before.
-    pub fn report(&self, report: Report) {
-        self.report.send_replace(Arc::new(report));
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+/// A writer that writes while `leading` says so. `instance` is the name of this replica in events.
+pub fn start(client: Client, controller: &str, instance: &str, leading: watch::Receiver<bool>) -> Writer {
+    let work = Work {
+        events: Events::new(client.clone(), controller, instance),
+        client,
+        manager: writer::field_manager(controller),
+        tried: HashMap::new(),
+        revisions: HashMap::new(),
+    };
+    Writer::start(work, leading)
 }
 
 struct Work {
     client: Client,
-    recorder: Recorder,
+    events: Events,
     manager: String,
     /// The last write of each Certificate, until it is as it shall be.
     tried: HashMap<Key, Tried>,
@@ -78,44 +49,29 @@ struct Work {
 /// A write that was tried.
 struct Tried {
     write: Write,
-    /// When it may be tried again, and the pause after that; `None`: it succeeded.
-    again: Option<(Instant, Duration)>,
+    /// When it may be tried again; `None`: it succeeded.
+    again: Option<Again>,
+}
+
+impl writer::Work<Report> for Work {
+    async fn step(&mut self, report: &Report, leading: &watch::Receiver<bool>) -> Next {
+        let leads = *leading.borrow();
+        self.tell(report, leads).await;
+        if !leads {
+            // Whoever leads next goes by what the API server shows.
+            self.tried.clear();
+            return Next::Later(None);
+        }
+        let (write, later) = self.next(report);
+        let Some(write) = write else { return Next::Later(later) };
+        let began = Instant::now();
+        self.write(write).await;
+        sleep(PACE.saturating_sub(began.elapsed())).await;
+        Next::Now
+    }
 }
 
 impl Work {
-    async fn run(mut self, mut reports: watch::Receiver<Arc<Report>>, mut leading: watch::Receiver<bool>) {
-        loop {
-            let leads = *leading.borrow_and_update();
-            let report = Arc::clone(&reports.borrow_and_update());
-            self.tell(&report, leads).await;
-            let mut next = None;
-            if leads {
-                let (write, later) = self.next(&report);
-                if let Some(write) = write {
-                    let began = Instant::now();
-                    self.write(write).await;
-                    sleep(PACE.saturating_sub(began.elapsed())).await;
-                    continue;
-                }
-                next = later;
-            } else {
-                // Whoever leads next goes by what the API server shows.
-                self.tried.clear();
-            }
-            let again = async {
-                match next {
-                    Some(next) => sleep_until(next).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                changed = reports.changed() => if changed.is_err() { return },
-                changed = leading.changed() => if changed.is_err() { return },
-                () = again => {}
-            }
-        }
-    }
-
     /// The next write, and if there is none when the first of those that failed may be tried again.
     fn next(&mut self, report: &Report) -> (Option<Write>, Option<Instant>) {
         let due = plan(report);
@@ -126,9 +82,7 @@ impl Work {
             match self.tried.get(&write.key).filter(|tried| tried.write.is_same(&write)).map(|tried| tried.again) {
                 // Its outcome has not come back yet, or it is not in our power: others own what differs.
                 Some(None) => {}
-                Some(Some((at, _))) if at > now => {
-                    later = Some(later.map_or(at, |later: Instant| later.min(at)));
-                }
+                Some(Some(again)) if again.at > now => later = again.or_earlier(later),
                 _ => return (Some(write), None),
             }
         }
@@ -150,14 +104,14 @@ impl Work {
             }
             Err(why) => {
                 let before = self.tried.get(&write.key).and_then(|tried| tried.again);
-                let pause = before.map_or(PAUSES.0, |(_, pause)| (pause * 2).min(PAUSES.1));
-                tracing::warn!(certificate = %write.key, problem = why, again_seconds = pause.as_secs(),
+                let again = Again::after(before, Instant::now());
+                tracing::warn!(certificate = %write.key, problem = why, again_seconds = again.pause.as_secs(),
                     "a Certificate could not be written");
                 if before.is_none() {
                     let note = format!("Certificate {} could not be written: {why}", write.key);
                     self.publish(&write.wanted, EventType::Warning, "CertificateNotWritten", note).await;
                 }
-                Some((Instant::now() + pause, pause))
+                Some(again)
             }
         };
         self.tried.insert(write.key.clone(), Tried { write, again });
@@ -194,9 +148,8 @@ impl Work {
         }
     }
 
-    /// Publishes an event on the route that a Certificate is kept for. One that cannot be published is lost: the status
-    /// says the same.
-    async fn publish(&self, certificate: &Certificate, type_: EventType, reason: &str, mut note: String) {
+    /// Publishes an event on the route that a Certificate is kept for.
+    async fn publish(&self, certificate: &Certificate, type_: EventType, reason: &str, note: String) {
         let owners = certificate.metadata.owner_references.as_ref();
         let Some(owner) = owners.into_iter().flatten().find(|owner| owner.controller == Some(true)) else { return };
         let route = ObjectReference {
@@ -207,14 +160,7 @@ impl Work {
             uid: Some(owner.uid.clone()),
             ..ObjectReference::default()
         };
-        while note.len() > NOTE {
-            note.pop();
-        }
-        let event =
-            Event { type_, reason: reason.to_owned(), note: Some(note), action: "Issue".to_owned(), secondary: None };
-        if let Ok(Err(error)) = timeout(PATIENCE, self.recorder.publish(&event, &route)).await {
-            tracing::debug!(route = %owner.name, problem = %describe(&error), "an event could not be published");
-        }
+        self.events.publish(&route, type_, reason, "Issue", note).await;
     }
 }
 

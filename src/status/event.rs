@@ -1,53 +1,26 @@
 //! Events for what a person must see: a condition that turned, and its end. Made when a status is written, from what the
 //! API server had before, so that neither a restart nor a change of leader repeats one.
 
-use kube::Client;
 use kube::Resource;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::EventType;
 
 use super::plan::Write;
 use crate::api::route::SecureWebSocketRoute;
 use crate::api::status::{ConditionReason, ConditionType, RouteStatus};
-use crate::telemetry::failure::describe;
+use crate::writer::Events;
 
 /// Conditions that say what is wrong; the others repeat them.
 const CAUSES: [ConditionType; 3] =
     [ConditionType::Accepted, ConditionType::ResolvedRefs, ConditionType::CertificateReady];
-/// The most bytes of a note (events.k8s.io/v1 allows 1 KiB).
-const NOTE: usize = 1000;
 
-/// Publishes events.
-pub(super) struct Events {
-    recorder: Recorder,
-}
-
-impl Events {
-    /// Events of `controller`, from the replica `instance`.
-    pub(super) fn new(client: Client, controller: &str, instance: &str) -> Self {
-        let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
-        Self { recorder: Recorder::new(client, reporter) }
-    }
-
-    /// Publishes what turned with this write. An event that cannot be published is lost: the status says the same.
-    pub(super) async fn publish(&self, write: &Write) {
-        let reference = write.route.object_ref(&());
-        for turn in turns(&write.route, write.status.as_ref()) {
-            let event = Event {
-                // That somebody is at it is no cause for alarm.
-                type_: if turn.bad && turn.reason != ConditionReason::Issuing.as_str() {
-                    EventType::Warning
-                } else {
-                    EventType::Normal
-                },
-                reason: turn.reason,
-                note: Some(turn.note),
-                action: turn.kind.as_str().to_owned(),
-                secondary: None,
-            };
-            if let Err(error) = self.recorder.publish(&event, &reference).await {
-                tracing::debug!(route = %write.key, problem = %describe(&error), "an event could not be published");
-            }
-        }
+/// Publishes what turned with this write.
+pub(super) async fn publish(events: &Events, write: &Write) {
+    let reference = write.route.object_ref(&());
+    for Turn { kind, bad, reason, note } in turns(&write.route, write.status.as_ref()) {
+        // That somebody is at it is no cause for alarm.
+        let alarming = bad && reason != ConditionReason::Issuing.as_str();
+        let type_ = if alarming { EventType::Warning } else { EventType::Normal };
+        events.publish(&reference, type_, &reason, kind.as_str(), note).await;
     }
 }
 
@@ -73,11 +46,7 @@ fn turns(route: &SecureWebSocketRoute, next: Option<&RouteStatus>) -> Vec<Turn> 
         let was_bad = before.as_ref().is_some_and(|before| before.status == "False");
         let another = before.as_ref().is_none_or(|before| before.reason != next.reason);
         if (bad && (!was_bad || another)) || (!bad && was_bad && next.status == "True") {
-            let mut note = next.message;
-            while note.len() > NOTE {
-                note.pop();
-            }
-            turns.push(Turn { kind, bad, reason: next.reason, note });
+            turns.push(Turn { kind, bad, reason: next.reason, note: next.message });
         }
     }
     turns

@@ -11,4 +11,4 @@ mod writer;
 
 pub use lease::Election;
 pub use plan::Report;
-pub use writer::Writer;
+pub use writer::{Writer, start};

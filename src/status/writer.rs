@@ -10,66 +10,40 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::event::Events;
+use super::event;
 use super::plan::{Report, Write, plan};
 use crate::api::objects::Key;
 use crate::api::route::SecureWebSocketRoute;
 use crate::api::status::RouteStatus;
-use crate::api::{CONTROLLER, GROUP, VERSION};
+use crate::api::{GROUP, VERSION};
 use crate::telemetry::Metrics;
 use crate::telemetry::failure::describe;
+use crate::writer::{self, Again, Events, Next, PATIENCE};
 
 /// Writes at a time, and the least time that they take: at most 50 a second.
 const BATCH: (usize, Duration) = (10, Duration::from_millis(200));
-/// Time for one write.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Pause after a failed write, and the longest one.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// The field manager of a gateway with the controller's usual name.
-const MANAGER: &str = "wssgate";
-
 /// Writes statuses for as long as it is there.
-pub struct Writer {
-    report: watch::Sender<Arc<Report>>,
-    task: JoinHandle<()>,
-}
+pub type Writer = writer::Writer<Report>;
 
-impl Writer {
-    /// A writer that writes while `leading` says so. `instance` is the name of this replica in events.
-    pub fn start(
-        client: Client,
-        controller: &str,
-        instance: &str,
-        leading: watch::Receiver<bool>,
-        metrics: Metrics,
-    ) -> Self {
-        let (report, reports) = watch::channel(Arc::default());
-        let events = Events::new(client.clone(), controller, instance);
-        let work = Work {
-            client,
-            controller: controller.to_owned(),
-            // Gateways of different controllers must not take back what the other said.
-            manager: if controller == CONTROLLER { MANAGER.to_owned() } else { controller.to_owned() },
-            events,
-            metrics,
-            tried: HashMap::new(),
-        };
-        Self { report, task: tokio::spawn(work.run(reports, leading)) }
-    }
-
-    /// What became of the routes; replaces what was reported before.
-    pub fn report(&self, report: Report) {
-        self.report.send_replace(Arc::new(report));
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+/// A writer that writes while `leading` says so. `instance` is the name of this replica in events.
+pub fn start(
+    client: Client,
+    controller: &str,
+    instance: &str,
+    leading: watch::Receiver<bool>,
+    metrics: Metrics,
+) -> Writer {
+    let work = Work {
+        events: Events::new(client.clone(), controller, instance),
+        client,
+        controller: controller.to_owned(),
+        manager: writer::field_manager(controller),
+        metrics,
+        tried: HashMap::new(),
+    };
+    Writer::start(work, leading)
 }
 
 struct Work {
@@ -87,43 +61,29 @@ struct Tried {
     /// The route as it was then: what the API server shows is older than the write while it is this one.
     route: Arc<SecureWebSocketRoute>,
     status: Option<RouteStatus>,
-    /// When it may be tried again, and the pause after that; `None`: it succeeded.
-    again: Option<(Instant, Duration)>,
+    /// When it may be tried again; `None`: it succeeded.
+    again: Option<Again>,
+}
+
+impl writer::Work<Report> for Work {
+    async fn step(&mut self, report: &Report, leading: &watch::Receiver<bool>) -> Next {
+        if !*leading.borrow() {
+            // Whoever leads next goes by what the API server shows.
+            self.tried.clear();
+            return Next::Later(None);
+        }
+        let (batch, later) = self.batch(report);
+        if batch.is_empty() {
+            return Next::Later(later);
+        }
+        let began = Instant::now();
+        self.write(batch, leading).await;
+        sleep(BATCH.1.saturating_sub(began.elapsed())).await;
+        Next::Now
+    }
 }
 
 impl Work {
-    async fn run(mut self, mut reports: watch::Receiver<Arc<Report>>, mut leading: watch::Receiver<bool>) {
-        loop {
-            let leads = *leading.borrow_and_update();
-            let mut next = None;
-            if leads {
-                let report = Arc::clone(&reports.borrow_and_update());
-                let (batch, later) = self.batch(&report);
-                if !batch.is_empty() {
-                    let began = Instant::now();
-                    self.write(batch, &leading).await;
-                    sleep(BATCH.1.saturating_sub(began.elapsed())).await;
-                    continue;
-                }
-                next = later;
-            } else {
-                // Whoever leads next goes by what the API server shows.
-                self.tried.clear();
-            }
-            let again = async {
-                match next {
-                    Some(next) => sleep_until(next).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                changed = reports.changed() => if changed.is_err() { return },
-                changed = leading.changed() => if changed.is_err() { return },
-                () = again => {}
-            }
-        }
-    }
-
     /// The next writes, and when the first of those that failed may be tried again.
     fn batch(&mut self, report: &Report) -> (Vec<Write>, Option<Instant>) {
         let mut due = plan(report, &self.controller);
@@ -136,9 +96,9 @@ impl Work {
             match tried.again {
                 // The outcome has not come back yet.
                 None => !same,
-                Some((at, _)) if at <= now => true,
-                Some((at, _)) => {
-                    later = Some(later.map_or(at, |later: Instant| later.min(at)));
+                Some(again) if again.at <= now => true,
+                Some(again) => {
+                    later = again.or_earlier(later);
                     false
                 }
             }
@@ -159,7 +119,7 @@ impl Work {
             }
             let outcome = this.apply(&write).await;
             if outcome.is_ok() {
-                this.events.publish(&write).await;
+                event::publish(&this.events, &write).await;
             }
             Some((write, outcome))
         }))
@@ -167,13 +127,11 @@ impl Work {
         for (write, outcome) in outcomes.into_iter().flatten() {
             self.metrics.status_write(outcome.is_ok());
             let again = outcome.err().map(|why| {
-                let pause = match self.tried.get(&write.key).and_then(|tried| tried.again) {
-                    Some((_, pause)) => (pause * 2).min(PAUSES.1),
-                    None => PAUSES.0,
-                };
-                tracing::warn!(route = %write.key, problem = why, again_seconds = pause.as_secs(),
+                let before = self.tried.get(&write.key).and_then(|tried| tried.again);
+                let again = Again::after(before, Instant::now());
+                tracing::warn!(route = %write.key, problem = why, again_seconds = again.pause.as_secs(),
                     "a status could not be written");
-                (Instant::now() + pause, pause)
+                again
             });
             self.tried.insert(write.key, Tried { route: write.route, status: write.status, again });
         }

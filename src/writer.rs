@@ -1,0 +1,167 @@
+//! What the writers to the API server share: the newest report is worked off while this replica leads, what failed is
+//! tried again after a pause that grows, and people are told by events. What is written is each writer's own.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::api::CONTROLLER;
+use crate::telemetry::failure::describe;
+
+/// Time for one request.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause after a failed write, and the longest one.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The field manager of a gateway with the controller's usual name.
+const MANAGER: &str = "wssgate";
+/// The most bytes of a note (events.k8s.io/v1 allows 1 KiB).
+const NOTE: usize = 1000;
+
+/// The field manager of a controller: gateways of different controllers must not take back what the other said.
+pub fn field_manager(controller: &str) -> String {
+    if controller == CONTROLLER { MANAGER.to_owned() } else { controller.to_owned() }
+}
+
+/// Works off reports for as long as it is there.
+pub struct Writer<R> {
+    report: watch::Sender<Arc<R>>,
+    task: JoinHandle<()>,
+}
+
+impl<R: Default + Send + Sync + 'static> Writer<R> {
+    /// Begins to work. Needs a tokio runtime.
+    pub fn start(work: impl Work<R>, leading: watch::Receiver<bool>) -> Self {
+        let (report, reports) = watch::channel(Arc::default());
+        Self { report, task: tokio::spawn(run(work, reports, leading)) }
+    }
+
+    /// What is to be worked off; replaces what was reported before.
+    pub fn report(&self, report: R) {
+        self.report.send_replace(Arc::new(report));
+    }
+}
+
+impl<R> Drop for Writer<R> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What a writer does with a report.
+pub trait Work<R>: Send + 'static {
+    /// Does a part of what is to be done, and keeps its own pace. `leading` says whether this replica may write, and may
+    /// change meanwhile.
+    fn step(&mut self, report: &R, leading: &watch::Receiver<bool>) -> impl Future<Output = Next> + Send;
+}
+
+/// When the next step is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// At once.
+    Now,
+    /// When the report or the leader changes, and at that moment if there is one.
+    Later(Option<Instant>),
+}
+
+async fn run<R>(mut work: impl Work<R>, mut reports: watch::Receiver<Arc<R>>, mut leading: watch::Receiver<bool>) {
+    loop {
+        leading.mark_unchanged();
+        let report = Arc::clone(&reports.borrow_and_update());
+        let Next::Later(due) = work.step(&report, &leading).await else { continue };
+        let due = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = reports.changed() => if changed.is_err() { return },
+            changed = leading.changed() => if changed.is_err() { return },
+            () = due => {}
+        }
+    }
+}
+
+/// When what failed may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Again {
+    /// The moment.
+    pub at: Instant,
+    /// The pause until then, as it was when it began.
+    pub pause: Duration,
+}
+
+impl Again {
+    /// After a failure at `now`, the one `before` having been the last without a success between.
+    pub fn after(before: Option<Self>, now: Instant) -> Self {
+        let pause = before.map_or(PAUSES.0, |before| (before.pause * 2).min(PAUSES.1));
+        Self { at: now + pause, pause }
+    }
+
+    /// The earlier of this moment and `other`, if there is one.
+    pub fn or_earlier(self, other: Option<Instant>) -> Option<Instant> {
+        Some(other.map_or(self.at, |other| other.min(self.at)))
+    }
+}
+
+/// Publishes events.
+pub struct Events(Recorder);
+
+impl Events {
+    /// Events of `controller`, from the replica `instance`.
+    pub fn new(client: Client, controller: &str, instance: &str) -> Self {
+        let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
+        Self(Recorder::new(client, reporter))
+    }
+
+    /// Publishes one about an object, with a note of any length. One that cannot be published is lost: the status says
+    /// the same.
+    pub async fn publish(
+        &self,
+        about: &ObjectReference,
+        type_: EventType,
+        reason: &str,
+        action: &str,
+        mut note: String,
+    ) {
+        while note.len() > NOTE {
+            note.pop();
+        }
+        let (reason, action) = (reason.to_owned(), action.to_owned());
+        let event = Event { type_, reason, note: Some(note), action, secondary: None };
+        let problem = match timeout(PATIENCE, self.0.publish(&event, about)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => describe(&error),
+            Err(_) => "the API server does not answer".to_owned(),
+        };
+        let (namespace, name) = (about.namespace.as_deref(), about.name.as_deref());
+        tracing::debug!(namespace, name, problem, "an event could not be published");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_minute_and_begin_anew_after_a_success() {
+        let now = Instant::now();
+        let mut again = Again::after(None, now);
+        let mut pauses = vec![again.pause.as_secs()];
+        for _ in 0..7 {
+            again = Again::after(Some(again), now);
+            pauses.push(again.pause.as_secs());
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(again.at, now + Duration::from_secs(60));
+        assert_eq!(again.or_earlier(None), Some(again.at));
+        assert_eq!(again.or_earlier(Some(now)), Some(now));
+    }
+}
