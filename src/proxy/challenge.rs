@@ -3,19 +3,16 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::convert::Infallible;
-use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::proxy::exchange::{bounded, exchange};
 use crate::snapshot::{BackendId, Snapshot};
 
 /// How long a solver may take, from the dial to the last byte.
@@ -72,7 +69,7 @@ impl Solvers {
         let Some(endpoint) = endpoint else { return Err(StatusCode::SERVICE_UNAVAILABLE) };
         let exchange = async {
             let tcp = TcpStream::connect(endpoint).await.map_err(drop)?;
-            exchange(tcp, host, path).await
+            ask(tcp, host, path).await
         };
         let answer = match timeout(TIME, exchange).await {
             Ok(Ok((StatusCode::OK, body))) => Ok(body),
@@ -88,32 +85,16 @@ impl Solvers {
 }
 
 /// One request, and its answer whole.
-async fn exchange(tcp: TcpStream, host: &str, path: &str) -> Result<(StatusCode, Bytes), ()> {
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(16 * 1024)
-        .max_headers(64)
-        .handshake(TokioIo::new(tcp))
-        .await
-        .map_err(drop)?;
+async fn ask(tcp: TcpStream, host: &str, path: &str) -> Result<(StatusCode, Bytes), ()> {
     let request = Request::get(path)
         .header(header::HOST, HeaderValue::from_str(host).map_err(drop)?)
         .header(header::CONNECTION, HeaderValue::from_static("close"))
         .body(Empty::<Bytes>::new())
         .map_err(drop)?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(drop)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(drop)?;
-        Ok((status, body.to_bytes()))
-    };
-    // A connection that is over may have left its last bytes to be read.
-    let drive = async {
-        let _ = connection.await;
-        pending::<Infallible>().await
-    };
-    tokio::select! {
-        biased;
-        answer = answer => answer,
-        never = drive => match never {},
-    }
+    let answer = exchange(bounded(), tcp, request, async |answer| {
+        let (parts, body) = answer.map_err(drop)?.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(drop)?;
+        Ok((parts.status, body.to_bytes()))
+    });
+    answer.await.map_err(drop)?
 }

@@ -5,17 +5,13 @@
 //! not, so that who has just logged in gets in.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
-use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context, SHA256};
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::Empty;
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::body::{Bytes, Incoming};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -24,6 +20,8 @@ use crate::policy::credential;
 use crate::policy::token::is_clear;
 use crate::policy::{Facts, Origin};
 use crate::proxy::Shared;
+use crate::proxy::exchange::{bounded, exchange};
+use crate::proxy::meters::Table;
 use crate::reason::Reason;
 use crate::snapshot::{BackendId, RouteId};
 use crate::ws::upgrade;
@@ -47,7 +45,7 @@ type Kept = (Arc<Headers>, Instant);
 #[derive(Debug, Default)]
 pub(crate) struct Externals {
     kept: Mutex<HashMap<[u8; 32], Kept>>,
-    busy: Mutex<HashMap<BackendId, u32>>,
+    busy: Table<BackendId>,
 }
 
 /// A place among those who ask one Service.
@@ -55,13 +53,7 @@ struct Place<'a>(&'a Externals, BackendId);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut busy = held(&self.0.busy);
-        if let Some(count) = busy.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                busy.remove(&self.1);
-            }
-        }
+        self.0.busy.give(&self.1);
     }
 }
 
@@ -71,14 +63,7 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Externals {
     fn place(&self, service: &BackendId) -> Option<Place<'_>> {
-        let mut busy = held(&self.busy);
-        let count = busy.entry(service.clone()).or_default();
-        if *count >= PLACES {
-            return None;
-        }
-        *count += 1;
-        drop(busy);
-        Some(Place(self, service.clone()))
+        self.busy.take(service, PLACES).then(|| Place(self, service.clone()))
     }
 
     fn known(&self, key: &[u8; 32], now: Instant) -> Option<Arc<Headers>> {
@@ -120,7 +105,7 @@ pub(crate) async fn ask(
     let asked = async {
         for endpoint in endpoints.iter().cycle().skip(turn).take(ATTEMPTS.min(endpoints.len())) {
             if let Ok(tcp) = TcpStream::connect(endpoint).await {
-                return exchange(tcp, query(external, facts, request, &shown).ok()?).await;
+                return answer(tcp, query(external, facts, request, &shown).ok()?).await;
             }
         }
         None
@@ -182,23 +167,12 @@ fn query(
 }
 
 /// One request and the head of its answer; the body says nothing to us.
-async fn exchange(tcp: TcpStream, asked: Request<Empty<Bytes>>) -> Option<(StatusCode, HeaderMap)> {
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(16 * 1024).max_headers(64);
-    let (mut sender, connection) = builder.handshake(TokioIo::new(tcp)).await.ok()?;
-    let answer = async {
-        let (parts, _) = sender.send_request(asked).await.ok()?.into_parts();
+async fn answer(tcp: TcpStream, asked: Request<Empty<Bytes>>) -> Option<(StatusCode, HeaderMap)> {
+    let head = async |answer: hyper::Result<Response<Incoming>>| {
+        let (parts, _) = answer.ok()?.into_parts();
         Some((parts.status, parts.headers))
     };
-    let drive = async {
-        let _ = connection.await;
-        pending::<Infallible>().await
-    };
-    tokio::select! {
-        biased;
-        answer = answer => answer,
-        never = drive => match never {},
-    }
+    exchange(bounded(), tcp, asked, head).await.ok()?
 }
 
 /// Everything that the service is told, and what becomes of its answer: equal only where the verdict would be.
@@ -264,6 +238,6 @@ mod tests {
         places.pop();
         assert!(externals.place(&service("a")).is_some());
         drop(places);
-        assert!(held(&externals.busy).is_empty());
+        assert!(externals.busy.is_empty());
     }
 }

@@ -12,7 +12,6 @@ use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
@@ -20,6 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::policy::network::is_denied;
+use crate::proxy::exchange::exchange;
 
 /// DNS, TCP, TLS, request and answer together.
 pub(crate) const LIMIT: Duration = Duration::from_secs(3);
@@ -86,16 +86,14 @@ impl Fetcher {
         let name = ServerName::try_from(host).map_err(|_| Failed("its host is no DNS name or address"))?;
         let tls = TlsConnector::from(Arc::clone(&self.reach.tls)).connect(name, tcp).await;
         let tls = tls.map_err(|_| Failed("the TLS handshake failed: is its certificate trusted?"))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(tls)).await.map_err(|_| Failed("not an HTTP server"))?;
         let request = Request::get(uri.path_and_query().map_or("/", |target| target.as_str()))
             .header(HOST, authority.as_str())
             .header(ACCEPT, "application/jwk-set+json, application/json")
             .header(USER_AGENT, concat!("wssgate/", env!("CARGO_PKG_VERSION")))
             .body(Empty::<Bytes>::new())
             .map_err(|_| Failed("not a URI that can be asked for"))?;
-        let exchange = async {
-            let answer = sender.send_request(request).await.map_err(|_| Failed("no valid HTTP answer"))?;
+        let answer = exchange(http1::Builder::new(), tls, request, async |answer| {
+            let answer = answer.map_err(|_| Failed("no valid HTTP answer"))?;
             if answer.status().is_redirection() {
                 return Err(Failed("answered with a redirect, which is not followed"));
             }
@@ -104,14 +102,8 @@ impl Fetcher {
             }
             let body = Limited::new(answer.into_body(), size).collect().await;
             Ok(body.map_err(|_| Failed("the answer is too large or was cut off"))?.to_bytes())
-        };
-        let mut exchange = std::pin::pin!(exchange);
-        tokio::select! {
-            biased;
-            done = &mut exchange => done,
-            // The connection ends when the answer has: then it is there.
-            _ = connection => exchange.await,
-        }
+        });
+        answer.await.map_err(|_| Failed("not an HTTP server"))?
     }
 
     /// Connects to the first address that may be dialled and answers.

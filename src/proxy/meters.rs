@@ -14,8 +14,9 @@ use crate::snapshot::RouteId;
 /// Keys that a table holds at the most; a full table refuses new keys rather than forget one.
 const MAX_KEYS: usize = 1 << 20;
 
+/// How many places each key has taken. Keys that have none are not in it.
 #[derive(Debug)]
-struct Table<K>(Mutex<HashMap<K, u32>>);
+pub(crate) struct Table<K>(Mutex<HashMap<K, u32>>);
 
 impl<K> Default for Table<K> {
     fn default() -> Self {
@@ -24,7 +25,8 @@ impl<K> Default for Table<K> {
 }
 
 impl<K: Hash + Eq + Clone> Table<K> {
-    fn take(&self, key: &K, limit: u32) -> bool {
+    /// Takes one place of `limit`; false if all are taken.
+    pub(crate) fn take(&self, key: &K, limit: u32) -> bool {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full = counts.len() >= MAX_KEYS;
         match counts.get_mut(key) {
@@ -41,7 +43,8 @@ impl<K: Hash + Eq + Clone> Table<K> {
         }
     }
 
-    fn give(&self, key: &K) {
+    /// Gives one back.
+    pub(crate) fn give(&self, key: &K) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(key) {
             *count -= 1;
@@ -57,6 +60,11 @@ impl<K: Hash + Eq + Clone> Table<K> {
 
     fn count(&self, key: &K) -> u32 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied().unwrap_or(0)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
 

@@ -11,6 +11,7 @@ mod capacity;
 mod challenge;
 mod connection;
 pub mod drain;
+mod exchange;
 mod external;
 pub mod fetch;
 mod keys;
