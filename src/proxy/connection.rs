@@ -1,8 +1,8 @@
 //! One connection, top to bottom. Read this first.
 //!
-//! PROXY header, where a trusted proxy sends one -> ClientHello and host -> TLS -> one bounded request, Host equals SNI -> lease -> `screen`,
-//! credential, `admit` -> places -> dial and
-//! upgrade the backend, verify its 101 -> answer 101 -> relay. A refusal is an HTTP answer and a line in the log.
+//! PROXY header, where a trusted proxy sends one -> ClientHello and host -> TLS -> one bounded request, Host equals SNI ->
+//! lease -> `screen`, credential, `admit` -> places, ticket -> dial and upgrade the backend, verify its 101 -> answer 101 ->
+//! relay. A refusal is an HTTP answer and a line in the log; a call that buys a ticket is answered in `purchase`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::proxy::session::Session;
 use crate::proxy::tls::{self, ClientTls};
 use crate::proxy::{Drain, Shared, answer, authenticate, preamble, purchase, scratch, upstream, worker};
 use crate::reason::{self, Reason};
-use crate::snapshot::{Lease, RouteState};
+use crate::snapshot::{Lease, Route, RouteState};
 use crate::telemetry::access::{Opened, Refused};
 use crate::ws::upgrade::{self, Call, Request, RequestError};
 
@@ -263,27 +263,8 @@ async fn admitted(
     // Before anything is kept: facts hold no credential.
     let authentication = &policy.handshake.authentication;
     let presented = credential::take(authentication, request);
-    let mut facts = Facts {
-        address,
-        host: request.host.clone(),
-        port: request.port,
-        path: request.path.clone(),
-        origin: request.origin.clone(),
-        subprotocols: request.subprotocols.clone(),
-        client_certificate: certificate,
-        proof: None,
-    };
-    // The policy may be newer than the TLS handshake.
-    if let Some(renewed) = facts.renewed(&policy, UnixTime::now()) {
-        facts = renewed;
-    }
-    screen(&policy, &facts, |limit| {
-        let free = shared.meters.attempts.judge(&route.id, facts.address, limit, Instant::now());
-        free.map_err(|wait| {
-            refusal.retry_after = Some(wait);
-            Reason::TooManyAttempts
-        })
-    })?;
+    let mut facts = facts(request, &policy, address, certificate);
+    screened(shared, &route, &policy, &facts, refusal)?;
     // Browsers take no answer without one of their offers, and a token is never answered.
     if presented.by_subprotocol && facts.subprotocols.is_empty() {
         return Err(Reason::SubprotocolDenied);
@@ -315,6 +296,44 @@ async fn admitted(
         upstream.subprotocol = admission.offered().first().cloned();
     }
     Ok((lease, policy, facts, admission.audited(), places, upstream))
+}
+
+/// What counts of a request, its credential apart.
+pub(crate) fn facts(
+    request: &Request,
+    policy: &Policy,
+    address: IpAddr,
+    certificate: Option<Box<ClientCertificate>>,
+) -> Facts {
+    let facts = Facts {
+        address,
+        host: request.host.clone(),
+        port: request.port,
+        path: request.path.clone(),
+        origin: request.origin.clone(),
+        subprotocols: request.subprotocols.clone(),
+        client_certificate: certificate,
+        proof: None,
+    };
+    // The policy may be newer than the TLS handshake.
+    facts.renewed(policy, UnixTime::now()).unwrap_or(facts)
+}
+
+/// [`screen`], with the attempt counted; a refusal says when the next one is free.
+pub(crate) fn screened(
+    shared: &Shared,
+    route: &Route,
+    policy: &Policy,
+    facts: &Facts,
+    refusal: &mut Refusal,
+) -> Result<(), Reason> {
+    screen(policy, facts, |limit| {
+        let free = shared.meters.attempts.judge(&route.id, facts.address, limit, Instant::now());
+        free.map_err(|wait| {
+            refusal.retry_after = Some(wait);
+            Reason::TooManyAttempts
+        })
+    })
 }
 
 /// A request's head.

@@ -4,12 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls_pki_types::UnixTime;
-
 use crate::policy::authentication::{Authentication, Carrier, Kind, Ticket};
 use crate::policy::network::limit_key;
-use crate::policy::{ClientCertificate, Facts, Handshake, Origin, admit, credential, screen};
-use crate::proxy::connection::Refusal;
+use crate::policy::{ClientCertificate, Handshake, Origin, admit, credential};
+use crate::proxy::connection::{Refusal, facts, screened};
 use crate::proxy::tickets::Record;
 use crate::proxy::{Drain, Shared, answer, authenticate};
 use crate::reason::Reason;
@@ -39,32 +37,15 @@ pub(crate) async fn answer(
         return Err(Reason::Draining);
     }
     let presented = credential::take(authentication, &mut request);
-    let mut facts = Facts {
-        address,
-        host: request.host.clone(),
-        port: request.port,
-        path: request.path.clone(),
-        origin: request.origin.clone(),
-        // A call offers none; those of the handshake that redeems are judged.
-        subprotocols: policy.handshake.subprotocols.iter().map(|name| name.as_str().into()).collect(),
-        client_certificate: certificate,
-        proof: None,
-    };
-    if let Some(renewed) = facts.renewed(policy, UnixTime::now()) {
-        facts = renewed;
-    }
+    let mut facts = facts(&request, policy, address, certificate);
+    // A call offers none; those of the handshake that redeems are judged.
+    facts.subprotocols = policy.handshake.subprotocols.iter().map(|name| name.as_str().into()).collect();
     if preflight {
         policy.handshake.networks.judge(facts.address)?;
         policy.handshake.origins.judge(&facts)?;
         return Ok(answer::preflight(&policy.handshake, &cross_origin(&policy.handshake, &request, true)));
     }
-    screen(policy, &facts, |limit| {
-        let free = shared.meters.attempts.judge(&route.id, facts.address, limit, Instant::now());
-        free.map_err(|wait| {
-            refusal.retry_after = Some(wait);
-            Reason::TooManyAttempts
-        })
-    })?;
+    screened(shared, &route, policy, &facts, refusal)?;
     // Audit lets handshakes through; what is read by a page of another site is no handshake.
     policy.handshake.origins.judge(&facts)?;
     let verified = authenticate::verify(shared, &route.id, authentication, &presented, &facts, &mut request).await?;
