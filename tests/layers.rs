@@ -26,7 +26,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("issuance", &["api", "telemetry", "writer"]),
     ("proxy", &["ws", "reason", "telemetry", "policy", "snapshot"]),
     ("accept", &[]),
-    ("admin", &["accept", "telemetry", "snapshot"]),
+    ("admin", &["accept", "telemetry"]),
     ("echo", &["accept"]),
     // The wiring.
     ("args", &["api", "settings", "telemetry"]),
