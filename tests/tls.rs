@@ -331,6 +331,15 @@ async fn leaf(client: &Client) -> io::Result<Vec<u8>> {
     })
 }
 
+/// Waits until so many looks by [`leaf`] are counted, which they are when their end is seen: no refusal that follows is
+/// taken for one of them.
+async fn looked(gateway: &Gateway, times: u32) {
+    until(SOON, "the looks at certificates to be counted", async || {
+        (gateway.refusals(Some("client_lost")).await == f64::from(times)).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_secret_keeps_the_last_good_certificate() {
     let setup = Setup::new(&json!({})).await;
@@ -534,6 +543,7 @@ async fn a_star_stands_for_one_label_and_exact_names_come_first() {
         let error = client.named(name).try_connect().await.err().unwrap_or_else(|| panic!("{name}: connected"));
         assert!(error.to_string().contains("UnrecognisedName"), "{name}: {error}");
     }
+    looked(&gateway, 3).await;
     // One connection, one host: also below the same star.
     let any = client.named("any.example.com");
     let head = Head::upgrade("/").set("Host", "other.example.com");
@@ -567,6 +577,7 @@ async fn the_default_certificate_is_for_whoever_has_no_other() {
     // A name that no route serves gets TLS and an HTTP answer, and reaches nobody.
     let nobody = client.named("nobody.example.com");
     assert_eq!(leaf(&nobody).await.unwrap(), default.leaf().to_vec());
+    looked(&gateway, 3).await;
     let head = |host: &str| Head::upgrade("/").set("Host", host);
     let refused = async |case: &str, client: &Client, host: &str, status: u16, reason: &str| {
         harness::setup::refused(&gateway, &recorder, client, case, &head(host), &[status], &[reason]).await;
