@@ -158,6 +158,31 @@ async fn a_moved_path_ends_only_connections_of_that_path() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_more_specific_route_takes_new_connections_and_live_ones_stay_with_theirs() {
+    let denied = json!({"networks": {"deny": ["127.0.0.0/8"]}});
+    let total = |most: u32| json!({"connection": {"limits": {"total": most}}});
+    let setup = Setup::new(&json!({})).await;
+    let mut peer = setup.client().open(&Head::upgrade("/chat")).await;
+    let rules = json!([{"name": "chat", "matches": [{"path": {"type": "PathPrefix", "value": "/chat"}}], "backendRefs": [{"name": "chat", "port": 8080}]}]);
+    let narrow = json!({"tls": null, "rules": rules, "handshake": denied});
+    setup.gateway.edit("narrow.yaml", &text(&[route("narrow", HOST, "", "chat", &narrow)])).await;
+    let answer = async || setup.client().ask(&Head::upgrade("/chat")).await.0.status();
+    assert_eq!(answer().await, 403, "a new connection meets the narrow route");
+    peer.echo(&Frame::text("the broad route still lets me in")).await;
+    // Judged again, by its own route: it is still let in, whatever the narrow one says.
+    setup.respec(&total(7)).await;
+    assert_eq!(answer().await, 403);
+    peer.echo(&Frame::text("and after its edit")).await;
+    // Nor does it notice when the narrow one goes.
+    setup.gateway.remove("narrow.yaml").await;
+    assert_eq!(answer().await, 101);
+    peer.echo(&Frame::text("and without the other")).await;
+    // Its own route is what closes it.
+    setup.respec(&json!({"handshake": denied})).await;
+    assert_eq!(peer.close_code().await.map(|(code, _)| code), Some(1008));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn narrowing_closes_only_those_who_would_not_get_in_again() {
     let origins = |list: &[&str]| json!({"handshake": {"origins": {"allow": list}}});
     let (app, shop) = ("https://app.example.com", "https://shop.example.com");

@@ -201,9 +201,9 @@ impl Session {
         if !self.lease.borrow().changed() {
             return;
         }
-        let next = live.lease(&self.facts.host, &self.facts.path);
+        let next = live.renew(&self.lease.borrow(), &self.facts.host, &self.facts.path);
         let reason = match &next {
-            Some(next) if next.route.id == self.lease.borrow().route.id => match &next.route.state {
+            Some(next) => match &next.route.state {
                 RouteState::Serving(policy) => {
                     let renewed = self.facts.renewed(policy, UnixTime::now());
                     match admit(policy, renewed.as_ref().unwrap_or(&self.facts), authenticate::now()) {
@@ -214,7 +214,7 @@ impl Session {
                 }
                 RouteState::Refusing(_) => Some(Reason::AccessWithdrawn),
             },
-            _ => Some(Reason::RouteRemoved),
+            None => Some(Reason::RouteRemoved),
         };
         match (reason, next) {
             (None, Some(next)) => {

@@ -63,16 +63,32 @@ impl Live {
         self.snapshot.load_full()
     }
 
-    /// Looks a route up and holds it: subscribe first, then look up, so that no change falls between.
+    /// Looks a route up and holds it.
     pub fn lease(&self, host: &str, path: &str) -> Option<Lease> {
+        self.hold(|snapshot| find(snapshot, host, path))
+    }
+
+    /// The lease of a live connection whose route rang. It stays with the place by which it came in, whatever a new
+    /// handshake would meet now, for only a route that no longer admits a connection closes it. Where that place is gone
+    /// it moves to the place of the same route that takes its path now; `None`: there is none.
+    pub fn renew(&self, lease: &Lease, host: &str, path: &str) -> Option<Lease> {
+        let own = &lease.route;
+        self.hold(|snapshot| {
+            own_place(snapshot, own, host)
+                .or_else(|| find(snapshot, host, path).filter(|(_, found)| found.id == own.id))
+        })
+    }
+
+    /// Subscribes first, then looks up, so that no change falls between.
+    fn hold(&self, find: impl Fn(&Snapshot) -> Option<(Place, Arc<Route>)>) -> Option<Lease> {
         loop {
-            let (place, _) = find(&self.snapshot.load(), host, path)?;
+            let (place, _) = find(&self.snapshot.load())?;
             let bell = {
                 let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
                 Arc::clone(bells.entry(place.clone()).or_default())
             };
             let heard = bell.load(Ordering::Acquire);
-            let (again, route) = find(&self.snapshot.load(), host, path)?;
+            let (again, route) = find(&self.snapshot.load())?;
             if again == place {
                 return Some(Lease { route, bell, heard });
             }
@@ -84,6 +100,15 @@ fn find(snapshot: &Snapshot, host: &str, path: &str) -> Option<(Place, Arc<Route
     let host = snapshot.host(host)?;
     let route = host.route(path)?;
     Some(((host.name.clone(), route.path.clone()), Arc::clone(route)))
+}
+
+/// Where a route object still has the path that `own` matches, on the hosts that a name belongs to: exact before wildcard.
+fn own_place(snapshot: &Snapshot, own: &Route, name: &str) -> Option<(Place, Arc<Route>)> {
+    let mut hosts = snapshot.hosts(name);
+    hosts.find_map(|host| {
+        let route = host.routes.iter().find(|route| route.path == own.path && route.id == own.id)?;
+        Some(((host.name.clone(), route.path.clone()), Arc::clone(route)))
+    })
 }
 
 fn routes(snapshot: &Snapshot) -> HashMap<(&str, &PathMatch), &Arc<Route>> {
@@ -135,6 +160,53 @@ mod tests {
         live.publish(Snapshot::default());
         assert!(lease.changed());
         assert!(live.lease("a.test", "/a").is_none());
+    }
+
+    fn of(id: &str, path: &str, reason: Reason) -> Arc<Route> {
+        let id = RouteId { namespace: "shop".into(), name: id.into() };
+        Arc::new(Route { id, ..Route::clone(&route(path, reason)) })
+    }
+
+    #[test]
+    fn a_lease_stays_with_its_place_whatever_a_new_handshake_would_meet() {
+        let live = Live::default();
+        live.publish(snapshot(vec![of("broad", "/", Reason::NoEndpoints)]));
+        let lease = live.lease("a.test", "/chat").unwrap();
+        live.publish(snapshot(vec![of("narrow", "/chat", Reason::NoEndpoints), of("broad", "/", Reason::NoEndpoints)]));
+        assert!(!lease.changed());
+        let broad = of("broad", "/", Reason::RouteUnavailable);
+        live.publish(snapshot(vec![of("narrow", "/chat", Reason::NoEndpoints), Arc::clone(&broad)]));
+        let renewed = lease.changed().then(|| live.renew(&lease, "a.test", "/chat").unwrap()).unwrap();
+        assert!(Arc::ptr_eq(&renewed.route, &broad) && !renewed.changed());
+        assert_eq!(&*live.lease("a.test", "/chat").unwrap().route.id.name, "narrow");
+        live.publish(snapshot(vec![of("narrow", "/chat", Reason::NoEndpoints)]));
+        assert!(renewed.changed() && live.renew(&renewed, "a.test", "/chat").is_none());
+    }
+
+    #[test]
+    fn a_lease_whose_place_is_gone_moves_to_another_place_of_its_route_only() {
+        let live = Live::default();
+        live.publish(snapshot(vec![of("chat", "/chat", Reason::NoEndpoints)]));
+        let lease = live.lease("a.test", "/chat").unwrap();
+        live.publish(snapshot(vec![of("chat", "/", Reason::NoEndpoints)]));
+        assert_eq!(live.renew(&lease, "a.test", "/chat").unwrap().route.path, PathMatch::Prefix("/".into()));
+        live.publish(snapshot(vec![of("other", "/chat", Reason::NoEndpoints)]));
+        assert!(live.renew(&lease, "a.test", "/chat").is_none());
+    }
+
+    #[test]
+    fn a_lease_of_a_wildcard_stays_when_somebody_takes_the_exact_name() {
+        let live = Live::default();
+        let star = |routes| Arc::new(Host { name: "*.test".into(), tls: None, routes });
+        let wildcard = || -> HashMap<Box<str>, Arc<Host>> {
+            [("test".into(), star(vec![of("star", "/", Reason::NoEndpoints)]))].into()
+        };
+        live.publish(Snapshot { wildcard: wildcard(), ..Snapshot::default() });
+        let lease = live.lease("a.test", "/").unwrap();
+        let exact = snapshot(vec![of("exact", "/", Reason::NoEndpoints)]).exact;
+        live.publish(Snapshot { exact, wildcard: wildcard(), ..Snapshot::default() });
+        assert_eq!(&*live.renew(&lease, "a.test", "/").unwrap().route.id.name, "star");
+        assert_eq!(&*live.lease("a.test", "/").unwrap().route.id.name, "exact");
     }
 
     #[test]

@@ -42,10 +42,14 @@ pub struct Snapshot {
 impl Snapshot {
     /// The host for a name (lower case, no port, no trailing dot): exact before wildcard.
     pub fn host(&self, name: &str) -> Option<&Arc<Host>> {
-        self.exact.get(name).or_else(|| {
-            let (label, rest) = name.split_once('.')?;
-            if label.is_empty() { None } else { self.wildcard.get(rest) }
-        })
+        self.hosts(name).next()
+    }
+
+    /// Every host that a name belongs to, as in [`Snapshot::host`], in the order in which they count.
+    fn hosts(&self, name: &str) -> impl Iterator<Item = &Arc<Host>> {
+        let star = name.split_once('.').filter(|(label, _)| !label.is_empty()).map(|(_, rest)| rest);
+        let star = move || star.and_then(|rest| self.wildcard.get(rest));
+        self.exact.get(name).into_iter().chain(std::iter::once_with(star).flatten())
     }
 
     /// The solver of the challenge at a host and path, both byte for byte.
