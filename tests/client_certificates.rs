@@ -117,6 +117,27 @@ async fn a_valid_certificate_opens_and_the_backend_hears_who_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subject_has_so_many_connections_whatever_certificate_it_shows() {
+    let scene = Scene::new(&asking("Required", json!({"connection": {"limits": {"perSubject": 2}}}))).await;
+    let (first, renewed, bob) = (scene.alice(), scene.alice(), scene.partners.client_leaf("bob", 8, |_| {}));
+    let mut one = scene.client(&first).open(&head()).await;
+    let mut two = scene.client(&renewed).open(&head()).await;
+    let seen = scene.setup.recorder.count().0;
+    let answer = scene.client(&first).ask(&head()).await.0;
+    assert_eq!(answer.status(), 429, "{answer:?}");
+    assert_eq!(scene.setup.gateway.refusals(Some("subject_limit")).await as u64, 1);
+    assert_eq!(scene.setup.recorder.count().0, seen, "nothing reached the backend");
+    scene.client(&bob).open(&head()).await.echo(&Frame::text("another subject")).await;
+    one.echo(&Frame::text("still in")).await;
+    two.echo(&Frame::text("still in")).await;
+    one.close(1000, "").await;
+    until(PATIENCE, "the place of a connection that ended", async || {
+        (scene.client(&first).ask(&head()).await.0.status() == 101).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_client_says_about_its_certificate_never_arrives() {
     let spoofed = [
         "Client-Cert",
@@ -247,6 +268,8 @@ async fn a_revocation_closes_the_connection_and_keeps_the_client_out() {
     bobs.echo(&Frame::text("both in")).await;
     scene.setup.gateway.edit("revoked.yaml", &list(&scene.partners.crl(&[7], 2090))).await;
     closed(&mut alices, "revoked while connected").await;
+    // Her backend has its Close too before anything is counted.
+    scene.setup.gateway.metric_becomes("wssgate_connections", &[], 1.0).await;
     bobs.echo(&Frame::text("still in")).await;
     for (name, version) in VERSIONS {
         scene.kept_out(&format!("revoked, {name}"), &scene.client_of(&alice, &[version])).await;

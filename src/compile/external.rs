@@ -37,7 +37,7 @@ pub fn resolve(home: &str, policy: &Policy, grants: &Grants<'_>, resolver: &mut 
                 })
             });
         match found {
-            Ok(id) => outcome.notes.extend(resolver.notes(&id).iter().cloned()),
+            Ok(id) => outcome.notes.extend(resolver.notes(&id)),
             Err((problem, lost)) => {
                 outcome.problems.push(problem);
                 outcome.refuses |= lost;

@@ -98,7 +98,8 @@ pub fn effective(spec: &RouteSpec, defaults: &Defaults, notes: &mut Notes) -> Po
     let messages = Layers { route: spec.messages.as_ref(), default: defaults.messages.as_ref() };
     let handshake = self::handshake(&handshake, notes);
     let anonymous = handshake.authentication == Authentication::Anonymous;
-    let connection = self::connection(&connection, anonymous, notes);
+    let certificates = spec.tls.as_ref().is_some_and(|tls| tls.client_validation.is_some());
+    let connection = self::connection(&connection, anonymous, certificates, notes);
     let nameless = handshake.authentication.methods().iter().find(|method| !method.kind.names_subjects());
     if let (Some(_), Some(method)) = (connection.per_subject, nameless) {
         let text = format_args!(
@@ -200,7 +201,13 @@ fn origins(layers: &Layers<'_, Handshake>, ambient: bool, notes: &mut Notes) -> 
     origins
 }
 
-fn connection(layers: &Layers<'_, Connection>, anonymous: bool, notes: &mut Notes) -> policy::Connection {
+/// `anonymous`: no credential is asked for; `certificates`: the route's own hosts ask for client certificates.
+fn connection(
+    layers: &Layers<'_, Connection>,
+    anonymous: bool,
+    certificates: bool,
+    notes: &mut Notes,
+) -> policy::Connection {
     let limits = layers.part(|l| l.limits.as_ref());
     let total = pick(&limits, |l| l.total.as_ref());
     let total = count(total, "connection.limits.total", 10_000_000, notes).unwrap_or(TOTAL);
@@ -212,11 +219,11 @@ fn connection(layers: &Layers<'_, Connection>, anonymous: bool, notes: &mut Note
     let per_subject = pick(&limits, |l| l.per_subject.as_ref());
     let subject_layer = per_subject.as_ref().map(|set| set.layer);
     let per_subject = count(per_subject, "connection.limits.perSubject", 10_000_000, notes);
-    // What the defaults say holds for those routes that have subjects.
-    if anonymous && subject_layer == Some("spec") {
+    // What the defaults say holds for those connections that have a subject.
+    if anonymous && !certificates && subject_layer == Some("spec") {
         notes.invalid(
             "spec.connection.limits.perSubject",
-            "nobody is a subject with mode: Anonymous; use AnyOf or remove it",
+            "nobody is a subject with mode: Anonymous; use AnyOf or tls.clientValidation, or remove it",
         );
     }
     let keep = pick(layers, |l| l.on_credential_expiry.as_ref());
@@ -239,7 +246,7 @@ fn connection(layers: &Layers<'_, Connection>, anonymous: bool, notes: &mut Note
     policy::Connection {
         total,
         per_address,
-        per_subject: per_subject.filter(|_| !anonymous),
+        per_subject,
         outlives_credential,
         idle_timeout: time(pick(layers, |l| l.idle_timeout.as_ref()), "connection.idleTimeout", notes),
         heartbeat: interval.map(|interval| Heartbeat { interval, missed, backend }),
@@ -444,6 +451,14 @@ mod tests {
             let (_, notes) = read(&yaml, &Defaults::default());
             assert!(notes.problems[0].message.contains(text), "{:?}", notes.problems);
         }
+    }
+
+    #[test]
+    fn client_certificates_name_subjects_too() {
+        let limit = "connection: {limits: {perSubject: 2}}";
+        let yaml = format!("{OPEN}\ntls: {{clientValidation: {{caCertificateRefs: [{{name: ca}}]}}}}\n{limit}");
+        let (policy, notes) = read(&yaml, &Defaults::default());
+        assert_eq!((notes.problems, policy.connection.per_subject), (vec![], Some(2)));
     }
 
     #[test]

@@ -53,8 +53,8 @@ struct Client {
 /// What is known of a Service's port after it was looked at once.
 struct Seen {
     backend: Arc<Backend>,
-    /// What every rule that names it has to say.
-    notes: Vec<Problem>,
+    /// Addresses that were left out, for every rule that names it.
+    denied: Option<Problem>,
 }
 
 /// Resolves the rules of one compile.
@@ -82,6 +82,7 @@ impl<'a> Resolver<'a> {
     /// Resolves rule number `place` of a route in the namespace `home`.
     pub fn rule(&mut self, home: &str, place: usize, rule: &RuleDraft) -> Resolved {
         let mut resolved = Resolved::default();
+        let mut empty = Vec::new();
         for (number, backend) in rule.backends.iter().enumerate() {
             let field = format_args!("spec.rules[{place}].backendRefs[{number}]");
             let namespace = backend.namespace.as_deref();
@@ -101,7 +102,10 @@ impl<'a> Resolver<'a> {
             match self.services.port(field, &key, backend.port) {
                 Ok(port) => {
                     let seen = self.seen.entry(id.clone()).or_insert_with(|| look(&self.services, &key, &port, &id));
-                    resolved.notes.extend(seen.notes.iter().cloned());
+                    resolved.notes.extend(seen.denied.clone());
+                    if seen.backend.endpoints.is_empty() && backend.weight > 0 {
+                        empty.push(id.clone());
+                    }
                     if let Some(text) = disagreement(port.protocol, rule.tls.is_some()) {
                         let text = format!("{field}: port {} of Service {key} {text}", backend.port);
                         resolved.problems.push(Problem::new(Reason::UnsupportedProtocol, text));
@@ -112,11 +116,20 @@ impl<'a> Resolver<'a> {
                     // What may yet come is answered with 503 by an empty backend; the rest cannot serve as written.
                     resolved.refuses |= problem.reason != Reason::BackendNotFound;
                     resolved.problems.push(problem);
-                    let seen = || Seen { backend: Arc::default(), notes: Vec::new() };
+                    let seen = || Seen { backend: Arc::default(), denied: None };
                     self.seen.entry(id.clone()).or_insert_with(seen);
                 }
             }
             resolved.backends.push((id, backend.weight));
+        }
+        let serves = |(id, weight): &(BackendId, u32)| {
+            *weight > 0 && self.seen.get(id).is_some_and(|seen| !seen.backend.endpoints.is_empty())
+        };
+        let others = resolved.backends.iter().any(serves);
+        resolved.notes.extend(empty.iter().map(|id| without_endpoints(id, others)));
+        if !resolved.backends.is_empty() && resolved.backends.iter().all(|(_, weight)| *weight == 0) {
+            let text = format!("spec.rules[{place}].backendRefs: every weight is 0; handshakes are answered with 503");
+            resolved.notes.push(Problem::new(Reason::NoEndpoints, text));
         }
         if let Some(tls) = &rule.tls {
             match self.backend_tls(home, place, tls) {
@@ -147,8 +160,10 @@ impl<'a> Resolver<'a> {
     }
 
     /// What is to be said of a backend that was resolved: that it has no endpoints, or that some were left out.
-    pub fn notes(&self, id: &BackendId) -> &[Problem] {
-        self.seen.get(id).map_or(&[], |seen| &seen.notes)
+    pub fn notes(&self, id: &BackendId) -> Vec<Problem> {
+        let Some(seen) = self.seen.get(id) else { return Vec::new() };
+        let empty = seen.backend.endpoints.is_empty().then(|| without_endpoints(id, false));
+        seen.denied.iter().cloned().chain(empty).collect()
     }
 
     fn backend_tls(&mut self, home: &str, place: usize, tls: &BackendTlsDraft) -> Result<BackendTls, Problem> {
@@ -212,18 +227,20 @@ fn disagreement(protocol: Protocol, tls: bool) -> Option<&'static str> {
 
 fn look(services: &Services<'_>, key: &Key, port: &Port<'_>, id: &BackendId) -> Seen {
     let endpoints = services.endpoints(key, port);
-    let mut notes = Vec::new();
-    if let Some(first) = endpoints.denied.first() {
+    let denied = endpoints.denied.first().map(|first| {
         let text = format!(
             "Service {id}: {} of its addresses left out, such as {first}: addresses of the gateway, of its node, of \
              metadata services and of the API server are no backends",
             endpoints.denied.len()
         );
-        notes.push(Problem::new(Reason::NoEndpoints, text));
-    }
-    if endpoints.addresses.is_empty() {
-        let text = format!("Service {id} has no endpoint that takes connections; handshakes are answered with 503");
-        notes.push(Problem::new(Reason::NoEndpoints, text));
-    }
-    Seen { backend: Arc::new(Backend { endpoints: endpoints.addresses }), notes }
+        Problem::new(Reason::NoEndpoints, text)
+    });
+    Seen { backend: Arc::new(Backend { endpoints: endpoints.addresses }), denied }
+}
+
+/// `others`: another backend of the rule takes its share.
+fn without_endpoints(id: &BackendId, others: bool) -> Problem {
+    let then = if others { "others take its share" } else { "handshakes are answered with 503" };
+    let text = format!("Service {id} has no endpoint that takes connections; {then}");
+    Problem::new(Reason::NoEndpoints, text)
 }

@@ -86,7 +86,7 @@ impl<'a> Services<'a> {
                 &format!("has no port {number}; use one of its port numbers"),
             ));
         };
-        if !matches!(port.protocol.as_deref(), None | Some("TCP")) {
+        if !is_tcp(port.protocol.as_deref()) {
             return Err(problem(Reason::UnsupportedProtocol, &format!("port {number} is not a TCP port")));
         }
         let protocol = match port.app_protocol.as_deref() {
@@ -137,13 +137,20 @@ impl<'a> Services<'a> {
     }
 }
 
+/// The port of a number; the one for TCP where UDP has the same.
 fn find(service: &Service, number: u16) -> Option<&ServicePort> {
-    service.spec.as_ref()?.ports.as_ref()?.iter().find(|port| port.port == i32::from(number))
+    let ports = service.spec.as_ref()?.ports.as_ref()?.iter().filter(|port| port.port == i32::from(number));
+    ports.min_by_key(|port| !is_tcp(port.protocol.as_deref()))
+}
+
+/// Absent is TCP.
+fn is_tcp(protocol: Option<&str>) -> bool {
+    matches!(protocol, None | Some("TCP"))
 }
 
 /// A slice's port belongs to the Service's port of the same name; no name is the empty name.
 fn is_port(port: &EndpointPort, name: &str) -> bool {
-    port.name.as_deref().unwrap_or_default() == name && matches!(port.protocol.as_deref(), None | Some("TCP"))
+    port.name.as_deref().unwrap_or_default() == name && is_tcp(port.protocol.as_deref())
 }
 
 enum State {
@@ -274,6 +281,13 @@ mod tests {
         let none = Objects::default();
         let problem = Services::new(&none, &Fence::default()).port("f", &Key::new("shop", "chat"), 80).unwrap_err();
         assert_eq!(problem.reason, Reason::BackendNotFound);
+    }
+
+    #[test]
+    fn a_number_that_udp_has_as_well_means_the_tcp_port() {
+        let ports = "{ports: [{name: quic, port: 443, protocol: UDP}, {name: ws, port: 443}]}";
+        let slice = "ports: [{name: ws, port: 8443}], endpoints: [{addresses: [10.0.0.1]}]";
+        assert_eq!(texts(&endpoints(ports, &[slice], 443, false)), ["10.0.0.1:8443"]);
     }
 
     #[test]

@@ -91,6 +91,8 @@ impl ClientRule {
 pub struct ClientCertificate {
     /// The subject (RFC 4514): visible ASCII and spaces; empty where the certificate has none.
     pub subject: Box<str>,
+    /// The name of the issuer, as that of the subject.
+    issuer: Box<str>,
     /// The SPIFFE id, where the certificate has exactly one URI and that is one (X509-SVID §2).
     pub spiffe_id: Option<Box<str>>,
     /// SHA-256 of the certificate, hexadecimal.
@@ -116,18 +118,30 @@ impl ClientCertificate {
             return Err(invalid);
         }
         let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| invalid)?;
-        let subject = text(certificate.subject());
-        if subject.len() > MAX_SUBJECT {
+        let (subject, issuer) = (text(certificate.subject()), text(certificate.issuer()));
+        if subject.len() > MAX_SUBJECT || issuer.len() > MAX_SUBJECT {
             return Err(invalid);
         }
         Ok(Self {
             subject: subject.into(),
+            issuer: issuer.into(),
             spiffe_id: spiffe_id(&certificate).map(Into::into),
             fingerprint: fingerprint(leaf).into(),
             not_after: certificate.validity().not_after.timestamp(),
             chain: chain.into(),
             trust: Some(trust.clone()),
         })
+    }
+
+    /// The identity that limits count: the SPIFFE id, else the subject, else this very certificate; with its issuer.
+    pub fn identity(&self) -> Box<str> {
+        let name = match (&self.spiffe_id, &*self.subject) {
+            (Some(id), _) => id,
+            (None, "") => &self.fingerprint,
+            (None, subject) => subject,
+        };
+        // The length keeps the two apart; no token's identity begins so.
+        format!("certificate {}:{}{name}", self.issuer.len(), self.issuer).into()
     }
 
     /// The certificate itself (DER).

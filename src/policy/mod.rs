@@ -115,6 +115,13 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Whom `limits.perSubject` counts: the subject of the credential, else that of the client's certificate; `None`:
+    /// nobody is told apart.
+    pub fn identity(&self) -> Option<Box<str>> {
+        let proved = self.proof.as_deref().and_then(Proof::identity);
+        proved.or_else(|| self.client_certificate.as_deref().map(ClientCertificate::identity))
+    }
+
     /// The facts with the client's chain verified under the trust that counts by now; `None` where that is the one of
     /// before. To be asked for before [`admit`], which has no clock.
     pub fn renewed(&self, policy: &Policy, now: UnixTime) -> Option<Self> {

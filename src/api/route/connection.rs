@@ -41,7 +41,8 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub per_address: Option<i32>,
-    /// Connections of one authenticated subject. No limit if absent.
+    /// Connections of one authenticated subject: that of the credential, else that of the client certificate. No limit if
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub per_subject: Option<i32>,
