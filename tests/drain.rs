@@ -90,7 +90,7 @@ async fn a_second_signal_ends_it_at_once() {
     setup.gateway.sigterm();
     peer.echo(&Frame::text("in the grace")).await;
     setup.gateway.sigterm();
-    setup.gateway.exit(SOON).await;
+    assert_eq!(setup.gateway.exit(SOON).await.code(), Some(0));
     peer.ended(SOON, "the end with the process").await;
 }
 
