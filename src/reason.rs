@@ -29,6 +29,8 @@ pub enum Reason {
     UnknownServerName,
     /// As many client sockets are open as the limit of open files allows; ended before TLS.
     ConnectionLimit,
+    /// Too many clients wait for the turn of their TLS handshake, of everybody or of one address; ended without an answer.
+    HandshakeLimit,
 
     // The form of the request.
     /// The request head did not arrive in time.
@@ -199,6 +201,7 @@ impl Reason {
         Self::ClientCertificateInvalid,
         Self::UnknownServerName,
         Self::ConnectionLimit,
+        Self::HandshakeLimit,
         Self::HeadTimeout,
         Self::MalformedRequest,
         Self::HeadTooLarge,
@@ -331,6 +334,7 @@ impl Reason {
             | Self::ClientCertificateInvalid
             | Self::UnknownServerName
             | Self::ConnectionLimit
+            | Self::HandshakeLimit
             | Self::ClientClosed
             | Self::ClientLost
             | Self::BackendClosed
@@ -390,6 +394,7 @@ impl Reason {
             | Self::ClientCertificateInvalid
             | Self::UnknownServerName
             | Self::ConnectionLimit
+            | Self::HandshakeLimit
             | Self::HeadTimeout
             | Self::MalformedRequest
             | Self::HeadTooLarge
@@ -474,6 +479,7 @@ impl Reason {
             Self::ClientCertificateInvalid => "client_certificate_invalid",
             Self::UnknownServerName => "unknown_server_name",
             Self::ConnectionLimit => "connection_limit",
+            Self::HandshakeLimit => "handshake_limit",
             Self::HeadTimeout => "head_timeout",
             Self::MalformedRequest => "malformed_request",
             Self::HeadTooLarge => "head_too_large",

@@ -3,10 +3,11 @@
 
 mod harness;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use harness::gateway::configuration;
-use harness::{Behaviour, Frame, Head, Options, PATIENCE, Peer, SOON, Setup, json, until};
+use harness::{Behaviour, Frame, HOST, Head, Options, PATIENCE, Peer, SOON, Setup, json, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -41,6 +42,46 @@ async fn as_many_connections_as_files_allow_get_in_and_no_more() {
     }
     drop(peers);
     until(PATIENCE, "places after the end", async || (setup.gateway.connections().await < 0.5).then_some(())).await;
+    setup.open().await.echo(&Frame::text("in again")).await;
+}
+
+/// The ClientHello of a client that is never heard of again.
+fn client_hello(setup: &Setup) -> Vec<u8> {
+    let name = HOST.try_into().unwrap();
+    let mut tls = rustls::ClientConnection::new(Arc::new(setup.authority.client()), name).unwrap();
+    let mut hello = Vec::new();
+    tls.write_tls(&mut hello).unwrap();
+    hello
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_tls_handshakes_is_cut_short_and_live_connections_and_others_go_on() {
+    // One worker: the flood meets the live connection.
+    let options = Options { args: vec!["--workers".into(), "1".into()], ..Options::default() };
+    let setup = Setup::with(Behaviour::Echo, &json!({}), &options).await;
+    let mut live = setup.open().await;
+    let before = setup.recorder.count();
+    let hello = client_hello(&setup);
+    let client = setup.client();
+    let mut flood = Vec::new();
+    for _ in 0..2000 {
+        flood.push(client.tcp().await);
+    }
+    for tcp in &mut flood {
+        tcp.write_all(&hello).await.unwrap();
+    }
+    live.echo(&Frame::text("in the flood")).await;
+    // One address cannot take the whole line.
+    let tcp = client.tcp_from("127.0.0.2").await;
+    let neighbour = harness::within(PATIENCE, "G6: another address", client.connect_over(tcp)).await;
+    assert!(neighbour.is_ok(), "G6: another address was shut out");
+    let limit = Some("handshake_limit");
+    until(PATIENCE, "G6: the line was full", async || (setup.gateway.refusals(limit).await > 0.5).then_some(())).await;
+    live.echo(&Frame::text("still in")).await;
+    assert_eq!(setup.recorder.count().0, before.0, "G6: nothing of them reached the backend");
+    let line = setup.gateway.access_line("the refusal", |line| line["reason"] == "handshake_limit").await;
+    assert!(line["client"].is_string() && line.get("status").is_none(), "{line}");
+    drop(flood);
     setup.open().await.echo(&Frame::text("in again")).await;
 }
 

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use rustls_pki_types::UnixTime;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::policy::client::TrustedProxies;
-use crate::policy::{ClientCertificate, Facts, Origin, Policy, Proof, admit, credential, screen};
+use crate::policy::{ClientCertificate, Facts, Origin, Policy, admit, credential, screen};
 use crate::proxy::relay::{Parts, Relay};
 use crate::proxy::session::Session;
 use crate::proxy::tls::{self, ClientTls};
-use crate::proxy::{Drain, Shared, answer, authenticate, preamble, purchase, scratch, upstream, worker};
+use crate::proxy::{Drain, Shared, answer, authenticate, gate, preamble, purchase, scratch, upstream, worker};
 use crate::reason::{self, Reason};
 use crate::snapshot::{Lease, Route, RouteState};
 use crate::telemetry::access::{Opened, Refused};
@@ -86,13 +86,13 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketA
         Ok(client) => who.stands_for(client),
         Err(reason) => return refused(&shared, who, &reason.into()),
     }
-    let Accepted { mut client, name, certificate } = match timeout(TLS, accept(&shared, tcp)).await {
+    let Accepted { mut client, name, certificate } = match timeout(TLS, accept(&shared, tcp, who.client.ip())).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(reason)) => return refused(&shared, who, &reason.into()),
         Err(_) => return refused(&shared, who, &Reason::TlsTimeout.into()),
     };
     let judging = judge(&shared, &mut client, name.as_deref(), certificate, &proxies, &mut who);
-    let judged = timeout(OVERALL, judging).await;
+    let judged = timeout_at((began + OVERALL).into(), judging).await;
     let refusal = match judged.unwrap_or_else(|_| Err(Reason::UpstreamTimeout.into())) {
         Ok(Outcome::Admitted(judged)) => return relay(&shared, client, *judged, who, began).await,
         Ok(Outcome::Answered(bytes)) => {
@@ -144,7 +144,7 @@ fn refused(shared: &Shared, who: Who, refusal: &Refusal) -> Option<Relay> {
 }
 
 /// TLS: the name of the ClientHello chooses the host's own configuration.
-async fn accept(shared: &Shared, mut tcp: TcpStream) -> Result<Accepted, Reason> {
+async fn accept(shared: &Shared, mut tcp: TcpStream, address: IpAddr) -> Result<Accepted, Reason> {
     let (hello, name) = tls::client_hello(&mut tcp).await?;
     let snapshot = shared.live.load();
     let identity = match &name {
@@ -157,7 +157,8 @@ async fn accept(shared: &Shared, mut tcp: TcpStream) -> Result<Accepted, Reason>
     };
     let identity = Arc::clone(identity);
     drop(snapshot);
-    let client = ClientTls::accept(tcp, Arc::clone(&identity.config), hello).await?;
+    let place = gate::enter(address)?;
+    let client = ClientTls::accept(tcp, Arc::clone(&identity.config), hello, place).await?;
     let certificate = match (&identity.client, client.client_chain()) {
         (Some(rule), chain @ [_, ..]) => Some(Box::new(ClientCertificate::read(chain, &rule.trust)?)),
         _ => None,
@@ -274,7 +275,7 @@ async fn admitted(
     let admission = admit(&policy, &facts, authenticate::now())?;
     let limits = &policy.connection;
     let mut places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
-    if let Some(identity) = facts.proof.as_deref().and_then(Proof::identity) {
+    if let Some(identity) = facts.identity() {
         places.subject(identity, limits.per_subject)?;
     }
     // Last: a handshake that something else refuses costs no ticket.

@@ -14,6 +14,7 @@ pub mod drain;
 mod exchange;
 mod external;
 pub mod fetch;
+mod gate;
 mod keys;
 mod meters;
 mod plain;

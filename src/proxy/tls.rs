@@ -1,6 +1,7 @@
 //! The client's side of a connection: TLS over TCP on rustls' unbuffered API, so that an idle connection owns no
 //! buffer. It owns a partial record and unsent bytes only while there are any.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::proxy::gate::{self, Turn};
 use crate::proxy::scratch::{self, RECORD, Scratch};
 use crate::reason::Reason;
 
@@ -108,12 +110,18 @@ fn reason(error: &io::Error) -> Reason {
 }
 
 impl ClientTls {
-    /// Completes the handshake that `hello` began. TLS 1.3 tickets stay unsent until the first answer, to go with it.
-    pub(crate) async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, hello: Vec<u8>) -> Result<Self, Reason> {
+    /// Completes the handshake that `hello` began, each step in its turn; `place` is its place in the line for the first.
+    /// TLS 1.3 tickets stay unsent until the first answer, to go with it.
+    pub(crate) async fn accept(
+        tcp: TcpStream,
+        config: Arc<ServerConfig>,
+        hello: Vec<u8>,
+        place: gate::Place,
+    ) -> Result<Self, Reason> {
         let tls = UnbufferedServerConnection::new(config).map_err(|_| Reason::TlsFailed)?;
         let (opened, unsent) = (Vec::new(), Vec::new());
         let mut this = Self { tcp, tls, partial: hello, opened, unsent, sent: 0, ended: false, failed: false };
-        match std::future::poll_fn(|cx| this.poll_handshake(cx)).await {
+        match this.handshake(place.turn().await).await {
             Ok(()) => Ok(this),
             Err(error) => Err(reason(&error)),
         }
@@ -124,62 +132,73 @@ impl ClientTls {
         self.tls.peer_certificates().unwrap_or_default()
     }
 
-    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    async fn handshake(&mut self, mut turn: Turn) -> io::Result<()> {
         loop {
-            let mut input = std::mem::take(&mut self.partial);
-            let mut used = 0;
-            let outcome = loop {
-                let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut input[used..]);
-                used += discard;
-                match state {
-                    Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.unsent)?,
-                    Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                    Ok(ConnectionState::BlockedHandshake) => break Ok(false),
-                    Ok(ConnectionState::WriteTraffic(_)) => break Ok(true),
-                    Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                        while let Some(Ok(record)) = traffic.next_record() {
-                            used += record.discard;
-                            self.opened.extend_from_slice(record.payload);
-                        }
-                        break Ok(true);
-                    }
-                    Ok(_) => break Err(io::ErrorKind::UnexpectedEof.into()),
-                    Err(error) => break Err(invalid(error)),
-                }
-                if !self.tls.is_handshaking() && used < input.len() {
-                    // The next record is the request's: it is opened by `poll_fill`.
-                    break Ok(true);
-                }
-            };
-            input.drain(..used);
-            self.partial = input;
-            match outcome {
+            let stepped = self.step();
+            // Nobody's turn is held while the client is waited for.
+            drop(turn);
+            match stepped {
                 Ok(true) => {
                     // In TLS 1.2 the server's Finished comes last: a client sends nothing before it has it (RFC 5246
                     // §7.3). In TLS 1.3 only tickets are left.
                     if self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_2) {
-                        ready!(self.poll_flush(cx))?;
+                        poll_fn(|cx| self.poll_flush(cx)).await?;
                     }
-                    return Poll::Ready(Ok(()));
+                    return Ok(());
                 }
                 Ok(false) => {
-                    ready!(self.poll_flush(cx))?;
+                    poll_fn(|cx| self.poll_flush(cx)).await?;
                     if self.partial.len() > MAX_HELLO {
-                        return Poll::Ready(Err(invalid("handshake too long")));
+                        return Err(invalid("handshake too long"));
                     }
-                    let n = ready!(self.poll_read_more(cx, 8 * 1024))?;
-                    if n == 0 {
-                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    if poll_fn(|cx| self.poll_read_more(cx, 8 * 1024)).await? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                 }
                 Err(error) => {
-                    let mut rest = std::mem::take(&mut self.partial);
-                    self.fail(&mut rest);
-                    let _ = self.poll_flush(cx);
-                    return Poll::Ready(Err(error));
+                    // The alert goes out if it can at once.
+                    poll_fn(|cx| Poll::Ready(self.poll_flush(cx).is_ready())).await;
+                    return Err(error);
                 }
             }
+            turn = gate::turn().await;
         }
+    }
+
+    /// Goes through what has been received; whether the handshake is complete.
+    fn step(&mut self) -> io::Result<bool> {
+        let mut input = std::mem::take(&mut self.partial);
+        let mut used = 0;
+        let outcome = loop {
+            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut input[used..]);
+            used += discard;
+            match state {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.unsent)?,
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::BlockedHandshake) => break Ok(false),
+                Ok(ConnectionState::WriteTraffic(_)) => break Ok(true),
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(Ok(record)) = traffic.next_record() {
+                        used += record.discard;
+                        self.opened.extend_from_slice(record.payload);
+                    }
+                    break Ok(true);
+                }
+                Ok(_) => break Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) => break Err(invalid(error)),
+            }
+            if !self.tls.is_handshaking() && used < input.len() {
+                // The next record is the request's: it is opened by `poll_fill`.
+                break Ok(true);
+            }
+        };
+        input.drain(..used);
+        if outcome.is_err() {
+            self.fail(&mut input);
+        } else {
+            self.partial = input;
+        }
+        outcome
     }
 
     fn poll_read_more(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
@@ -423,7 +442,7 @@ impl ClientTls {
 
     /// Reads one piece of plaintext into `out`; 0 at the end. For the request's head.
     pub(crate) async fn read_some(&mut self, out: &mut Vec<u8>) -> io::Result<usize> {
-        std::future::poll_fn(|cx| {
+        poll_fn(|cx| {
             scratch::with(|scratch| match ready!(self.poll_fill(cx, scratch, 0))? {
                 Fill::Bytes(n) => {
                     out.extend_from_slice(&scratch.plain[..n]);
@@ -438,7 +457,7 @@ impl ClientTls {
     /// Sends all of `plain`. For answers to a handshake.
     pub(crate) async fn send_all(&mut self, plain: &[u8]) -> io::Result<()> {
         let mut todo = Some(plain);
-        std::future::poll_fn(|cx| match todo.take() {
+        poll_fn(|cx| match todo.take() {
             Some(plain) => scratch::with(|scratch| self.poll_send(cx, plain, &mut scratch.sealed)),
             None => self.poll_flush(cx),
         })
@@ -448,8 +467,8 @@ impl ClientTls {
     /// Ends the connection after a refusal: close_notify, FIN, then reads until the client closes.
     pub(crate) async fn finish(&mut self) {
         let mut notify = true;
-        if std::future::poll_fn(|cx| self.poll_shutdown(cx, &mut notify)).await.is_ok() {
-            std::future::poll_fn(|cx| scratch::with(|scratch| self.poll_drain(cx, scratch))).await;
+        if poll_fn(|cx| self.poll_shutdown(cx, &mut notify)).await.is_ok() {
+            poll_fn(|cx| scratch::with(|scratch| self.poll_drain(cx, scratch))).await;
         }
     }
 
