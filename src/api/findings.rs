@@ -22,7 +22,7 @@ pub fn of_route(route: &Value) -> Vec<Finding> {
             }
         }
     }
-    judge("spec", route.get("spec").unwrap_or(&Value::Null), spec(), &mut findings);
+    judge("spec", route.get("spec").unwrap_or(&Value::Null), spec(), true, &mut findings);
     findings
 }
 
@@ -31,7 +31,7 @@ pub fn of_route(route: &Value) -> Vec<Finding> {
 pub fn of_part(path: &str, part: &str, value: &Value) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(schema) = spec().pointer(&format!("/properties/{part}")) {
-        judge(path, value, schema, &mut findings);
+        judge(path, value, schema, false, &mut findings);
     }
     let missing = format!("{path}.authentication");
     findings.retain(|finding| finding.field != missing || finding.problem == Problem::Unknown);
@@ -43,25 +43,25 @@ fn spec() -> &'static Value {
     SPEC.get_or_init(|| crd::schema().pointer("/properties/spec").cloned().unwrap_or_default())
 }
 
-fn judge(path: &str, value: &Value, schema: &Value, findings: &mut Vec<Finding>) {
+/// `needed`: leaving the value out is no way to mend it.
+fn judge(path: &str, value: &Value, schema: &Value, needed: bool, findings: &mut Vec<Finding>) {
     let mut refuse = |text: String| findings.push(Finding { field: path.to_owned(), problem: Problem::Refused(text) });
     let kind = schema["type"].as_str().unwrap_or("int-or-string");
     match (kind, value) {
+        (_, Value::Null) if needed => refuse("there is no value; give one".to_owned()),
         (_, Value::Null) => refuse("there is no value; give one or remove the field".to_owned()),
         ("object", Value::Object(members)) => object(path, members, schema, findings),
         ("array", Value::Array(items)) => {
-            bounds(items.len(), schema, "Items", "entries", &mut refuse);
+            bounds(items.len(), schema, ("Items", "entries"), needed, &mut refuse);
             keys(items, schema, &mut refuse);
             for (index, item) in items.iter().enumerate() {
-                judge(&format!("{path}[{index}]"), item, &schema["items"], findings);
+                judge(&format!("{path}[{index}]"), item, &schema["items"], true, findings);
             }
         }
         ("string" | "int-or-string", Value::String(text)) => {
-            bounds(text.chars().count(), schema, "Length", "characters", &mut refuse);
-            let allowed = schema["enum"].as_array();
-            if let Some(allowed) = allowed.filter(|allowed| !allowed.contains(value)) {
-                let names: Vec<_> = allowed.iter().map(ToString::to_string).collect();
-                refuse(format!("write one of {}", names.join(", ")));
+            bounds(text.chars().count(), schema, ("Length", "characters"), needed, &mut refuse);
+            if schema["enum"].as_array().is_some_and(|allowed| !allowed.contains(value)) {
+                refuse(format!("write {}", wanted(schema)));
             }
             if let Some(pattern) = schema["pattern"].as_str()
                 && let Some((matches, wanted)) = pattern_of(pattern)
@@ -83,7 +83,7 @@ fn judge(path: &str, value: &Value, schema: &Value, findings: &mut Vec<Finding>)
             }
         }
         ("boolean", Value::Bool(_)) => {}
-        ("string", _) => refuse("write text; numbers and booleans need quotes here".to_owned()),
+        ("string", _) => refuse(format!("write {}; numbers and booleans need quotes here", wanted(schema))),
         ("integer", _) => refuse("write a whole number, without quotes".to_owned()),
         ("boolean", _) => refuse("write true or false, without quotes".to_owned()),
         ("array", _) => refuse("write a list".to_owned()),
@@ -94,14 +94,15 @@ fn judge(path: &str, value: &Value, schema: &Value, findings: &mut Vec<Finding>)
 
 fn object(path: &str, members: &Map<String, Value>, schema: &Value, findings: &mut Vec<Finding>) {
     let properties = &schema["properties"];
+    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (name, value) in members {
         let path = format!("{path}.{name}");
         match properties.get(name) {
-            Some(schema) => judge(&path, value, schema, findings),
+            Some(schema) => judge(&path, value, schema, required.contains(&name.as_str()), findings),
             None => findings.push(Finding { field: path, problem: Problem::Unknown }),
         }
     }
-    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for name in required {
         if !members.contains_key(name) {
             let field = format!("{path}.{name}");
             findings.push(Finding { field, problem: Problem::Refused("required; add it".to_owned()) });
@@ -109,14 +110,29 @@ fn object(path: &str, members: &Map<String, Value>, schema: &Value, findings: &m
     }
 }
 
-fn bounds(count: usize, schema: &Value, suffix: &str, what: &str, refuse: &mut impl FnMut(String)) {
+/// What a text of this schema looks like, for a message that begins with "write".
+fn wanted(schema: &Value) -> String {
+    if let Some(allowed) = schema["enum"].as_array() {
+        let names: Vec<_> = allowed.iter().map(ToString::to_string).collect();
+        return match names.as_slice() {
+            [only] if only == r#""""# => "\"\" or leave the field out".to_owned(),
+            [only] => only.clone(),
+            names => format!("one of {}", names.join(", ")),
+        };
+    }
+    let pattern = schema["pattern"].as_str().and_then(pattern_of);
+    pattern.map_or_else(|| "text".to_owned(), |(_, wanted)| wanted.to_owned())
+}
+
+fn bounds(count: usize, schema: &Value, (suffix, what): (&str, &str), needed: bool, refuse: &mut impl FnMut(String)) {
     let bound = |name: &str| schema[format!("{name}{suffix}")].as_u64();
     let count = count as u64;
     if let Some(most) = bound("max").filter(|most| count > *most) {
         refuse(format!("{count} {what}; at most {most} are allowed"));
     }
     if let Some(least) = bound("min").filter(|least| count < *least) {
-        refuse(format!("{count} {what}; at least {least} needed, or remove the field"));
+        let or = if needed { "" } else { ", or remove the field" };
+        refuse(format!("{count} {what}; at least {least} needed{or}"));
     }
 }
 
@@ -270,11 +286,13 @@ mod tests {
         one("/spec/rules/0/backendRefs/0/port", json!(70000), "from 1 to 65535");
         one("/spec/rules/0/backendRefs/0/port", json!("http"), "whole number");
         one("/spec/handshake/authentication/mode", json!("None"), "\"Anonymous\"");
-        one("/spec/handshake/authentication", Value::Null, "remove the field");
+        one("/spec/handshake/authentication", Value::Null, "there is no value; give one");
+        one("/spec/connection", json!({"limits": null}), "or remove the field");
         one("/spec/handshake", json!({}), "spec.handshake.authentication: required");
         one("/spec/messages/fromClient/maxSize", json!("64KiB"), "such as 64Ki");
         one("/spec/messages/fromClient/maxSize", json!(true), "64Ki");
         one("/spec/connection", json!({"idleTimeout": "10 m"}), "30s");
+        one("/spec/connection", json!({"idleTimeout": 10}), "write a duration such as 30s");
         one("/spec/tls", json!({"minVersion": 1.2}), "quotes");
         one("/spec/connection", json!({"heartbeat": {"backend": "yes"}}), "true or false");
         one("/spec/rules", json!("chat"), "list");

@@ -56,6 +56,7 @@ pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
         let error = error.without_snippet();
         let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
         let message = UserMessageFormatter.format_message(error).replace(char::is_control, " ");
+        let message = plain(message);
         let message = if message.contains("budget") || message.contains("YAML limit") {
             format!("{message} (anchors, aliases, merge keys and very large or deep documents are not read)")
         } else {
@@ -63,6 +64,17 @@ pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
         };
         Fault { line, column, message }
     })
+}
+
+/// The parser's words for a value of another type, as people say it.
+fn plain(message: String) -> String {
+    match message.as_str() {
+        "expected mapping start" => "write an object with named members".to_owned(),
+        "expected sequence start" => "write a list".to_owned(),
+        "expected string scalar" => "write text".to_owned(),
+        "invalid boolean (true or false expected)" => "write true or false, without quotes".to_owned(),
+        _ => message,
+    }
 }
 
 /// Where the keys of a document are.

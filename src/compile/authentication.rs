@@ -139,9 +139,7 @@ fn check_places(methods: &[Method], notes: &mut Notes) {
 
 fn ticket(spec: &api::Ticket, field: &str, notes: &mut Notes) -> Ticket {
     let field = format!("{field}.ticket");
-    if !upgrade::check_path(&spec.path) || spec.path.contains('%') {
-        notes.invalid(format_args!("{field}.path"), format_args!("{} is not a plain path", quote(&spec.path)));
-    }
+    path(&spec.path, &field, notes);
     let ttl = match spec.ttl.as_ref().map(scalar::Duration::parse) {
         None => TTL,
         Some(Ok(ttl)) if (MIN_TTL..=MAX_TTL).contains(&ttl) => ttl,
@@ -159,6 +157,17 @@ fn ticket(spec: &api::Ticket, field: &str, notes: &mut Notes) -> Ticket {
         Place { carrier: Carrier::Subprotocol, prefix: TICKET_PREFIX.into() },
     ];
     Ticket { path: spec.path.as_str().into(), ttl, bind_address: spec.bind_address.unwrap_or(false), places }
+}
+
+/// A path that is asked or answered as it stands, without query and without anything encoded.
+fn path(path: &str, field: &str, notes: &mut Notes) {
+    if !upgrade::check_path(path) || path.contains('%') {
+        let text = format_args!(
+            "{} is not a plain path; write one such as /check, without query, dot segments and %",
+            quote(path)
+        );
+        notes.invalid(format_args!("{field}.path"), text);
+    }
 }
 
 fn jwt(spec: &api::Jwt, field: &str, notes: &mut Notes) -> Jwt {
@@ -211,9 +220,7 @@ fn external(spec: &api::External, field: &str, notes: &mut Notes) -> External {
     if port.is_none() {
         notes.invalid(format_args!("{field}.backendRef.port"), "is not between 1 and 65535");
     }
-    if !upgrade::check_path(&spec.path) || spec.path.contains('%') {
-        notes.invalid(format_args!("{field}.path"), format_args!("{} is not a plain path", quote(&spec.path)));
-    }
+    path(&spec.path, &field, notes);
     let mut headers: Vec<Box<str>> = Vec::new();
     let listed = spec.allowed_headers.as_deref().unwrap_or_default();
     if listed.is_empty() {
@@ -370,14 +377,15 @@ fn keys(jwks: &Jwks, field: &str, notes: &mut Notes) -> KeySource {
 
 /// What the gateway can fetch. The messages do not repeat the URI: a mistaken one may hold a password.
 fn check_uri(uri: &str) -> Result<(), &'static str> {
-    let uri: http::Uri = uri.parse().map_err(|_| "is not a URI")?;
+    let form = "is not an https URL; write for example https://idp.example.com/jwks";
+    let uri: http::Uri = uri.parse().map_err(|_| form)?;
     if uri.scheme() != Some(&http::uri::Scheme::HTTPS) {
-        return Err("is not an https URL");
+        return Err(form);
     }
     match uri.authority() {
-        None => Err("has no host"),
+        None => Err(form),
         Some(authority) if authority.as_str().contains('@') => Err("has a user name or password; remove it"),
-        Some(authority) if authority.host().is_empty() => Err("has no host"),
+        Some(authority) if authority.host().is_empty() => Err(form),
         Some(_) => Ok(()),
     }
 }

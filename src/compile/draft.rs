@@ -131,14 +131,12 @@ impl Draft {
                  origins",
             );
         }
-        let tickets = policy.handshake.authentication.methods().iter().filter_map(|method| match &method.kind {
-            Kind::Ticket(ticket) => Some(&*ticket.path),
-            Kind::Jwt(_) | Kind::External(_) => None,
-        });
-        for path in tickets {
-            if !rules.iter().flat_map(|rule| &rule.paths).any(|own| own.matches(path)) {
-                let text = format_args!("{} is under no path of spec.rules; choose one that is", quote(path));
-                notes.invalid("spec.handshake.authentication: ticket.path", text);
+        for (place, method) in policy.handshake.authentication.methods().iter().enumerate() {
+            let Kind::Ticket(ticket) = &method.kind else { continue };
+            if !rules.iter().flat_map(|rule| &rule.paths).any(|own| own.matches(&ticket.path)) {
+                let field = format_args!("spec.handshake.authentication.methods[{place}].ticket.path");
+                let text = format_args!("{} is under no path of spec.rules; choose one that is", quote(&ticket.path));
+                notes.invalid(field, text.to_string());
             }
         }
         let said = |handshake: &Handshake| handshake.origins.as_ref().is_some_and(|origins| origins.missing.is_some());

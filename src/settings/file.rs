@@ -217,40 +217,37 @@ impl GatewayConfiguration {
                 return Err(at(key, "not supported by this build; remove it".to_owned()));
             }
         }
+        let keyed = |fault: Fault| {
+            let path = tree.path_at(fault.line, fault.column);
+            // What is missing has no place: the place is that of its neighbour, the path that of both.
+            let missing = fault.message.starts_with("missing field");
+            place(name, &fault, if missing { path.rsplit_once('.').map_or("", |(above, _)| above) } else { &path })
+        };
         // Before unknown keys: a manifest given by mistake should hear what it is.
-        let head: Head = yaml::read(text).map_err(|fault| place(name, &fault, ""))?;
+        let head: Head = yaml::read(text).map_err(keyed)?;
         for (key, value, wanted) in [("apiVersion", head.api_version, API_VERSION), ("kind", head.kind, KIND)] {
             if value.as_deref() != Some(wanted) {
                 return Err(at(key, format!("a settings file has {key}: {wanted}")));
             }
         }
-        let settings: Self = yaml::read(text).map_err(|fault| {
-            let path = tree.path_at(fault.line, fault.column);
-            // What is missing has no place: the place is that of its neighbour, the path that of both.
-            let missing = fault.message.starts_with("missing field");
-            place(name, &fault, if missing { path.rsplit_once('.').map_or("", |(above, _)| above) } else { &path })
-        })?;
-        settings.check(&head.defaults, &at)?;
-        Ok(settings)
-    }
-
-    /// What types alone do not say.
-    fn check(
-        &self,
-        defaults: &BTreeMap<String, Value>,
-        at: &impl Fn(&str, String) -> SettingsError,
-    ) -> Result<(), SettingsError> {
-        if self.defaults.handshake.as_ref().is_some_and(|handshake| handshake.authentication.is_some()) {
-            let fix = "authentication is never a default, each route must say it; move it to the routes";
-            return Err(at("defaults.handshake.authentication", fix.to_owned()));
-        }
-        for (part, value) in defaults {
-            let findings = findings::of_part(&format!("defaults.{part}"), part, value);
-            if let Some(finding) = findings.first() {
+        // Before types, which know neither names nor fixes of the route's fields.
+        for (part, value) in &head.defaults {
+            if let Some(finding) = findings::of_part(&format!("defaults.{part}"), part, value).first() {
                 let text = finding.to_string();
                 let text = text.strip_prefix(&format!("{}: ", finding.field)).unwrap_or(&text).to_owned();
                 return Err(at(&finding.field, text));
             }
+        }
+        let settings: Self = yaml::read(text).map_err(keyed)?;
+        settings.check(&at)?;
+        Ok(settings)
+    }
+
+    /// What types alone do not say.
+    fn check(&self, at: &impl Fn(&str, String) -> SettingsError) -> Result<(), SettingsError> {
+        if self.defaults.handshake.as_ref().is_some_and(|handshake| handshake.authentication.is_some()) {
+            let fix = "authentication is never a default, each route must say it; move it to the routes";
+            return Err(at("defaults.handshake.authentication", fix.to_owned()));
         }
         if let Some((key, fix)) = cluster::check(&self.cluster) {
             return Err(at(&format!("cluster.{key}"), fix.to_owned()));

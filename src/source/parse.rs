@@ -15,7 +15,7 @@ use serde_saphyr::Spanned;
 
 use crate::api::certificate::Certificate;
 use crate::api::findings;
-use crate::api::objects::{Finding, Key, Object, ReferenceGrant};
+use crate::api::objects::{Finding, Key, Object, Problem, ReferenceGrant};
 use crate::api::route::SecureWebSocketRoute;
 use crate::api::yaml::{self, Fault, Tree};
 use crate::api::{GROUP, VERSION};
@@ -295,6 +295,9 @@ fn entry(item: Spanned<Value>, content: &mut Content) {
 /// Where an object is read from: its text, or a value where only that is left.
 trait Input {
     fn read<T: DeserializeOwned>(&self) -> Result<T, Fault>;
+
+    /// Line and column of a field; zeros where that is not known.
+    fn locate(&self, field: &str) -> (u64, u64);
 }
 
 struct Text<'a>(&'a str);
@@ -302,6 +305,10 @@ struct Text<'a>(&'a str);
 impl Input for Text<'_> {
     fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
         yaml::read(self.0)
+    }
+
+    fn locate(&self, field: &str) -> (u64, u64) {
+        Tree::read(self.0).map_or((0, 0), |tree| tree.locate(field))
     }
 }
 
@@ -311,9 +318,21 @@ impl Input for Plain {
     fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
         T::deserialize(&self.0).map_err(|error| Fault { line: 0, column: 0, message: error.to_string() })
     }
+
+    fn locate(&self, _: &str) -> (u64, u64) {
+        (0, 0)
+    }
 }
 
 type Read = (Object, Option<Arc<[Finding]>>);
+
+/// What the schema says of a route that its type refuses: the schema knows names and fixes, the type words of its own.
+fn refused(findings: &[Finding], input: &impl Input) -> Option<Fault> {
+    let first = findings.iter().find(|finding| finding.problem != Problem::Unknown)?;
+    let (line, column) = input.locate(&first.field);
+    let message = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    Some(Fault { line, column, message })
+}
 
 fn object(kind: Kind, head: &Head, input: &impl Input) -> Result<Read, Broken> {
     let name = head.metadata.as_ref().and_then(|metadata| metadata.name.as_deref()).unwrap_or_default();
@@ -339,9 +358,11 @@ fn object(kind: Kind, head: &Head, input: &impl Input) -> Result<Read, Broken> {
         let mut findings = None;
         let object = match kind {
             Kind::Route => {
-                let mut route: SecureWebSocketRoute = input.read()?;
+                let found = findings::of_route(&input.read()?);
+                let mut route: SecureWebSocketRoute =
+                    input.read().map_err(|fault| refused(&found, input).unwrap_or(fault))?;
                 place(&mut route.metadata);
-                findings = Some(findings::of_route(&input.read()?).into()).filter(|found: &Arc<[_]>| !found.is_empty());
+                findings = Some(found.into()).filter(|found: &Arc<[_]>| !found.is_empty());
                 Object::Route(Arc::new(route))
             }
             Kind::IngressClass => {
