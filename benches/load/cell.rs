@@ -5,14 +5,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jsonwebtoken::Algorithm;
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::Failure;
-use crate::client::{Dial, Message, Socket, Tally, record};
+use crate::client::{self, Dial, Message, Socket, Tally, record};
 use crate::gateway::{Gateway, Identity, Running};
+use crate::method::{Method, Scene, TICKETS};
 use crate::process;
 use crate::tls::{Groups, client_config};
 
@@ -29,14 +31,22 @@ const FIRST: usize = 10;
 /// One kind of load.
 #[derive(Clone, Copy)]
 pub(crate) enum Cell {
-    Echo { size: usize, in_flight: usize },
-    Handshake { groups: Groups, resume: bool },
+    Echo {
+        size: usize,
+        in_flight: usize,
+    },
+    Handshake {
+        groups: Groups,
+        resume: bool,
+    },
     Memory,
     Unread,
+    /// Of wssgate alone.
+    Authenticated(Method),
 }
 
 /// All cells with their names, in the table's order.
-pub(crate) const CELLS: [(&str, Cell); 11] = [
+pub(crate) const CELLS: [(&str, Cell); 20] = [
     ("echo-64-x1", Cell::Echo { size: 64, in_flight: 1 }),
     ("echo-64-x16", Cell::Echo { size: 64, in_flight: 16 }),
     ("echo-1k-x1", Cell::Echo { size: 1024, in_flight: 1 }),
@@ -48,6 +58,15 @@ pub(crate) const CELLS: [(&str, Cell); 11] = [
     ("handshake-hybrid", Cell::Handshake { groups: Groups::Hybrid, resume: false }),
     ("memory", Cell::Memory),
     ("unread", Cell::Unread),
+    ("auth-none", Cell::Authenticated(Method::Anonymous)),
+    ("auth-hs256", Cell::Authenticated(Method::Cookie(Algorithm::HS256))),
+    ("auth-es256", Cell::Authenticated(Method::Cookie(Algorithm::ES256))),
+    ("auth-rs256", Cell::Authenticated(Method::Cookie(Algorithm::RS256))),
+    ("auth-subprotocol", Cell::Authenticated(Method::Subprotocol)),
+    ("auth-remembered", Cell::Authenticated(Method::Remembered)),
+    ("auth-asked", Cell::Authenticated(Method::Asked)),
+    ("auth-ticket", Cell::Authenticated(Method::Ticket)),
+    ("auth-certificate", Cell::Authenticated(Method::Certificate)),
 ];
 
 /// How long and how many.
@@ -97,6 +116,13 @@ pub(crate) struct Place<'a> {
     pub(crate) scale: Scale,
 }
 
+impl Cell {
+    /// Whether it says something of wssgate alone.
+    pub(crate) fn is_own(self) -> bool {
+        matches!(self, Self::Authenticated(_))
+    }
+}
+
 impl Place<'_> {
     /// Starts the gateway, measures, ends it.
     pub(crate) async fn measure(
@@ -105,20 +131,25 @@ impl Place<'_> {
         name: &'static str,
         cell: Cell,
     ) -> Result<Vec<Value>, Failure> {
-        let running = gateway.start(self.identity, self.backend)?;
+        let scene = match cell {
+            Cell::Authenticated(method) => Scene::new(method)?,
+            _ => Scene::default(),
+        };
+        let running = gateway.start(self.identity, self.backend, &scene)?;
         let measured = match cell {
             Cell::Echo { size, in_flight } => self.echo(&running, name, size, in_flight).await,
             Cell::Handshake { groups, resume } => self.handshake(&running, name, groups, resume).await,
             Cell::Memory => self.memory(&running).await,
             Cell::Unread => self.unread(&running, name).await,
+            Cell::Authenticated(method) => self.authenticated(&running, name, method, &scene).await,
         };
         measured.map_err(|error| format!("{error}{}", running.last_words()).into())
     }
 
     /// One echo, to see whether the gateway works at all.
     pub(crate) async fn check(&self, gateway: &Gateway) -> Result<(), Failure> {
-        let running = gateway.start(self.identity, self.backend)?;
-        let dial = self.dial(&running, client_config(&self.identity.der, Groups::Classic, false)?);
+        let running = gateway.start(self.identity, self.backend, &Scene::default())?;
+        let dial = self.dial(&running, client_config(&self.identity.der, Groups::Classic, false, None)?);
         let attempt = async {
             let mut socket = Socket::open(&dial).await?;
             socket.echo(&Message::new(100, 1), 1, Some(3), &Tally::default()).await?;
@@ -132,7 +163,7 @@ impl Place<'_> {
     }
 
     fn dial(&self, running: &Running, config: Arc<ClientConfig>) -> Dial {
-        Dial { address: running.address, config, socket_buffer: None }
+        Dial::new(running.address, config)
     }
 
     async fn echo(
@@ -142,7 +173,7 @@ impl Place<'_> {
         size: usize,
         in_flight: usize,
     ) -> Result<Vec<Value>, Failure> {
-        let dial = self.dial(running, client_config(&self.identity.der, Groups::Classic, false)?);
+        let dial = self.dial(running, client_config(&self.identity.der, Groups::Classic, false, None)?);
         let tally = Rc::new(Tally::default());
         let (start, _) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -173,7 +204,7 @@ impl Place<'_> {
         let mut tasks = JoinSet::new();
         for _ in 0..HANDSHAKES {
             // One configuration, and so one store of tickets, for each: a ticket is used once.
-            let dial = self.dial(running, client_config(&self.identity.der, groups, resume)?);
+            let dial = self.dial(running, client_config(&self.identity.der, groups, resume, None)?);
             let counted = tally.clone();
             tasks.spawn_local(record(tally.clone(), async move {
                 for number in 0.. {
@@ -193,10 +224,42 @@ impl Place<'_> {
         sleep(self.scale.warm_up).await;
         let mut values = self.window(running, &tally, name).await?;
         if let (Groups::Hybrid, Some(value)) = (groups, values.first_mut()) {
-            let dial = self.dial(running, client_config(&self.identity.der, groups, resume)?);
+            let dial = self.dial(running, client_config(&self.identity.der, groups, resume, None)?);
             value.note = format!("{}, {}", value.note, Socket::open(&dial).await?.group());
         }
         Ok(values)
+    }
+
+    /// Full handshakes as in [`Place::handshake`], each with its credential. A ticket's purchase counts with its
+    /// handshake.
+    async fn authenticated(
+        &self,
+        running: &Running,
+        name: &'static str,
+        method: Method,
+        scene: &Scene,
+    ) -> Result<Vec<Value>, Failure> {
+        let tally = Rc::new(Tally::default());
+        let mut tasks = JoinSet::new();
+        for _ in 0..HANDSHAKES {
+            let config = client_config(&self.identity.der, Groups::Classic, false, scene.shown.as_ref())?;
+            let dial = Dial { fields: scene.fields.as_str().into(), ..self.dial(running, config) };
+            let counted = tally.clone();
+            tasks.spawn_local(record(tally.clone(), async move {
+                loop {
+                    let socket = if method == Method::Ticket {
+                        let target = format!("/load?ticket={}", client::buy(&dial, TICKETS).await?);
+                        Socket::open(&Dial { target: target.into(), fields: "".into(), ..dial.clone() }).await?
+                    } else {
+                        Socket::open(&dial).await?
+                    };
+                    timeout(Duration::from_secs(5), socket.close()).await??;
+                    counted.add(1);
+                }
+            }));
+        }
+        sleep(self.scale.warm_up).await;
+        self.window(running, &tally, name).await
     }
 
     /// Counts and CPU over the window, while the tasks go on.
@@ -217,7 +280,7 @@ impl Place<'_> {
     }
 
     async fn memory(&self, running: &Running) -> Result<Vec<Value>, Failure> {
-        let config = client_config(&self.identity.der, Groups::Classic, false)?;
+        let config = client_config(&self.identity.der, Groups::Classic, false, None)?;
         let dial = self.dial(running, config);
         let count = self.scale.idle;
         self.crowd(&dial, FIRST, async || Ok(())).await?;
@@ -280,7 +343,7 @@ impl Place<'_> {
     }
 
     async fn unread(&self, running: &Running, name: &'static str) -> Result<Vec<Value>, Failure> {
-        let mut dial = self.dial(running, client_config(&self.identity.der, Groups::Classic, false)?);
+        let mut dial = self.dial(running, client_config(&self.identity.der, Groups::Classic, false, None)?);
         self.crowd(&dial, FIRST, async || Ok(())).await?;
         sleep(Duration::from_secs(1)).await;
         let before = running.family.resident()?;

@@ -51,6 +51,48 @@ pub(crate) struct Dial {
     pub(crate) config: Arc<ClientConfig>,
     /// Bound of the kernel's buffers of the client's socket, in bytes.
     pub(crate) socket_buffer: Option<u32>,
+    /// What the handshake asks for.
+    pub(crate) target: Rc<str>,
+    /// Fields of the handshake besides the usual, each with its line end.
+    pub(crate) fields: Rc<str>,
+}
+
+impl Dial {
+    /// One that opens `/load` without more fields.
+    pub(crate) fn new(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
+        Self { address, config, socket_buffer: None, target: "/load".into(), fields: "".into() }
+    }
+}
+
+/// Opens a connection, sends a request, and reads until the answer has `end`.
+async fn ask(dial: &Dial, request: &str, end: &[u8]) -> Result<(Stream, String), Failure> {
+    let mut stream = Stream::connect(dial.address, dial.config.clone(), dial.socket_buffer).await?;
+    poll_fn(|cx| Poll::Ready(stream.send(cx, request.as_bytes()))).await?;
+    let mut answer = Vec::new();
+    poll_fn(|cx| {
+        loop {
+            let _pending = stream.poll_flush(cx)?;
+            let read = ready!(stream.poll_receive(cx, &mut |bytes| answer.extend_from_slice(bytes)))?;
+            if answer.windows(end.len()).any(|found| found == end) {
+                return Poll::Ready(Ok::<(), Failure>(()));
+            }
+            if read == 0 {
+                return Poll::Ready(Err(format!("closed before the answer: {}", first_line(&answer)).into()));
+            }
+        }
+    })
+    .await?;
+    Ok((stream, String::from_utf8(answer)?))
+}
+
+/// Buys a ticket at a path, on a connection of its own.
+pub(crate) async fn buy(dial: &Dial, path: &str) -> Result<String, Failure> {
+    let fields = &dial.fields;
+    let request =
+        format!("POST {path} HTTP/1.1\r\nHost: {HOST}\r\nOrigin: https://{HOST}\r\nUser-Agent: load\r\n{fields}\r\n");
+    let (_, answer) = ask(dial, &request, b"}").await?;
+    let ticket = answer.split_once("{\"ticket\":\"").and_then(|(_, rest)| rest.split_once('"'));
+    Ok(ticket.ok_or_else(|| format!("no ticket: {}", first_line(answer.as_bytes())))?.0.to_owned())
 }
 
 /// A connection after its 101.
@@ -62,29 +104,14 @@ pub(crate) struct Socket {
 impl Socket {
     /// Connects and upgrades; the gateway's answer is checked.
     pub(crate) async fn open(dial: &Dial) -> Result<Self, Failure> {
-        let mut stream = Stream::connect(dial.address, dial.config.clone(), dial.socket_buffer).await?;
+        let (target, fields) = (&dial.target, &dial.fields);
         let request = format!(
-            "GET /load HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: https://{HOST}\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nUser-Agent: load\r\n\r\n"
+            "GET {target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: https://{HOST}\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nUser-Agent: load\r\n{fields}\r\n"
         );
-        poll_fn(|cx| Poll::Ready(stream.send(cx, request.as_bytes()))).await?;
-        let mut head = Vec::new();
-        poll_fn(|cx| {
-            loop {
-                let _pending = stream.poll_flush(cx)?;
-                let read = ready!(stream.poll_receive(cx, &mut |bytes| head.extend_from_slice(bytes)))?;
-                if head.windows(4).any(|end| end == b"\r\n\r\n") {
-                    return Poll::Ready(Ok::<(), Failure>(()));
-                }
-                if read == 0 {
-                    return Poll::Ready(Err(format!("closed before the 101: {}", first_line(&head)).into()));
-                }
-            }
-        })
-        .await?;
-        let text = String::from_utf8_lossy(&head);
-        if !text.starts_with("HTTP/1.1 101") || !text.contains(ACCEPT) || !text.ends_with("\r\n\r\n") {
-            return Err(format!("not the 101 that was expected: {}", first_line(&head)).into());
+        let (stream, head) = ask(dial, &request, b"\r\n\r\n").await?;
+        if !head.starts_with("HTTP/1.1 101") || !head.contains(ACCEPT) || !head.ends_with("\r\n\r\n") {
+            return Err(format!("not the 101 that was expected: {}", first_line(head.as_bytes())).into());
         }
         Ok(Self { stream, parser: Parser::default() })
     }

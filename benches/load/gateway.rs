@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
+use serde_json::json;
 
 use crate::Failure;
+use crate::method::Scene;
 use crate::process::{self, Family};
 use crate::tls::HOST;
 
@@ -73,7 +75,7 @@ impl Gateway {
     }
 
     /// Writes its configuration and starts it; answers when its port accepts.
-    pub(crate) fn start(&self, identity: &Identity, backend: SocketAddr) -> Result<Running, Failure> {
+    pub(crate) fn start(&self, identity: &Identity, backend: SocketAddr, scene: &Scene) -> Result<Running, Failure> {
         let directory = tempfile::Builder::new().prefix("wssgate-load-").tempdir()?;
         let place = directory.path();
         let address = free_port()?;
@@ -90,9 +92,16 @@ impl Gateway {
             Kind::Wssgate | Kind::Against => {
                 let manifests = place.join("manifests");
                 fs::create_dir(&manifests)?;
-                let text = fill(MANIFESTS)
+                let mut tls = scene.tls.clone();
+                tls["certificateRefs"] = json!([{"name": "chat-tls"}]);
+                let mut text = fill(MANIFESTS)
                     .replace("@CERTIFICATE@", &STANDARD.encode(&identity.certificate))
-                    .replace("@KEY@", &STANDARD.encode(&identity.key));
+                    .replace("@KEY@", &STANDARD.encode(&identity.key))
+                    .replace("@TLS@", &tls.to_string())
+                    .replace("@AUTHENTICATION@", &scene.authentication.to_string());
+                for object in &scene.objects {
+                    text.push_str(&format!("---\n{object}\n"));
+                }
                 fs::write(manifests.join("load.yaml"), text)?;
                 command.arg("run").arg("--manifests").arg(manifests).arg("--listen").arg(address.to_string());
                 command.args(["--listen-http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);

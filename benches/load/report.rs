@@ -9,8 +9,28 @@ use crate::cell::Value;
 use crate::gateway::{Gateway, Kind};
 use crate::process;
 
-const BEGIN: &str = "<!-- load: begin, written by `cargo bench --bench load -- --write` -->";
-const END: &str = "<!-- load: end -->";
+/// What stands between two markers of docs/performance.md.
+#[derive(Clone, Copy)]
+pub(crate) enum Section {
+    /// Beside the peers.
+    Load,
+    /// What each way to authenticate costs.
+    Authentication,
+}
+
+impl Section {
+    fn markers(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Load => {
+                ("<!-- load: begin, written by `cargo bench --bench load -- --write` -->", "<!-- load: end -->")
+            }
+            Self::Authentication => (
+                "<!-- authentication: begin, written by `cargo bench --bench load -- --only auth --write` -->",
+                "<!-- authentication: end -->",
+            ),
+        }
+    }
+}
 
 /// The rows in order: name, what a reader calls it, unit, whether it counts for the aim (the others inform).
 const ROWS: [(&str, &str, &str, bool); 12] = [
@@ -26,6 +46,19 @@ const ROWS: [(&str, &str, &str, bool); 12] = [
     ("memory-idle", "idle connection", "KiB resident", true),
     ("memory-kept", "kept after all have closed", "KiB per connection", true),
     ("unread", "client that never reads", "KiB resident", true),
+];
+
+/// The rows of authentication; all compare with the first.
+const METHODS: [(&str, &str); 9] = [
+    ("auth-none", "none (mode: Anonymous)"),
+    ("auth-hs256", "JWT in a cookie, HS256, key in a Secret"),
+    ("auth-es256", "JWT in a cookie, ES256, key in a ConfigMap"),
+    ("auth-rs256", "JWT in a cookie, RS256 (2048 bits), key in a ConfigMap"),
+    ("auth-subprotocol", "JWT in a subprotocol, ES256"),
+    ("auth-remembered", "External, the verdict remembered"),
+    ("auth-asked", "External, asked each time (`Cache-Control: no-store`)"),
+    ("auth-ticket", "Ticket: bought (JWT, HS256) and redeemed, two connections"),
+    ("auth-certificate", "client certificate, ECDSA P-256, one authority"),
 ];
 
 struct Sample {
@@ -69,22 +102,48 @@ impl Report {
         Some(Median { value, rate, spread })
     }
 
-    /// Both tables in Markdown, with what was measured on.
-    pub(crate) fn markdown(&self, gateways: &[Gateway], repetitions: u8, load_before: f64) -> String {
-        let mut text = String::new();
-        let _infallible = self.write(&mut text, gateways, repetitions, load_before);
-        text
+    /// The tables that something was measured for, in Markdown, with what was measured on.
+    pub(crate) fn sections(&self, gateways: &[Gateway], repetitions: u8, load: f64) -> Vec<(Section, String)> {
+        let of = |names: &[&str]| self.samples.iter().any(|sample| names.contains(&sample.value.row));
+        let mut sections = Vec::new();
+        if of(&ROWS.map(|(row, ..)| row)) {
+            let mut text = circumstances(gateways, repetitions, load);
+            let _infallible = self.write(&mut text, gateways);
+            sections.push((Section::Load, text));
+        }
+        if of(&METHODS.map(|(row, _)| row)) {
+            let own: Vec<&Gateway> = gateways.iter().filter(|gateway| !gateway.kind.is_peer()).collect();
+            let mut text = circumstances(own.iter().copied(), repetitions, load);
+            let _infallible = self.methods(&mut text, own.iter().map(|gateway| gateway.kind));
+            sections.push((Section::Authentication, text));
+        }
+        sections
     }
 
-    fn write(&self, out: &mut String, gateways: &[Gateway], repetitions: u8, load: f64) -> std::fmt::Result {
-        let date = jiff::Zoned::now().date();
-        let versions: Vec<String> =
-            gateways.iter().map(|gateway| format!("{} {}", gateway.kind.name(), gateway.version)).collect();
-        writeln!(out, "Measured on {date}: {}. {}.", process::machine(), versions.join(", "))?;
-        writeln!(out, "Medians of {repetitions} interleaved repetitions. Load average when it began: {load:.2}.")?;
-        if load > 0.5 {
-            writeln!(out, "\n**The machine was not quiet: read the ratios with care and the rest not at all.**")?;
+    fn methods(&self, out: &mut String, kinds: impl Iterator<Item = Kind>) -> std::fmt::Result {
+        let kinds: Vec<Kind> = kinds.collect();
+        let mut head = String::from("| authentication |");
+        for kind in &kinds {
+            write!(head, " {}, us CPU per handshake | / none | spread |", kind.name())?;
         }
+        writeln!(out, "\n{head}\n|---|{}", "--:|".repeat(3 * kinds.len()))?;
+        for (row, label) in METHODS {
+            write!(out, "| {label} |")?;
+            for kind in &kinds {
+                let none = self.median("auth-none", *kind).map(|median| median.value);
+                match self.median(row, *kind) {
+                    Some(Median { value, spread, .. }) => {
+                        write!(out, " {} | {} | {:.0} % |", three(value), ratio(Some(value), none), 100.0 * spread)?;
+                    }
+                    None => write!(out, " failed | - | - |")?,
+                }
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, out: &mut String, gateways: &[Gateway]) -> std::fmt::Result {
         for (kind, reason) in &self.missing {
             writeln!(out, "\n{} is not measured: {}.", kind.name(), reason.lines().next().unwrap_or_default())?;
         }
@@ -167,13 +226,34 @@ impl Report {
     }
 }
 
-/// Puts `tables` between the markers of docs/performance.md; what is outside stays.
-pub(crate) fn write_document(tables: &str) -> Result<(), Failure> {
+/// When, on what, of what, how often.
+fn circumstances<'a>(gateways: impl IntoIterator<Item = &'a Gateway>, repetitions: u8, load: f64) -> String {
+    let date = jiff::Zoned::now().date();
+    let versions: Vec<String> =
+        gateways.into_iter().map(|gateway| format!("{} {}", gateway.kind.name(), gateway.version)).collect();
+    let mut text = format!(
+        "Measured on {date}: {}. {}.\nMedians of {repetitions} interleaved repetitions. Load average when it began: \
+         {load:.2}.\n",
+        process::machine(),
+        versions.join(", ")
+    );
+    if load > 0.5 {
+        text.push_str("\n**The machine was not quiet: read the ratios with care and the rest not at all.**\n");
+    }
+    text
+}
+
+/// Puts tables between their markers in docs/performance.md; what is outside stays.
+pub(crate) fn write_document(sections: &[(Section, String)]) -> Result<(), Failure> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
-    let text = fs::read_to_string(&path)?;
-    let (before, rest) = text.split_once(BEGIN).ok_or("docs/performance.md has lost its begin marker")?;
-    let (_, after) = rest.split_once(END).ok_or("docs/performance.md has lost its end marker")?;
-    fs::write(&path, format!("{before}{BEGIN}\n\n{}\n{END}{after}", tables.trim_start()))?;
+    let mut text = fs::read_to_string(&path)?;
+    for (section, tables) in sections {
+        let (begin, end) = section.markers();
+        let (before, rest) = text.split_once(begin).ok_or_else(|| format!("docs/performance.md has lost {begin}"))?;
+        let (_, after) = rest.split_once(end).ok_or_else(|| format!("docs/performance.md has lost {end}"))?;
+        text = format!("{before}{begin}\n\n{}\n{end}{after}", tables.trim_start());
+    }
+    fs::write(&path, text)?;
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::Failure;
+use crate::method::Shown;
 
 /// The name in the certificate, in SNI and in Host.
 pub(crate) const HOST: &str = "bench.example.com";
@@ -42,11 +43,13 @@ pub(crate) enum Groups {
     Hybrid,
 }
 
-/// A client configuration: TLS 1.3, AES-128-GCM only (so that all gateways use one cipher), the certificate pinned.
+/// A client configuration: TLS 1.3, AES-128-GCM only (so that all gateways use one cipher), the certificate pinned;
+/// `shown` is the client's own.
 pub(crate) fn client_config(
     certificate: &CertificateDer<'static>,
     groups: Groups,
     resume: bool,
+    shown: Option<&Shown>,
 ) -> Result<Arc<ClientConfig>, Failure> {
     let kx_groups: Vec<&'static dyn SupportedKxGroup> = match groups {
         Groups::Classic => vec![aws_lc_rs::kx_group::X25519],
@@ -57,11 +60,14 @@ pub(crate) fn client_config(
         kx_groups,
         ..aws_lc_rs::default_provider()
     };
-    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned(certificate.clone())))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(Pinned(certificate.clone())));
+    let mut config = match shown {
+        Some((leaf, key)) => builder.with_client_auth_cert(vec![leaf.clone()], key.clone_key())?,
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = if resume {
         rustls::client::Resumption::in_memory_sessions(16)

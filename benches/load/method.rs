@@ -1,0 +1,212 @@
+//! What each way to authenticate costs a handshake: the route, the objects and the client of each, and the service that
+//! judges. Everything is made for the run; nothing is asked of anybody else.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::Failure;
+
+/// The path that sells tickets, and where they are redeemed.
+pub(crate) const TICKETS: &str = "/load/ticket";
+const ISSUER: &str = "https://idp.example.com";
+
+/// How a client says who it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    /// Not at all.
+    Anonymous,
+    /// A token in a cookie, signed so.
+    Cookie(Algorithm),
+    /// A token (ES256) among the offered subprotocols.
+    Subprotocol,
+    /// A session cookie that a service judges; the gateway remembers the verdict for seconds.
+    Remembered,
+    /// The same, and the service forbids to remember it: it is asked each time.
+    Asked,
+    /// A ticket, bought with a cookie (HS256) on a connection of its own and redeemed on the next.
+    Ticket,
+    /// A client certificate (ECDSA P-256) of an authority of the route's own.
+    Certificate,
+}
+
+/// A client's certificate and key.
+pub(crate) type Shown = (CertificateDer<'static>, PrivateKeyDer<'static>);
+
+/// What a gateway and its clients need for one method.
+pub(crate) struct Scene {
+    /// `handshake.authentication` of the route.
+    pub(crate) authentication: Value,
+    /// Members of the route's `tls` besides the certificate.
+    pub(crate) tls: Value,
+    /// Objects besides the usual.
+    pub(crate) objects: Vec<Value>,
+    /// Fields of the client's requests, each with its line end.
+    pub(crate) fields: String,
+    /// What the client shows in TLS.
+    pub(crate) shown: Option<Shown>,
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        let authentication = json!({"mode": "Anonymous"});
+        Self { authentication, tls: json!({}), objects: Vec::new(), fields: String::new(), shown: None }
+    }
+}
+
+impl Scene {
+    /// Makes keys, tokens and certificates, and starts the service if the method asks one.
+    pub(crate) fn new(method: Method) -> Result<Self, Failure> {
+        let cookie = json!([{"type": "Cookie", "name": "session"}]);
+        let any_of = |methods: Value| json!({"mode": "AnyOf", "methods": methods});
+        let scene = match method {
+            Method::Anonymous => Self::default(),
+            Method::Cookie(algorithm) => {
+                let (jwt, token, object) = token(algorithm, &cookie)?;
+                let fields = format!("Cookie: session={token}\r\n");
+                Self { authentication: any_of(json!([jwt])), objects: vec![object], fields, ..Self::default() }
+            }
+            Method::Subprotocol => {
+                let places = json!([{"type": "Subprotocol", "valuePrefix": "bearer."}]);
+                let (jwt, token, object) = token(Algorithm::ES256, &places)?;
+                let fields = format!("Sec-WebSocket-Protocol: load, bearer.{token}\r\n");
+                Self { authentication: any_of(json!([jwt])), objects: vec![object], fields, ..Self::default() }
+            }
+            Method::Remembered | Method::Asked => {
+                let external = json!({
+                    "backendRef": {"name": "sessions", "port": 80}, "path": "/check",
+                    "allowedHeaders": ["cookie"], "allowedResponseHeaders": ["x-user"],
+                });
+                let authentication = any_of(json!([{"name": "sessions", "type": "External", "external": external}]));
+                let service = judge(method == Method::Remembered)?;
+                let fields = "Cookie: session=c2Vzc2lvbg\r\n".to_owned();
+                Self { authentication, objects: sessions(service.port()), fields, ..Self::default() }
+            }
+            Method::Ticket => {
+                let (jwt, token, object) = token(Algorithm::HS256, &cookie)?;
+                let ticket = json!({"name": "ticket", "type": "Ticket", "ticket": {"path": TICKETS}});
+                // Only the purchase shows it.
+                let fields = format!("Cookie: session={token}\r\n");
+                Self { authentication: any_of(json!([jwt, ticket])), objects: vec![object], fields, ..Self::default() }
+            }
+            Method::Certificate => {
+                let (authority, shown) = certificates()?;
+                let tls = json!({"clientValidation": {"caCertificateRefs": [{"name": "clients"}]}});
+                let objects = vec![config_map("clients", "ca.crt", &authority)];
+                Self { tls, objects, shown: Some(shown), ..Self::default() }
+            }
+        };
+        Ok(scene)
+    }
+}
+
+fn config_map(name: &str, key: &str, value: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "load"}, "data": {key: value}})
+}
+
+/// A method that takes tokens, a token of an hour, and the object with the key.
+fn token(algorithm: Algorithm, places: &Value) -> Result<(Value, String, Value), Failure> {
+    let key = match algorithm {
+        Algorithm::HS256 => EncodingKey::from_secret(KeyPair::generate()?.serialized_der()),
+        Algorithm::ES256 => EncodingKey::from_ec_pem(KeyPair::generate()?.serialize_pem().as_bytes())?,
+        _ => EncodingKey::from_rsa_pem(KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256)?.serialize_pem().as_bytes())?,
+    };
+    let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&key, algorithm)?)?;
+    jwk["kid"] = json!("load");
+    let set = json!({"keys": [jwk]}).to_string();
+    let (kind, object) = match algorithm {
+        // Whoever can read a symmetric key can sign with it: a Secret.
+        Algorithm::HS256 => (
+            "Secret",
+            json!({
+                "apiVersion": "v1", "kind": "Secret", "type": "wssgate.io/jwks",
+                "metadata": {"name": "idp", "namespace": "load"}, "stringData": {"jwks.json": set},
+            }),
+        ),
+        _ => ("ConfigMap", config_map("idp", "jwks.json", &set)),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let claims = json!({"iss": ISSUER, "aud": "load", "sub": "ada", "iat": now, "exp": now + 3600});
+    let header = json!({"alg": algorithm, "kid": "load", "typ": "JWT"});
+    let text = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let message = format!("{}.{}", text(header), text(claims));
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, algorithm)?;
+    let jwt = json!({
+        "issuer": ISSUER, "audiences": ["load"], "extractFrom": places,
+        "jwks": {"type": "Local", "local": {"ref": {"kind": kind, "name": "idp", "key": "jwks.json"}}},
+    });
+    Ok((json!({"name": "idp", "type": "JWT", "jwt": jwt}), format!("{message}.{signature}"), object))
+}
+
+/// An authority, as PEM, and a client's certificate of it.
+fn certificates() -> Result<(String, Shown), Failure> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(vec![])?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "load clients");
+    let authority = params.self_signed(&key)?.pem();
+    let issuer = Issuer::new(params, key);
+    let own = KeyPair::generate()?;
+    let mut params = CertificateParams::new(vec![])?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.distinguished_name.push(rcgen::DnType::CommonName, "ada");
+    let leaf = params.signed_by(&own, &issuer)?;
+    let key = PrivateKeyDer::try_from(own.serialize_der())?;
+    Ok((authority, (leaf.der().clone(), key)))
+}
+
+fn sessions(port: u16) -> Vec<Value> {
+    vec![
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "sessions", "namespace": "load"},
+            "spec": {"ports": [{"name": "http", "port": 80, "targetPort": port}]},
+        }),
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {
+                "name": "sessions-1", "namespace": "load", "labels": {"kubernetes.io/service-name": "sessions"},
+            },
+            "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
+        }),
+    ]
+}
+
+/// A service that knows every session, on the load generator's thread, until the runtime ends.
+fn judge(may_remember: bool) -> Result<SocketAddr, Failure> {
+    let control = if may_remember { "" } else { "Cache-Control: no-store\r\n" };
+    let answer = format!("HTTP/1.1 200 OK\r\n{control}X-User: ada\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    let listener = socket.listen(4096)?;
+    let address = listener.local_addr()?;
+    tokio::task::spawn_local(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let answer = answer.clone();
+            // A question that fails is a handshake that fails, and the client says so.
+            tokio::task::spawn_local(async move { say_yes(tcp, &answer).await.ok() });
+        }
+    });
+    Ok(address)
+}
+
+async fn say_yes(mut tcp: TcpStream, answer: &str) -> Result<(), Failure> {
+    let mut head = Vec::with_capacity(2048);
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() > 16 * 1024 || tcp.read_buf(&mut head).await? == 0 {
+            return Err("not a question".into());
+        }
+    }
+    tcp.write_all(answer.as_bytes()).await?;
+    tcp.shutdown().await?;
+    Ok(())
+}
