@@ -17,7 +17,8 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     target="$(rustc -vV | sed -n 's/^host: //p')" \
  && RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" cargo build --locked --profile image --target "$target" --bin wssgate \
- && cp "target/$target/image/wssgate" LICENSE /
+ && cp "target/$target/image/wssgate" LICENSE / \
+ && test "$(stat -c %s /wssgate)" -lt 25000000
 
 FROM scratch
 COPY --from=build --chmod=0555 /wssgate /wssgate

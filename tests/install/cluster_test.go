@@ -488,6 +488,65 @@ func TestAnUpgradeFromAnOlderChartBringsTheNewDefinitionAndKeepsRoutes(t *testin
 	}
 }
 
+// The chart as it was first, packed: see previous/README.md. Its values are kept, and what it did not know is there after.
+func TestAnUpgradeFromThePreviousChartKeepsRoutesAndValues(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	helm := func(arguments ...string) {
+		s.run(t, "", "helm", append(arguments, "--namespace", "wssgate", "--wait=hookOnly")...)
+	}
+	field := func(kind, path string) string {
+		return s.kubectl(t, "get", kind, "-n", "wssgate", "-o", "jsonpath={"+path+"}")
+	}
+	hash := func() string {
+		return field("crd/securewebsocketroutes.wssgate.io", `.metadata.annotations.wssgate\.io/schema-hash`)
+	}
+	settings := func() string { return field("configmap/wssgate", `.data.gateway\.yaml`) }
+	start := func() string {
+		return field("deployment/wssgate", `.spec.template.metadata.annotations.wssgate\.io/start`)
+	}
+
+	previous, err := filepath.Glob(filepath.Join(root, "tests/install/previous/wssgate-*.tgz"))
+	if err != nil || len(previous) != 1 {
+		t.Fatalf("previous charts: %v (%v)", previous, err)
+	}
+	// helm runs in the root.
+	helm("install", "wssgate", "tests/install/previous/"+filepath.Base(previous[0]), "--create-namespace", "--set", "settings.perAddress=7,replicas=3")
+	s.kubectl(t, "wait", "--for=condition=Established", "crd/securewebsocketroutes.wssgate.io", "--timeout=60s")
+	older := hash()
+	if strings.Contains(settings(), "cluster:") || start() != "" {
+		t.Fatalf("the previous chart is not the one that was meant:\n%s", settings())
+	}
+	s.namespaces(t, "shop")
+	route := strings.Split(read(t, "manifests/argocd/testdata/created.yaml"), "status:\n")[0]
+	s.run(t, route, "kubectl", "apply", "-f", "-")
+	uid := s.kubectl(t, "get", "swsr", "chat", "-n", "shop", "-o", "jsonpath={.metadata.uid}")
+
+	helm("upgrade", "wssgate", "charts/wssgate", "--reset-then-reuse-values")
+	now := of(documents(t, read(t, "crds/wssgate.io_securewebsocketroutes.yaml")), "CustomResourceDefinition")
+	if hash() == older || hash() != at(now[0], "metadata", "annotations", "wssgate.io/schema-hash") {
+		t.Errorf("the definition is %s, and was %s", hash(), older)
+	}
+	for _, line := range []string{"perAddress: 7", "cluster:", "publishService:"} {
+		if !strings.Contains(settings(), line) {
+			t.Errorf("no %s in the settings:\n%s", line, settings())
+		}
+	}
+	if start() == "" || field("deployment/wssgate", ".spec.replicas") != "3" {
+		t.Error("the Deployment is still the older one, or has lost its value")
+	}
+	found := func() string {
+		return s.kubectl(t, "get", "swsr", "chat", "-n", "shop", "-o", "jsonpath={.metadata.uid}")
+	}
+	if found() != uid {
+		t.Error("the route is another one")
+	}
+	helm("rollback", "wssgate", "1")
+	if hash() != older || strings.Contains(settings(), "cluster:") || found() != uid {
+		t.Error("the rollback does not lead back, or lost the route")
+	}
+}
+
 func TestTheProgramsAreThere(t *testing.T) {
 	for _, name := range []string{"etcd", "kube-apiserver", "kubectl", "helm", "kubeconform"} {
 		if _, err := os.Stat(program(t, name)); err != nil {
