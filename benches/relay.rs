@@ -129,6 +129,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         workers: 1,
         memory_budget: None,
         proxies: wssgate::policy::client::TrustedProxies::default(),
+        store: None,
         drain: draining,
         changed: changes,
         reach,

@@ -106,8 +106,11 @@ pub enum Reason {
     ExternalUnavailable,
     /// The ticket is not one that this route issued to this origin (and address), or it was redeemed, or its time is over.
     TicketInvalid,
-    /// As many tickets are outstanding as can be kept, or the store that keeps them cannot be asked.
+    /// As many tickets are outstanding as can be kept.
     TicketsUnavailable,
+    /// The store that replicas share cannot be asked: no connection, no answer in time, an error, or too many of the route
+    /// wait for it. A ticket is neither sold nor redeemed, and a subject whose places are limited gets none.
+    StoreUnavailable,
     /// `limits.total` of the route is reached.
     TotalLimit,
     /// `limits.perAddress` of the route is reached.
@@ -238,6 +241,7 @@ impl Reason {
         Self::ExternalUnavailable,
         Self::TicketInvalid,
         Self::TicketsUnavailable,
+        Self::StoreUnavailable,
         Self::TotalLimit,
         Self::AddressLimit,
         Self::SubjectLimit,
@@ -321,6 +325,7 @@ impl Reason {
             | Self::KeysUnavailable
             | Self::ExternalUnavailable
             | Self::TicketsUnavailable
+            | Self::StoreUnavailable
             | Self::TotalLimit
             | Self::Overloaded
             | Self::Draining
@@ -431,6 +436,7 @@ impl Reason {
             | Self::ExternalUnavailable
             | Self::TicketInvalid
             | Self::TicketsUnavailable
+            | Self::StoreUnavailable
             | Self::TotalLimit
             | Self::AddressLimit
             | Self::SubjectLimit
@@ -516,6 +522,7 @@ impl Reason {
             Self::ExternalUnavailable => "external_unavailable",
             Self::TicketInvalid => "ticket_invalid",
             Self::TicketsUnavailable => "tickets_unavailable",
+            Self::StoreUnavailable => "store_unavailable",
             Self::TotalLimit => "total_limit",
             Self::AddressLimit => "address_limit",
             Self::SubjectLimit => "subject_limit",

@@ -186,10 +186,11 @@ fn the_examples_of_routes_are_routes() {
 fn the_example_of_settings_is_one() {
     let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
     let blocks = blocks(&page, "yaml");
-    assert_eq!(blocks.len(), 2);
-    // The first is a whole file, the second a member of one.
+    assert_eq!(blocks.len(), 3);
+    // The first is a whole file, the others are members of one.
     let head: String = blocks[0].lines().take(2).map(|line| format!("{line}\n")).collect();
-    for text in [blocks[0].to_owned(), head + blocks[1]] {
+    let parts = blocks[1..].iter().map(|block| format!("{head}{block}"));
+    for text in parts.chain([blocks[0].to_owned()]) {
         if let Err(error) = GatewayConfiguration::parse("docs/operations.md", &text) {
             panic!("{error}");
         }

@@ -125,13 +125,14 @@ async fn what_needs_a_restart_is_named_and_the_rest_takes_effect() {
     harness::manifests::merge(
         &mut next,
         &json!({
+            "sharedStore": {"url": "redis://127.0.0.1:1"},
             "workers": 2, "logFormat": "text", "echo": "127.0.0.1:1", "listeners": {"wss": "127.0.0.1:1"},
             "drain": {"acceptGrace": "0s", "window": "0s", "deadline": "1s"},
         }),
     );
     configure(&setup, &next).await;
     let warned = logged(&setup, "what needs a restart", |line| line["settings"].is_string()).await;
-    assert_eq!(warned["settings"], "echo, workers, logFormat", "{warned}");
+    assert_eq!(warned["settings"], "echo, workers, logFormat, sharedStore", "{warned}");
     limit_is(&setup, &mut peer, 70).await;
     assert_eq!(setup.gateway.metric("wssgate_workers", &[]).await as u64, 1);
     // The drain of the new file is the one that is followed.

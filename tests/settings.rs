@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Write;
+use std::time::Duration;
 
 use wssgate::settings::{GatewayConfiguration, Overrides, Settings};
 use wssgate::telemetry::Format;
@@ -71,8 +72,32 @@ fn an_unknown_key_within_the_defaults_is_an_error_too() {
 }
 
 #[test]
-fn what_this_build_does_not_implement_is_an_error_that_names_it() {
-    refused("workers: 1\nsharedStore: {}\n", "4:1", &["sharedStore", "not supported by this build", "remove"]);
+fn a_shared_store_is_named_without_its_password() {
+    let settings = |text: &str| parse(&format!("sharedStore: {text}\n"));
+    let store =
+        settings("{url: 'rediss://gate@store.test:7000/3', passwordFile: /run/p}").unwrap().shared_store.unwrap();
+    assert!(store.url.tls && store.url.host == "store.test" && store.url.port == 7000 && store.url.database == 3);
+    let built_in = (Duration::from_secs(1), Duration::from_secs(30), "wssgate:");
+    assert_eq!((store.timeout, store.lease_duration, store.key_prefix.as_str()), built_in);
+    assert!(settings("{url: 'redis://[::1]:6379', timeout: 50ms, leaseDuration: 3s, keyPrefix: 'a:b:'}").is_ok());
+    assert_eq!(GatewayConfiguration::default().shared_store, None, "none unless written down");
+    for (bad, named) in [
+        ("{}", ["sharedStore", "missing field `url`"]),
+        ("{url: 'http://store'}", ["sharedStore.url", "rediss://"]),
+        ("{url: store}", ["sharedStore.url", "rediss://"]),
+        ("{url: 'redis://:hunter2@store'}", ["sharedStore.url", "passwordFile"]),
+        ("{url: 'redis://gate:hunter2@store'}", ["sharedStore.url", "passwordFile"]),
+        ("{url: 'redis://s', password: hunter2}", ["password", "unknown field"]),
+        ("{url: 'redis://s', timeout: 1ms}", ["sharedStore.timeout", "from 50ms to 10s"]),
+        ("{url: 'redis://s', leaseDuration: 1s}", ["sharedStore.leaseDuration", "from 3s to 10m"]),
+        ("{url: 'redis://s', keyPrefix: ''}", ["sharedStore.keyPrefix", "from 1 to 64"]),
+        ("{url: 'redis://s', keyPrefix: 'a b'}", ["sharedStore.keyPrefix", "from 1 to 64"]),
+    ] {
+        let error = settings(bad).unwrap_err();
+        assert!(named.iter().all(|word| error.contains(word)), "{bad}: {error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    refused("replicas: 0\n", "3:11", &["replicas", "1 or more"]);
 }
 
 #[test]

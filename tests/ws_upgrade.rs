@@ -245,7 +245,7 @@ fn the_backend_sees_only_what_was_understood_and_the_gateway_has_the_last_word()
          Content-Type: text/plain\r\n\
          Authorization: Bearer t",
     ));
-    assert_eq!(*request.subprotocols, ["chat".into(), "other".into(), "third".into()]);
+    assert_eq!(*request.subprotocols, [Box::<str>::from("chat"), Box::from("other"), Box::from("third")]);
     let mut out = Vec::new();
     let forwarded = Forwarded::of(&request, "2001:db8::1".parse().unwrap());
     write_request(&mut out, &request, &fresh_key([7; 16]), &["chat".into(), "third".into()], &forwarded);

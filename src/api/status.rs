@@ -93,6 +93,8 @@ pub enum ConditionType {
     AuditMode,
     /// Warning: a limit is wider than the built-in one.
     LimitsRelaxed,
+    /// Warning: several replicas share no store, so that a ticket counts only at the one that sold it.
+    TicketsUnshared,
 }
 
 impl ConditionType {
@@ -110,6 +112,7 @@ impl ConditionType {
             Self::Anonymous => "Anonymous",
             Self::AuditMode => "AuditMode",
             Self::LimitsRelaxed => "LimitsRelaxed",
+            Self::TicketsUnshared => "TicketsUnshared",
         }
     }
 }
@@ -181,6 +184,8 @@ pub enum ConditionReason {
     LastGood,
     /// A warning, chosen by the user.
     Configured,
+    /// The gateway's settings have no `sharedStore`, and there are several replicas.
+    NoSharedStore,
 }
 
 impl ConditionReason {
@@ -219,6 +224,7 @@ impl ConditionReason {
             Self::WeakKey => "WeakKey",
             Self::LastGood => "LastGood",
             Self::Configured => "Configured",
+            Self::NoSharedStore => "NoSharedStore",
         }
     }
 }

@@ -97,11 +97,6 @@ impl Tree {
         read(text)
     }
 
-    /// Whether the document has a key at its top.
-    pub fn has(&self, key: &str) -> bool {
-        matches!(&self.0.value, Node::Map(entries) if entries.iter().any(|(own, _)| own.value == key))
-    }
-
     /// Line and column of a path such as `spec.rules[0].name`, or of the nearest thing above it that exists.
     pub fn locate(&self, path: &str) -> (u64, u64) {
         let mut tree = self;

@@ -18,10 +18,12 @@ use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
 use crate::admin::{self, Admin};
+use crate::compile::backend_tls::{Trust, client};
 use crate::compile::{self, fence::Fence};
 use crate::echo;
 use crate::policy::client::{ForwardedFor, TrustedProxies};
 use crate::proxy::{self, Drain, Proxy};
+use crate::settings::store::SharedStore;
 use crate::settings::{Overrides, Settings};
 use crate::snapshot::Live;
 use crate::source::{Files, Source};
@@ -168,6 +170,7 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
         None => cluster::open(&settings, &metrics).await?,
     };
     let reach = reach(&compiling.fence)?;
+    let store = settings.shared_store.as_ref().map(|shared| store(shared, &reach)).transpose()?;
     let mut follower = Follower::new(source, control, compiling, Arc::clone(&live), metrics.clone(), changed);
 
     let wss = bind("wss", settings.listeners.wss)?;
@@ -201,6 +204,7 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
         workers: settings.workers.map_or(0, usize::from),
         memory_budget: settings.memory_budget,
         proxies: proxies(&settings),
+        store,
         drain: draining,
         changed: changes,
         reach,
@@ -266,23 +270,48 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
 /// Whom the gateway itself trusts when it fetches over https: the public CAs, or those of the file that `SSL_CERT_FILE`
 /// names, as many programs read it.
 fn trust() -> Result<Arc<rustls::ClientConfig>, Error> {
-    use compile::backend_tls::{Trust, client};
-    let file = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty());
-    let config = match &file {
-        None => client(Trust::System),
-        Some(file) => {
-            let name = format!("SSL_CERT_FILE {}", file.display());
-            let pem = std::fs::read_to_string(file).map_err(|error| Error::Start(format!("{name}: {error}")))?;
-            client(Trust::Bundles(&[(name, &pem)]))
-        }
-    };
-    config.map_err(Error::Start)
+    match std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()) {
+        None => client(Trust::System).map_err(Error::Start),
+        Some(file) => trust_of(&format!("SSL_CERT_FILE {}", file.display()), Path::new(&file)),
+    }
+}
+
+/// Trust in the CAs of a file, which messages call `name`.
+fn trust_of(name: &str, file: &Path) -> Result<Arc<rustls::ClientConfig>, Error> {
+    let pem = std::fs::read_to_string(file).map_err(|error| Error::Start(format!("{name}: {error}")))?;
+    client(Trust::Bundles(&[(name.to_owned(), &pem)])).map_err(Error::Start)
 }
 
 /// Where the gateway itself may connect to: what may be a backend, and nothing of the API server's hosts.
 fn reach(fence: &Fence) -> Result<proxy::Reach, Error> {
     let denied = fence.addresses.iter().copied().chain(fence.sockets.iter().map(SocketAddr::ip)).collect();
     Ok(proxy::Reach { tls: trust()?, allow_loopback: fence.allow_loopback, denied })
+}
+
+/// The store that replicas share. Whoever may sign for it: the CAs of its file, or those that the gateway trusts anyway.
+fn store(shared: &SharedStore, reach: &proxy::Reach) -> Result<proxy::store::Options, Error> {
+    let tls = match (&shared.ca_file, shared.url.tls) {
+        (_, false) => None,
+        (None, true) => Some(Arc::clone(&reach.tls)),
+        (Some(file), true) => Some(trust_of(&format!("sharedStore.caFile {}", file.display()), file)?),
+    };
+    let tls = tls.map(|tls| {
+        // It speaks no HTTP.
+        let mut tls = rustls::ClientConfig::clone(&tls);
+        tls.alpn_protocols.clear();
+        Arc::new(tls)
+    });
+    Ok(proxy::store::Options {
+        host: shared.url.host.clone(),
+        port: shared.url.port,
+        tls,
+        username: shared.url.username.clone(),
+        password_file: shared.password_file.clone(),
+        database: shared.url.database,
+        timeout: shared.timeout,
+        prefix: shared.key_prefix.clone(),
+        lease: shared.lease_duration,
+    })
 }
 
 /// Whose word the data plane takes for who the client is.
@@ -309,5 +338,6 @@ fn options(settings: &Settings) -> compile::Options {
         default_certificate: settings.default_certificate.clone(),
         hostname_suffixes: settings.hostname_suffixes.clone(),
         defaults: settings.defaults.clone(),
+        unshared: settings.replicas.filter(|replicas| replicas.get() > 1 && settings.shared_store.is_none()),
     }
 }

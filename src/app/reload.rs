@@ -80,6 +80,7 @@ fn keep(current: &Settings, next: &mut Settings) -> Vec<&'static str> {
         ("echo", current.echo != next.echo),
         ("workers", current.workers != next.workers),
         ("logFormat", current.log_format != next.log_format),
+        ("sharedStore", current.shared_store != next.shared_store),
     ];
     let mut differs = differs.to_vec();
     if current.manifests.is_none() {
@@ -99,6 +100,7 @@ fn keep(current: &Settings, next: &mut Settings) -> Vec<&'static str> {
     }
     next.listeners = current.listeners;
     next.manifests.clone_from(&current.manifests);
+    next.shared_store.clone_from(&current.shared_store);
     (next.echo, next.workers, next.log_format) = (current.echo, current.workers, current.log_format);
     differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

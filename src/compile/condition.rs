@@ -201,7 +201,8 @@ fn is_stalling(reason: Reason) -> bool {
         | Reason::Expiring
         | Reason::Failed
         | Reason::LastGood
-        | Reason::Configured => false,
+        | Reason::Configured
+        | Reason::NoSharedStore => false,
     }
 }
 

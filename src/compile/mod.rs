@@ -42,12 +42,14 @@ pub mod vault;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::api::CONTROLLER;
 use crate::api::objects::{Key, Objects};
 use crate::api::route::RouteSpec;
-use crate::api::status::{ConditionReason, RouteStatus};
+use crate::api::status::{ConditionReason, ConditionType, RouteStatus};
+use crate::policy::authentication::{Kind, Method};
 use crate::settings::Defaults;
 use crate::snapshot::Snapshot;
 use assembly::Placed;
@@ -83,6 +85,8 @@ pub struct Options {
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
     /// What routes that say nothing get, over what is built in.
     pub defaults: Defaults,
+    /// How many replicas there are that share no store; `None`: one, or nobody knows, or they share one.
+    pub unshared: Option<NonZeroUsize>,
 }
 
 impl Default for Options {
@@ -97,6 +101,7 @@ impl Default for Options {
             default_certificate: None,
             hostname_suffixes: BTreeMap::new(),
             defaults: Defaults::default(),
+            unshared: None,
         }
     }
 }
@@ -169,7 +174,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let mut verdicts = Vec::with_capacity(routes.len());
     let mut placed: Vec<Placed> = Vec::with_capacity(routes.len());
     for candidate in &routes {
-        let mut verdict = begin(candidate);
+        let mut verdict = begin(candidate, options.unshared);
         verdict.accepted.problems.extend(holdings.conflicts.get(candidate.key).into_iter().flatten().cloned());
         let rules = candidate.effective().rules.iter().enumerate();
         let mut rules: Vec<_> =
@@ -230,13 +235,23 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
 }
 
 /// What is known of a route before anything else is looked at.
-fn begin(candidate: &Candidate<'_>) -> Verdict {
+fn begin(candidate: &Candidate<'_>, unshared: Option<NonZeroUsize>) -> Verdict {
     let mut verdict = Verdict { last_good: candidate.is_last_good(), ..Verdict::default() };
     verdict.accepted.problems.clone_from(&candidate.draft.problems);
     verdict.accepted.problems.extend(candidate.forbidden.iter().cloned());
     let effective = candidate.effective();
-    if effective.policy.is_some() {
+    if let Some(policy) = &effective.policy {
         verdict.warnings.clone_from(&effective.warnings);
+        let sells = |method: &Method| matches!(method.kind, Kind::Ticket(_));
+        if let Some(replicas) = unshared
+            && policy.handshake.authentication.methods().iter().any(sells)
+        {
+            let text = format!(
+                "spec.handshake.authentication: of {replicas} replicas only the one that sold a ticket redeems it: set \
+                 sharedStore in the gateway's settings, or run one replica"
+            );
+            verdict.warnings.push((ConditionType::TicketsUnshared, Problem::new(ConditionReason::NoSharedStore, text)));
+        }
     }
     verdict
 }

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::policy::claims::Claims;
 use crate::reason::Reason;
 
@@ -201,8 +203,9 @@ pub struct ClaimHeader {
     pub header: Box<str>,
 }
 
-/// The proof that a method was met. Holds what was proved, never the credential.
-#[derive(Clone, PartialEq, Eq)]
+/// The proof that a method was met. Holds what was proved, never the credential. Made by verification, and read again where
+/// a ticket that was bought with it is redeemed at another replica.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
     /// The method's name.
     pub method: Box<str>,
@@ -228,7 +231,7 @@ impl fmt::Debug for Proof {
 }
 
 impl Proof {
-    /// A proof; only verification makes one.
+    /// A proof, of verification.
     pub(in crate::policy) fn new(
         method: &str,
         issuer: &str,

@@ -309,7 +309,7 @@ mod tests {
         }
         let (token, request) = stripped("/", &["Sec-WebSocket-Protocol: chat.v2, bearer.T, other"]);
         assert_eq!(token, "T");
-        assert_eq!(*request.subprotocols, ["chat.v2".into(), "other".into()]);
+        assert_eq!(*request.subprotocols, [Box::<str>::from("chat.v2"), Box::from("other")]);
     }
 
     #[test]

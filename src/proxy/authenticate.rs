@@ -2,7 +2,7 @@
 //! may see it. What counts as a credential and what verifies it is `policy`'s to say.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::policy::authentication::{Authentication, Jwt, KeySource, Kind, Method};
 use crate::policy::credential::{Credential, Presented};
@@ -69,8 +69,7 @@ async fn by_credential(
             Kind::Jwt(jwt) => jwt,
             Kind::External(_) => continue,
             Kind::Ticket(_) => {
-                let found = shared.tickets.look(raw, route, facts, Instant::now());
-                let (handle, record) = found.ok_or(Reason::TicketInvalid)?;
+                let (handle, record) = shared.tickets.look(raw, route, facts).await?;
                 credential.strip(request);
                 let (proof, headers) = (Some(record.proof.clone()), record.headers.clone());
                 return Ok(Verified { proof, headers, ticket: Some(handle) });

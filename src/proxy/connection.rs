@@ -276,13 +276,11 @@ async fn admitted(
     let limits = &policy.connection;
     let mut places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
     if let Some(identity) = facts.identity() {
-        places.subject(identity, limits.per_subject)?;
+        places.subject(identity, limits.per_subject, shared.store.as_ref()).await?;
     }
     // Last: a handshake that something else refuses costs no ticket.
     if let Some(ticket) = verified.ticket {
-        if !shared.tickets.redeem(&ticket, Instant::now()) {
-            return Err(Reason::TicketInvalid);
-        }
+        shared.tickets.redeem(&ticket, &route.id).await?;
         shared.metrics.route(refusal.route.as_deref().unwrap_or_default()).tickets_redeemed.inc();
     }
     let mut upstream = match upstream::connect(shared, &route, request, &facts, &admission).await {

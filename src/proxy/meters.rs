@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::policy::network::limit_key;
 use crate::proxy::attempts::AttemptTable;
+use crate::proxy::store::Store;
+use crate::proxy::store::place::Lease;
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
 
@@ -87,16 +89,27 @@ pub(crate) struct Places {
     route: RouteId,
     address: IpAddr,
     subject: Option<Box<str>>,
+    /// The place of the subject over all replicas.
+    lease: Option<Lease>,
 }
 
 impl Places {
-    /// Takes a place of the subject (with its issuer) besides, once.
-    pub(crate) fn subject(&mut self, identity: Box<str>, per_subject: Option<u32>) -> Result<(), Reason> {
+    /// Takes a place of the subject (with its issuer) besides, once: one of this replica, and one of all replicas where
+    /// they share a store and there is a limit.
+    pub(crate) async fn subject(
+        &mut self,
+        identity: Box<str>,
+        per_subject: Option<u32>,
+        store: Option<&Arc<Store>>,
+    ) -> Result<(), Reason> {
         let key = (self.route.clone(), identity);
         if !self.meters.subjects.take(&key, per_subject.unwrap_or(u32::MAX)) {
             return Err(Reason::SubjectLimit);
         }
-        self.subject = Some(key.1);
+        let identity = self.subject.insert(key.1);
+        if let (Some(store), Some(limit)) = (store, per_subject) {
+            self.lease = Some(store.take(&self.route, identity, limit).await?);
+        }
         Ok(())
     }
 }
@@ -141,7 +154,7 @@ impl Meters {
             self.routes.give(route);
             return Err(Reason::AddressLimit);
         }
-        Ok(Places { meters: Arc::clone(self), route: route.clone(), address, subject: None })
+        Ok(Places { meters: Arc::clone(self), route: route.clone(), address, subject: None, lease: None })
     }
 
     /// Counts a connection to an endpoint, from the dial on; `None` if it has `limit` already.
@@ -209,15 +222,15 @@ mod tests {
         assert!(meters.dial(one, 2).is_some());
     }
 
-    #[test]
-    fn a_subject_has_so_many_places_and_a_refused_one_gives_all_back() {
+    #[tokio::test]
+    async fn a_subject_has_so_many_places_and_a_refused_one_gives_all_back() {
         let meters = Arc::new(Meters::default());
         let route = RouteId { namespace: "shop".into(), name: "chat".into() };
         let place = || meters.place(&route, "192.0.2.1".parse().unwrap(), 9, None).unwrap();
         let (mut first, mut second, mut third) = (place(), place(), place());
-        assert_eq!(first.subject("1:aada".into(), Some(1)), Ok(()));
-        assert_eq!(second.subject("1:aada".into(), Some(1)), Err(Reason::SubjectLimit));
-        assert_eq!(third.subject("1:bada".into(), Some(1)), Ok(()));
+        assert_eq!(first.subject("1:aada".into(), Some(1), None).await, Ok(()));
+        assert_eq!(second.subject("1:aada".into(), Some(1), None).await, Err(Reason::SubjectLimit));
+        assert_eq!(third.subject("1:bada".into(), Some(1), None).await, Ok(()));
         drop((second, third));
         assert_eq!(meters.subjects.count(&(route.clone(), "1:aada".into())), 1);
         drop(first);

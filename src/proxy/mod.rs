@@ -23,6 +23,7 @@ mod purchase;
 mod relay;
 mod scratch;
 mod session;
+pub mod store;
 mod tickets;
 mod tls;
 mod upstream;
@@ -45,7 +46,8 @@ use external::Externals;
 pub use fetch::Reach;
 use keys::Keys;
 use meters::Meters;
-use tickets::Tickets;
+use store::Store;
+use tickets::{Memory, Tickets};
 
 /// What all workers share.
 #[derive(Debug)]
@@ -63,6 +65,8 @@ pub(crate) struct Shared {
     externals: Externals,
     /// Tickets that are outstanding.
     tickets: Tickets,
+    /// What replicas share; `None`: nothing.
+    store: Option<Arc<Store>>,
     drain: watch::Receiver<Drain>,
     changed: watch::Receiver<u64>,
 }
@@ -85,6 +89,8 @@ pub struct Options {
     pub memory_budget: Option<u64>,
     /// Whose word is taken for who the client is.
     pub proxies: TrustedProxies,
+    /// The store that replicas share; `None`: tickets and the places of subjects are those of this replica.
+    pub store: Option<store::Options>,
     /// The state of the shutdown.
     pub drain: watch::Receiver<Drain>,
     /// Rings with the version of every snapshot that was published.
@@ -110,13 +116,17 @@ impl Proxy {
     pub fn start(options: Options) -> io::Result<Self> {
         let capacity = Capacity::new(options.memory_budget);
         let connections = capacity.sockets();
+        let store = options
+            .store
+            .map(|store| Store::open(store, &options.control, options.metrics.clone(), options.drain.clone()));
         let shared = Arc::new(Shared {
             live: options.live,
             keys: Keys::new(options.reach, options.control.clone(), options.metrics.clone()),
             metrics: options.metrics,
             access: options.access,
             externals: Externals::default(),
-            tickets: Tickets::default(),
+            tickets: store.clone().map_or_else(|| Tickets::Memory(Memory::default()), Tickets::Shared),
+            store,
             meters: Arc::default(),
             capacity,
             proxies: ArcSwap::from_pointee(options.proxies),

@@ -2,7 +2,7 @@
 //! handshake would be; and the question of a browser whether a page may make it (the preflight of the Fetch standard).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::policy::authentication::{Authentication, Carrier, Kind, Ticket};
 use crate::policy::network::limit_key;
@@ -58,16 +58,14 @@ pub(crate) async fn answer(
     admit(policy, &facts, now)?;
     let proof = facts.proof.ok_or(Reason::CredentialMissing)?;
     let ttl = lifetime(ticket, proof.expires, now).ok_or(Reason::CredentialExpired)?;
-    let bought = Instant::now();
     let record = Record {
         route: route.id.clone(),
         origin: facts.origin,
         address: ticket.bind_address.then(|| limit_key(facts.address)),
         proof,
         headers: verified.headers,
-        until: bought + ttl,
     };
-    let value = shared.tickets.issue(record, bought)?;
+    let value = shared.tickets.issue(record, ttl).await?;
     shared.metrics.route(&route.id.to_string()).tickets_issued.inc();
     let body = format!("{{\"ticket\":\"{value}\",\"expiresIn\":{}}}\n", ttl.as_secs());
     Ok(answer::ticket(&policy.handshake, &cross_origin(&policy.handshake, &request, false), &body))

@@ -1,13 +1,14 @@
-//! Tickets of this replica: issued once, redeemed once. Bounded in number, bytes and time; when it is full nobody gets a
-//! ticket, for a ticket that was forgotten would be one that was paid for.
+//! Tickets: issued once, redeemed once; kept by this replica, or by the store that replicas share.
 //!
-//! A ticket is kept by its digest, so that looking it up takes no longer for one that begins like another.
+//! Those of this replica are bounded in number, bytes and time; when it is full nobody gets a ticket, for a ticket that
+//! was forgotten would be one that was paid for. A ticket is kept by its digest, so that looking it up takes no longer for
+//! one that begins like another.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -15,6 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::policy::network::limit_key;
 use crate::policy::{Facts, Origin, Proof};
+use crate::proxy::store::Store;
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
 
@@ -37,8 +39,6 @@ pub(crate) struct Record {
     pub(crate) proof: Box<Proof>,
     /// Headers for the backend.
     pub(crate) headers: Vec<(Box<str>, Box<[u8]>)>,
-    /// When its time is over.
-    pub(crate) until: Instant,
 }
 
 impl Record {
@@ -59,25 +59,78 @@ impl Record {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Handle([u8; 32]);
 
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
 impl Handle {
-    fn of(ticket: &[u8]) -> Self {
+    pub(crate) fn of(ticket: &[u8]) -> Self {
         Self(digest(&SHA256, ticket).as_ref().try_into().unwrap_or_default())
+    }
+}
+
+/// All tickets that are outstanding.
+#[derive(Debug)]
+pub(crate) enum Tickets {
+    /// Those of this replica.
+    Memory(Memory),
+    /// Those of all replicas.
+    Shared(Arc<Store>),
+}
+
+impl Tickets {
+    /// A new ticket for a record, to be redeemed within `ttl`.
+    pub(crate) async fn issue(&self, record: Record, ttl: Duration) -> Result<String, Reason> {
+        let mut random = [0; RANDOM];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| Reason::Internal)?;
+        let ticket = URL_SAFE_NO_PAD.encode(random);
+        match self {
+            Self::Memory(memory) => memory.issue(ticket.as_bytes(), record, ttl, Instant::now())?,
+            Self::Shared(store) => store.issue(ticket.as_bytes(), &record, ttl).await?,
+        }
+        Ok(ticket)
+    }
+
+    /// What a ticket stands for, if this handshake may redeem it; it can still be redeemed.
+    pub(crate) async fn look(
+        &self,
+        ticket: &[u8],
+        route: &RouteId,
+        facts: &Facts,
+    ) -> Result<(Handle, Arc<Record>), Reason> {
+        let record = match self {
+            Self::Memory(memory) => memory.look(ticket, Instant::now()),
+            Self::Shared(store) => store.look(ticket, route).await?.map(Arc::new),
+        };
+        let record = record.filter(|record| record.fits(route, facts)).ok_or(Reason::TicketInvalid)?;
+        Ok((Handle::of(ticket), record))
+    }
+
+    /// Redeems a ticket: for one caller only.
+    pub(crate) async fn redeem(&self, handle: &Handle, route: &RouteId) -> Result<(), Reason> {
+        let redeemed = match self {
+            Self::Memory(memory) => memory.redeem(handle, Instant::now()),
+            Self::Shared(store) => store.redeem(handle, route).await?,
+        };
+        if redeemed { Ok(()) } else { Err(Reason::TicketInvalid) }
     }
 }
 
 #[derive(Default)]
 struct Held {
-    records: HashMap<Handle, Arc<Record>>,
+    records: HashMap<Handle, (Arc<Record>, Instant)>,
     by_time: BTreeSet<(Instant, Handle)>,
     bytes: usize,
 }
 
 impl Held {
-    fn remove(&mut self, handle: &Handle) -> Option<Arc<Record>> {
-        let record = self.records.remove(handle)?;
-        self.by_time.remove(&(record.until, *handle));
+    fn remove(&mut self, handle: &Handle) -> Option<Instant> {
+        let (record, until) = self.records.remove(handle)?;
+        self.by_time.remove(&(until, *handle));
         self.bytes -= record.size();
-        Some(record)
+        Some(until)
     }
 
     fn expire(&mut self, now: Instant) {
@@ -89,62 +142,49 @@ impl Held {
     }
 }
 
-/// All tickets of the process that are outstanding.
+/// Tickets that this process keeps.
 #[derive(Default)]
-pub(crate) struct Tickets(Mutex<Held>);
+pub(crate) struct Memory(Mutex<Held>);
 
-impl fmt::Debug for Tickets {
+impl fmt::Debug for Memory {
     /// Never what is in it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tickets").finish_non_exhaustive()
+        f.debug_struct("Memory").finish_non_exhaustive()
     }
 }
 
-impl Tickets {
+impl Memory {
     fn held(&self) -> MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new ticket for a record.
-    pub(crate) fn issue(&self, record: Record, now: Instant) -> Result<String, Reason> {
-        let mut random = [0; RANDOM];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| Reason::Internal)?;
-        let ticket = URL_SAFE_NO_PAD.encode(random);
-        let (handle, size) = (Handle::of(ticket.as_bytes()), record.size());
+    fn issue(&self, ticket: &[u8], record: Record, ttl: Duration, now: Instant) -> Result<(), Reason> {
+        let (handle, size, until) = (Handle::of(ticket), record.size(), now + ttl);
         let mut held = self.held();
         held.expire(now);
         if held.records.len() >= MAX_TICKETS || held.bytes + size > MAX_BYTES {
             return Err(Reason::TicketsUnavailable);
         }
         held.bytes += size;
-        held.by_time.insert((record.until, handle));
-        held.records.insert(handle, Arc::new(record));
-        Ok(ticket)
+        held.by_time.insert((until, handle));
+        held.records.insert(handle, (Arc::new(record), until));
+        Ok(())
     }
 
-    /// What a ticket stands for, if this handshake may redeem it; it can still be redeemed.
-    pub(crate) fn look(
-        &self,
-        ticket: &[u8],
-        route: &RouteId,
-        facts: &Facts,
-        now: Instant,
-    ) -> Option<(Handle, Arc<Record>)> {
-        let handle = Handle::of(ticket);
-        let record = Arc::clone(self.held().records.get(&handle)?);
-        (now < record.until && record.fits(route, facts)).then_some((handle, record))
+    fn look(&self, ticket: &[u8], now: Instant) -> Option<Arc<Record>> {
+        let held = self.held();
+        let (record, until) = held.records.get(&Handle::of(ticket))?;
+        (now < *until).then(|| Arc::clone(record))
     }
 
-    /// Redeems a ticket: true for one caller only.
-    pub(crate) fn redeem(&self, handle: &Handle, now: Instant) -> bool {
-        self.held().remove(handle).is_some_and(|record| now < record.until)
+    fn redeem(&self, handle: &Handle, now: Instant) -> bool {
+        self.held().remove(handle).is_some_and(|until| now < until)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn facts(address: &str, origin: Origin) -> Facts {
         Facts {
@@ -159,7 +199,7 @@ mod tests {
         }
     }
 
-    fn record(until: Instant) -> Record {
+    fn record() -> Record {
         let external = crate::policy::authentication::External {
             namespace: None,
             service: "s".into(),
@@ -175,54 +215,54 @@ mod tests {
             address: None,
             proof: Box::new(external.proof("m", Some("ada"))),
             headers: vec![],
-            until,
         }
     }
 
     #[test]
-    fn a_ticket_fits_its_route_origin_and_address_until_its_time_is_over() {
-        let (tickets, now) = (Tickets::default(), Instant::now());
-        let until = now + Duration::from_secs(30);
-        let bound = Record { address: Some(limit_key("2001:db8::1".parse().unwrap())), ..record(until) };
-        let (free, bound) = (tickets.issue(record(until), now).unwrap(), tickets.issue(bound, now).unwrap());
-        let route = record(until).route;
-        let origin = || record(until).origin;
-        let look = |ticket: &str, route: &RouteId, facts: &Facts, now| {
-            tickets.look(ticket.as_bytes(), route, facts, now).is_some()
-        };
-        assert!(look(&free, &route, &facts("192.0.2.1", origin()), now));
-        assert!(look(&bound, &route, &facts("2001:db8::2", origin()), now), "the same /64");
-        assert!(!look(&bound, &route, &facts("192.0.2.1", origin()), now));
-        assert!(!look(&free, &route, &facts("192.0.2.1", Origin::Missing), now));
-        assert!(!look(&free, &RouteId { name: "other".into(), ..route.clone() }, &facts("192.0.2.1", origin()), now));
-        assert!(!look(&free, &route, &facts("192.0.2.1", origin()), until));
-        assert!(!look(&free.to_lowercase(), &route, &facts("192.0.2.1", origin()), now));
-        let (handle, _) = tickets.look(free.as_bytes(), &route, &facts("192.0.2.1", origin()), now).unwrap();
-        assert!(tickets.redeem(&handle, now) && !tickets.redeem(&handle, now));
+    fn a_ticket_fits_its_route_origin_and_address() {
+        let (route, origin) = (record().route, || record().origin);
+        let (free, bound) = (record(), Record { address: Some(limit_key("2001:db8::1".parse().unwrap())), ..record() });
+        assert!(free.fits(&route, &facts("192.0.2.1", origin())));
+        assert!(bound.fits(&route, &facts("2001:db8::2", origin())), "the same /64");
+        assert!(!bound.fits(&route, &facts("192.0.2.1", origin())));
+        assert!(!free.fits(&route, &facts("192.0.2.1", Origin::Missing)));
+        assert!(!free.fits(&RouteId { name: "other".into(), ..route }, &facts("192.0.2.1", origin())));
+    }
+
+    #[test]
+    fn a_ticket_is_redeemed_once_until_its_time_is_over() {
+        let (tickets, now, ttl) = (Memory::default(), Instant::now(), Duration::from_secs(30));
+        for ticket in [b"one", b"two"] {
+            tickets.issue(ticket, record(), ttl, now).unwrap();
+        }
+        assert!(tickets.look(b"one", now).is_some() && tickets.look(b"One", now).is_none());
+        assert!(tickets.look(b"one", now + ttl).is_none());
+        let (one, two) = (Handle::of(b"one"), Handle::of(b"two"));
+        assert!(tickets.redeem(&one, now) && !tickets.redeem(&one, now) && tickets.look(b"one", now).is_none());
+        assert!(!tickets.redeem(&two, now + ttl) && !tickets.redeem(&two, now));
     }
 
     #[test]
     fn a_full_store_sells_none_and_has_room_again_when_tickets_are_over() {
-        let (tickets, now) = (Tickets::default(), Instant::now());
-        let until = now + Duration::from_secs(1);
-        for _ in 0..MAX_TICKETS {
-            tickets.issue(record(until), now).unwrap();
+        let (tickets, now, ttl) = (Memory::default(), Instant::now(), Duration::from_secs(1));
+        for number in 0..MAX_TICKETS {
+            tickets.issue(&number.to_be_bytes(), record(), ttl, now).unwrap();
         }
-        assert_eq!(tickets.issue(record(until), now), Err(Reason::TicketsUnavailable));
-        assert!(tickets.issue(record(until + Duration::from_secs(9)), until).is_ok());
+        assert_eq!(tickets.issue(b"more", record(), ttl, now), Err(Reason::TicketsUnavailable));
+        assert!(tickets.issue(b"more", record(), ttl, now + ttl).is_ok());
         let held = tickets.held();
         assert_eq!((held.records.len(), held.by_time.len()), (1, 1));
-        assert_eq!(held.bytes, record(until).size());
+        assert_eq!(held.bytes, record().size());
     }
 
     #[test]
     fn of_many_who_redeem_at_once_one_does() {
-        let (tickets, now) = (Tickets::default(), Instant::now());
-        for _ in 0..50 {
-            let ticket = tickets.issue(record(now + Duration::from_secs(30)), now).unwrap();
-            let handle = Handle::of(ticket.as_bytes());
+        let (tickets, now) = (Memory::default(), Instant::now());
+        for number in 0_u32..50 {
+            let ticket = number.to_be_bytes();
+            tickets.issue(&ticket, record(), Duration::from_secs(30), now).unwrap();
             let redeemed: usize = std::thread::scope(|scope| {
-                let each = |_| scope.spawn(|| usize::from(tickets.redeem(&handle, now)));
+                let each = |_| scope.spawn(|| usize::from(tickets.redeem(&Handle::of(&ticket), now)));
                 let all: Vec<_> = (0..8).map(each).collect();
                 all.into_iter().map(|one| one.join().unwrap()).sum()
             });

@@ -1,5 +1,5 @@
-//! The settings file, `GatewayConfiguration`: versioned and strict. A key that is unknown, or that this build does not
-//! implement, is an error with its place: it may be a security setting.
+//! The settings file, `GatewayConfiguration`: versioned and strict. A key that is unknown is an error with its place: it
+//! may be a security setting.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::cluster::{self, ClusterFile};
 use super::proxies::TrustedProxies;
+use super::store::SharedStore;
 use crate::api::findings;
 use crate::api::route::{Connection, Handshake, Messages};
 use crate::api::scalar;
@@ -28,9 +29,6 @@ pub const KIND: &str = "GatewayConfiguration";
 
 /// The largest settings file that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
-
-/// Keys of the API that this build does not implement.
-const UNSUPPORTED: &[&str] = &["sharedStore"];
 
 /// Why settings cannot be read: file, place, key and fix in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +89,12 @@ pub struct GatewayConfiguration {
     /// Whose word is taken for who the client is.
     #[serde(default)]
     pub trusted_proxies: TrustedProxies,
+    /// The store that replicas share. It needs a restart.
+    #[serde(default)]
+    pub shared_store: Option<SharedStore>,
+    /// How many replicas of the gateway run at the most, as far as whoever deploys them knows.
+    #[serde(default, deserialize_with = "replicas")]
+    pub replicas: Option<NonZeroUsize>,
     /// Threads that move bytes.
     #[serde(default, deserialize_with = "threads")]
     pub workers: Option<NonZeroUsize>,
@@ -174,6 +178,12 @@ fn threads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU
     }
 }
 
+fn replicas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroUsize>, D::Error> {
+    let refused = || D::Error::custom("write the number of replicas, 1 or more");
+    let count = Option::<u32>::deserialize(deserializer).map_err(|_| refused())?;
+    count.map(|count| NonZeroUsize::new(count as usize).ok_or_else(refused)).transpose()
+}
+
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let Some(text) = Option::<scalar::Duration>::deserialize(deserializer)? else { return Ok(None) };
     text.parse().map(Some).map_err(D::Error::custom)
@@ -204,7 +214,7 @@ impl GatewayConfiguration {
     /// Reads settings, YAML or JSON, from text that came from the file `name`.
     ///
     /// # Errors
-    /// The text is not YAML, has an unknown or unsupported key, or a value that does not fit. The error names file,
+    /// The text is not YAML, has an unknown key, or a value that does not fit. The error names file,
     /// line, column, key and fix.
     pub fn parse(name: &str, text: &str) -> Result<Self, SettingsError> {
         let tree = Tree::read(text).map_err(|fault| place(name, &fault, ""))?;
@@ -212,11 +222,6 @@ impl GatewayConfiguration {
             let (line, column) = tree.locate(path);
             place(name, &Fault { line, column, message }, path)
         };
-        for key in UNSUPPORTED {
-            if tree.has(key) {
-                return Err(at(key, "not supported by this build; remove it".to_owned()));
-            }
-        }
         let keyed = |fault: Fault| {
             let path = tree.path_at(fault.line, fault.column);
             // What is missing has no place: the place is that of its neighbour, the path that of both.

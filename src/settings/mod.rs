@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod file;
 pub mod proxies;
+pub mod store;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,6 +18,7 @@ use crate::telemetry::Format;
 use cluster::{ClusterOverrides, ClusterSettings};
 pub use file::{Defaults, GatewayConfiguration, SettingsError};
 use proxies::TrustedProxies;
+use store::SharedStore;
 
 /// What the gateway runs with: effective values only.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +52,10 @@ pub struct Settings {
     pub memory_budget: Option<u64>,
     /// Whose word is taken for who the client is.
     pub trusted_proxies: TrustedProxies,
+    /// The store that replicas share; `None`: tickets and the places of subjects are those of one replica.
+    pub shared_store: Option<SharedStore>,
+    /// How many replicas run at the most; `None`: not known.
+    pub replicas: Option<NonZeroUsize>,
     /// Threads that move bytes; `None`: one per core.
     pub workers: Option<NonZeroUsize>,
     /// Form of the log and the access log.
@@ -155,6 +161,8 @@ impl Settings {
             defaults: file.defaults,
             memory_budget: file.memory_budget,
             trusted_proxies: file.trusted_proxies,
+            shared_store: file.shared_store,
+            replicas: file.replicas,
             workers: overrides.workers.or(file.workers),
             log_format: overrides.log_format.or(file.log_format).unwrap_or_default(),
         }

@@ -32,6 +32,7 @@ struct Line {
     cert_manager: bool,
     hostname_suffixes: BTreeMap<String, Vec<String>>,
     defaults: Defaults,
+    unshared: Option<std::num::NonZeroUsize>,
 }
 
 impl Default for Line {
@@ -45,6 +46,7 @@ impl Default for Line {
             cert_manager: false,
             hostname_suffixes: BTreeMap::new(),
             defaults: Defaults::default(),
+            unshared: None,
         }
     }
 }
@@ -192,6 +194,7 @@ fn options(line: Line) -> Options {
             Key::new(namespace, name)
         }),
         hostname_suffixes: line.hostname_suffixes,
+        unshared: line.unshared,
         defaults: line.defaults,
         ..Options::default()
     }

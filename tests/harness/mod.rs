@@ -12,8 +12,10 @@ pub mod issuer;
 pub mod manifests;
 pub mod peer;
 pub mod recorder;
+pub mod redis;
 pub mod setup;
 
+pub use self::redis::{Redis, Wire};
 pub use authority::{Authority, Pair};
 pub use frame::Frame;
 pub use gateway::{Gateway, Options};

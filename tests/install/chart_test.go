@@ -77,7 +77,11 @@ func TestValuesThatContradictEachOtherAreRefusedWithASentence(t *testing.T) {
 		"service.wssPort=80": "are the same port",
 		"metrics.service=false,metrics.serviceMonitor.enabled=true": "needs metrics.service: true",
 		"drain.window=2h": "more than the hour",
-		"extraEnv[0].name=POD_IP,extraEnv[0].value=x": "extraEnv sets POD_IP",
+		"extraEnv[0].name=POD_IP,extraEnv[0].value=x":                                          "extraEnv sets POD_IP",
+		"tickets.used=true":                                                                    "with up to 2 Pods and no sharedStore.url",
+		"tickets.used=true,replicas=1,autoscaling.enabled=true":                                "with up to 10 Pods and no sharedStore.url",
+		"sharedStore.passwordSecret.name=a,sharedStore.passwordSecret.key=b":                   "need sharedStore.url",
+		"sharedStore.url=redis://store,sharedStore.caSecret.name=a,sharedStore.caSecret.key=b": "begin with rediss://",
 	} {
 		stdout, stderr, err := try(t, "", "helm", "template", "wssgate", "charts/wssgate", "--set", flags)
 		if err == nil || !strings.Contains(stderr, sentence) {
@@ -101,6 +105,10 @@ func TestValuesThatTheSchemaDoesNotKnowAreRefused(t *testing.T) {
 		"watchNamespaces={Shop}":                                    "/watchNamespaces/0",
 		"bindAddress=localhost":                                     "/bindAddress",
 		"image.digest=sha256:1":                                     "/image/digest",
+		"sharedStore.url=redis://user:hunter2@store":                "/sharedStore/url",
+		"sharedStore.url=store:6379":                                "/sharedStore/url",
+		"sharedStore.password=hunter2":                              "'password'",
+		"sharedStore.keyPrefix=":                                    "/sharedStore/keyPrefix",
 	} {
 		_, stderr, err := try(t, "", "helm", "template", "wssgate", "charts/wssgate", "--set", flags)
 		if err == nil || !strings.Contains(stderr, names) {
@@ -128,6 +136,37 @@ func TestTheGraceFollowsTheDrain(t *testing.T) {
 	}
 }
 
+// What the gateway is told of its replicas is what the chart makes at the most, and it is told where they share a store.
+func TestTheGatewayKnowsHowManyPodsThereAreAndWhatTheyShare(t *testing.T) {
+	settings := func(flags string) string {
+		config := of(documents(t, render(t, "default", "--set", flags)), "ConfigMap")[0]
+		return fmt.Sprint(at(config, "data", "gateway.yaml"))
+	}
+	for flags, replicas := range map[string]string{
+		"replicas=1,tickets.used=true": "1", "replicas=5": "5", "autoscaling.enabled=true,autoscaling.maxReplicas=7": "7",
+		"tickets.used=true,sharedStore.url=redis://store": "2",
+	} {
+		if text := settings(flags); !strings.Contains(text, "\nreplicas: "+replicas+"\n") {
+			t.Errorf("%s: not %s replicas\n%s", flags, replicas, text)
+		}
+	}
+	if text := settings("replicas=2"); strings.Contains(text, "sharedStore") {
+		t.Errorf("a store that nobody named\n%s", text)
+	}
+	all := documents(t, render(t, "everything"))
+	pod := at(of(all, "Deployment")[0], "spec", "template", "spec")
+	if text := fmt.Sprint(at(of(all, "ConfigMap")[0], "data", "gateway.yaml")); !strings.Contains(text, "passwordFile: /run/wssgate/store/password") ||
+		!strings.Contains(text, "caFile: /run/wssgate/store/ca.crt") {
+		t.Errorf("%s", text)
+	}
+	if text := fmt.Sprint(at(pod, "volumes")); !strings.Contains(text, "store-ca") || !strings.Contains(text, "path:password") {
+		t.Errorf("%s", text)
+	}
+	if text := fmt.Sprint(at(pod, "containers", 0, "volumeMounts")); !strings.Contains(text, "/run/wssgate/store") {
+		t.Errorf("%s", text)
+	}
+}
+
 // A restart for every setting would close every connection: the template must not know what is reread.
 func TestSettingsThatAreRereadRestartNothing(t *testing.T) {
 	template := func(flags string) string {
@@ -147,6 +186,7 @@ func TestSettingsThatAreRereadRestartNothing(t *testing.T) {
 	for _, flags := range []string{
 		"bindAddress=0.0.0.0", "workers=3", "logFormat=text", "ingressClass.name=other", "watchNamespaces={shop}",
 		"settings.defaultCertificate.name=a,settings.defaultCertificate.namespace=b", "publishAddresses={192.0.2.1}",
+		"sharedStore.url=redis://store",
 	} {
 		if template(flags) == before {
 			t.Errorf("%s needs a restart, and makes none", flags)

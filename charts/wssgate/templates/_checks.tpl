@@ -41,6 +41,15 @@
 {{- if gt (include "wssgate.grace" . | int64) 3600 }}
 {{- fail (printf "drain.acceptGrace, drain.window and drain.deadline make a Pod take %s s to stop, more than the hour that is sensible." (include "wssgate.grace" .)) }}
 {{- end }}
+{{- if and $values.tickets.used (gt (include "wssgate.replicas" . | int64) 1) (empty $values.sharedStore.url) }}
+{{- fail (printf "tickets.used is true with up to %s Pods and no sharedStore.url: a ticket could be redeemed only at the Pod that sold it. Name a Redis or Valkey in sharedStore.url, or set replicas: 1." (include "wssgate.replicas" .)) }}
+{{- end }}
+{{- if and (empty $values.sharedStore.url) (or $values.sharedStore.passwordSecret $values.sharedStore.caSecret) }}
+{{- fail "sharedStore.passwordSecret and sharedStore.caSecret need sharedStore.url, which is empty." }}
+{{- end }}
+{{- if and $values.sharedStore.caSecret (not (hasPrefix "rediss://" $values.sharedStore.url)) }}
+{{- fail "sharedStore.caSecret needs TLS: let sharedStore.url begin with rediss://." }}
+{{- end }}
 {{- range $values.extraEnv }}
 {{- if has .name (list "POD_NAME" "POD_NAMESPACE" "POD_IP" "WSSGATE_LOG") }}
 {{- fail (printf "extraEnv sets %s, which the chart sets itself; WSSGATE_LOG is logLevel." .name) }}

@@ -64,6 +64,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- add 10 (include "wssgate.seconds" .Values.drain.acceptGrace | int64) (include "wssgate.seconds" .Values.drain.window | int64) (include "wssgate.seconds" .Values.drain.deadline | int64) }}
 {{- end }}
 
+{{/* How many Pods there are at the most. */}}
+{{- define "wssgate.replicas" -}}
+{{- if .Values.autoscaling.enabled }}{{ int64 .Values.autoscaling.maxReplicas }}{{ else }}{{ max 1 (int64 .Values.replicas) }}{{ end }}
+{{- end }}
+
 {{/* Whether the Service keeps the client's address. */}}
 {{- define "wssgate.keepsAddress" -}}
 {{- if and (ne .Values.service.type "ClusterIP") (eq .Values.service.externalTrafficPolicy "Local") }}true{{ end }}

@@ -72,6 +72,10 @@ catalogue! {
         "Seconds since a key set was last fetched, by its URI without query; absent until it was fetched once.";
     KEY_SET_FETCHES = "counter" "wssgate_key_set_fetches_total" ["uri" "outcome"]
         "Fetches of key sets by outcome (ok, failed).";
+    SHARED_STORE = "gauge" "wssgate_shared_store_connected" []
+        "1 while the shared store answers and takes writes, 0 while what needs it is refused; absent without one.";
+    SHARED_STORE_REQUESTS = "counter" "wssgate_shared_store_requests_total" ["outcome"]
+        "Questions of handshakes and calls to the shared store, by outcome (ok, failed); absent without one.";
     ACCESS_LOG_DROPPED = "counter" "wssgate_access_log_dropped_total" []
         "Access-log lines lost because stdout was not read fast enough or could not be written.";
 }

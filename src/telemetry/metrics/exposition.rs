@@ -122,6 +122,17 @@ impl Collector for Metrics {
                 sample(&mut family, &KEY_SET_FETCHES, [uri, outcome], &ConstCounter::new(number))?;
             }
         }
+        let connected = *held(&inner.shared_store);
+        let mut family = begin(&mut out, &SHARED_STORE)?;
+        if let Some(connected) = connected {
+            sample(&mut family, &SHARED_STORE, [], &ConstGauge::new(i64::from(connected)))?;
+        }
+        let mut family = begin(&mut out, &SHARED_STORE_REQUESTS)?;
+        for (outcome, counter) in [("ok", &inner.store_ok), ("failed", &inner.store_failed)] {
+            if connected.is_some() {
+                sample(&mut family, &SHARED_STORE_REQUESTS, [outcome], &ConstCounter::new(counter.get()))?;
+            }
+        }
         counter(&mut out, &ACCESS_LOG_DROPPED, inner.access_log_dropped.get())
     }
 }

@@ -105,6 +105,10 @@ struct Inner {
     statuses_written: Counter,
     statuses_failed: Counter,
     key_sets: Mutex<BTreeMap<String, KeySetMetrics>>,
+    /// Whether the shared store is connected; `None`: there is none.
+    shared_store: Mutex<Option<bool>>,
+    store_ok: Counter,
+    store_failed: Counter,
     access_log_dropped: Counter,
 }
 
@@ -168,6 +172,9 @@ impl Metrics {
             statuses_written: Counter::default(),
             statuses_failed: Counter::default(),
             key_sets: Mutex::default(),
+            shared_store: Mutex::default(),
+            store_ok: Counter::default(),
+            store_failed: Counter::default(),
             access_log_dropped: Counter::default(),
         }))
     }
@@ -275,6 +282,20 @@ impl Metrics {
     /// Keeps the series of these URIs only.
     pub fn retain_key_sets(&self, uris: &BTreeSet<String>) {
         held(&self.0.key_sets).retain(|uri, _| uris.contains(uri));
+    }
+
+    /// There is a shared store, and it answers and takes writes, or not.
+    pub fn shared_store(&self, connected: bool) {
+        *held(&self.0.shared_store) = Some(connected);
+    }
+
+    /// The shared store was asked for a handshake or a call, and answered or not.
+    pub fn store_asked(&self, answered: bool) {
+        if answered {
+            self.0.store_ok.inc()
+        } else {
+            self.0.store_failed.inc()
+        };
     }
 
     /// So many threads serve connections.
@@ -472,6 +493,7 @@ mod tests {
         route.ended(Reason::Drain, Some(1001), Initiator::Gateway);
         metrics.certificates(vec![Certificate { secret: "s".into(), host: "h".into(), not_after: 1 }]);
         metrics.key_set_fetched("https://idp.test/jwks", true, Instant::now());
+        metrics.shared_store(true);
         let text = metrics.encode();
         for family in CATALOGUE {
             let base = family.name.trim_end_matches("_total").trim_end_matches("_info");
