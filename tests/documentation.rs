@@ -174,7 +174,7 @@ fn the_examples_of_routes_are_routes() {
     }
     let page = fs::read_to_string(root().join("docs/authentication.md")).unwrap();
     let ways = self::blocks(&page, "yaml");
-    assert_eq!(ways.len(), 3);
+    assert_eq!(ways.len(), 5);
     routes.extend(ways.iter().map(|block| value(block)));
     for route in &routes {
         let found = findings::of_route(route);
