@@ -1,144 +1,261 @@
-//! A real browser: a page of an allowed origin talks through the gateway, the same page of another origin does not.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+//! A real browser: a page of an allowed origin talks through the gateway in every way that `docs/authentication.md`
+//! shows, with the manifest and the code that stand there; the same page of another origin does not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub,
+    reason = "a test fails by panicking, and its parts are its own"
+)]
 
 mod harness;
 
-use std::process::{Child, Command, Stdio};
+#[path = "browser/guide.rs"]
+mod guide;
+#[path = "browser/visitor.rs"]
+mod visitor;
+
 use std::sync::Arc;
-use std::time::Duration;
 
-use harness::manifests::{route, secret, service};
-use harness::peer::Wire;
-use harness::{Authority, Behaviour, Gateway, HOST, Manifests, Peer, Recorder, json, within};
-use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use guide::Section;
+use harness::issuer::{claims, holds_nothing_of, set};
+use harness::manifests::{config_map, route, secret, service, service_as};
+use harness::{Answer, Authority, Behaviour, Client, Gateway, HOST, Head, Key, Manifests, Options, Recorder, json};
+use tempfile::NamedTempFile;
+use visitor::Visitor;
 
-/// A browser needs longer to start than anything else here.
-const BROWSER: Duration = Duration::from_secs(60);
+/// The page of the allowed origin, that of a sibling domain, and that of another site.
+const APP: &str = "app.example.com";
+const OTHERS: [&str; 2] = ["other.example.com", "evil.example.net"];
+/// One browser at a time is enough for a small machine.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Serves the page to every name of the certificate; what it reports comes out of the channel.
-struct Page {
-    port: u16,
-    reports: mpsc::UnboundedReceiver<String>,
-    url: Arc<std::sync::OnceLock<String>>,
+/// What a page reports that got through, with the subprotocol that it got.
+fn through(protocol: &str) -> String {
+    format!("open {protocol} []\ntext grüße €\nbinary 40000 true\nclose 4000 enough true")
 }
 
-impl Page {
-    async fn serve(authority: &Authority) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let pair = authority.leaf(&["app.example.com", "evil.example.net"]);
-        let acceptor = TlsAcceptor::from(Arc::new(pair.server()));
-        let (sender, reports) = mpsc::unbounded_channel();
-        let url = Arc::<std::sync::OnceLock<String>>::default();
-        let shared = url.clone();
-        tokio::spawn(async move {
-            while let Ok((tcp, _)) = listener.accept().await {
-                let (acceptor, sender, url) = (acceptor.clone(), sender.clone(), shared.clone());
-                tokio::spawn(async move {
-                    if let Ok(tls) = acceptor.accept(tcp).await {
-                        let peer = Peer::new(Wire::Tls(Box::new(TlsStream::Server(tls))), false);
-                        answer(peer, &sender, url.get().map_or("", String::as_str)).await;
-                    }
-                });
-            }
-        });
-        Self { port, reports, url }
+/// A section of the documentation, carried out.
+struct Scene {
+    section: Section,
+    visitor: Visitor,
+    authority: Authority,
+    recorder: Recorder,
+    /// The service that judges sessions.
+    sessions: Recorder,
+    gateway: Gateway,
+    /// The one key of the issuer.
+    key: Key,
+    _issuer: Recorder,
+    _trusted: NamedTempFile,
+}
+
+impl Scene {
+    async fn new(heading: &str, more: &[serde_json::Value]) -> Self {
+        let section = Section::of(heading);
+        let (authority, key) = (Authority::new(), Key::es256("one"));
+        let visitor = Visitor::new(&authority).await;
+        let recorder = Recorder::start(Behaviour::Echo).await;
+        let keys = set(&[&key]).to_string();
+        let keys = Behaviour::bytes(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{keys}", keys.len()));
+        let issuer = Recorder::start_tls(keys, authority.leaf(&["127.0.0.1"]).server()).await;
+        let trusted = NamedTempFile::new().unwrap();
+        std::fs::write(trusted.path(), authority.pem()).unwrap();
+        let sessions = Recorder::start(Behaviour::Answer(Arc::new(judge))).await;
+        let mut judges = service_as("sessions", "http", &[sessions.port()]);
+        judges[0]["spec"]["ports"][0]["port"] = json!(80);
+        let mut manifests = Manifests::default()
+            .with("secret.yaml", &[secret("chat-tls", &authority.leaf(&[HOST]))])
+            .with("service.yaml", &service("chat", &[recorder.port()]))
+            .with("sessions.yaml", &judges)
+            .with("more.yaml", more);
+        manifests.files.insert("route.yaml".into(), section.route(visitor.port, issuer.port()));
+        let env = vec![("SSL_CERT_FILE".into(), trusted.path().display().to_string())];
+        let gateway = Gateway::start_with(&manifests, &Options { env, ..Options::default() }).await;
+        Self { section, visitor, authority, recorder, sessions, gateway, key, _issuer: issuer, _trusted: trusted }
     }
-}
 
-/// One request of the browser.
-async fn answer(mut peer: Peer, reports: &mpsc::UnboundedSender<String>, url: &str) {
-    // A browser opens connections in advance and may never use them.
-    while harness::Answer::parse(peer.pending()).is_none() {
-        if !peer.fill().await {
-            return;
+    fn token(&self) -> String {
+        self.key.sign(&claims(&json!({"scope": "chat"})))
+    }
+
+    /// The page of the allowed origin gets through with the code of a way; the backend hears nothing of the secret.
+    async fn passes(&mut self, case: &str, way: usize, token: &str, protocol: &str) -> Answer {
+        let code = self.section.code(way, self.gateway.wss.port());
+        let report = self.visitor.visit(APP, &code, token).await;
+        assert_eq!(report, through(protocol), "{case}");
+        let seen = self.recorder.last();
+        let bytes = String::from_utf8_lossy(&seen.bytes.lock().unwrap()).into_owned();
+        assert!(!bytes.contains(token), "{case}: the backend got the credential");
+        assert_eq!(seen.head().field("origin"), Some(self.visitor.origin(APP)), "{case}");
+        seen.head()
+    }
+
+    /// The same page of other origins gets `report`, and the backend sees nothing of it.
+    async fn others_do_not(&mut self, case: &str, way: usize, token: &str, expected: &str) {
+        for name in OTHERS {
+            let before = (self.recorder.count(), self.denied().await);
+            let code = self.section.code(way, self.gateway.wss.port());
+            let report = self.visitor.visit(name, &code, token).await;
+            assert_eq!(report, expected, "{case}: the page of {name}");
+            self.recorder.saw_nothing_since(before.0, case);
+            assert!(self.denied().await > before.1, "{case}: {name} was refused for another reason");
         }
     }
-    let Some(head) = peer.head().await else { return };
-    let (status, body) = if head.line.starts_with("POST /result ") {
-        let length: usize = head.field("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
-        while peer.pending().len() < length && peer.fill().await {}
-        let _ = reports.send(String::from_utf8_lossy(peer.pending()).into_owned());
-        ("204 No Content", String::new())
-    } else if head.line.starts_with("GET / ") {
-        ("200 OK", include_str!("browser/page.html").replace("WSS_URL", url))
-    } else {
-        ("404 Not Found", String::new())
-    };
-    let text = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    peer.write(text.as_bytes()).await;
-    let _ = tokio::io::AsyncWriteExt::shutdown(&mut peer.wire).await;
-}
 
-/// A browser with a profile of its own.
-struct Browser {
-    child: Child,
-    _profile: TempDir,
-}
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    async fn denied(&self) -> f64 {
+        self.gateway.refusals(Some("origin_denied")).await
     }
 }
 
-impl Browser {
-    fn open(url: &str) -> Self {
-        let program = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
-            .into_iter()
-            .find(|path| std::path::Path::new(path).exists())
-            .expect("this test needs Chromium: install it with `apt-get install --yes chromium`");
-        let profile = TempDir::new().unwrap();
-        let child = Command::new(program)
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-            .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-            .args(["--disable-dev-shm-usage", "--ignore-certificate-errors", "--remote-debugging-port=0"])
-            .arg("--host-resolver-rules=MAP *.example.com 127.0.0.1, MAP *.example.net 127.0.0.1, MAP * ~NOTFOUND")
-            .arg(format!("--user-data-dir={}", profile.path().display()))
-            .arg(url)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { child, _profile: profile }
-    }
+/// The service of the user's: one session is ada's.
+fn judge(head: &Answer) -> Vec<u8> {
+    let known = head.field("cookie").is_some_and(|cookie| cookie.contains("__Secure-session=ada-0123456789abcdef"));
+    let answer = if known { "200 OK\r\nX-User: ada" } else { "401 Unauthorized" };
+    format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").into_bytes()
 }
+
+/// What a browser says of a handshake that was refused.
+const REFUSED: &str = "close 1006  false";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chromium_talks_through_it_from_an_allowed_origin_only() {
+    let _one = ONE.lock().await;
     let authority = Authority::new();
     let recorder = Recorder::start(Behaviour::Echo).await;
-    let mut page = Page::serve(&authority).await;
-    let origins = json!({"handshake": {"origins": {"allow": [format!("https://app.example.com:{}", page.port)]}}});
+    let mut visitor = Visitor::new(&authority).await;
+    let origins = json!({"handshake": {"origins": {"allow": [visitor.origin(APP)]}}});
     let manifests = Manifests::default()
         .with("secret.yaml", &[secret("chat-tls", &authority.leaf(&[HOST]))])
         .with("service.yaml", &service("chat", &[recorder.port()]))
         .with("route.yaml", &[route("chat", HOST, "chat-tls", "chat", &origins)]);
     let gateway = Gateway::start(&manifests).await;
-    page.url.set(format!("wss://{HOST}:{}/room?x=y", gateway.wss.port())).unwrap();
+    let url = format!("wss://{HOST}:{}/room?x=y", gateway.wss.port());
+    let code = format!("const socket = new WebSocket('{url}', ['chat.v2', 'chat.v1']);");
 
-    let browser = Browser::open(&format!("https://evil.example.net:{}/", page.port));
-    let report = within(BROWSER, "the page of another origin to report", page.reports.recv()).await.unwrap();
-    assert_eq!(report, "close 1006  false", "the other origin's page must get nothing");
+    let report = visitor.visit("evil.example.net", &code, "").await;
+    assert_eq!(report, REFUSED, "the other origin's page must get nothing");
     assert_eq!(recorder.count(), (0, 0), "the backend saw something of a refused page");
     gateway
         .metric_becomes("wssgate_handshakes_total", &[("outcome", "refused"), ("reason", "origin_denied")], 1.0)
         .await;
-    drop(browser);
 
-    let browser = Browser::open(&format!("https://app.example.com:{}/", page.port));
-    let report = within(BROWSER, "the page of the allowed origin to report", page.reports.recv()).await.unwrap();
-    let expected = "open chat.v2 []\ntext grüße €\nbinary 40000 true\nclose 4000 enough true";
-    assert_eq!(report, expected);
-    assert_eq!(recorder.last().head().field("origin"), Some(format!("https://app.example.com:{}", page.port)));
+    assert_eq!(visitor.visit(APP, &code, "").await, through("chat.v2"));
+    assert_eq!(recorder.last().head().field("origin"), Some(visitor.origin(APP)));
     gateway.metric_becomes("wssgate_connections", &[("route", "shop/chat")], 0.0).await;
-    drop(browser);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_connects_with_a_token_as_a_subprotocol_or_in_the_query() {
+    let _one = ONE.lock().await;
+    let mut scene = Scene::new("Tokens", &[]).await;
+    let token = scene.token();
+    scene.others_do_not("subprotocol", 0, &token, REFUSED).await;
+    let head = scene.passes("subprotocol", 0, &token, "chat.v1").await;
+    assert_eq!(head.field("sec-websocket-protocol").as_deref(), Some("chat.v1"));
+    assert_eq!(head.field("x-subject").as_deref(), Some("ada"));
+    let head = scene.passes("query", 1, &token, "").await;
+    assert_eq!(head.line, "GET / HTTP/1.1");
+    scene.others_do_not("query", 1, &token, REFUSED).await;
+    let forged = Key::es256("one").sign(&claims(&json!({"scope": "chat"})));
+    let code = scene.section.code(0, scene.gateway.wss.port());
+    assert_eq!(scene.visitor.visit(APP, &code, &forged).await, REFUSED, "another key's token");
+    // The header, for those who can set one.
+    let client = Client { address: scene.gateway.wss, config: Arc::new(scene.authority.client()), name: HOST.into() };
+    let head = Head::upgrade("/").add("Authorization", format!("Bearer {token}"));
+    assert!(client.open(&head).await.close(1000, "").await.is_some());
+    holds_nothing_of(&scene.gateway, &[&token, &forged]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_connects_with_a_token_in_its_cookie() {
+    let _one = ONE.lock().await;
+    let mut scene = Scene::new("Tokens in a cookie", &[]).await;
+    let token = scene.token();
+    let code = scene.section.code(0, scene.gateway.wss.port());
+    assert_eq!(scene.visitor.visit(APP, &code, "").await, REFUSED, "without a cookie");
+    scene.visitor.set_cookie(&scene.section.http[0].replace("TOKEN", &token));
+    let head = scene.passes("cookie", 0, &token, "").await;
+    assert_eq!((head.field("x-subject").as_deref(), head.count("cookie")), (Some("ada"), 0));
+    scene.visitor.set_cookie("X-Nothing: more");
+    scene.others_do_not("cookie", 0, &token, REFUSED).await;
+    // The browser has a cookie for sibling domains and sends it: from another site it would not even have one to send.
+    assert_eq!(scene.visitor.visit(APP, &code, "").await, through(""));
+    assert_eq!(scene.visitor.visit(OTHERS[0], &code, "").await, REFUSED);
+    let sent = scene.visitor.sent_cookies().unwrap_or_default();
+    assert!(sent.contains(&token), "the browser has no cookie for sibling domains, so nothing was tried");
+    holds_nothing_of(&scene.gateway, &[&token]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_connects_with_a_session_that_a_service_judges() {
+    let _one = ONE.lock().await;
+    let mut scene = Scene::new("Sessions that a service judges", &[]).await;
+    let cookie = |session: &str| Section::of("Tokens in a cookie").http[0].replace("TOKEN", session);
+    let code = scene.section.code(0, scene.gateway.wss.port());
+    scene.visitor.set_cookie(&cookie("nobody-0123456789abcdef"));
+    assert_eq!(scene.visitor.visit(APP, &code, "").await, REFUSED, "a session that the service does not know");
+    assert_eq!((scene.sessions.count().0, scene.recorder.count()), (1, (0, 0)));
+    scene.visitor.set_cookie(&cookie("ada-0123456789abcdef"));
+    let head = scene.passes("session", 0, "ada-0123456789abcdef", "").await;
+    assert_eq!(head.field("x-user").as_deref(), Some("ada"));
+    let asked = scene.sessions.count();
+    scene.others_do_not("session", 0, "ada-0123456789abcdef", REFUSED).await;
+    assert_eq!(scene.sessions.count(), asked, "nobody is asked about pages of other origins");
+    holds_nothing_of(&scene.gateway, &["ada-0123456789abcdef"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_buys_a_ticket_and_connects_with_it() {
+    let _one = ONE.lock().await;
+    let mut scene = Scene::new("Tickets", &[]).await;
+    let token = scene.token();
+    // Refused in the preflight: the page hears nothing, not even that there are tickets.
+    scene.others_do_not("ticket", 0, &token, "error TypeError").await;
+    let counted = |outcome| [("outcome", outcome)];
+    assert!(scene.gateway.metric("wssgate_tickets_total", &counted("issued")).await < 0.5, "none was sold");
+    let head = scene.passes("ticket", 0, &token, "").await;
+    assert_eq!(head.line, "GET / HTTP/1.1", "the ticket is taken out");
+    scene.gateway.metric_becomes("wssgate_tickets_total", &counted("issued"), 1.0).await;
+    scene.gateway.metric_becomes("wssgate_tickets_total", &counted("redeemed"), 1.0).await;
+    let forged = Key::es256("one").sign(&claims(&json!({})));
+    let code = scene.section.code(0, scene.gateway.wss.port());
+    let report = scene.visitor.visit(APP, &code, &forged).await;
+    assert!(report.starts_with("error ") || report == REFUSED, "another key's token: {report}");
+    // A page of another origin that sends no preflight, and one that has got hold of a ticket.
+    let url = format!("https://{HOST}:{}/ticket", scene.gateway.wss.port());
+    let simple = format!("const socket = await (await fetch('{url}', {{method: 'POST', mode: 'no-cors'}})).json();");
+    assert!(scene.visitor.visit(OTHERS[1], &simple, "").await.starts_with("error "), "an opaque answer");
+    // A ticket that another page has got hold of.
+    let buy = code.split("const socket").next().unwrap();
+    let told = format!("{buy} throw Object.assign(new Error(), {{name: ticket}}); const socket = null;");
+    let report = scene.visitor.visit(APP, &told, &token).await;
+    let ticket = report.strip_prefix("error ").expect("a ticket").to_owned();
+    assert_eq!(ticket.len(), 43, "{ticket}");
+    let url = format!("wss://{HOST}:{}/?ticket={ticket}", scene.gateway.wss.port());
+    let redeem = format!("const socket = new WebSocket('{url}');");
+    for name in OTHERS {
+        assert_eq!(scene.visitor.visit(name, &redeem, "").await, REFUSED, "{name} with the ticket of {APP}");
+    }
+    assert_eq!(scene.visitor.visit(APP, &redeem, "").await, through(""));
+    assert_eq!(scene.visitor.visit(APP, &redeem, "").await, REFUSED, "a second time");
+    scene.gateway.metric_becomes("wssgate_tickets_total", &counted("issued"), 2.0).await;
+    holds_nothing_of(&scene.gateway, &[&token, &forged, &ticket]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_connects_with_the_certificate_that_the_page_asks_for() {
+    let partners = Authority::new();
+    let scene = Scene::new("Client certificates", &[config_map("partners-ca", "ca.crt", partners.pem())]).await;
+    let pair = partners.client_leaf("alice", 7, |_| {});
+    let address = scene.gateway.wss;
+    let client = |config| Client { address, config: Arc::new(config), name: HOST.into() };
+    let head = Head::upgrade("/").add("Origin", scene.visitor.origin(APP));
+    assert!(client(pair.shown_by(scene.authority.client())).open(&head).await.close(1000, "").await.is_some());
+    assert!(scene.recorder.last().head().field("client-cert").is_some());
+    let before = scene.recorder.count();
+    let mut peer = client(scene.authority.client()).connect().await;
+    peer.write(&head.bytes()).await;
+    assert!(peer.head().await.is_none(), "without a certificate");
+    scene.recorder.saw_nothing_since(before, "without a certificate");
 }

@@ -77,7 +77,8 @@ fn the_page_of_metrics_is_the_catalogue_of_the_code() {
 }
 
 /// Groups of docs/threats.md and how many rows each has.
-const THREATS: [(char, usize); 7] = [('A', 10), ('B', 22), ('C', 14), ('D', 15), ('F', 21), ('G', 17), ('J', 7)];
+const THREATS: [(char, usize); 8] =
+    [('A', 10), ('B', 22), ('C', 14), ('D', 15), ('E', 20), ('F', 21), ('G', 17), ('J', 7)];
 
 #[test]
 fn every_threat_has_a_test_that_exists_or_says_why_not() {
@@ -104,7 +105,7 @@ fn every_threat_has_a_test_that_exists_or_says_why_not() {
         let said = ["`", "later: ", "none: ", "none as a whole: "].iter().any(|start| row[3].starts_with(start));
         assert!(said, "{}: neither a test nor a reason: {}", row[0], row[3]);
     }
-    assert!(tests > 80, "{tests} tests");
+    assert!(tests > 120, "{tests} tests");
 }
 
 #[test]
@@ -174,7 +175,7 @@ fn the_examples_of_routes_are_routes() {
     }
     let page = fs::read_to_string(root().join("docs/authentication.md")).unwrap();
     let ways = self::blocks(&page, "yaml");
-    assert_eq!(ways.len(), 3);
+    assert_eq!(ways.len(), 5);
     routes.extend(ways.iter().map(|block| value(block)));
     for route in &routes {
         let found = findings::of_route(route);

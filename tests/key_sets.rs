@@ -4,13 +4,16 @@
 
 mod harness;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::issuer::{any_of, bearer, claims, config_map, method, scene_of, set, unauthorized};
 use harness::manifests::{route, text};
-use harness::{Authority, Behaviour, Key, Options, PATIENCE, Recorder, Setup, json, until};
+use harness::{Authority, Behaviour, Frame, Key, Options, PATIENCE, Recorder, Setup, json, until};
 use serde_json::Value;
 use tempfile::NamedTempFile;
+use tokio::sync::watch;
 
 /// An issuer with a server of its own, and a gateway that trusts it.
 struct Scene {
@@ -109,10 +112,6 @@ async fn answers_that_are_no_key_set_are_refused_whole() {
     let good = set(&[&key]).to_string();
     let large = format!("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n{}", " ".repeat(400 * 1024));
     for (case, behaviour) in [
-        (
-            "E10 a redirect",
-            Behaviour::bytes("HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"),
-        ),
         ("another status", answer("203 Non-Authoritative Information", &good)),
         ("no JSON", answer("200 OK", "<html>")),
         ("a set without keys", answer("200 OK", r#"{"keys":[]}"#)),
@@ -125,6 +124,107 @@ async fn answers_that_are_no_key_set_are_refused_whole() {
         let answer = setup.refused(case, &token(&key), &[503], &["keys_unavailable"]).await;
         assert!(answer.field("www-authenticate").is_none() && answer.field("retry-after").is_some(), "{case}");
         assert_eq!(issuer.count().0, 1, "{case}: a source that fails is not asked again at once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redirect_is_not_followed_and_a_body_that_does_not_end_is_given_up() {
+    let key = Key::es256("one");
+    let inside = Recorder::start(keys(&[&key])).await;
+    let Scene { issuer, setup, .. } = scene(keys(&[&key])).await;
+    setup.admitted("fetched", &token(&key)).await;
+    for (case, status) in [("E10 moved", "301 Moved Permanently"), ("E10 see there", "307 Temporary Redirect")] {
+        for scheme in ["http", "https"] {
+            let place = format!("{scheme}://127.0.0.1:{}/jwks", inside.port());
+            let moved = format!("HTTP/1.1 {status}\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n");
+            let Scene { issuer, setup, .. } = scene(Behaviour::bytes(moved)).await;
+            setup.refused(case, &token(&key), &[503], &["keys_unavailable"]).await;
+            assert_eq!((issuer.count().0, inside.count().0), (1, 0), "{case} {scheme}: it was followed");
+        }
+    }
+    issuer.behave(Behaviour::bytes("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"keys\":["));
+    let start = Instant::now();
+    let (answer, _) = setup.client().ask(&token(&Key::es256("next"))).await;
+    assert_eq!(answer.status(), 401, "E10 an unknown key, and a body that does not end: {answer:?}");
+    assert!(start.elapsed() < Duration::from_secs(10), "E10: nobody waits for the end of it");
+    setup.gateway.metric_becomes("wssgate_key_set_fetches_total", &[("outcome", "failed")], 1.0).await;
+    assert_eq!(issuer.count().0, 2);
+    setup.admitted("E10 the last good keys", &token(&key)).await;
+}
+
+/// The set that a provider of OpenID Connect publishes (as Keycloak, Entra ID and Google do): beside the keys that sign,
+/// with their certificates, stand keys for encryption, of types and curves that are not ours, and members that nobody
+/// here knows.
+fn published(signing: &[&Key]) -> Value {
+    let certified = |mut key: Value, members: Value| {
+        let more = json!({
+            "x5c": ["MIICnTCCAYUCBgGF", "MIIDBTCCAe2gAwIBAgIQ"], "x5t": "0HvOgdvDLnyzKgqXQCFWhGXCFzw",
+            "x5t#S256": "bDXyFWRWpLDJGFvQrGBVvMLPzXbnGLbUZKCkQhqWyyI", "issuer": "https://login.example.com/{tenant}/v2.0",
+            "nbf": 1_493_763_266, "exp": 2_000_000_000, "ext": true, "key_size": 2048, "cloud": {"instance": ["eu"]},
+        });
+        harness::manifests::merge(&mut key, &more);
+        harness::manifests::merge(&mut key, &members);
+        key
+    };
+    let encryption = Key::rsa("enc", "RS256").jwk();
+    let mut list = vec![
+        certified(encryption, json!({"use": "enc", "alg": "RSA-OAEP"})),
+        json!({"kty": "EC", "kid": "p521", "use": "sig", "alg": "ES512", "crv": "P-521", "x": "AA", "y": "AA"}),
+        json!({"kty": "EC", "kid": "k1", "use": "sig", "alg": "ES256K", "crv": "secp256k1", "x": "AA", "y": "AA"}),
+        json!({"kty": "OKP", "kid": "x25519", "use": "enc", "crv": "X25519", "x": "AA"}),
+        json!({"kty": "AKP", "kid": "pq", "use": "sig", "alg": "ML-DSA-44", "pub": "AA"}),
+        json!({"kty": "oct", "kid": "mac", "use": "sig", "alg": "HS256", "k": "A".repeat(43)}),
+    ];
+    for key in signing {
+        let alg = key.header()["alg"].clone();
+        list.push(certified(key.jwk(), json!({"use": "sig", "alg": alg, "key_ops": ["verify"]})));
+    }
+    json!({"keys": list, "issuer": "https://login.example.com", "cache_until": 2_000_000_000})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_rotates_its_keys_under_load_and_nobody_is_refused() {
+    let (old, new) = (Arc::new(Key::rsa("2026-01", "RS256")), Arc::new(Key::rsa("2026-02", "RS256")));
+    let publish = |keys: &[&Key]| answer("200 OK", &published(keys).to_string());
+    let Scene { issuer, setup, .. } = scene(publish(&[&old])).await;
+    let mut held = setup.client().open(&token(&old)).await;
+    // Eight clients come and go all the while with tokens of the key that signs now.
+    let (signer, done, stop) =
+        (watch::Sender::new(old.clone()), Arc::new(AtomicUsize::new(0)), watch::Sender::new(false));
+    let mut load = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (client, signer, done, stop) = (setup.client(), signer.subscribe(), done.clone(), stop.subscribe());
+        load.spawn(async move {
+            while !*stop.borrow() {
+                let head = token(&signer.borrow().clone());
+                let (answer, peer) = client.ask(&head).await;
+                assert_eq!(answer.status(), 101, "E9 {answer:?}");
+                assert!(peer.close(1000, "").await.is_some());
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }
+    let forty_more = async |phase: &str| {
+        let before = done.load(Ordering::SeqCst);
+        until(PATIENCE, phase, async || (done.load(Ordering::SeqCst) >= before + 40).then_some(())).await;
+    };
+    forty_more("the old key alone").await;
+    issuer.behave(publish(&[&old, &new]));
+    forty_more("both published, the old one signs").await;
+    signer.send_replace(new.clone());
+    forty_more("the new one signs").await;
+    setup.admitted("E9 a token that the old key signed a moment ago", &token(&old)).await;
+    issuer.behave(publish(&[&new]));
+    forty_more("the old one is withdrawn").await;
+    stop.send_replace(true);
+    load.join_all().await;
+    assert_eq!(issuer.count().0, 2, "E9: one fetch at first, one for the new key");
+    held.echo(&Frame::text("who came with the old key is still in")).await;
+    for kid in ["enc", "p521", "mac", "pq"] {
+        let mut header = new.header();
+        header["kid"] = json!(kid);
+        let head = bearer(&new.sign_as(&header, &claims(&json!({}))));
+        unauthorized(&setup, &format!("the id of the key {kid}"), &head, "token_untrusted").await;
     }
 }
 

@@ -88,6 +88,16 @@ async fn several_origins_are_refused_whichever_comes_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fetch_metadata_makes_no_origin_better_or_worse() {
+    let setup = Setup::new(&json!({})).await;
+    let from = |origin: &str, site: &str| Head::upgrade("/").add("Origin", origin).add("Sec-Fetch-Site", site);
+    for site in ["same-origin", "same-site", "cross-site", "none"] {
+        setup.refused(&format!("A9 {site}"), &from("https://evil.test", site), DENIED.0, DENIED.1).await;
+        setup.admitted(&format!("A9 {site}"), &from("https://chat.example.com", site)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wildcard_stands_for_one_label() {
     let setup = Setup::new(&handshake(&json!({"origins": {"allow": ["https://*.example.com"]}}))).await;
     let from = |origin: &str| Head::upgrade("/").add("Origin", origin);

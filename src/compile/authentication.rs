@@ -389,3 +389,27 @@ fn check_uri(uri: &str) -> Result<(), &'static str> {
         Some(_) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_fetched_over_https_alone() {
+        assert_eq!(check_uri("https://idp.example.com:8443/jwks?tenant=a"), Ok(()));
+        for uri in [
+            "http://idp.example.com/jwks",
+            "file:///etc/passwd",
+            "ftp://idp.example.com/jwks",
+            "//idp.example.com/jwks",
+            "idp.example.com",
+            "https:///jwks",
+            "https://ada:secret@idp.example.com/jwks",
+            "https://ada@idp.example.com/jwks",
+            "",
+        ] {
+            let problem = check_uri(uri).unwrap_err();
+            assert!(!problem.contains("ada") && !problem.contains("secret"), "{uri}: {problem}");
+        }
+    }
+}

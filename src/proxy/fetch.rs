@@ -23,7 +23,7 @@ use crate::proxy::exchange::exchange;
 
 /// DNS, TCP, TLS, request and answer together.
 pub(crate) const LIMIT: Duration = Duration::from_secs(3);
-/// Fetches at a time; more wait within their limit of time.
+/// Fetches at a time; more wait for their turn, which comes: each that is before them has its limit of time.
 const AT_A_TIME: usize = 16;
 /// Addresses of a name that are tried.
 const ADDRESSES: usize = 3;
@@ -69,11 +69,9 @@ impl Fetcher {
 
     /// The body of a 200 to a GET, at most `size` bytes.
     pub(crate) async fn get(&self, uri: &str, size: usize) -> Result<Bytes, Failed> {
-        let fetch = async {
-            let _slot = self.slots.acquire().await.map_err(|_| Failed("the gateway is ending"))?;
-            self.fetch(uri, size).await
-        };
-        timeout(LIMIT, fetch).await.unwrap_or(Err(Failed("no answer within 3s")))
+        // The time begins with the turn: servers that hang do not use up that of others.
+        let _slot = self.slots.acquire().await.map_err(|_| Failed("the gateway is ending"))?;
+        timeout(LIMIT, self.fetch(uri, size)).await.unwrap_or(Err(Failed("no answer within 3s")))
     }
 
     async fn fetch(&self, uri: &str, size: usize) -> Result<Bytes, Failed> {
@@ -124,5 +122,78 @@ impl Fetcher {
     fn may_dial(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         !is_denied(address, self.reach.allow_loopback) && !self.reach.denied.contains(&address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    fn fetcher(allow_loopback: bool, denied: &[&str]) -> Fetcher {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let denied = denied.iter().map(|address| address.parse().unwrap()).collect();
+        Fetcher::new(Reach { tls: Arc::new(tls), allow_loopback, denied })
+    }
+
+    async fn asked(listener: &TcpListener) -> bool {
+        timeout(Duration::from_millis(1), listener.accept()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn the_address_that_a_name_leads_to_is_judged_before_it_is_dialled() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = |host: &str| format!("https://{host}:{}/jwks", listener.local_addr().unwrap().port());
+        let not_dialled = Failed("its host has no address that the gateway may dial");
+        // In a cluster; and where an address is the API server's or our own.
+        for fetcher in [fetcher(false, &[]), fetcher(true, &["127.0.0.1", "::1"])] {
+            for host in ["localhost", "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"] {
+                assert_eq!(fetcher.get(&uri(host), 1024).await, Err(not_dialled), "{host}");
+            }
+            // Other spellings of 127.0.0.1, which not every resolver takes for one.
+            for host in ["2130706433", "0x7f.1", "127.1", "localhost."] {
+                assert!(fetcher.get(&uri(host), 1024).await.is_err(), "{host}");
+            }
+        }
+        assert!(!asked(&listener).await, "it was dialled");
+        // The same name where it may be dialled: what fails is TLS, with a listener that does not speak it.
+        let fetcher = fetcher(true, &[]);
+        let uri = uri("localhost");
+        let (failed, _) = tokio::join!(fetcher.get(&uri, 1024), async { drop(listener.accept().await.unwrap()) });
+        assert_eq!(failed, Err(Failed("the TLS handshake failed: is its certificate trusted?")));
+    }
+
+    #[tokio::test]
+    async fn who_waits_behind_servers_that_hang_still_gets_its_whole_time() {
+        let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = |listener: &TcpListener| format!("https://127.0.0.1:{}/", listener.local_addr().unwrap().port());
+        let fetcher = Arc::new(fetcher(true, &[]));
+        let mut hang = tokio::task::JoinSet::new();
+        for _ in 0..AT_A_TIME {
+            let (fetcher, uri) = (Arc::clone(&fetcher), uri(&hanging));
+            hang.spawn(async move { fetcher.get(&uri, 1024).await });
+        }
+        // Nobody accepts, but the system connects; all places are taken when the last one is.
+        while fetcher.slots.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let uri = uri(&other);
+        let (failed, _) = tokio::join!(fetcher.get(&uri, 1024), async { drop(other.accept().await.unwrap()) });
+        assert_eq!(failed, Err(Failed("the TLS handshake failed: is its certificate trusted?")));
+        assert!(hang.join_all().await.into_iter().all(|result| result == Err(Failed("no answer within 3s"))));
+    }
+
+    #[tokio::test]
+    async fn nothing_but_https_is_fetched() {
+        for uri in ["http://127.0.0.1/", "file:///etc/passwd", "ftp://a.test/", "/jwks", "a.test", ""] {
+            let failed = fetcher(true, &[]).get(uri, 1024).await.unwrap_err();
+            assert!(["not an https URI", "not a URI"].contains(&failed.0), "{uri}: {failed}");
+        }
     }
 }

@@ -175,6 +175,7 @@ impl Kubectl {
     /// exactly what a pod with the service account would be.
     pub fn service_account(&self, namespace: &str, name: &str, file: &Path) -> Self {
         let token = self.must(&["create", "token", name, "--namespace", namespace, "--duration", "24h"]);
+        super::harness::canary::note(token.trim());
         let mut config: Value = serde_json::from_str(&self.must(&["config", "view", "--raw", "-o", "json"])).unwrap();
         config["users"] = serde_json::json!([{"name": "account", "user": {"token": token.trim()}}]);
         for context in config["contexts"].as_array_mut().unwrap() {

@@ -13,7 +13,9 @@ use tokio::runtime::Runtime;
 
 use super::control_plane::ControlPlane;
 use super::harness::manifests::{merge, text};
-use super::harness::{Answer, Authority, Behaviour, Client, Gateway, Head, Options, Pair, Peer, Recorder, manifests};
+use super::harness::{
+    Answer, Authority, Behaviour, Client, Gateway, Head, Options, Pair, Peer, Recorder, canary, manifests,
+};
 use super::kubectl::Kubectl;
 use super::process::until;
 use super::{programs, sandbox};
@@ -41,6 +43,23 @@ pub struct Scene<'a> {
     /// What the Service leads to.
     pub recorder: Recorder,
     folder: PathBuf,
+}
+
+impl Drop for Scene<'_> {
+    /// What gateways wrote to the API server holds no secret that a test knew, as their logs hold none.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        for (what, path) in
+            [("securewebsocketroutes", "{.items[*].status}"), ("events", "{.items[*]['reason','message']}")]
+        {
+            let said = self.kubectl.run(&["get", what, "-o", &format!("jsonpath={path}")]);
+            // A test may have taken the definition away, and all routes with it.
+            assert!(said.ok || said.err.contains("could not find the requested resource"), "{what}: {}", said.err);
+            assert_eq!(canary::found_in(&said.out), None, "a secret stands in {what}");
+        }
+    }
 }
 
 impl<'a> Scene<'a> {

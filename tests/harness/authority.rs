@@ -56,7 +56,9 @@ impl Authority {
         params.not_after = rcgen::date_time_ymd(2090, 1, 1);
         change(&mut params);
         let leaf = params.signed_by(key, &self.issuer).unwrap();
-        Pair { chain: format!("{}{}", leaf.pem(), self.pem), key: key.serialize_pem() }
+        let pem = key.serialize_pem();
+        super::canary::note_key(&pem);
+        Pair { chain: format!("{}{}", leaf.pem(), self.pem), key: pem }
     }
 
     /// A client's certificate with a serial number, valid now, and what else the test changes.

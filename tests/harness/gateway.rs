@@ -1,10 +1,11 @@
 //! The real binary as a child process, with what it says and what it measures.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,9 +13,15 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Answer, Manifests, PATIENCE, until, within};
+use super::{Answer, Canaries, Manifests, PATIENCE, canary, until, within};
 
 type Lines = Arc<Mutex<Vec<String>>>;
+
+/// What a process writes, and the thread that reads it.
+struct Output {
+    lines: Lines,
+    reader: Option<JoinHandle<()>>,
+}
 
 /// What a gateway is started with besides its manifests.
 #[derive(Clone, Default)]
@@ -48,8 +55,10 @@ pub struct Gateway {
     child: Mutex<Child>,
     pid: u32,
     directory: TempDir,
-    stdout: Lines,
-    stderr: Lines,
+    stdout: Output,
+    stderr: Output,
+    /// The metrics as they were seen last.
+    metrics: Mutex<String>,
     /// The wss listener.
     pub wss: SocketAddr,
     /// The plain listener.
@@ -61,19 +70,27 @@ pub struct Gateway {
 #[allow(clippy::print_stderr, reason = "the output of a failed test is where its reader looks")]
 impl Drop for Gateway {
     fn drop(&mut self) {
+        self.look_at_metrics();
         if let Ok(child) = self.child.get_mut() {
             let _ = child.kill();
             let _ = child.wait();
         }
+        // All that it wrote, to the last line.
+        for reader in [self.stdout.reader.take(), self.stderr.reader.take()].into_iter().flatten() {
+            let _ = reader.join();
+        }
         if std::thread::panicking() {
-            let tail = |lines: &Lines| {
-                let lines = lines.lock().unwrap();
+            let tail = |output: &Output| {
+                let lines = output.lines.lock().unwrap();
                 lines[lines.len().saturating_sub(25)..].join("\n")
             };
             eprintln!("--- the gateway's log\n{}\n--- its access log\n{}", tail(&self.stderr), tail(&self.stdout));
         } else {
-            let panicked = self.stderr.lock().unwrap().iter().find(|line| line.contains("panicked at")).cloned();
-            assert_eq!(panicked, None, "the gateway panicked");
+            let log = self.log_text();
+            assert_eq!(log.lines().find(|line| line.contains("panicked at")), None, "the gateway panicked");
+            for (what, text) in self.written() {
+                assert_eq!(canary::found_in(&text), None, "a secret stands in the gateway's {what}");
+            }
         }
     }
 }
@@ -142,6 +159,7 @@ impl Gateway {
             directory,
             stdout,
             stderr,
+            metrics: Mutex::default(),
             wss: nowhere,
             http: nowhere,
             admin: nowhere,
@@ -154,6 +172,36 @@ impl Gateway {
         })
         .await;
         gateway
+    }
+
+    /// Everything that it has written, and its metrics as they were seen last.
+    fn written(&self) -> [(&'static str, String); 3] {
+        let metrics = self.metrics.lock().unwrap().clone();
+        [("log", self.log_text()), ("access log", self.access_text()), ("metrics", metrics)]
+    }
+
+    /// Where it has written one of these.
+    pub fn has_written(&self, canaries: &Canaries) -> Vec<&'static str> {
+        self.look_at_metrics();
+        let mut written = Vec::from(self.written());
+        written.retain(|(_, text)| canaries.found_in(text).is_some());
+        written.into_iter().map(|(what, _)| what).collect()
+    }
+
+    /// Asks for the metrics once more without waiting long: who is about to end may not answer any more.
+    fn look_at_metrics(&self) {
+        let limit = Duration::from_secs(1);
+        let ask = || {
+            let mut tcp = std::net::TcpStream::connect_timeout(&self.admin, limit).ok()?;
+            tcp.set_read_timeout(Some(limit)).ok()?;
+            write!(tcp, "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin).ok()?;
+            let mut text = String::new();
+            tcp.read_to_string(&mut text).ok()?;
+            Some(text)
+        };
+        if let Some(text) = ask() {
+            *self.metrics.lock().unwrap() = text;
+        }
     }
 
     /// The address of a listener by the log.
@@ -214,7 +262,7 @@ impl Gateway {
 
     /// The log so far as text.
     pub fn log_text(&self) -> String {
-        self.stderr.lock().unwrap().join("\n")
+        self.stderr.lines.lock().unwrap().join("\n")
     }
 
     /// The access log so far.
@@ -224,7 +272,7 @@ impl Gateway {
 
     /// The access log so far as text.
     pub fn access_text(&self) -> String {
-        self.stdout.lock().unwrap().join("\n")
+        self.stdout.lines.lock().unwrap().join("\n")
     }
 
     /// Waits for a line of the access log.
@@ -236,7 +284,11 @@ impl Gateway {
     pub async fn get(&self, path: &str) -> (u16, String) {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
         let answer = self.admin_answer(&request).await.unwrap_or_default();
-        (answer.status(), String::from_utf8_lossy(&answer.body).into_owned())
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        if path == "/metrics" && answer.status() == 200 {
+            self.metrics.lock().unwrap().clone_from(&text);
+        }
+        (answer.status(), text)
     }
 
     /// A raw request on the admin port.
@@ -334,17 +386,17 @@ impl Gateway {
     }
 }
 
-fn collect(pipe: impl Read + Send + 'static) -> Lines {
+fn collect(pipe: impl Read + Send + 'static) -> Output {
     let lines = Lines::default();
     let shared = lines.clone();
-    std::thread::spawn(move || {
-        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            shared.lock().unwrap().push(line);
+    let reader = std::thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            shared.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
         }
     });
-    lines
+    Output { lines, reader: Some(reader) }
 }
 
-fn parsed(lines: &Lines) -> Vec<Value> {
-    lines.lock().unwrap().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+fn parsed(output: &Output) -> Vec<Value> {
+    output.lines.lock().unwrap().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }

@@ -79,7 +79,7 @@ impl Head {
         self
     }
 
-    /// What goes on the wire.
+    /// What goes on the wire. What is secret in it no gateway may write.
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = self.line.clone();
         out.extend_from_slice(b"\r\n");
@@ -88,6 +88,7 @@ impl Head {
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
+        super::canary::note_request(&out);
         out.extend_from_slice(&self.tail);
         out
     }

@@ -58,6 +58,8 @@ impl Key {
     /// A symmetric key.
     pub fn hs256(id: &str, secret: &[u8]) -> Self {
         let key = EncodingKey::from_secret(secret);
+        super::canary::note(&String::from_utf8_lossy(secret));
+        super::canary::note(&URL_SAFE_NO_PAD.encode(secret));
         Self { id: id.to_owned(), name: "HS256", algorithm: Algorithm::HS256, key, edwards: None }
     }
 
@@ -96,7 +98,9 @@ impl Key {
     pub fn sign_text(&self, header: &str, claims: &str) -> String {
         let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm).unwrap();
-        format!("{message}.{signature}")
+        let token = format!("{message}.{signature}");
+        super::canary::note(token.split_once('.').unwrap().1);
+        token
     }
 }
 

@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses its own part of the harness")]
 
 pub mod authority;
+pub mod canary;
 pub mod frame;
 pub mod gateway;
 pub mod head;
@@ -17,6 +18,7 @@ pub mod setup;
 
 pub use self::redis::{Redis, Wire};
 pub use authority::{Authority, Pair};
+pub use canary::Canaries;
 pub use frame::Frame;
 pub use gateway::{Gateway, Options};
 pub use head::{Answer, Head};

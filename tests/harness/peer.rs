@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsConnector, TlsStream};
 
+use super::canary::Early;
 use super::{Answer, Frame, Head, PATIENCE, within};
 
 /// A connection, with TLS or without.
@@ -86,12 +87,13 @@ pub struct Peer {
     masks: bool,
     key: u32,
     transcript: Option<Transcript>,
+    early: Early,
 }
 
 impl Peer {
     /// An end that masks its frames (a client) or does not (a server).
     pub fn new(wire: Wire, masks: bool) -> Self {
-        Self { wire, buffer: Vec::new(), end: None, masks, key: 0x1357_9BDF, transcript: None }
+        Self { wire, buffer: Vec::new(), end: None, masks, key: 0x1357_9BDF, transcript: None, early: Early::default() }
     }
 
     /// The certificate that the other end showed.
@@ -140,6 +142,9 @@ impl Peer {
             Ok(0) => self.end = Some(End::Closed),
             Ok(size) => {
                 self.buffer.extend_from_slice(&chunk[..size]);
+                if self.masks {
+                    self.early.hear(&chunk[..size]);
+                }
                 if let Some(transcript) = &self.transcript {
                     transcript.lock().unwrap().extend_from_slice(&chunk[..size]);
                 }
