@@ -18,9 +18,10 @@ use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
 use crate::admin::{self, Admin};
-use crate::compile::{self, fence::Fence};
+use crate::compile;
 use crate::echo;
 use crate::policy::client::{ForwardedFor, TrustedProxies};
+use crate::policy::fence::Fence;
 use crate::proxy::{self, Drain, Proxy};
 use crate::settings::{Overrides, Settings};
 use crate::snapshot::Live;
@@ -163,12 +164,13 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
     let access = AccessLog::stdout(settings.log_format, metrics.clone())?;
     let (changed, changes) = watch::channel(0);
     let (drain, draining) = watch::channel(Drain::Serving);
+    let (outage, outages) = watch::channel(proxy::Outage::default());
     let (source, control, compiling) = match &settings.manifests {
         Some(manifests) => (Source::Files(Box::new(open(&settings, manifests)?)), None, options(&settings)),
         None => cluster::open(&settings, &metrics).await?,
     };
-    let reach = reach(&compiling.fence)?;
-    let mut follower = Follower::new(source, control, compiling, Arc::clone(&live), metrics.clone(), changed);
+    let trust = trust()?;
+    let mut follower = Follower::new(source, control, compiling, Arc::clone(&live), metrics.clone(), changed, outages);
 
     let wss = bind("wss", settings.listeners.wss)?;
     let http = bind("http", settings.listeners.http)?;
@@ -203,7 +205,8 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
         proxies: proxies(&settings),
         drain: draining,
         changed: changes,
-        reach,
+        outage,
+        trust,
         control: tokio::runtime::Handle::current(),
     })
     .map_err(Error::Run)?;
@@ -279,12 +282,6 @@ fn trust() -> Result<Arc<rustls::ClientConfig>, Error> {
     config.map_err(Error::Start)
 }
 
-/// Where the gateway itself may connect to: what may be a backend, and nothing of the API server's hosts.
-fn reach(fence: &Fence) -> Result<proxy::Reach, Error> {
-    let denied = fence.addresses.iter().copied().chain(fence.sockets.iter().map(SocketAddr::ip)).collect();
-    Ok(proxy::Reach { tls: trust()?, allow_loopback: fence.allow_loopback, denied })
-}
-
 /// Whose word the data plane takes for who the client is.
 fn proxies(settings: &Settings) -> TrustedProxies {
     let trusted = &settings.trusted_proxies;
@@ -309,5 +306,6 @@ fn options(settings: &Settings) -> compile::Options {
         default_certificate: settings.default_certificate.clone(),
         hostname_suffixes: settings.hostname_suffixes.clone(),
         defaults: settings.defaults.clone(),
+        ..compile::Options::default()
     }
 }

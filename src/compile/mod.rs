@@ -6,9 +6,9 @@
 //! within what may be kept. Knows Kubernetes objects and the snapshot; not who reads objects or serves connections.
 //!
 //! Each room knows one thing: [`class`] whose a route is, [`draft`] what it wants, [`host`] who owns a name,
-//! [`vault`] the certificates, [`issuance`] what cert-manager is asked for, [`keys`] the keys of tokens, [`external`] the
-//! services that judge handshakes, [`rule`] the
-//! backends, [`challenge`] what ACME asks, [`assembly`] puts all together, [`condition`] says how it went.
+//! [`vault`] the certificates, [`issuance`] what cert-manager is asked for, [`keys`] the keys of tokens, [`external`]
+//! the services that judge handshakes, [`outage`] what of all that cannot be reached, [`rule`] the backends,
+//! [`challenge`] what ACME asks, [`assembly`] puts all together, [`condition`] says how it went.
 
 pub mod annotation;
 pub mod assembly;
@@ -29,6 +29,7 @@ pub mod identity;
 pub mod issuance;
 pub mod keys;
 pub mod origin;
+pub mod outage;
 pub mod policy;
 pub mod progress;
 pub mod rate;
@@ -40,7 +41,7 @@ pub mod status;
 pub mod trust;
 pub mod vault;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -48,12 +49,13 @@ use crate::api::CONTROLLER;
 use crate::api::objects::{Key, Objects};
 use crate::api::route::RouteSpec;
 use crate::api::status::{ConditionReason, RouteStatus};
+use crate::policy::fence::Fence;
 use crate::settings::Defaults;
 use crate::snapshot::Snapshot;
+use crate::snapshot::dependency::Dependency;
 use assembly::Placed;
 use candidate::{Candidate, Candidates, Drafts};
 use condition::{Facet, Problem, Verdict};
-use fence::Fence;
 use issuance::Wanted;
 use reference::Grants;
 use rule::{Clients, Resolver};
@@ -71,7 +73,7 @@ pub struct Options {
     /// Objects come from files, not from a cluster: routes need no IngressClass, and a class that does not exist is
     /// worth telling.
     pub standalone: bool,
-    /// Addresses that may be no backends; in a cluster loopback is always among them.
+    /// Addresses that are never dialled; in a cluster loopback is always among them.
     pub fence: Fence,
     /// `spec.controller` of the IngressClasses that are ours; `status.controllerName`.
     pub controller_name: String,
@@ -83,6 +85,10 @@ pub struct Options {
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
     /// What routes that say nothing get, over what is built in.
     pub defaults: Defaults,
+    /// What the data plane cannot reach.
+    pub outage: Arc<BTreeSet<Dependency>>,
+    /// Certificates that the API server refuses to have as they are wanted, and what it says.
+    pub refused: Arc<BTreeMap<Key, String>>,
 }
 
 impl Default for Options {
@@ -97,6 +103,8 @@ impl Default for Options {
             default_certificate: None,
             hostname_suffixes: BTreeMap::new(),
             defaults: Defaults::default(),
+            outage: Arc::default(),
+            refused: Arc::default(),
         }
     }
 }
@@ -164,7 +172,8 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let index: HashMap<&Key, usize> = routes.iter().enumerate().map(|(place, route)| (route.key, place)).collect();
 
     let grants = Grants::new(objects);
-    let mut resolver = Resolver::new(objects, &grants, &options.fence, kept.map(|kept| &kept.clients));
+    let fence = fence::around(&options.fence, objects);
+    let mut resolver = Resolver::new(objects, &grants, &fence, kept.map(|kept| &kept.clients));
     let mut keys = keys::Reader::new(objects, &grants, previous.map(|previous| &previous.snapshot.keys));
     let mut verdicts = Vec::with_capacity(routes.len());
     let mut placed: Vec<Placed> = Vec::with_capacity(routes.len());
@@ -179,7 +188,9 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
             verdict.resolved.notes.append(&mut resolved.notes);
         }
         if let Some(policy) = &candidate.effective().policy {
-            let outcome = keys.route(&candidate.key.namespace, &policy.handshake.authentication);
+            let authentication = &policy.handshake.authentication;
+            verdict.warnings.extend(outage::warnings(&candidate.key.namespace, authentication, &options.outage));
+            let outcome = keys.route(&candidate.key.namespace, authentication);
             verdict.resolved.problems.extend(outcome.problems);
             let asked = external::resolve(&candidate.key.namespace, policy, &grants, &mut resolver);
             verdict.resolved.problems.extend(asked.problems);
@@ -207,7 +218,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let (challenges, mut remarks) = challenge::collect(objects, options, &holdings, &mut resolver);
     remarks.extend(wanted.unwanted.iter().map(|key| (format!("Certificate {key}"), UNWANTED.to_owned())));
     let (backends, clients) = resolver.finish();
-    let shared = assembly::Shared { backends, keys: keys.finish(), default_tls, challenges };
+    let shared = assembly::Shared { backends, keys: keys.finish(), default_tls, challenges, fence: fence.clone() };
     let snapshot = assembly::snapshot(hosts, shared, previous.map(|previous| &previous.snapshot));
 
     let mut statuses = BTreeMap::new();

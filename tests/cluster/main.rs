@@ -47,6 +47,7 @@ mod scene;
 
 mod certificates;
 mod definition;
+mod dependency;
 mod ground;
 mod install;
 mod isolation;
@@ -116,6 +117,7 @@ fn all() -> Vec<Test> {
         source::tests(),
         status::tests(),
         trouble::tests(),
+        dependency::tests(),
         rights::tests(),
         isolation::tests(),
     ];

@@ -72,6 +72,9 @@ catalogue! {
         "Seconds since a key set was last fetched, by its URI without query; absent until it was fetched once.";
     KEY_SET_FETCHES = "counter" "wssgate_key_set_fetches_total" ["uri" "outcome"]
         "Fetches of key sets by outcome (ok, failed).";
+    DEPENDENCY_FAILING = "gauge" "wssgate_dependency_failing" ["kind" "name"]
+        "1 while what handshakes are judged with (kind key_set, service, store) gives no valid answer, else 0; absent \
+         until it was asked once.";
     ACCESS_LOG_DROPPED = "counter" "wssgate_access_log_dropped_total" []
         "Access-log lines lost because stdout was not read fast enough or could not be written.";
 }

@@ -122,6 +122,10 @@ impl Collector for Metrics {
                 sample(&mut family, &KEY_SET_FETCHES, [uri, outcome], &ConstCounter::new(number))?;
             }
         }
+        let mut family = begin(&mut out, &DEPENDENCY_FAILING)?;
+        for ((kind, name), failing) in &*held(&inner.dependencies) {
+            sample(&mut family, &DEPENDENCY_FAILING, [kind, name], &ConstGauge::new(i64::from(*failing)))?;
+        }
         counter(&mut out, &ACCESS_LOG_DROPPED, inner.access_log_dropped.get())
     }
 }

@@ -105,6 +105,7 @@ struct Inner {
     statuses_written: Counter,
     statuses_failed: Counter,
     key_sets: Mutex<BTreeMap<String, KeySetMetrics>>,
+    dependencies: Mutex<BTreeMap<(&'static str, String), bool>>,
     access_log_dropped: Counter,
 }
 
@@ -168,6 +169,7 @@ impl Metrics {
             statuses_written: Counter::default(),
             statuses_failed: Counter::default(),
             key_sets: Mutex::default(),
+            dependencies: Mutex::default(),
             access_log_dropped: Counter::default(),
         }))
     }
@@ -275,6 +277,16 @@ impl Metrics {
     /// Keeps the series of these URIs only.
     pub fn retain_key_sets(&self, uris: &BTreeSet<String>) {
         held(&self.0.key_sets).retain(|uri, _| uris.contains(uri));
+    }
+
+    /// Replaces, whole, what is known of what handshakes are judged with: kind, name, whether it fails. Of several with
+    /// one name it is enough that one fails.
+    pub fn dependencies(&self, all: impl Iterator<Item = (&'static str, String, bool)>) {
+        let mut next = BTreeMap::new();
+        for (kind, name, failing) in all {
+            *next.entry((kind, name)).or_default() |= failing;
+        }
+        *held(&self.0.dependencies) = next;
     }
 
     /// So many threads serve connections.
@@ -472,6 +484,7 @@ mod tests {
         route.ended(Reason::Drain, Some(1001), Initiator::Gateway);
         metrics.certificates(vec![Certificate { secret: "s".into(), host: "h".into(), not_after: 1 }]);
         metrics.key_set_fetched("https://idp.test/jwks", true, Instant::now());
+        metrics.dependencies([("store", "shared".to_owned(), false)].into_iter());
         let text = metrics.encode();
         for family in CATALOGUE {
             let base = family.name.trim_end_matches("_total").trim_end_matches("_info");
