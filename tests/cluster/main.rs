@@ -46,6 +46,7 @@ mod sandbox;
 mod scene;
 
 mod certificates;
+mod crowd;
 mod definition;
 mod dependency;
 mod ground;
@@ -118,6 +119,7 @@ fn all() -> Vec<Test> {
         status::tests(),
         trouble::tests(),
         dependency::tests(),
+        crowd::tests(),
         rights::tests(),
         isolation::tests(),
     ];
