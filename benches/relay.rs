@@ -119,7 +119,6 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
     let (changed, changes) = watch::channel(0);
     let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let nobody = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
-    let reach = proxy::Reach { tls: Arc::new(nobody.with_no_client_auth()), allow_loopback: false, denied: Vec::new() };
     let options = proxy::Options {
         live,
         metrics: Metrics::new(),
@@ -132,7 +131,8 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         store: None,
         drain: draining,
         changed: changes,
-        reach,
+        outage: watch::Sender::default(),
+        trust: Arc::new(nobody.with_no_client_auth()),
         control: control.handle().clone(),
     };
     let proxy = Proxy::start(options).unwrap();

@@ -58,7 +58,7 @@ impl<R> Drop for Writer<R> {
 pub trait Work<R>: Send + 'static {
     /// Does a part of what is to be done, and keeps its own pace. `leading` says whether this replica may write, and may
     /// change meanwhile.
-    fn step(&mut self, report: &R, leading: &watch::Receiver<bool>) -> impl Future<Output = Next> + Send;
+    fn step(&mut self, report: &Arc<R>, leading: &watch::Receiver<bool>) -> impl Future<Output = Next> + Send;
 }
 
 /// When the next step is due.

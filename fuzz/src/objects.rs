@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use tempfile::TempDir;
-use wssgate::compile::fence::Fence;
 use wssgate::compile::{Options, compile};
+use wssgate::policy::fence::Fence;
 use wssgate::source::Files;
 
 /// Any bytes as the one file of a directory: JSON if they begin like it, else YAML.

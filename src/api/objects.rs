@@ -1,7 +1,7 @@
 //! Every Kubernetes object that one compile reads, as sorted maps. Objects are shared, so that what did not change is
 //! the same `Arc` in the next compile. Knows nothing of where they come from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -64,6 +64,8 @@ pub struct Objects {
     pub certificates: BTreeMap<Key, Arc<Certificate>>,
     /// Whether Certificates can be made: the API server serves them.
     pub cert_manager: bool,
+    /// What routes name and the API server does not let the gateway read, by kind and key.
+    pub unreadable: BTreeSet<(&'static str, Key)>,
     /// What the API server would have refused or dropped in a route, for sources that have none: a sentence per
     /// finding that begins with the field's path. Such a route must not be accepted; unknown fields may be security
     /// settings with a typing error.

@@ -83,6 +83,8 @@ pub enum ConditionType {
     Ready,
     /// Only the user can fix it (kstatus).
     Stalled,
+    /// Warning: what handshakes are judged with cannot be reached now.
+    Degraded,
     /// Warning: no schema judges the messages of clients.
     MessagesUnvalidated,
     /// Warning: any page may open connections.
@@ -107,6 +109,7 @@ impl ConditionType {
             Self::CertificateReady => "CertificateReady",
             Self::Ready => "Ready",
             Self::Stalled => "Stalled",
+            Self::Degraded => "Degraded",
             Self::MessagesUnvalidated => "MessagesUnvalidated",
             Self::AnyOrigin => "AnyOrigin",
             Self::Anonymous => "Anonymous",
@@ -116,6 +119,14 @@ impl ConditionType {
         }
     }
 }
+
+/// Conditions that say what is wrong, each with the status in which it does; the others repeat them.
+pub const CAUSES: [(ConditionType, &str); 4] = [
+    (ConditionType::Accepted, "False"),
+    (ConditionType::ResolvedRefs, "False"),
+    (ConditionType::CertificateReady, "False"),
+    (ConditionType::Degraded, "True"),
+];
 
 /// Reasons of conditions: Gateway API's words where it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -156,6 +167,8 @@ pub enum ConditionReason {
     NoEndpoints,
     /// The Secret or ConfigMap does not exist.
     RefNotFound,
+    /// The gateway has no right to read the Secret or ConfigMap; the message names the right.
+    RefNotReadable,
     /// The Secret is not of the type, or lacks the key, that is needed.
     InvalidCertificateRef,
     /// The Secret's key does not belong to its certificate, or either cannot be read.
@@ -182,6 +195,12 @@ pub enum ConditionReason {
     WeakKey,
     /// The last good version keeps serving because the new one does not compile.
     LastGood,
+    /// A key set cannot be fetched.
+    KeysUnavailable,
+    /// A Service that judges handshakes gives no valid answer.
+    ServiceUnavailable,
+    /// The store that all replicas share cannot be reached.
+    StoreUnavailable,
     /// A warning, chosen by the user.
     Configured,
     /// The gateway's settings have no `sharedStore`, and there are several replicas.
@@ -210,6 +229,7 @@ impl ConditionReason {
             Self::UnsupportedProtocol => "UnsupportedProtocol",
             Self::NoEndpoints => "NoEndpoints",
             Self::RefNotFound => "RefNotFound",
+            Self::RefNotReadable => "RefNotReadable",
             Self::InvalidCertificateRef => "InvalidCertificateRef",
             Self::InvalidCertificate => "InvalidCertificate",
             Self::InvalidKeySet => "InvalidKeySet",
@@ -223,6 +243,9 @@ impl ConditionReason {
             Self::CertificateConflict => "CertificateConflict",
             Self::WeakKey => "WeakKey",
             Self::LastGood => "LastGood",
+            Self::KeysUnavailable => "KeysUnavailable",
+            Self::ServiceUnavailable => "ServiceUnavailable",
+            Self::StoreUnavailable => "StoreUnavailable",
             Self::Configured => "Configured",
             Self::NoSharedStore => "NoSharedStore",
         }

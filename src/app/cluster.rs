@@ -2,11 +2,15 @@
 //! written back.
 
 use std::collections::BTreeSet;
+use std::future::pending;
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use crate::api::status::Address;
-use crate::compile::fence::Fence;
 use crate::compile::{self, Compiled};
+use crate::policy::fence::Fence;
 use crate::settings::Settings;
 use crate::settings::cluster::{ClusterSettings, Secrets};
 use crate::source::cluster::{self, Cluster, Connection};
@@ -27,6 +31,8 @@ pub(super) struct Control {
     election: Election,
     statuses: status::Writer,
     issuance: issuance::Writer,
+    /// Certificates that the API server refuses to have.
+    refused: watch::Receiver<issuance::Refused>,
     controller: String,
     /// Addresses that win over those of the Service.
     addresses: Vec<Address>,
@@ -45,9 +51,23 @@ impl Control {
             Election::none(metrics)
         };
         let controller = settings.controller_name.clone();
-        let issuance = issuance::start(client.clone(), &controller, &pod, election.leading());
+        let (refuses, refused) = watch::channel(issuance::Refused::default());
+        let issuance = issuance::start(client.clone(), &controller, &pod, election.leading(), refuses);
         let statuses = status::start(client, &controller, &pod, election.leading(), metrics.clone());
-        Self { election, statuses, issuance, controller, addresses: settings.cluster.publish_addresses.clone() }
+        let addresses = settings.cluster.publish_addresses.clone();
+        Self { election, statuses, issuance, refused, controller, addresses }
+    }
+
+    /// Certificates that the API server refuses to have as they are wanted.
+    pub(super) fn refused(&mut self) -> issuance::Refused {
+        Arc::clone(&self.refused.borrow_and_update())
+    }
+
+    /// Waits until that may be something else. May be dropped and called again.
+    pub(super) async fn changed(&mut self) {
+        if self.refused.changed().await.is_err() {
+            pending().await
+        }
     }
 
     /// What became of the routes, and what cert-manager shall be asked for.

@@ -1,6 +1,7 @@
 //! From the source to the data plane: loads, compiles, publishes, and says what is wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,16 +12,13 @@ use tokio::time::sleep;
 use super::cluster::Control;
 use super::now;
 use crate::api::objects::Key;
-use crate::api::status::ConditionType;
+use crate::api::status::CAUSES;
 use crate::compile::{self, Compiled};
 use crate::snapshot::Live;
+use crate::snapshot::dependency::Dependency;
 use crate::source::{Loaded, Source};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Certificate;
-
-/// The conditions that say what is wrong; the others repeat them.
-const CAUSES: [ConditionType; 3] =
-    [ConditionType::Accepted, ConditionType::ResolvedRefs, ConditionType::CertificateReady];
 
 /// The part that follows the source: compiles what changed and publishes it.
 pub(super) struct Follower {
@@ -32,6 +30,8 @@ pub(super) struct Follower {
     live: Arc<Live>,
     metrics: Metrics,
     changed: watch::Sender<u64>,
+    /// What the data plane cannot reach.
+    outage: watch::Receiver<Arc<BTreeSet<Dependency>>>,
     /// What was said of each file and route last, so that a mistake is logged once.
     said: BTreeMap<String, String>,
 }
@@ -45,8 +45,9 @@ impl Follower {
         live: Arc<Live>,
         metrics: Metrics,
         changed: watch::Sender<u64>,
+        outage: watch::Receiver<Arc<BTreeSet<Dependency>>>,
     ) -> Self {
-        Self { source, control, options, compiled: None, live, metrics, changed, said: BTreeMap::new() }
+        Self { source, control, options, compiled: None, live, metrics, changed, outage, said: BTreeMap::new() }
     }
 
     /// Waits until there is something to follow.
@@ -55,13 +56,22 @@ impl Follower {
     }
 
     /// Waits until the source may differ from what was followed last, or the routes' conditions have something else to
-    /// say because of the time: a certificate becomes valid, or is near its end, or past it.
+    /// say because of the time (a certificate becomes valid, or is near its end, or past it) or of the data plane, which
+    /// cannot reach something or can again, or of the API server, which refuses something or does no longer.
     pub(super) async fn changed(&mut self) {
         let due = self.compiled.as_ref().and_then(|compiled| compiled.due);
         let wait = due.map(|due| Duration::from_secs(u64::try_from(due - now()).unwrap_or(0)));
+        let refused = async {
+            match &mut self.control {
+                Some(control) => control.changed().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             () = self.source.changed() => {}
             () = sleep(wait.unwrap_or(Duration::MAX)) => {}
+            Ok(()) = self.outage.changed() => {}
+            () = refused => {}
         }
     }
 
@@ -90,6 +100,8 @@ impl Follower {
     pub(super) fn follow(&mut self) {
         let began = Instant::now();
         let loaded = self.source.load();
+        self.options.outage = Arc::clone(&self.outage.borrow_and_update());
+        self.options.refused = self.control.as_mut().map(Control::refused).unwrap_or_default();
         self.metrics.source(loaded.problems.len(), loaded.skipped);
         let compiled = compile::compile(&loaded.objects, &self.options, now(), self.compiled.as_deref());
         let accepted = compiled.accepted();
@@ -125,7 +137,8 @@ impl Follower {
             said.insert(subject, text);
         }
         for (key, status) in &compiled.statuses {
-            let wrong = |c: &&Condition| c.status == "False" && CAUSES.iter().any(|cause| cause.as_str() == c.type_);
+            let is = |c: &Condition| CAUSES.iter().any(|(kind, wrong)| kind.as_str() == c.type_ && *wrong == c.status);
+            let wrong = |condition: &&Condition| is(condition);
             for condition in status.conditions.iter().flatten().filter(wrong) {
                 let (subject, text) = (format!("route {key} {}", condition.type_), condition.message.clone());
                 if self.said.get(&subject) != Some(&text) {

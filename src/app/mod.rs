@@ -18,10 +18,11 @@ use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
 use crate::admin::{self, Admin};
+use crate::compile;
 use crate::compile::backend_tls::{Trust, client};
-use crate::compile::{self, fence::Fence};
 use crate::echo;
 use crate::policy::client::{ForwardedFor, TrustedProxies};
+use crate::policy::fence::Fence;
 use crate::proxy::{self, Drain, Proxy};
 use crate::settings::store::SharedStore;
 use crate::settings::{Overrides, Settings};
@@ -165,13 +166,14 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
     let access = AccessLog::stdout(settings.log_format, metrics.clone())?;
     let (changed, changes) = watch::channel(0);
     let (drain, draining) = watch::channel(Drain::Serving);
+    let (outage, outages) = watch::channel(proxy::Outage::default());
     let (source, control, compiling) = match &settings.manifests {
         Some(manifests) => (Source::Files(Box::new(open(&settings, manifests)?)), None, options(&settings)),
         None => cluster::open(&settings, &metrics).await?,
     };
-    let reach = reach(&compiling.fence)?;
-    let store = settings.shared_store.as_ref().map(|shared| store(shared, &reach)).transpose()?;
-    let mut follower = Follower::new(source, control, compiling, Arc::clone(&live), metrics.clone(), changed);
+    let trust = trust()?;
+    let store = settings.shared_store.as_ref().map(|shared| store(shared, &trust)).transpose()?;
+    let mut follower = Follower::new(source, control, compiling, Arc::clone(&live), metrics.clone(), changed, outages);
 
     let wss = bind("wss", settings.listeners.wss)?;
     let http = bind("http", settings.listeners.http)?;
@@ -207,7 +209,8 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
         store,
         drain: draining,
         changed: changes,
-        reach,
+        outage,
+        trust,
         control: tokio::runtime::Handle::current(),
     })
     .map_err(Error::Run)?;
@@ -282,17 +285,11 @@ fn trust_of(name: &str, file: &Path) -> Result<Arc<rustls::ClientConfig>, Error>
     client(Trust::Bundles(&[(name.to_owned(), &pem)])).map_err(Error::Start)
 }
 
-/// Where the gateway itself may connect to: what may be a backend, and nothing of the API server's hosts.
-fn reach(fence: &Fence) -> Result<proxy::Reach, Error> {
-    let denied = fence.addresses.iter().copied().chain(fence.sockets.iter().map(SocketAddr::ip)).collect();
-    Ok(proxy::Reach { tls: trust()?, allow_loopback: fence.allow_loopback, denied })
-}
-
 /// The store that replicas share. Whoever may sign for it: the CAs of its file, or those that the gateway trusts anyway.
-fn store(shared: &SharedStore, reach: &proxy::Reach) -> Result<proxy::store::Options, Error> {
+fn store(shared: &SharedStore, trust: &Arc<rustls::ClientConfig>) -> Result<proxy::store::Options, Error> {
     let tls = match (&shared.ca_file, shared.url.tls) {
         (_, false) => None,
-        (None, true) => Some(Arc::clone(&reach.tls)),
+        (None, true) => Some(Arc::clone(trust)),
         (Some(file), true) => Some(trust_of(&format!("sharedStore.caFile {}", file.display()), file)?),
     };
     let tls = tls.map(|tls| {
@@ -339,5 +336,6 @@ fn options(settings: &Settings) -> compile::Options {
         hostname_suffixes: settings.hostname_suffixes.clone(),
         defaults: settings.defaults.clone(),
         unshared: settings.replicas.filter(|replicas| replicas.get() > 1 && settings.shared_store.is_none()),
+        ..compile::Options::default()
     }
 }

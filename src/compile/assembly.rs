@@ -15,6 +15,7 @@ use crate::compile::host::Holding;
 use crate::compile::keys::Sets;
 use crate::compile::rule::Resolved;
 use crate::compile::vault::Outcome;
+use crate::policy::fence::Fence;
 use crate::policy::{ClientRule, OriginPattern, Policy};
 use crate::reason;
 use crate::snapshot::{Backend, BackendId, Host, PathMatch, Route, RouteId, RouteState, Snapshot, TlsIdentity};
@@ -146,13 +147,15 @@ pub struct Shared {
     pub default_tls: Option<Arc<TlsIdentity>>,
     /// What ACME asks of the plain port.
     pub challenges: Challenges,
+    /// What is never dialled.
+    pub fence: Fence,
 }
 
 /// The next snapshot: parts that are equal to those of `before` are those of `before`, and if all are, so is the
 /// version.
 pub fn snapshot(hosts: Vec<Host>, shared: Shared, before: Option<&Snapshot>) -> Snapshot {
-    let Shared { backends, keys, default_tls, challenges } = shared;
-    let mut next = Snapshot { version: 1, keys, default_tls, challenges, ..Snapshot::default() };
+    let Shared { backends, keys, default_tls, challenges, fence } = shared;
+    let mut next = Snapshot { version: 1, keys, default_tls, challenges, fence, ..Snapshot::default() };
     for host in hosts {
         let wildcard: Option<Box<str>> = host.name.strip_prefix("*.").map(Into::into);
         let (map, name, old) = match wildcard {
@@ -177,7 +180,8 @@ pub fn snapshot(hosts: Vec<Host>, shared: Shared, before: Option<&Snapshot>) -> 
             && before.backends == next.backends
             && before.keys == next.keys
             && before.default_tls == next.default_tls
-            && before.challenges == next.challenges;
+            && before.challenges == next.challenges
+            && before.fence == next.fence;
         next.version = if same { before.version } else { before.version + 1 };
     }
     next

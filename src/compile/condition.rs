@@ -194,6 +194,7 @@ fn is_stalling(reason: Reason) -> bool {
         | Reason::BackendNotFound
         | Reason::NoEndpoints
         | Reason::RefNotFound
+        | Reason::RefNotReadable
         | Reason::Expired
         | Reason::SelfSigned
         | Reason::Issuing
@@ -201,6 +202,9 @@ fn is_stalling(reason: Reason) -> bool {
         | Reason::Expiring
         | Reason::Failed
         | Reason::LastGood
+        | Reason::KeysUnavailable
+        | Reason::ServiceUnavailable
+        | Reason::StoreUnavailable
         | Reason::Configured
         | Reason::NoSharedStore => false,
     }

@@ -40,6 +40,8 @@ pub struct Wanted {
 pub enum Issue {
     /// The gateway keeps a Certificate for it.
     Kept,
+    /// It would, but the API server refuses to have it as it is wanted, in these words.
+    Unwritten(String),
     /// It does not, and whatever there is stays as it is.
     Refused(Vec<Problem>),
     /// It cannot: there is no API server, or no cert-manager.
@@ -105,7 +107,7 @@ pub fn plan<'a>(
                 Some(problem) => Issue::Refused(vec![problem]),
                 None => {
                     wanted.apply.insert(secret.clone(), certificate);
-                    Issue::Kept
+                    options.refused.get(&secret).map_or(Issue::Kept, |why| Issue::Unwritten(why.clone()))
                 }
             },
         };

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::condition::{Problem, quote};
-use crate::compile::reference::Grants;
+use crate::compile::reference::{Grants, unreadable};
 use crate::policy::authentication::{Authentication, KeySource, Kind};
 use crate::policy::keys::KeySet;
 
@@ -92,12 +92,17 @@ impl<'a> Reader<'a> {
     }
 
     fn bytes(&self, field: impl Display, key: &Key, entry: &str, secret: bool) -> Result<&'a [u8], Problem> {
+        let kind = if secret { "Secret" } else { "ConfigMap" };
         let missing = |what: String, fix: &str| {
             Problem::new(Reason::RefNotFound, format!("{field}: {what} does not exist; {fix}"))
         };
+        let absent = |fix: &str| {
+            let unreadable = unreadable(self.objects, &field, kind, key);
+            unreadable.unwrap_or_else(|| missing(format!("{kind} {key}"), fix))
+        };
         let found = if secret {
             let object = self.objects.secrets.get(key);
-            let object = object.ok_or_else(|| missing(format!("Secret {key}"), "create it with the key set"))?;
+            let object = object.ok_or_else(|| absent("create it with the key set"))?;
             if object.type_.as_deref() != Some(TYPE) {
                 let text = format!("{field}: Secret {key}: its type is not {TYPE}; create it anew with that type");
                 return Err(Problem::new(Reason::InvalidKeySet, text));
@@ -106,10 +111,9 @@ impl<'a> Reader<'a> {
             text.or_else(|| object.data.as_ref().and_then(|data| data.get(entry)).map(|value| value.0.as_slice()))
         } else {
             let object = self.objects.config_maps.get(key);
-            let object = object.ok_or_else(|| missing(format!("ConfigMap {key}"), "create it with the key set"))?;
+            let object = object.ok_or_else(|| absent("create it with the key set"))?;
             object.data.as_ref().and_then(|data| data.get(entry)).map(String::as_bytes)
         };
-        let kind = if secret { "Secret" } else { "ConfigMap" };
         found.ok_or_else(|| missing(format!("key {} of {kind} {key}", quote(entry)), "add it or correct its name"))
     }
 }

@@ -6,9 +6,9 @@
 //! within what may be kept. Knows Kubernetes objects and the snapshot; not who reads objects or serves connections.
 //!
 //! Each room knows one thing: [`class`] whose a route is, [`draft`] what it wants, [`host`] who owns a name,
-//! [`vault`] the certificates, [`issuance`] what cert-manager is asked for, [`keys`] the keys of tokens, [`external`] the
-//! services that judge handshakes, [`rule`] the
-//! backends, [`challenge`] what ACME asks, [`assembly`] puts all together, [`condition`] says how it went.
+//! [`vault`] the certificates, [`issuance`] what cert-manager is asked for, [`keys`] the keys of tokens, [`external`]
+//! the services that judge handshakes, [`outage`] what of all that cannot be reached, [`rule`] the backends,
+//! [`challenge`] what ACME asks, [`assembly`] puts all together, [`condition`] says how it went.
 
 pub mod annotation;
 pub mod assembly;
@@ -29,6 +29,7 @@ pub mod identity;
 pub mod issuance;
 pub mod keys;
 pub mod origin;
+pub mod outage;
 pub mod policy;
 pub mod progress;
 pub mod rate;
@@ -40,7 +41,7 @@ pub mod status;
 pub mod trust;
 pub mod vault;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -50,12 +51,13 @@ use crate::api::objects::{Key, Objects};
 use crate::api::route::RouteSpec;
 use crate::api::status::{ConditionReason, ConditionType, RouteStatus};
 use crate::policy::authentication::{Kind, Method};
+use crate::policy::fence::Fence;
 use crate::settings::Defaults;
 use crate::snapshot::Snapshot;
+use crate::snapshot::dependency::Dependency;
 use assembly::Placed;
 use candidate::{Candidate, Candidates, Drafts};
 use condition::{Facet, Problem, Verdict};
-use fence::Fence;
 use issuance::Wanted;
 use reference::Grants;
 use rule::{Clients, Resolver};
@@ -73,7 +75,7 @@ pub struct Options {
     /// Objects come from files, not from a cluster: routes need no IngressClass, and a class that does not exist is
     /// worth telling.
     pub standalone: bool,
-    /// Addresses that may be no backends; in a cluster loopback is always among them.
+    /// Addresses that are never dialled; in a cluster loopback is always among them.
     pub fence: Fence,
     /// `spec.controller` of the IngressClasses that are ours; `status.controllerName`.
     pub controller_name: String,
@@ -87,6 +89,10 @@ pub struct Options {
     pub defaults: Defaults,
     /// How many replicas there are that share no store; `None`: one, or nobody knows, or they share one.
     pub unshared: Option<NonZeroUsize>,
+    /// What the data plane cannot reach.
+    pub outage: Arc<BTreeSet<Dependency>>,
+    /// Certificates that the API server refuses to have as they are wanted, and what it says.
+    pub refused: Arc<BTreeMap<Key, String>>,
 }
 
 impl Default for Options {
@@ -102,6 +108,8 @@ impl Default for Options {
             hostname_suffixes: BTreeMap::new(),
             defaults: Defaults::default(),
             unshared: None,
+            outage: Arc::default(),
+            refused: Arc::default(),
         }
     }
 }
@@ -169,7 +177,8 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let index: HashMap<&Key, usize> = routes.iter().enumerate().map(|(place, route)| (route.key, place)).collect();
 
     let grants = Grants::new(objects);
-    let mut resolver = Resolver::new(objects, &grants, &options.fence, kept.map(|kept| &kept.clients));
+    let fence = fence::around(&options.fence, objects);
+    let mut resolver = Resolver::new(objects, &grants, &fence, kept.map(|kept| &kept.clients));
     let mut keys = keys::Reader::new(objects, &grants, previous.map(|previous| &previous.snapshot.keys));
     let mut verdicts = Vec::with_capacity(routes.len());
     let mut placed: Vec<Placed> = Vec::with_capacity(routes.len());
@@ -184,7 +193,10 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
             verdict.resolved.notes.append(&mut resolved.notes);
         }
         if let Some(policy) = &candidate.effective().policy {
-            let outcome = keys.route(&candidate.key.namespace, &policy.handshake.authentication);
+            let authentication = &policy.handshake.authentication;
+            let (home, counted) = (&candidate.key.namespace, policy.connection.per_subject.is_some());
+            verdict.warnings.extend(outage::warnings(home, authentication, counted, &options.outage));
+            let outcome = keys.route(&candidate.key.namespace, authentication);
             verdict.resolved.problems.extend(outcome.problems);
             let asked = external::resolve(&candidate.key.namespace, policy, &grants, &mut resolver);
             verdict.resolved.problems.extend(asked.problems);
@@ -212,7 +224,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let (challenges, mut remarks) = challenge::collect(objects, options, &holdings, &mut resolver);
     remarks.extend(wanted.unwanted.iter().map(|key| (format!("Certificate {key}"), UNWANTED.to_owned())));
     let (backends, clients) = resolver.finish();
-    let shared = assembly::Shared { backends, keys: keys.finish(), default_tls, challenges };
+    let shared = assembly::Shared { backends, keys: keys.finish(), default_tls, challenges, fence: fence.clone() };
     let snapshot = assembly::snapshot(hosts, shared, previous.map(|previous| &previous.snapshot));
 
     let mut statuses = BTreeMap::new();

@@ -65,6 +65,22 @@ impl<'a> Grants<'a> {
     }
 }
 
+/// What is said of an object that is not there because the gateway may not read it; `None` where it may, so that there is
+/// none.
+pub fn unreadable(objects: &Objects, field: impl std::fmt::Display, kind: &'static str, key: &Key) -> Option<Problem> {
+    objects.unreadable.contains(&(kind, key.clone())).then(|| {
+        let Key { namespace, name } = key;
+        let plural = format!("{}s", kind.to_ascii_lowercase());
+        let text = format!(
+            "{field}: the gateway may not read {kind} {key}; its service account needs get, list and watch on {plural} \
+             named {} in namespace {} (RBAC)",
+            quote(name),
+            quote(namespace)
+        );
+        Problem::new(Reason::RefNotReadable, text)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

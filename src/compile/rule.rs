@@ -14,9 +14,9 @@ use crate::api::status::ConditionReason as Reason;
 use crate::compile::backend_tls::{self, Trust};
 use crate::compile::condition::Problem;
 use crate::compile::draft::{BackendTlsDraft, RuleDraft};
-use crate::compile::fence::Fence;
-use crate::compile::reference::Grants;
+use crate::compile::reference::{Grants, unreadable};
 use crate::compile::service::{Port, Protocol, Services};
+use crate::policy::fence::Fence;
 use crate::snapshot::{Backend, BackendId, BackendTls};
 
 /// The key of a CA bundle in its ConfigMap.
@@ -69,7 +69,7 @@ pub struct Resolver<'a> {
 
 impl<'a> Resolver<'a> {
     /// A resolver over the objects, with the clients of the compile before.
-    pub fn new(objects: &'a Objects, grants: &'a Grants<'a>, fence: &Fence, before: Option<&'a Clients>) -> Self {
+    pub fn new(objects: &'a Objects, grants: &'a Grants<'a>, fence: &'a Fence, before: Option<&'a Clients>) -> Self {
         let services = Services::new(objects, fence);
         Self { objects, grants, services, before, clients: Clients::default(), seen: BTreeMap::new() }
     }
@@ -175,7 +175,8 @@ impl<'a> Resolver<'a> {
             let key = self.grants.resolve(field, home, "ConfigMap", namespace, &authority.name)?;
             let Some(map) = self.objects.config_maps.get(&key) else {
                 let text = format!("{field}: ConfigMap {key} does not exist; create it with the key {CA}");
-                return Err(Problem::new(Reason::RefNotFound, text));
+                let unreadable = unreadable(self.objects, field, "ConfigMap", &key);
+                return Err(unreadable.unwrap_or_else(|| Problem::new(Reason::RefNotFound, text)));
             };
             keys.push(key);
             maps.push(map);

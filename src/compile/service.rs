@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::condition::{Problem, quote};
-use crate::compile::fence::Fence;
+use crate::policy::fence::Fence;
 
 /// The label that ties a slice to its Service.
 const LABEL: &str = "kubernetes.io/service-name";
@@ -50,13 +50,12 @@ pub struct Endpoints {
 pub struct Services<'a> {
     objects: &'a Objects,
     slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
-    fence: Fence,
+    fence: &'a Fence,
 }
 
 impl<'a> Services<'a> {
     /// The Services among the objects, without what is behind the fence.
-    pub fn new(objects: &'a Objects, fence: &Fence) -> Self {
-        let fence = fence.around(objects);
+    pub fn new(objects: &'a Objects, fence: &'a Fence) -> Self {
         let mut slices: HashMap<_, Vec<_>> = HashMap::new();
         for (key, slice) in &objects.endpoint_slices {
             if let Some(service) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL)) {
@@ -197,7 +196,8 @@ mod tests {
 
     fn endpoints(service: &str, slices: &[&str], port: u16, loopback: bool) -> Endpoints {
         let objects = objects(service, slices);
-        let services = Services::new(&objects, &Fence { allow_loopback: loopback, ..Fence::default() });
+        let fence = Fence { allow_loopback: loopback, ..Fence::default() };
+        let services = Services::new(&objects, &fence);
         let key = Key::new("shop", "chat");
         services.endpoints(&key, &services.port("f", &key, port).unwrap())
     }
@@ -296,7 +296,8 @@ mod tests {
             [("kubernetes.io/ws", Protocol::Plain), ("kubernetes.io/wss", Protocol::Tls), ("http", Protocol::Unsaid)]
         {
             let objects = objects(&format!("{{ports: [{{port: 80, appProtocol: {text}}}]}}"), &[]);
-            let services = Services::new(&objects, &Fence::default());
+            let fence = Fence::default();
+            let services = Services::new(&objects, &fence);
             assert_eq!(services.port("f", &Key::new("shop", "chat"), 80).unwrap().protocol, protocol);
         }
     }

@@ -21,7 +21,7 @@ use crate::compile::certificate::date;
 use crate::compile::condition::Problem;
 use crate::compile::draft::ClientDraft;
 use crate::compile::identity::provider;
-use crate::compile::reference::Grants;
+use crate::compile::reference::{Grants, unreadable};
 use crate::policy::certificate::{ClientRule, ClientTrust};
 
 /// The key of a CA bundle in its ConfigMap.
@@ -98,7 +98,8 @@ impl Trusts {
                         None => {
                             let text =
                                 format!("{field}: ConfigMap {name} does not exist; create it with the key {key}");
-                            problems.push(Problem::new(Reason::RefNotFound, text));
+                            let unreadable = unreadable(objects, &field, "ConfigMap", &name);
+                            problems.push(unreadable.unwrap_or_else(|| Problem::new(Reason::RefNotFound, text)));
                         }
                         Some(map) => {
                             keys.push(name);

@@ -16,7 +16,7 @@ use crate::compile::draft::{ClientDraft, TlsDraft};
 use crate::compile::identity::{Identity, MinVersion, TlsPolicy};
 use crate::compile::issuance::Issue;
 use crate::compile::progress::{Progress, Secrets, Stage};
-use crate::compile::reference::Grants;
+use crate::compile::reference::{Grants, unreadable};
 use crate::compile::trust::Trusts;
 use crate::compile::{Options, development};
 use crate::policy::ClientRule;
@@ -232,6 +232,9 @@ impl<'a> Vault<'a> {
             if self.options.dev {
                 return (self.develop(host.unwrap_or("localhost"), before, next), None);
             }
+            if let Some(problem) = unreadable(self.objects, field, "Secret", key) {
+                return (Facet::default(), Some(problem));
+            }
             return missing(field, key, progress, issue);
         };
         let mut facet = Facet::default();
@@ -241,9 +244,13 @@ impl<'a> Vault<'a> {
                 let text = format!("spec.tls.issuerRef: {why}; Secret {key} is served as it is");
                 facet.notes.push(Problem::new(Reason::Ready, text));
             }
+            Some(Issue::Unwritten(why)) => facet.notes.push(Problem::new(Reason::Ready, unwritten(key, why))),
             Some(Issue::Kept) | None => {}
         }
         let explain = |problem: Problem| match (&progress, issue) {
+            (_, Some(Issue::Unwritten(why))) if problem.reason == Reason::HostnameMismatch => {
+                Problem::new(Reason::Failed, format!("{}; {}", problem.message, unwritten(key, why)))
+            }
             // Hostnames changed, and cert-manager has not seen it yet.
             (None | Some(Progress { stage: Stage::Issued, .. }), Some(Issue::Kept))
                 if problem.reason == Reason::HostnameMismatch =>
@@ -387,6 +394,10 @@ fn missing(field: &str, key: &Key, progress: Option<Progress>, issue: Option<&Is
         facet.problems.extend(problems.iter().cloned());
     }
     match (progress, issue) {
+        (_, Some(Issue::Unwritten(why))) => {
+            let text = format!("{absent}; {}", unwritten(key, why));
+            facet.problems.push(Problem::new(Reason::Failed, text));
+        }
         (Some(progress), _) => {
             let issuing = Problem::new(Reason::Issuing, absent);
             facet.problems.push(progress.explain(issuing));
@@ -406,6 +417,10 @@ fn missing(field: &str, key: &Key, progress: Option<Progress>, issue: Option<&Is
         }
     }
     (facet, None)
+}
+
+fn unwritten(key: &Key, why: &str) -> String {
+    format!("Certificate {key} could not be written: {why}")
 }
 
 fn read(key: &Key, secret: &Secret) -> Result<Certificate, Problem> {

@@ -5,7 +5,8 @@
 //! what is in a Secret.
 
 mod plan;
+mod queue;
 mod writer;
 
 pub use plan::Report;
-pub use writer::{Writer, start};
+pub use writer::{Refused, Writer, start};

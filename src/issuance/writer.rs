@@ -1,7 +1,8 @@
 //! Writes what the plan says, while this replica leads: by server-side apply, one at a time, each once, and again later
 //! where it failed. Tells the route when cert-manager has issued.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -12,7 +13,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::plan::{Report, Write, plan};
+use super::plan::{Report, Write};
+use super::queue::{Failure, Queue};
 use crate::api::certificate::{Certificate, GROUP, VERSION};
 use crate::api::objects::Key;
 use crate::telemetry::failure::describe;
@@ -21,16 +23,33 @@ use crate::writer::{self, Again, Events, Next, PATIENCE};
 /// The least time from one write to the next.
 const PACE: Duration = Duration::from_millis(50);
 
+/// The least time from one telling of what is refused to the next: whoever hears of it looks at all routes anew.
+const TELL: Duration = Duration::from_secs(1);
+
 /// Keeps Certificates for as long as it is there.
 pub type Writer = writer::Writer<Report>;
 
-/// A writer that writes while `leading` says so. `instance` is the name of this replica in events.
-pub fn start(client: Client, controller: &str, instance: &str, leading: watch::Receiver<bool>) -> Writer {
+/// Certificates that the API server refuses to have as they are wanted, and what it says. Only the replica that writes
+/// knows of any.
+pub type Refused = Arc<BTreeMap<Key, String>>;
+
+/// A writer that writes while `leading` says so. `instance` is the name of this replica in events; `refused` hears of
+/// what the API server refuses.
+pub fn start(
+    client: Client,
+    controller: &str,
+    instance: &str,
+    leading: watch::Receiver<bool>,
+    refused: watch::Sender<Refused>,
+) -> Writer {
     let work = Work {
         events: Events::new(client.clone(), controller, instance),
         client,
         manager: writer::field_manager(controller),
-        tried: HashMap::new(),
+        queue: Queue::default(),
+        refused,
+        said: None,
+        told: None,
         revisions: HashMap::new(),
     };
     Writer::start(work, leading)
@@ -40,61 +59,79 @@ struct Work {
     client: Client,
     events: Events,
     manager: String,
-    /// The last write of each Certificate, until it is as it shall be.
-    tried: HashMap<Key, Tried>,
+    queue: Queue,
+    refused: watch::Sender<Refused>,
+    /// When what is refused was told last.
+    said: Option<Instant>,
+    /// The report whose Certificates were told last.
+    told: Option<Arc<Report>>,
     /// How often each was issued, as it was seen last.
     revisions: HashMap<Key, i64>,
 }
 
-/// A write that was tried.
-struct Tried {
-    write: Write,
-    /// When it may be tried again; `None`: it succeeded.
-    again: Option<Again>,
+/// Why a write failed.
+struct Trouble {
+    /// For the log.
+    why: String,
+    /// The API server's word on it, where it has judged the write: the code, and what it said.
+    refusal: Option<(u16, String)>,
+}
+
+impl From<kube::Error> for Trouble {
+    fn from(error: kube::Error) -> Self {
+        let refusal = match &error {
+            // Who we are, and that we ask too much, is nothing about this Certificate.
+            kube::Error::Api(status) if ![401, 429].contains(&status.code) => Some((status.code, describe(&error))),
+            _ => None,
+        };
+        Self { why: describe(&error), refusal }
+    }
 }
 
 impl writer::Work<Report> for Work {
-    async fn step(&mut self, report: &Report, leading: &watch::Receiver<bool>) -> Next {
+    async fn step(&mut self, report: &Arc<Report>, leading: &watch::Receiver<bool>) -> Next {
         let leads = *leading.borrow();
-        self.tell(report, leads).await;
-        if !leads {
-            // Whoever leads next goes by what the API server shows.
-            self.tried.clear();
-            return Next::Later(None);
+        if self.told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, report)) {
+            self.tell(report, leads).await;
+            self.told = Some(Arc::clone(report));
         }
-        let (write, later) = self.next(report);
-        let Some(write) = write else { return Next::Later(later) };
+        if !leads {
+            self.queue.clear();
+            return Next::Later(self.say(Instant::now()));
+        }
+        let (write, later) = self.queue.next(report, Instant::now());
+        let Some(write) = write else {
+            let due = self.say(Instant::now());
+            return Next::Later(later.into_iter().chain(due).min());
+        };
         let began = Instant::now();
         self.write(write).await;
+        self.say(Instant::now());
         sleep(PACE.saturating_sub(began.elapsed())).await;
         Next::Now
     }
 }
 
 impl Work {
-    /// The next write, and if there is none when the first of those that failed may be tried again.
-    fn next(&mut self, report: &Report) -> (Option<Write>, Option<Instant>) {
-        let due = plan(report);
-        self.tried.retain(|key, _| due.iter().any(|write| write.key == *key));
-        let now = Instant::now();
-        let mut later = None;
-        for write in due {
-            match self.tried.get(&write.key).filter(|tried| tried.write.is_same(&write)).map(|tried| tried.again) {
-                // Its outcome has not come back yet, or it is not in our power: others own what differs.
-                Some(None) => {}
-                Some(Some(again)) if again.at > now => later = again.or_earlier(later),
-                _ => return (Some(write), None),
-            }
+    /// Tells what is refused now, if that is news; when that may be told, if not at once.
+    fn say(&mut self, now: Instant) -> Option<Instant> {
+        if !self.queue.has_news() {
+            return None;
         }
-        (None, later)
+        if let Some(due) = self.said.map(|said| said + TELL).filter(|due| *due > now) {
+            return Some(due);
+        }
+        self.said = Some(now);
+        self.refused.send_replace(Arc::new(self.queue.refused()));
+        None
     }
 
     async fn write(&mut self, write: Write) {
         let outcome = match timeout(PATIENCE, self.perform(&write)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err("the API server does not answer".to_owned()),
+            Err(_) => Err(Trouble { why: "the API server does not answer".to_owned(), refusal: None }),
         };
-        let again = match outcome {
+        let failure = match outcome {
             Ok(()) => {
                 tracing::info!(certificate = %write.key, "cert-manager is asked for a certificate");
                 if write.live.is_none() {
@@ -102,34 +139,41 @@ impl Work {
                 }
                 None
             }
-            Err(why) => {
-                let before = self.tried.get(&write.key).and_then(|tried| tried.again);
-                let again = Again::after(before, Instant::now());
+            Err(Trouble { why, refusal }) => {
+                let before = self.queue.failure(&write.key).cloned();
+                let again = Again::after(before.as_ref().map(|before| before.again), Instant::now());
                 tracing::warn!(certificate = %write.key, problem = why, again_seconds = again.pause.as_secs(),
                     "a Certificate could not be written");
                 if before.is_none() {
                     let note = format!("Certificate {} could not be written: {why}", write.key);
                     self.publish(&write.wanted, EventType::Warning, "CertificateNotWritten", note).await;
                 }
-                Some(again)
+                // Its words may have a number or a time in them: they are told once, or every attempt were news.
+                let said = before.and_then(|before| before.refused);
+                let refused = refusal.map(|(code, text)| {
+                    let code = format!("the API server answered {code}");
+                    said.filter(|said| said.starts_with(&code)).unwrap_or(text)
+                });
+                Some(Failure { again, refused })
             }
         };
-        self.tried.insert(write.key.clone(), Tried { write, again });
+        self.queue.tried(write, failure);
     }
 
-    async fn perform(&self, write: &Write) -> Result<(), String> {
+    async fn perform(&self, write: &Write) -> Result<(), Trouble> {
         let Write { key, live, wanted } = write;
         let api: Api<Certificate> = Api::namespaced(self.client.clone(), &key.namespace);
         let mut params = PatchParams::apply(&self.manager);
         if live.is_some() {
             params = params.force();
-        } else if api.get_metadata_opt(&key.name).await.map_err(|error| describe(&error))?.is_some() {
+        } else if api.get_metadata_opt(&key.name).await?.is_some() {
             // Someone else's may have come meanwhile: it is read and judged first. Without force the API server refuses
             // what would change another's fields, should one come even now.
-            return Err("it exists already and was not read yet".to_owned());
+            return Err(Trouble { why: "it exists already and was not read yet".to_owned(), refusal: None });
         }
         let body = body(wanted, live.as_deref());
-        api.patch(&key.name, &params, &Patch::Apply(&body)).await.map(drop).map_err(|error| describe(&error))
+        api.patch(&key.name, &params, &Patch::Apply(&body)).await?;
+        Ok(())
     }
 
     /// Tells the routes of Certificates that were issued since they were seen last. Only the leader speaks, but all

@@ -10,6 +10,7 @@ pub mod certificate;
 pub mod claims;
 pub mod client;
 pub mod credential;
+pub mod fence;
 pub mod keys;
 pub mod network;
 pub mod origin;

@@ -5,6 +5,7 @@
 //! not, so that who has just logged in gets in.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use crate::proxy::Shared;
 use crate::proxy::exchange::{bounded, exchange};
 use crate::proxy::meters::Table;
 use crate::reason::Reason;
+use crate::snapshot::dependency::Dependency;
 use crate::snapshot::{BackendId, RouteId};
 use crate::ws::upgrade;
 
@@ -91,40 +93,73 @@ pub(crate) async fn ask(
     request: &upgrade::Request,
 ) -> Result<Arc<Headers>, Reason> {
     let shown = credential::shown(external, request)?;
-    let namespace = external.namespace.as_ref().unwrap_or(&route.namespace);
-    let service = BackendId { namespace: namespace.clone(), service: external.service.clone(), port: external.port };
+    let service = Dependency::service(&route.namespace, external);
     let key = digest(route, &service, external, facts, request, &shown);
     if let Some(headers) = shared.externals.known(&key, Instant::now()) {
         return Ok(headers);
     }
-    let endpoints = shared.live.load().backends.get(&service).map_or_else(Vec::new, |found| found.endpoints.clone());
-    let Some(_place) = shared.externals.place(&service).filter(|_| !endpoints.is_empty()) else {
+    // A Service that there is not is told by the route's own status; one without an endpoint gives no answer.
+    let endpoints = shared.live.load().backends.get(&service).map(|found| found.endpoints.clone());
+    let (Some(endpoints), Some(_place)) = (endpoints, shared.externals.place(&service)) else {
         return Err(Reason::ExternalUnavailable);
     };
-    let turn = shared.meters.turn(route) % endpoints.len();
-    let asked = async {
-        for endpoint in endpoints.iter().cycle().skip(turn).take(ATTEMPTS.min(endpoints.len())) {
-            if let Ok(tcp) = TcpStream::connect(endpoint).await {
-                return answer(tcp, query(external, facts, request, &shown).ok()?).await;
-            }
-        }
-        None
-    };
-    let answer = timeout(external.timeout, asked).await.ok().flatten();
-    let (status, answered) = answer.ok_or(Reason::ExternalUnavailable)?;
-    match status.as_u16() {
-        200..=299 => {}
-        // A redirect leads to where one logs in, which is nothing for a handshake.
-        401 | 300..=399 => return Err(Reason::ExternalUnauthorized),
-        100..=199 | 429 | 500.. => return Err(Reason::ExternalUnavailable),
-        _ => return Err(Reason::ExternalDenied),
-    }
-    let headers = Arc::new(passed_on(external, &answered).ok_or(Reason::ExternalUnavailable)?);
-    let control = answered.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
-    if !control.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("no-store")) {
+    let answer = put(shared, route, external, facts, request, &shown, &endpoints).await;
+    let outcome = answer.and_then(|answer| judge(external, answer));
+    shared.outages.hear(&Dependency::Service(service), outcome.as_ref().map(drop).map_err(|why| *why));
+    let Verdict { headers, keep } = outcome.map_err(|_| Reason::ExternalUnavailable)??;
+    if keep {
         shared.externals.keep(key, &headers, Instant::now());
     }
     Ok(headers)
+}
+
+/// A yes.
+struct Verdict {
+    /// For the backend.
+    headers: Arc<Headers>,
+    /// Whether it may count for a while.
+    keep: bool,
+}
+
+/// Puts the question to one of the endpoints. An error says why there is no answer.
+async fn put(
+    shared: &Shared,
+    route: &RouteId,
+    external: &External,
+    facts: &Facts,
+    request: &upgrade::Request,
+    shown: &[(Box<str>, &[u8])],
+    endpoints: &[SocketAddr],
+) -> Result<(StatusCode, HeaderMap), &'static str> {
+    let turn = shared.meters.turn(route) % endpoints.len().max(1);
+    let asked = async {
+        for endpoint in endpoints.iter().cycle().skip(turn).take(ATTEMPTS.min(endpoints.len())) {
+            if let Ok(tcp) = TcpStream::connect(endpoint).await {
+                let query = query(external, facts, request, shown).map_err(|_| "the question cannot be put")?;
+                return answer(tcp, query).await.ok_or("no valid HTTP answer");
+            }
+        }
+        Err("no endpoint can be reached")
+    };
+    timeout(external.timeout, asked).await.unwrap_or(Err("no answer in time"))
+}
+
+/// What an answer means: a yes, or a no with its reason. An error says why it is neither.
+fn judge(
+    external: &External,
+    (status, answered): (StatusCode, HeaderMap),
+) -> Result<Result<Verdict, Reason>, &'static str> {
+    match status.as_u16() {
+        200..=299 => {}
+        // A redirect leads to where one logs in, which is nothing for a handshake.
+        401 | 300..=399 => return Ok(Err(Reason::ExternalUnauthorized)),
+        100..=199 | 429 | 500.. => return Err("answered with a status that is no verdict"),
+        _ => return Ok(Err(Reason::ExternalDenied)),
+    }
+    let headers = passed_on(external, &answered).ok_or("answered with a header that cannot be passed on")?;
+    let control = answered.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let keep = !control.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("no-store"));
+    Ok(Ok(Verdict { headers: Arc::new(headers), keep }))
 }
 
 /// The headers of an answer that the backend gets: each once, and nothing that two readers could read differently.

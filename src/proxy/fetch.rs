@@ -2,7 +2,7 @@
 //! followed, size and time are bounded. Knows nothing of what it fetches.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::policy::network::is_denied;
 use crate::proxy::exchange::exchange;
+use crate::snapshot::Live;
 
 /// DNS, TCP, TLS, request and answer together.
 pub(crate) const LIMIT: Duration = Duration::from_secs(3);
@@ -27,23 +27,6 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(3);
 const AT_A_TIME: usize = 16;
 /// Addresses of a name that are tried.
 const ADDRESSES: usize = 3;
-
-/// Where the gateway itself may connect to, and whom it trusts there.
-#[derive(Clone)]
-pub struct Reach {
-    /// TLS toward https servers.
-    pub tls: Arc<rustls::ClientConfig>,
-    /// Whether loopback addresses may be dialled; in a cluster never.
-    pub allow_loopback: bool,
-    /// Addresses that are never dialled besides those that never are: the API server, the gateway's own.
-    pub denied: Vec<IpAddr>,
-}
-
-impl fmt::Debug for Reach {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reach").field("allow_loopback", &self.allow_loopback).finish_non_exhaustive()
-    }
-}
 
 /// Why a document was not fetched. The text holds nothing of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,15 +39,23 @@ impl fmt::Display for Failed {
 }
 
 /// Fetches documents.
-#[derive(Debug)]
 pub(crate) struct Fetcher {
-    reach: Reach,
+    /// TLS toward https servers.
+    trust: Arc<rustls::ClientConfig>,
+    /// Knows which addresses are never dialled now.
+    live: Arc<Live>,
     slots: Semaphore,
 }
 
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetcher").field("slots", &self.slots).finish_non_exhaustive()
+    }
+}
+
 impl Fetcher {
-    pub(crate) fn new(reach: Reach) -> Self {
-        Self { reach, slots: Semaphore::new(AT_A_TIME) }
+    pub(crate) fn new(trust: Arc<rustls::ClientConfig>, live: Arc<Live>) -> Self {
+        Self { trust, live, slots: Semaphore::new(AT_A_TIME) }
     }
 
     /// The body of a 200 to a GET, at most `size` bytes.
@@ -82,7 +73,7 @@ impl Fetcher {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let tcp = self.dial(&host, authority.port_u16().unwrap_or(443)).await?;
         let name = ServerName::try_from(host).map_err(|_| Failed("its host is no DNS name or address"))?;
-        let tls = TlsConnector::from(Arc::clone(&self.reach.tls)).connect(name, tcp).await;
+        let tls = TlsConnector::from(Arc::clone(&self.trust)).connect(name, tcp).await;
         let tls = tls.map_err(|_| Failed("the TLS handshake failed: is its certificate trusted?"))?;
         let request = Request::get(uri.path_and_query().map_or("/", |target| target.as_str()))
             .header(HOST, authority.as_str())
@@ -107,7 +98,9 @@ impl Fetcher {
     /// Connects to the first address that may be dialled and answers.
     async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, Failed> {
         let found = lookup_host((host, port)).await.map_err(|_| Failed("its host cannot be resolved"))?;
-        let allowed: Vec<SocketAddr> = found.filter(|address| self.may_dial(address.ip())).take(ADDRESSES).collect();
+        let snapshot = self.live.load();
+        let may_dial = |address: &SocketAddr| !snapshot.fence.denies_host(address.ip());
+        let allowed: Vec<SocketAddr> = found.filter(may_dial).take(ADDRESSES).collect();
         if allowed.is_empty() {
             return Err(Failed("its host has no address that the gateway may dial"));
         }
@@ -118,16 +111,13 @@ impl Fetcher {
         }
         Err(Failed("its host cannot be reached"))
     }
-
-    fn may_dial(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        !is_denied(address, self.reach.allow_loopback) && !self.reach.denied.contains(&address)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::fence::Fence;
+    use crate::snapshot::Snapshot;
     use tokio::net::TcpListener;
 
     fn fetcher(allow_loopback: bool, denied: &[&str]) -> Fetcher {
@@ -137,8 +127,11 @@ mod tests {
             .unwrap()
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
-        let denied = denied.iter().map(|address| address.parse().unwrap()).collect();
-        Fetcher::new(Reach { tls: Arc::new(tls), allow_loopback, denied })
+        let addresses = denied.iter().map(|address| address.parse().unwrap()).collect();
+        let live = Arc::new(Live::default());
+        let fence = Fence { allow_loopback, addresses, ..Fence::default() };
+        live.publish(Snapshot { fence, ..Snapshot::default() });
+        Fetcher::new(Arc::new(tls), live)
     }
 
     async fn asked(listener: &TcpListener) -> bool {

@@ -12,10 +12,10 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::policy::authentication::{Jwt, KeySource, Kind};
 use crate::policy::keys::{KeySet, MAX_SET};
-use crate::proxy::fetch::{Fetcher, LIMIT, Reach};
-use crate::snapshot::{RouteState, Snapshot};
+use crate::proxy::fetch::{Fetcher, LIMIT};
+use crate::proxy::outages::Outages;
+use crate::snapshot::dependency::Dependency;
 use crate::telemetry::Metrics;
 
 /// How old a set becomes before it is fetched again.
@@ -40,6 +40,7 @@ pub(crate) struct Keys {
     fetcher: Arc<Fetcher>,
     control: Handle,
     metrics: Metrics,
+    outages: Arc<Outages>,
 }
 
 #[derive(Debug)]
@@ -72,7 +73,8 @@ impl State {
     /// Whether a fetch is due at `now`; if so it has begun.
     fn begin(&mut self, now: Instant) -> bool {
         let since = |at: Instant| now.saturating_duration_since(at);
-        let fresh = self.good.as_ref().is_some_and(|(_, at)| since(*at) < FRESH);
+        // What failed last is asked again soon, however fresh the set is: else nobody would learn that it answers again.
+        let fresh = self.tried.is_none() && self.good.as_ref().is_some_and(|(_, at)| since(*at) < FRESH);
         if fresh || self.flying || self.tried.is_some_and(|at| since(at) < RETRY) {
             return false;
         }
@@ -121,8 +123,8 @@ impl Entry {
 }
 
 impl Keys {
-    pub(crate) fn new(reach: Reach, control: Handle, metrics: Metrics) -> Self {
-        Self { entries: Mutex::default(), fetcher: Arc::new(Fetcher::new(reach)), control, metrics }
+    pub(crate) fn new(fetcher: Fetcher, control: Handle, metrics: Metrics, outages: Arc<Outages>) -> Self {
+        Self { entries: Mutex::default(), fetcher: Arc::new(fetcher), control, metrics, outages }
     }
 
     /// The keys of a URI; waits for them if there are none. `None`: they cannot be had.
@@ -172,9 +174,13 @@ impl Keys {
         newer(&entry.state())
     }
 
-    /// Fetches what a snapshot names and what is due, and forgets what it no longer names.
-    pub(crate) fn follow(&self, snapshot: &Snapshot) {
-        let named = remote(snapshot);
+    /// Fetches what routes depend on and what is due, and forgets what they no longer depend on.
+    pub(crate) fn follow(&self, dependencies: &BTreeSet<Dependency>) {
+        let named = dependencies.iter().filter_map(|one| match one {
+            Dependency::KeySet(uri) => Some(uri.clone()),
+            Dependency::Service(_) | Dependency::Store => None,
+        });
+        let named: BTreeSet<Box<str>> = named.collect();
         {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
             entries.retain(|uri, _| named.contains(uri));
@@ -201,6 +207,7 @@ impl Keys {
     /// Fetches on the control runtime; whoever began it says so in the state.
     fn fetch(&self, entry: &Arc<Entry>) {
         let (entry, fetcher, metrics) = (Arc::clone(entry), Arc::clone(&self.fetcher), self.metrics.clone());
+        let outages = Arc::clone(&self.outages);
         self.control.spawn(async move {
             let label = label(&entry.uri);
             let fetched = match fetcher.get(&entry.uri, MAX_SET).await {
@@ -208,6 +215,8 @@ impl Keys {
                 Err(failed) => Err(failed.0),
             };
             metrics.key_set_fetched(label, fetched.is_ok(), Instant::now());
+            let outcome = fetched.as_ref().map(drop).map_err(|problem| *problem);
+            outages.hear(&Dependency::KeySet(entry.uri.clone()), outcome);
             if let Err(problem) = fetched {
                 tracing::warn!(
                     uri = label,
@@ -241,21 +250,6 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.state().waiters -= 1;
     }
-}
-
-/// Every URI that a snapshot's routes name.
-fn remote(snapshot: &Snapshot) -> BTreeSet<Box<str>> {
-    let routes = snapshot.exact.values().chain(snapshot.wildcard.values()).flat_map(|host| &host.routes);
-    let mut named = BTreeSet::new();
-    for route in routes {
-        let RouteState::Serving(policy) = &route.state else { continue };
-        for method in policy.handshake.authentication.methods() {
-            if let Kind::Jwt(Jwt { keys: KeySource::Remote(uri), .. }) = &method.kind {
-                named.insert(uri.clone());
-            }
-        }
-    }
-    named
 }
 
 /// What logs and metrics call a URI: without its query, which may hold a secret.

@@ -17,6 +17,7 @@ pub mod fetch;
 mod gate;
 mod keys;
 mod meters;
+mod outages;
 mod plain;
 mod preamble;
 mod purchase;
@@ -43,9 +44,11 @@ use crate::telemetry::{AccessLog, Metrics};
 use capacity::Capacity;
 pub use drain::Drain;
 use external::Externals;
-pub use fetch::Reach;
+use fetch::Fetcher;
 use keys::Keys;
 use meters::Meters;
+pub use outages::Outage;
+use outages::Outages;
 use store::Store;
 use tickets::{Memory, Tickets};
 
@@ -63,6 +66,8 @@ pub(crate) struct Shared {
     proxies: ArcSwap<TrustedProxies>,
     /// Services that judge handshakes.
     externals: Externals,
+    /// Which of all that cannot be reached.
+    outages: Arc<Outages>,
     /// Tickets that are outstanding.
     tickets: Tickets,
     /// What replicas share; `None`: nothing.
@@ -95,8 +100,10 @@ pub struct Options {
     pub drain: watch::Receiver<Drain>,
     /// Rings with the version of every snapshot that was published.
     pub changed: watch::Receiver<u64>,
-    /// Where the gateway itself may connect to.
-    pub reach: Reach,
+    /// Hears of what handshakes are judged with and cannot be reached.
+    pub outage: watch::Sender<Outage>,
+    /// Whom the gateway itself trusts when it fetches over https.
+    pub trust: Arc<rustls::ClientConfig>,
     /// The runtime for what must not delay connections.
     pub control: Handle,
 }
@@ -116,12 +123,16 @@ impl Proxy {
     pub fn start(options: Options) -> io::Result<Self> {
         let capacity = Capacity::new(options.memory_budget);
         let connections = capacity.sockets();
-        let store = options
-            .store
-            .map(|store| Store::open(store, &options.control, options.metrics.clone(), options.drain.clone()));
+        let outages = Arc::new(Outages::new(options.outage, options.metrics.clone()));
+        let fetcher = Fetcher::new(options.trust, Arc::clone(&options.live));
+        let store = options.store.map(|store| {
+            let parts = (options.metrics.clone(), Arc::clone(&outages));
+            Store::open(store, &options.control, parts.0, parts.1, options.drain.clone())
+        });
         let shared = Arc::new(Shared {
             live: options.live,
-            keys: Keys::new(options.reach, options.control.clone(), options.metrics.clone()),
+            keys: Keys::new(fetcher, options.control.clone(), options.metrics.clone(), Arc::clone(&outages)),
+            outages,
             metrics: options.metrics,
             access: options.access,
             externals: Externals::default(),
@@ -169,17 +180,24 @@ impl Proxy {
     }
 }
 
-/// Keeps fetched key sets in step with the snapshot and with time, until the drain is over.
+/// Keeps fetched key sets in step with the snapshot and with time, and tells what cannot be reached, until the drain is
+/// over.
 async fn follow(shared: Arc<Shared>) {
     let (mut changed, mut drain) = (shared.changed.clone(), shared.drain.clone());
-    let mut look = tokio::time::interval(keys::LOOK);
+    let (mut keys, mut outages) = (tokio::time::interval(keys::LOOK), tokio::time::interval(outages::LOOK));
     loop {
         tokio::select! {
-            _ = look.tick() => {}
+            _ = keys.tick() => {}
             Ok(()) = changed.changed() => {}
+            _ = outages.tick() => {
+                shared.outages.look();
+                continue;
+            }
             _ = drain.wait_for(|drain| *drain == Drain::Over) => return,
         }
-        shared.keys.follow(&shared.live.load());
+        let dependencies = shared.live.load().dependencies();
+        shared.outages.follow(&dependencies);
+        shared.keys.follow(&dependencies);
     }
 }
 

@@ -3,6 +3,7 @@
 //! `compile` makes snapshots, `proxy` reads them, and neither knows the other. A snapshot is replaced whole; parts
 //! that did not change keep their `Arc`, so that session tickets survive and unchanged routes ring nobody.
 
+pub mod dependency;
 pub mod live;
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use rustls_pki_types::ServerName;
 
 use crate::policy::authentication::KeySource;
+use crate::policy::fence::Fence;
 use crate::policy::keys::KeySet;
 use crate::policy::{ClientRule, Policy};
 use crate::reason::Reason;
@@ -37,6 +39,8 @@ pub struct Snapshot {
     /// ACME HTTP-01 challenges (RFC 8555 §8.3) that are answered on the plain port: by exact host, by whole path, the
     /// solver that knows the answer.
     pub challenges: BTreeMap<Box<str>, BTreeMap<Box<str>, BackendId>>,
+    /// Addresses that the gateway itself never dials. No backend has one of them.
+    pub fence: Fence,
 }
 
 impl Snapshot {

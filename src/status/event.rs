@@ -6,12 +6,11 @@ use kube::runtime::events::EventType;
 
 use super::plan::Write;
 use crate::api::route::SecureWebSocketRoute;
-use crate::api::status::{ConditionReason, ConditionType, RouteStatus};
+use crate::api::status::{CAUSES, ConditionReason, ConditionType, RouteStatus};
 use crate::writer::Events;
 
-/// Conditions that say what is wrong; the others repeat them.
-const CAUSES: [ConditionType; 3] =
-    [ConditionType::Accepted, ConditionType::ResolvedRefs, ConditionType::CertificateReady];
+/// What is told when a condition is gone that is there only while something is wrong.
+const RECOVERED: (&str, &str) = ("Recovered", "what could not be reached answers again");
 
 /// Publishes what turned with this write.
 pub(super) async fn publish(events: &Events, write: &Write) {
@@ -40,10 +39,17 @@ fn turns(route: &SecureWebSocketRoute, next: Option<&RouteStatus>) -> Vec<Turn> 
         conditions.into_iter().flatten().find(|condition| condition.type_ == kind.as_str()).cloned()
     };
     let mut turns = Vec::new();
-    for kind in CAUSES {
-        let (before, Some(next)) = (of(route.status.as_ref(), kind), of(next, kind)) else { continue };
-        let bad = next.status == "False";
-        let was_bad = before.as_ref().is_some_and(|before| before.status == "False");
+    for (kind, wrong) in CAUSES {
+        let before = of(route.status.as_ref(), kind);
+        let was_bad = before.as_ref().is_some_and(|before| before.status == wrong);
+        let Some(next) = of(next, kind) else {
+            if was_bad && next.is_some() && kind == ConditionType::Degraded {
+                let (reason, note) = (RECOVERED.0.to_owned(), RECOVERED.1.to_owned());
+                turns.push(Turn { kind, bad: false, reason, note });
+            }
+            continue;
+        };
+        let bad = next.status == wrong;
         let another = before.as_ref().is_none_or(|before| before.reason != next.reason);
         if (bad && (!was_bad || another)) || (!bad && was_bad && next.status == "True") {
             turns.push(Turn { kind, bad, reason: next.reason, note: next.message });
@@ -57,11 +63,15 @@ mod tests {
     use super::*;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-    fn status(accepted: (&str, &str)) -> RouteStatus {
+    fn status((status, reason): (&str, &str)) -> RouteStatus {
+        of_kind("Accepted", status, reason)
+    }
+
+    fn of_kind(kind: &str, status: &str, reason: &str) -> RouteStatus {
         let condition = Condition {
-            type_: "Accepted".to_owned(),
-            status: accepted.0.to_owned(),
-            reason: accepted.1.to_owned(),
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
             message: "m".to_owned(),
             observed_generation: None,
             last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
@@ -85,5 +95,15 @@ mod tests {
         assert_eq!(told(Some(("False", "HostnameConflict")), ("True", "Accepted")), Some(false));
         assert_eq!(told(Some(("False", "HostnameConflict")), ("Unknown", "Pending")), None);
         assert_eq!(turns(&route, None), []);
+        // What is there only while something is wrong.
+        let degraded = of_kind("Degraded", "True", "KeysUnavailable");
+        route.status = Some(status(("True", "Accepted")));
+        let bad: Vec<bool> = turns(&route, Some(&degraded)).iter().map(|turn| turn.bad).collect();
+        assert_eq!(bad, [true]);
+        route.status = Some(degraded.clone());
+        assert_eq!(turns(&route, Some(&degraded)), []);
+        let over = turns(&route, Some(&status(("True", "Accepted"))));
+        assert!(over.len() == 1 && !over[0].bad && over[0].reason == "Recovered", "{over:?}");
+        assert_eq!(turns(&route, None), [], "a route that leaves is no news");
     }
 }

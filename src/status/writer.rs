@@ -66,7 +66,7 @@ struct Tried {
 }
 
 impl writer::Work<Report> for Work {
-    async fn step(&mut self, report: &Report, leading: &watch::Receiver<bool>) -> Next {
+    async fn step(&mut self, report: &Arc<Report>, leading: &watch::Receiver<bool>) -> Next {
         if !*leading.borrow() {
             // Whoever leads next goes by what the API server shows.
             self.tried.clear();

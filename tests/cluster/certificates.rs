@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::Test;
 use super::cert_manager::{CertManager, decode, encode, renew};
-use super::clusters::{Clusters, install_definition, wssgate};
+use super::clusters::{Clusters, install_definition, install_definitions_of, wssgate};
 use super::control_plane::ControlPlane;
 use super::harness::{Authority, Client, Frame, Head};
 use super::kubectl::Kubectl;
@@ -334,6 +334,101 @@ fn certificate_ready_says_how_far_cert_manager_has_come(clusters: &Clusters) {
     scene.gateway.must_run();
 }
 
+/// Refused twice: by RBAC, and by an admission policy such as cert-manager's webhook or a cluster's own.
+fn a_certificate_that_the_api_server_refuses_is_told_in_its_words(clusters: &Clusters) {
+    let scene = Scene::start(clusters, "refused-certificate");
+    let (kubectl, admin) = (&scene.kubectl, scene.plane.kubectl());
+    let role = format!("{HOME}-wssgate");
+    let mut whole = admin.get(&["clusterrole", &role]);
+    whole["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    let mut part = whole.clone();
+    let rules = part["rules"].as_array_mut().unwrap();
+    rules.iter_mut().find(|rule| rule["resources"][0] == "certificates").unwrap()["verbs"] =
+        json!(["get", "list", "watch"]);
+    admin.apply(&part.to_string());
+    let account = scene.plane.service_account(HOME, "wssgate").in_namespace(kubectl.namespace());
+    install_definitions_of(&admin, "cert-manager");
+    until(LIMIT, "the right to be gone", || {
+        let ask = ["auth", "can-i", "patch", "certificates.cert-manager.io"];
+        (account.run(&ask).out.trim() == "no").then_some(())
+    });
+
+    kubectl.apply(&route("[chat.example.com]", "chat-tls"));
+    let told = |name: &str, words: &[&str]| {
+        let all = |message: &str| words.iter().all(|word| message.contains(word));
+        kubectl.until(LIMIT, &["swsr", name], &format!("to be told {words:?}"), |route| {
+            let found = condition(route, "CertificateReady")?;
+            let right = found["status"] == "False" && found["reason"] == "Failed";
+            (right && all(found["message"].as_str()?)).then(|| route.clone())
+        })
+    };
+    let route_of =
+        told("chat", &["Certificate", "chat-tls could not be written", "403", "cannot patch", "certificates"]);
+    assert!(
+        condition(&route_of, "Stalled").is_none(),
+        "who runs the cluster can mend it, and need not touch the route"
+    );
+    assert_eq!(condition(&route_of, "Ready").unwrap()["status"], "False");
+    until(LIMIT, "the event", || {
+        let events = kubectl.get(&["events.events.k8s.io"]);
+        let refused = |event: &&Value| event["reason"] == "CertificateNotWritten" && event["type"] == "Warning";
+        events["items"].as_array().unwrap().iter().find(refused).map(drop)
+    });
+    // It is tried again and again, and said once.
+    let attempts = || scene.gateway.log().matches("a Certificate could not be written").count();
+    let before = attempts();
+    until(LIMIT, "more attempts", || (attempts() >= before + 3).then_some(()));
+    let version = |route: &Value| route["metadata"]["resourceVersion"].clone();
+    assert_eq!(version(&kubectl.get(&["swsr", "chat"])), version(&route_of));
+    admin.apply(&whole.to_string());
+    scene.certificate_ready("chat", "Issuing");
+
+    // The cluster's own rule, in its own words.
+    admin.apply(
+        "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: names}
+spec:
+  failurePolicy: Fail
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [cert-manager.io], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [certificates]}
+  validations:
+  - {expression: '!object.spec.dnsNames.exists(name, name.startsWith(\"secret.\"))', message: names are registered first}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: names}
+spec: {policyName: names, validationActions: [Deny]}
+",
+    );
+    let probe = "{apiVersion: cert-manager.io/v1, kind: Certificate, metadata: {name: probe}, spec: {secretName: probe, \
+                 dnsNames: [secret.example.com], issuerRef: {name: tests, kind: ClusterIssuer}}}";
+    until(LIMIT, "the policy to act", || {
+        (!kubectl.run_with(&["apply", "--dry-run=server", "-f", "-"], probe).ok).then_some(())
+    });
+    kubectl.apply(&route("[secret.example.com]", "secret-tls").replace("name: chat\n", "name: secret\n"));
+    told("secret", &["secret-tls could not be written", "names are registered first"]);
+    // A certificate that is there already is served, and the refusal of another is a note beside it.
+    let pair = Authority::new().leaf(&["chat.example.com"]);
+    let mut secret = super::harness::manifests::secret("chat-tls", &pair);
+    secret["metadata"]["namespace"] = kubectl.namespace().into();
+    kubectl.apply(&secret.to_string());
+    kubectl.until(LIMIT, &["swsr", "chat"], "to be ready", |route| {
+        (condition(route, "CertificateReady")?["status"] == "True").then_some(())
+    });
+    kubectl.apply(&route("[chat.example.com, secret.example.com]", "chat-tls"));
+    kubectl.must(&["delete", "swsr", "secret"]);
+    told("chat", &["chat-tls could not be written", "names are registered first", "secret.example.com"]);
+    admin.must(&["delete", "validatingadmissionpolicybinding", "names"]);
+    kubectl.until(LIMIT * 2, &["certificate", "chat-tls"], "to ask for both names", |certificate| {
+        (certificate["spec"]["dnsNames"].as_array()?.len() == 2).then_some(())
+    });
+    scene.certificate_ready("chat", "Issuing");
+    scene.gateway.must_run();
+}
+
 /// cert-manager, pebble and cert-manager's own solver are real, and the challenge passes through our plain port twice: for
 /// cert-manager's self-check and for pebble. What stands in for a node: no kubelet starts the solver's pod, so the test
 /// starts the same program with the pod's arguments, and writes the EndpointSlice of the solver's Service.
@@ -481,6 +576,7 @@ pub fn tests() -> Vec<Test> {
             an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames,
             a_certificate_of_someone_else_is_not_taken_over,
             certificate_ready_says_how_far_cert_manager_has_come,
+            a_certificate_that_the_api_server_refuses_is_told_in_its_words,
             acme_issues_through_the_plain_port
     ]
 }

@@ -162,10 +162,65 @@ fn the_gateway_never_dials_the_api_server_itself_or_what_endpoints_may_not_be(cl
             });
             assert!(route.to_string().contains("no endpoint that takes connections"), "{route:#}");
         }
+        // Neither is anything fetched from there, whatever the port.
+        for (name, address) in [("own", ip.as_str()), ("server", host), ("virtual", cluster_ip)] {
+            let uri = format!("https://{address}:8443/{name}");
+            let route = scene.route(&format!("keys-{name}"), &format!("keys-{name}.example.com"), &fetching(&uri));
+            scene.apply(&[route]);
+            let words = [uri.as_str(), "its host has no address that the gateway may dial"];
+            super::scene::logged(&gateway, &words);
+        }
         assert_eq!(own.count(), (0, 0));
         // To another gateway the same address is a backend like any other: it can be reached.
         let other = scene.gateway_with("wssgate-1", &[("POD_IP", "10.89.1.255")], &[]).await;
         scene.open(&other, "own.example.com").await.echo(&Frame::text("reached")).await;
+    });
+}
+
+/// A spec whose keys are fetched.
+fn fetching(uri: &str) -> Value {
+    let jwt = json!({
+        "issuer": "https://idp.example.com", "audiences": ["a"], "jwks": {"type": "Remote", "remote": {"uri": uri}},
+        "extractFrom": [{"type": "Header", "name": "Authorization", "valuePrefix": "Bearer "}],
+    });
+    json!({"handshake": {"authentication": {"mode": "AnyOf", "methods": [{"name": "idp", "type": "JWT", "jwt": jwt}]}}})
+}
+
+fn a_gateway_of_single_namespaces_goes_around_the_api_server_as_far_as_it_may_see_it(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "around", &json!({})).await;
+        let home = scene.home.namespace().to_owned();
+        for kind in ["clusterrole", "clusterrolebinding"] {
+            scene.home.must(&["delete", kind, &format!("{home}-wssgate")]);
+        }
+        scene.install(&json!({"watchNamespaces": [scene.kubectl.namespace()], "ingressClass": {"create": false}}));
+        let gateway = scene.gateway("wssgate-0").await;
+        let service = scene.plane.kubectl().get(&["service", "kubernetes", "--namespace", "default"]);
+        let cluster_ip = service["spec"]["clusterIP"].as_str().unwrap();
+        let slice = scene.slice("chat", cluster_ip, 443);
+        scene.apply(&[scene.route("chat", "around.example.com", &json!({})), slice]);
+        // Nobody may read namespace default: all that is known is the address that the client itself uses.
+        scene.condition("chat", "ResolvedRefs", "True", "ResolvedRefs");
+        scene.plane.kubectl().apply(&format!(
+            "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: {home}, namespace: default}}
+rules:
+- {{apiGroups: [''], resources: [services], resourceNames: [kubernetes], verbs: [get, list, watch]}}
+- {{apiGroups: [discovery.k8s.io], resources: [endpointslices], resourceNames: [kubernetes], verbs: [get, list, watch]}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: {home}, namespace: default}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {home}}}
+subjects: [{{kind: ServiceAccount, name: wssgate, namespace: {home}}}]
+"
+        ));
+        scene.condition("chat", "ResolvedRefs", "True", "NoEndpoints");
+        scene.becomes(&gateway, "around.example.com", 503).await;
+        scene.apply(&[scene.route("keys", "keys.example.com", &fetching(&format!("https://{cluster_ip}/jwks")))]);
+        super::scene::logged(&gateway, &["/jwks", "its host has no address that the gateway may dial"]);
     });
 }
 
@@ -261,6 +316,7 @@ pub fn tests() -> Vec<Test> {
         a_route_without_a_class_belongs_to_the_default_class_alone,
         settings_of_the_config_map_take_effect_under_open_sockets,
         the_gateway_never_dials_the_api_server_itself_or_what_endpoints_may_not_be,
+        a_gateway_of_single_namespaces_goes_around_the_api_server_as_far_as_it_may_see_it,
         names_that_point_anywhere_and_secrets_that_are_none_are_refused,
         what_clients_and_users_write_stays_data,
     ]

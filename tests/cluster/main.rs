@@ -46,7 +46,9 @@ mod sandbox;
 mod scene;
 
 mod certificates;
+mod crowd;
 mod definition;
+mod dependency;
 mod ground;
 mod install;
 mod isolation;
@@ -116,6 +118,8 @@ fn all() -> Vec<Test> {
         source::tests(),
         status::tests(),
         trouble::tests(),
+        dependency::tests(),
+        crowd::tests(),
         rights::tests(),
         isolation::tests(),
     ];

@@ -256,6 +256,13 @@ pub fn condition<'a>(route: &'a Value, kind: &str) -> Option<&'a Value> {
     route["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
 }
 
+/// The events about a route: type and reason.
+pub fn events(kubectl: &Kubectl, route: &str) -> Vec<(String, String)> {
+    let events = kubectl.get(&["events.events.k8s.io"]);
+    let of_route = events["items"].as_array().unwrap().iter().filter(|event| event["regarding"]["name"] == route);
+    of_route.map(|e| (e["type"].as_str().unwrap().to_owned(), e["reason"].as_str().unwrap().to_owned())).collect()
+}
+
 /// Waits until the gateway's log has a line with all of these words; the line.
 pub fn logged(gateway: &Gateway, words: &[&str]) -> String {
     until(LIMIT, &format!("a line of the log with {words:?}"), || {

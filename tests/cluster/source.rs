@@ -122,9 +122,34 @@ fn secrets_by_name_need_the_right_to_those_names_alone(clusters: &Clusters) {
         ]);
         let gateway = scene.gateway("wssgate-0").await;
         scene.open(&gateway, "named.example.com").await;
-        // One that may not be read is as one that is not there, and harms nobody else.
-        scene.condition("other", "ResolvedRefs", "False", "RefNotFound");
+        // One that may not be read harms nobody else, and which right is lacking is said.
+        let message = scene.condition("other", "ResolvedRefs", "False", "RefNotReadable");
+        for words in ["spec.tls.certificateRefs[0]", "Secret", "other-tls", "get, list and watch on secrets", "RBAC"] {
+            assert!(message.contains(words), "{words}: {message}");
+        }
         assert_eq!(scene.status(&gateway, "other.example.com").await, 0);
+        // One that is not there although it could be read is another thing; with the right the first is one like any other.
+        let missing = json!({"tls": {"certificateRefs": [{"name": "missing-tls"}]}});
+        scene.apply(&[scene.route("missing", "missing.example.com", &missing)]);
+        scene.condition("missing", "ResolvedRefs", "False", "RefNotReadable");
+        scene.kubectl.apply(&format!(
+            "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: more}}
+rules: [{{apiGroups: [''], resources: [secrets], resourceNames: [other-tls, missing-tls], verbs: [get, list, watch]}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: more}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: more}}
+subjects: [{{kind: ServiceAccount, name: wssgate, namespace: {}}}]
+",
+            scene.home.namespace()
+        ));
+        scene.open(&gateway, "other.example.com").await;
+        scene.condition("other", "ResolvedRefs", "True", "ResolvedRefs");
+        scene.condition("missing", "ResolvedRefs", "False", "RefNotFound");
         // A renewal is followed.
         let renewed = scene.authority.leaf(&["named.example.com"]);
         scene.apply(&[scene.secret("chat-tls", &renewed)]);

@@ -1,5 +1,6 @@
 //! What is written back to a real API server: by one replica, by server-side apply, on change, and no more often.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use super::control_plane::ControlPlane;
 use super::harness::manifests::text;
 use super::harness::{Frame, Gateway, until};
 use super::kubectl::Kubectl;
-use super::scene::{LIMIT, Scene, condition, run};
+use super::scene::{LIMIT, Scene, condition, events, run};
 
 /// How long a Lease is held that nobody renews.
 const LEASE: Duration = Duration::from_secs(15);
@@ -24,12 +25,6 @@ fn writes(kubectl: &Kubectl) -> u64 {
     };
     let count = |line: &str| line.rsplit_once(' ').and_then(|(_, count)| count.parse::<u64>().ok()).unwrap();
     metrics.lines().filter(of_status).map(count).sum()
-}
-
-fn events(kubectl: &Kubectl, route: &str) -> Vec<(String, String)> {
-    let events = kubectl.get(&["events.events.k8s.io"]);
-    let of_route = events["items"].as_array().unwrap().iter().filter(|event| event["regarding"]["name"] == route);
-    of_route.map(|e| (e["type"].as_str().unwrap().to_owned(), e["reason"].as_str().unwrap().to_owned())).collect()
 }
 
 fn a_status_says_all_that_people_and_tools_look_for(clusters: &Clusters) {
@@ -216,6 +211,7 @@ fn a_thousand_routes_settle_with_one_write_each_and_endpoints_write_nothing(clus
             [gateways[0].metric("wssgate_leader", &[]).await, gateways[1].metric("wssgate_leader", &[]).await];
         assert!((leaders[0] + leaders[1] - 1.0).abs() < 0.1, "{leaders:?}");
         assert_eq!(writes(&scene.kubectl), 1000);
+        at_their_pace(&scene.kubectl);
 
         // Endpoints that come and go, routes that are touched: nothing to say.
         let before = [gateways[0].version().await, gateways[1].version().await];
@@ -250,6 +246,22 @@ fn a_thousand_routes_settle_with_one_write_each_and_endpoints_write_nothing(clus
         });
         assert_eq!(writes(&scene.kubectl), 1002);
     });
+}
+
+/// The API server keeps the second in which each status was written: ten in each fifth of a second at the most, so 60 in a
+/// whole one, where six fifths begin.
+fn at_their_pace(kubectl: &Kubectl) {
+    let routes = kubectl.get(&["swsr", "--show-managed-fields"]);
+    let mut seconds: BTreeMap<String, usize> = BTreeMap::new();
+    for route in routes["items"].as_array().unwrap() {
+        let managed = route["metadata"]["managedFields"].as_array().unwrap();
+        let ours = managed.iter().find(|entry| entry["manager"] == "wssgate" && entry["subresource"] == "status");
+        *seconds.entry(ours.unwrap()["time"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    assert_eq!(seconds.values().sum::<usize>(), 1000);
+    let most = seconds.values().max().unwrap();
+    assert!(*most <= 60, "{most} writes in a second: {seconds:?}");
+    assert!(seconds.len() >= 18, "1000 writes within {} seconds: {seconds:?}", seconds.len());
 }
 
 fn a_leader_that_dies_is_followed_when_its_lease_is_over_and_one_that_stops_at_once(clusters: &Clusters) {

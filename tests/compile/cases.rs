@@ -187,7 +187,7 @@ fn options(line: Line) -> Options {
     Options {
         dev: line.dev,
         standalone: line.standalone,
-        fence: wssgate::compile::fence::Fence { allow_loopback: line.allow_loopback, ..Default::default() },
+        fence: wssgate::policy::fence::Fence { allow_loopback: line.allow_loopback, ..Default::default() },
         ingress_class_name: line.ingress_class_name,
         default_certificate: line.default_certificate.map(|text| {
             let (namespace, name) = text.split_once('/').unwrap();

@@ -27,8 +27,10 @@ use tokio_rustls::TlsConnector;
 
 use crate::proxy::Drain;
 use crate::proxy::meters::Table;
+use crate::proxy::outages::Outages;
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
+use crate::snapshot::dependency::Dependency;
 use crate::telemetry::Metrics;
 use place::Leases;
 
@@ -94,6 +96,7 @@ pub(crate) struct Store {
     waiting: Table<RouteId>,
     leases: Leases,
     metrics: Metrics,
+    outages: Arc<Outages>,
 }
 
 impl fmt::Debug for Store {
@@ -117,6 +120,7 @@ impl Store {
         options: Options,
         control: &Handle,
         metrics: Metrics,
+        outages: Arc<Outages>,
         drain: watch::Receiver<Drain>,
     ) -> Arc<Self> {
         let (leases, returned) = Leases::new(&options);
@@ -128,6 +132,7 @@ impl Store {
             waiting: Table::default(),
             leases,
             metrics,
+            outages,
         });
         control.spawn(keep(Arc::clone(&store), drain));
         control.spawn(place::give_back(Arc::clone(&store), returned));
@@ -155,10 +160,16 @@ impl Store {
         match timeout(self.options.timeout, call.invoke_async(&mut connection)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) | Err(_) => {
+                self.failed("no answer to a question");
                 self.doubted.notify_one();
                 Err(Reason::StoreUnavailable)
             }
         }
+    }
+
+    /// Says for the conditions of routes that the store is of no use now.
+    fn failed(&self, why: &'static str) {
+        self.outages.hear(&Dependency::Store, Err(why));
     }
 
     /// Connects, and sees that the server takes writes.
@@ -226,6 +237,7 @@ async fn keep(store: Arc<Store>, mut drain: watch::Receiver<Drain>) {
                 tracing::warn!(host, port, problem = %lost, "the shared store is lost; what needs it is refused");
             }
             Err(failed) => {
+                store.failed("no connection to a server that takes writes");
                 let failed = failed.to_string();
                 if said.as_ref() != Some(&failed) {
                     tracing::warn!(
@@ -263,6 +275,7 @@ async fn watch_over(store: &Store, line: &Line) -> Failed {
         if let Err(failed) = store.check(line).await {
             return failed;
         }
+        store.outages.hear(&Dependency::Store, Ok(()));
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 pub use client::{Connection, connect};
-use kind::{Item, Kind, Published};
+use kind::{API_SERVER, Item, Kind, Published};
 use named::Named;
 use reference::References;
 use reflector::{Reflector, Scope};
@@ -94,6 +94,7 @@ impl Cluster {
         start.everywhere::<ReferenceGrant>();
         start.classes();
         start.issuance();
+        start.api_server();
         if let Some(key) = &options.published {
             start.spawn::<Published>(named::scope(key), |_, _| {});
         }
@@ -182,6 +183,18 @@ impl Start<'_> {
             self.spawn::<Ingress>(scope.clone(), |_, _| {});
             self.spawn::<Certificate>(scope, move |store, read| store.serves_certificates(&namespace, read));
         }
+    }
+
+    /// The API server as its own Service shows it, which is never dialled for anybody. A gateway that reads some namespaces
+    /// only goes without where it may not read that one.
+    fn api_server(&mut self) {
+        let (namespace, name) = API_SERVER;
+        if self.options.namespaces.is_empty() || self.options.namespaces.iter().any(|one| one == namespace) {
+            return;
+        }
+        let scope = Scope { optional: true, ..named::scope(&Key::new(namespace, name)) };
+        self.spawn::<Service>(scope.clone(), |_, _| {});
+        self.spawn::<EndpointSlice>(scope, |_, _| {});
     }
 
     /// IngressClasses belong to no namespace: a gateway that may read namespaces only goes by the name of its class.

@@ -2,6 +2,7 @@
 //! which RBAC can permit by `resourceNames`; Secrets that a reflector of their type passes by are asked for once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use super::store::Store;
 use crate::api::objects::Key;
 use crate::telemetry::failure::describe;
 
+/// How long after a refusal the right may have been granted.
+const LOOK: Duration = Duration::from_secs(10);
 /// Time for one question.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -93,12 +96,20 @@ impl Named {
     fn reflect<K: Kind>(&self, key: &Key) -> Task {
         let expected = Expected::new(&self.store, key);
         let reflector = Reflector::<K>::new(&self.store, &self.client, scope(key), self.confirm);
-        Task(tokio::spawn(async move { reflector.run(move |_, _| expected.settle()).await }))
+        let seen = Seen::<K>::new(&self.store, key);
+        Task(tokio::spawn(async move {
+            let told = move |_: &Store, read| {
+                seen.readable(read);
+                expected.settle();
+            };
+            reflector.run(told).await;
+        }))
     }
 
     /// Asks once for a Secret that its reflector passed by before it was named.
     fn ask(&self, key: &Key) -> Task {
         let expected = Expected::new(&self.store, key);
+        let seen = Seen::<Secret>::new(&self.store, key);
         let (store, client, key) = (Arc::clone(&self.store), self.client.clone(), key.clone());
         Task(tokio::spawn(async move {
             let api: Api<Item<Secret>> = Api::namespaced_with(client, &key.namespace, &resource::<Secret>("v1"));
@@ -108,12 +119,16 @@ impl Named {
                 let why = match timeout(PATIENCE, api.get_opt(&key.name)).await {
                     Ok(Ok(item)) => {
                         store.fetched(&key, item);
+                        seen.readable(true);
                         break;
                     }
                     Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
                         store.fetched::<Secret>(&key, None);
+                        seen.readable(false);
+                        expected.settle();
                         tracing::warn!(secret = %key, "the gateway may not get this Secret; grant it by RBAC");
-                        break;
+                        sleep(LOOK).await;
+                        continue;
                     }
                     Ok(Err(error)) => describe(&error),
                     Err(_) => "the API server does not answer".to_owned(),
@@ -123,6 +138,30 @@ impl Named {
             }
             expected.settle();
         }))
+    }
+}
+
+/// Whether a named object may be read, for as long as somebody asks.
+struct Seen<K: Kind> {
+    store: Arc<Store>,
+    key: Key,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<K: Kind> Seen<K> {
+    fn new(store: &Arc<Store>, key: &Key) -> Self {
+        Self { store: Arc::clone(store), key: key.clone(), kind: PhantomData }
+    }
+
+    fn readable(&self, readable: bool) {
+        self.store.readable::<K>(&self.key, readable);
+    }
+}
+
+impl<K: Kind> Drop for Seen<K> {
+    fn drop(&mut self) {
+        // Nobody names it any more: nothing is known.
+        self.readable(true);
     }
 }
 

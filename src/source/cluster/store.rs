@@ -251,6 +251,20 @@ impl Store {
         });
     }
 
+    /// Whether the API server lets the gateway read an object that is named.
+    pub(super) fn readable<K: Kind>(&self, key: &Key, readable: bool) {
+        self.change(|inner| {
+            let named = (K::NAME, key.clone());
+            let objects = inner.stock.objects();
+            if objects.unreadable.contains(&named) == readable {
+                drop(objects);
+                let unreadable = &mut inner.stock.objects_mut().unreadable;
+                let _ = if readable { unreadable.remove(&named) } else { unreadable.insert(named) };
+                inner.dirty.touch(Instant::now());
+            }
+        });
+    }
+
     /// Something is named that was not asked for yet.
     pub(super) fn expect(&self, key: &Key) {
         self.change(|inner| *inner.pending.entry(key.clone()).or_default() += 1);

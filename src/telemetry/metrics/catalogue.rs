@@ -76,6 +76,9 @@ catalogue! {
         "1 while the shared store answers and takes writes, 0 while what needs it is refused; absent without one.";
     SHARED_STORE_REQUESTS = "counter" "wssgate_shared_store_requests_total" ["outcome"]
         "Questions of handshakes and calls to the shared store, by outcome (ok, failed); absent without one.";
+    DEPENDENCY_FAILING = "gauge" "wssgate_dependency_failing" ["kind" "name"]
+        "1 while what handshakes are judged with (kind key_set, service, store) gives no valid answer, else 0; absent \
+         until it was asked once.";
     ACCESS_LOG_DROPPED = "counter" "wssgate_access_log_dropped_total" []
         "Access-log lines lost because stdout was not read fast enough or could not be written.";
 }

@@ -133,6 +133,10 @@ impl Collector for Metrics {
                 sample(&mut family, &SHARED_STORE_REQUESTS, [outcome], &ConstCounter::new(counter.get()))?;
             }
         }
+        let mut family = begin(&mut out, &DEPENDENCY_FAILING)?;
+        for ((kind, name), failing) in &*held(&inner.dependencies) {
+            sample(&mut family, &DEPENDENCY_FAILING, [kind, name], &ConstGauge::new(i64::from(*failing)))?;
+        }
         counter(&mut out, &ACCESS_LOG_DROPPED, inner.access_log_dropped.get())
     }
 }

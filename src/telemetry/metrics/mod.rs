@@ -109,6 +109,7 @@ struct Inner {
     shared_store: Mutex<Option<bool>>,
     store_ok: Counter,
     store_failed: Counter,
+    dependencies: Mutex<BTreeMap<(&'static str, String), bool>>,
     access_log_dropped: Counter,
 }
 
@@ -175,6 +176,7 @@ impl Metrics {
             shared_store: Mutex::default(),
             store_ok: Counter::default(),
             store_failed: Counter::default(),
+            dependencies: Mutex::default(),
             access_log_dropped: Counter::default(),
         }))
     }
@@ -296,6 +298,16 @@ impl Metrics {
         } else {
             self.0.store_failed.inc()
         };
+    }
+
+    /// Replaces, whole, what is known of what handshakes are judged with: kind, name, whether it fails. Of several with
+    /// one name it is enough that one fails.
+    pub fn dependencies(&self, all: impl Iterator<Item = (&'static str, String, bool)>) {
+        let mut next = BTreeMap::new();
+        for (kind, name, failing) in all {
+            *next.entry((kind, name)).or_default() |= failing;
+        }
+        *held(&self.0.dependencies) = next;
     }
 
     /// So many threads serve connections.
@@ -494,6 +506,7 @@ mod tests {
         metrics.certificates(vec![Certificate { secret: "s".into(), host: "h".into(), not_after: 1 }]);
         metrics.key_set_fetched("https://idp.test/jwks", true, Instant::now());
         metrics.shared_store(true);
+        metrics.dependencies([("store", "shared".to_owned(), false)].into_iter());
         let text = metrics.encode();
         for family in CATALOGUE {
             let base = family.name.trim_end_matches("_total").trim_end_matches("_info");

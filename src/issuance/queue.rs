@@ -1,0 +1,161 @@
+//! What is still to be written of a report, planned once for each report, and what became of what was. Pure: the time is
+//! passed in.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::plan::{Report, Write, plan};
+use crate::api::objects::Key;
+use crate::writer::Again;
+
+/// What is to be written.
+#[derive(Default)]
+pub(super) struct Queue {
+    /// The report that was planned last.
+    planned: Option<Arc<Report>>,
+    /// What of it was not tried yet, in the order of the keys.
+    ready: VecDeque<Write>,
+    /// The last write of each Certificate, until it is as it shall be.
+    tried: HashMap<Key, Tried>,
+    /// What the API server has refused last, and in what words.
+    refused: BTreeMap<Key, String>,
+    /// Whether that was taken since it changed.
+    news: bool,
+}
+
+/// A write that was tried.
+struct Tried {
+    write: Write,
+    /// `None`: it succeeded.
+    failure: Option<Failure>,
+}
+
+/// Why a write failed, and when it may be tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// When.
+    pub(super) again: Again,
+    /// What the API server said, if it was asked and refused.
+    pub(super) refused: Option<String>,
+}
+
+impl Queue {
+    /// The next write, and if there is none when the first of those that failed may be tried again.
+    pub(super) fn next(&mut self, report: &Arc<Report>, now: Instant) -> (Option<Write>, Option<Instant>) {
+        if self.planned.as_ref().is_none_or(|planned| !Arc::ptr_eq(planned, report)) {
+            let due = plan(report);
+            let keys: HashSet<&Key> = due.iter().map(|write| &write.key).collect();
+            self.tried.retain(|key, _| keys.contains(key));
+            let before = self.refused.len();
+            self.refused.retain(|key, _| keys.contains(key));
+            self.news |= before != self.refused.len();
+            // One that was tried: its outcome has not come back yet, or it waits, or what differs is not in our power.
+            let tried = |write: &Write| self.tried.get(&write.key).is_some_and(|tried| tried.write.is_same(write));
+            self.ready = due.into_iter().filter(|write| !tried(write)).collect();
+            self.planned = Some(Arc::clone(report));
+        }
+        if let Some(write) = self.ready.pop_front() {
+            return (Some(write), None);
+        }
+        let failed = self.tried.values().filter_map(|tried| Some((tried.failure.as_ref()?.again.at, &tried.write)));
+        match failed.min_by_key(|(at, _)| *at) {
+            Some((at, write)) if at <= now => (Some(write.clone()), None),
+            next => (None, next.map(|(at, _)| at)),
+        }
+    }
+
+    /// A write was tried.
+    pub(super) fn tried(&mut self, write: Write, failure: Option<Failure>) {
+        let refused = failure.as_ref().and_then(|failure| failure.refused.clone());
+        let before = match refused.clone() {
+            Some(why) => self.refused.insert(write.key.clone(), why),
+            None => self.refused.remove(&write.key),
+        };
+        self.news |= before != refused;
+        self.tried.insert(write.key.clone(), Tried { write, failure });
+    }
+
+    /// How the last write of a Certificate failed, if it did.
+    pub(super) fn failure(&self, key: &Key) -> Option<&Failure> {
+        self.tried.get(key)?.failure.as_ref()
+    }
+
+    /// Whether something else is refused than [`Queue::refused`] said.
+    pub(super) fn has_news(&self) -> bool {
+        self.news
+    }
+
+    /// What the API server has refused last, and in what words.
+    pub(super) fn refused(&mut self) -> BTreeMap<Key, String> {
+        self.news = false;
+        self.refused.clone()
+    }
+
+    /// Forgets all: whoever leads next goes by what the API server shows.
+    pub(super) fn clear(&mut self) {
+        let news = self.news || !self.refused.is_empty();
+        *self = Self { news, ..Self::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::certificate::Certificate;
+    use std::time::Duration;
+
+    fn report(names: std::ops::Range<usize>, host: &str) -> Arc<Report> {
+        let wanted = |host: &str| -> Certificate {
+            serde_saphyr::from_str(&format!("{{spec: {{secretName: tls, dnsNames: [{host}]}}}}")).unwrap()
+        };
+        let apply = names.map(|name| (Key::new("shop", format!("{name:05}")), wanted(host))).collect();
+        Arc::new(Report { apply, ..Report::default() })
+    }
+
+    fn failure(before: Option<&Failure>, now: Instant, refused: Option<&str>) -> Failure {
+        let again = Again::after(before.map(|before| before.again), now);
+        Failure { again, refused: refused.map(str::to_owned) }
+    }
+
+    #[test]
+    fn each_write_of_a_report_comes_once_and_a_report_is_planned_once() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let report = report(0..1000, "a.test");
+        let mut seen = Vec::new();
+        while let (Some(write), _) = queue.next(&report, now) {
+            // Whatever is left was not planned anew: the queue has nothing but the rest.
+            assert_eq!(queue.ready.len(), 999 - seen.len());
+            seen.push(write.key.clone());
+            queue.tried(write, None);
+        }
+        assert!(seen.len() == 1000 && seen.is_sorted());
+        let same = Arc::new(Report { apply: report.apply.clone(), ..Report::default() });
+        assert!(matches!(queue.next(&same, now), (None, None)), "their outcome has not come back yet");
+    }
+
+    #[test]
+    fn what_failed_comes_again_in_its_time_and_what_is_wanted_otherwise_at_once() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let first = report(0..2, "a.test");
+        for _ in 0..2 {
+            let (write, _) = queue.next(&first, now);
+            let write = write.unwrap();
+            let refused = (write.key.name == "00000").then_some("no");
+            queue.tried(write, Some(failure(None, now, refused)));
+        }
+        let (none, later) = queue.next(&first, now);
+        assert!(none.is_none() && later == Some(now + Duration::from_secs(1)));
+        assert!(queue.has_news());
+        assert_eq!(queue.refused(), [(Key::new("shop", "00000"), "no".to_owned())].into());
+        assert!(!queue.has_news());
+        let (again, _) = queue.next(&first, now + Duration::from_secs(1));
+        assert!(again.is_some());
+        let (other, _) = queue.next(&report(0..1, "b.test"), now);
+        assert_eq!(other.unwrap().wanted.spec.dns_names, ["b.test"]);
+        assert!(queue.failure(&Key::new("shop", "00001")).is_none(), "it is not wanted any more");
+        queue.clear();
+        assert!(queue.has_news() && queue.refused().is_empty());
+    }
+}

@@ -1,0 +1,57 @@
+//! Addresses that the gateway never dials, whoever named them (CVE-2021-25740): those that lead to itself, to its node, to
+//! a cloud's metadata service, or to the API server. One list for backends and for what the gateway itself fetches.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::policy::network::is_denied;
+
+/// What is never dialled, besides what nobody ever dials.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fence {
+    /// Whether loopback addresses may be dialled.
+    pub allow_loopback: bool,
+    /// Addresses, with every port: the Pod's own, the API server's Service.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Addresses with a port: the API server's, whose node may have other things on it.
+    pub sockets: BTreeSet<SocketAddr>,
+}
+
+impl Fence {
+    /// Whether an address may be no backend.
+    pub fn denies(&self, address: IpAddr, port: u16) -> bool {
+        let address = address.to_canonical();
+        self.addresses.contains(&address)
+            || self.sockets.contains(&SocketAddr::new(address, port))
+            || is_denied(address, self.allow_loopback)
+    }
+
+    /// Whether nothing on a host is for the gateway itself to fetch: for a URI that anybody may have written the API
+    /// server's machines are off with every port.
+    pub fn denies_host(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.sockets.iter().any(|socket| socket.ip() == address) || self.denies(address, 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_servers_machine_may_serve_backends_but_is_nothing_to_fetch_from() {
+        let fence = Fence {
+            allow_loopback: false,
+            addresses: ["10.96.0.1".parse().unwrap()].into(),
+            sockets: ["192.0.2.1:6443".parse().unwrap()].into(),
+        };
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(fence.denies(ip("192.0.2.1"), 6443) && !fence.denies(ip("192.0.2.1"), 8080));
+        assert!(fence.denies(ip("::ffff:192.0.2.1"), 6443) && fence.denies_host(ip("::ffff:192.0.2.1")));
+        for address in ["192.0.2.1", "10.96.0.1", "127.0.0.1", "169.254.169.254"] {
+            assert!(fence.denies_host(ip(address)), "{address}");
+        }
+        assert!(!fence.denies_host(ip("192.0.2.2")));
+        assert!(!Fence { allow_loopback: true, ..fence }.denies_host(ip("127.0.0.1")));
+    }
+}

@@ -1,0 +1,220 @@
+//! What handshakes are judged with and cannot be reached: a few numbers for each, which whoever asks writes without a
+//! lock, and the verdict over them, which is slow to change its mind in both directions.
+//!
+//! A failure or two say nothing; no answer at all for some seconds is an outage, and it is over when answers come without
+//! a failure among them. So whoever acts on it hears of a change at the most every few seconds, however things flap.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::snapshot::dependency::Dependency;
+use crate::telemetry::Metrics;
+
+/// How long nothing but failures must have come until it is an outage.
+const HOLD: Duration = Duration::from_secs(5);
+/// How long no failure must have come until it is over.
+const CALM: Duration = Duration::from_secs(10);
+/// After so long without being asked nothing is known any more.
+const FORGOTTEN: Duration = Duration::from_secs(10 * 60);
+/// How often the verdict is looked at.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
+
+/// What cannot be reached, as it is told.
+pub type Outage = Arc<BTreeSet<Dependency>>;
+
+/// All that handshakes are judged with.
+#[derive(Debug)]
+pub(crate) struct Outages {
+    began: Instant,
+    pulses: ArcSwap<HashMap<Dependency, Arc<Pulse>>>,
+    told: watch::Sender<Outage>,
+    metrics: Metrics,
+}
+
+/// When one was asked, in milliseconds since the beginning; 0: never.
+#[derive(Debug, Default)]
+struct Pulse {
+    answered: AtomicU64,
+    failed: AtomicU64,
+    /// The first failure since the last answer.
+    failing_since: AtomicU64,
+    /// What the last failure was, for the log.
+    why: Mutex<&'static str>,
+}
+
+impl Pulse {
+    /// What was heard at `now`. Two that write at once may leave the numbers of either.
+    fn hear(&self, outcome: Result<(), &'static str>, now: u64) {
+        let Err(why) = outcome else {
+            self.answered.store(now, Ordering::Relaxed);
+            return;
+        };
+        // Nobody waits for the sake of a word: another failure's does as well.
+        if let Ok(mut last) = self.why.try_lock() {
+            *last = why;
+        }
+        let (since, last) = (self.failing_since.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed));
+        let silence = now.saturating_sub(self.failed.load(Ordering::Relaxed).max(last));
+        if since <= last || silence >= millis(FORGOTTEN) {
+            self.failing_since.store(now, Ordering::Relaxed);
+        }
+        self.failed.store(now, Ordering::Relaxed);
+    }
+
+    fn was_asked(&self) -> bool {
+        self.answered.load(Ordering::Relaxed).max(self.failed.load(Ordering::Relaxed)) > 0
+    }
+
+    /// Whether it is an outage at `now`, where it `was` one before.
+    fn is_out(&self, was: bool, now: u64) -> bool {
+        let (answered, failed) = (self.answered.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed));
+        if now.saturating_sub(failed.max(answered)) >= millis(FORGOTTEN) {
+            return false;
+        }
+        let failing = failed > answered;
+        if was {
+            return failing || now.saturating_sub(failed) < millis(CALM);
+        }
+        failing && failed.saturating_sub(self.failing_since.load(Ordering::Relaxed)) >= millis(HOLD)
+    }
+}
+
+impl Outages {
+    /// Nothing is known yet. What cannot be reached is told to `told`.
+    pub(crate) fn new(told: watch::Sender<Outage>, metrics: Metrics) -> Self {
+        Self { began: Instant::now(), pulses: ArcSwap::default(), told, metrics }
+    }
+
+    /// Whoever asked says whether there was a valid answer, and what there was instead: a constant text. Waits for no
+    /// lock; what nobody depends on is not counted.
+    pub(crate) fn hear(&self, dependency: &Dependency, outcome: Result<(), &'static str>) {
+        if let Some(pulse) = self.pulses.load().get(dependency) {
+            pulse.hear(outcome, self.now());
+        }
+    }
+
+    /// These are what handshakes are judged with from now on; what is known of them stays.
+    pub(crate) fn follow(&self, dependencies: &BTreeSet<Dependency>) {
+        let before = self.pulses.load();
+        if before.len() == dependencies.len() && dependencies.iter().all(|one| before.contains_key(one)) {
+            return;
+        }
+        let next = dependencies.iter().map(|one| (one.clone(), before.get(one).cloned().unwrap_or_default()));
+        self.pulses.store(Arc::new(next.collect()));
+    }
+
+    /// Tells what cannot be reached now, if that is news.
+    pub(crate) fn look(&self) {
+        let (now, pulses) = (self.now(), self.pulses.load());
+        let before = Arc::clone(&self.told.borrow());
+        let out: BTreeSet<Dependency> = pulses
+            .iter()
+            .filter(|(one, pulse)| pulse.is_out(before.contains(one), now))
+            .map(|(one, _)| one.clone())
+            .collect();
+        let asked = pulses.iter().filter(|(_, pulse)| pulse.was_asked());
+        let numbers = asked.map(|(one, _)| (one.kind(), one.to_string(), out.contains(one)));
+        self.metrics.dependencies(numbers);
+        for (one, pulse) in pulses.iter().filter(|(one, _)| out.contains(one) != before.contains(one)) {
+            let (kind, name) = (one.kind(), one.to_string());
+            if out.contains(one) {
+                let problem = *pulse.why.lock().unwrap_or_else(PoisonError::into_inner);
+                tracing::warn!(
+                    kind,
+                    name,
+                    problem,
+                    "handshakes cannot be judged: what they depend on gives no valid answer"
+                );
+            } else {
+                tracing::info!(kind, name, "handshakes are judged again, or nobody has asked for long");
+            }
+        }
+        if *before != out {
+            self.told.send_replace(Arc::new(out));
+        }
+    }
+
+    /// Never 0, which stands for never.
+    fn now(&self) -> u64 {
+        millis(self.began.elapsed()).saturating_add(1)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The seconds at which the verdict changed, looked at every second for `seconds`. `hears` says what is heard in one.
+    fn turns(seconds: u64, hears: impl Fn(u64) -> Vec<bool>) -> Vec<u64> {
+        let (pulse, mut out, mut turns) = (Pulse::default(), false, Vec::new());
+        for second in 1..=seconds {
+            for (place, answered) in (0..).zip(hears(second)) {
+                pulse.hear(if answered { Ok(()) } else { Err("x") }, second * 1000 + place);
+            }
+            let next = pulse.is_out(out, second * 1000 + 999);
+            if next != out {
+                turns.push(second);
+            }
+            out = next;
+        }
+        turns
+    }
+
+    #[test]
+    fn nothing_but_failures_for_some_seconds_is_an_outage_and_answers_alone_end_it() {
+        assert_eq!(turns(60, |second| vec![second > 30]), [6, 40]);
+        assert!(turns(60, |_| vec![true]).is_empty());
+        // Asked seldom, as key sets are.
+        assert_eq!(turns(60, |second| if second % 10 == 0 { vec![second >= 40] } else { vec![] }), [20, 40]);
+    }
+
+    #[test]
+    fn one_failure_and_failures_among_answers_are_no_outage() {
+        assert!(turns(60, |second| if second == 5 { vec![false] } else { vec![] }).is_empty());
+        assert!(turns(60, |_| vec![false, false, true]).is_empty());
+        assert!(turns(60, |_| vec![true, false]).is_empty());
+    }
+
+    #[test]
+    fn what_flaps_is_told_seldom_and_what_nobody_asks_is_forgotten() {
+        for period in 1..30 {
+            let turns = turns(3000, |second| vec![(second / period) % 2 == 0]);
+            let pairs = turns.windows(2).map(|pair| pair[1] - pair[0]);
+            assert!(pairs.min().is_none_or(|least| least >= 5), "{period}: {turns:?}");
+            assert!(turns.len() < 420, "{period}: {} in 3000 s", turns.len());
+        }
+        // Neither is a failure long after that one more of the same row.
+        let asked = |second| second < 20 || second == 700;
+        assert_eq!(turns(1000, |second| if asked(second) { vec![false] } else { vec![] }), [6, 619]);
+    }
+
+    #[test]
+    fn what_is_told_is_what_somebody_depends_on() {
+        let (sender, told) = watch::channel(Outage::default());
+        let outages = Outages::new(sender, Metrics::new());
+        let keys = |name: &str| Dependency::KeySet(name.into());
+        outages.hear(&keys("a"), Err("x"));
+        assert!(outages.pulses.load().is_empty());
+        outages.follow(&[keys("a"), keys("b")].into());
+        let pulse = outages.pulses.load().get(&keys("a")).cloned().unwrap();
+        for now in [1, 6001] {
+            pulse.hear(Err("x"), now);
+        }
+        outages.look();
+        assert_eq!(**told.borrow(), [keys("a")].into());
+        outages.follow(&[keys("a")].into());
+        assert!(Arc::ptr_eq(&pulse, &outages.pulses.load()[&keys("a")]), "what is known stays");
+        outages.follow(&[keys("b")].into());
+        outages.look();
+        assert!(told.borrow().is_empty());
+    }
+}

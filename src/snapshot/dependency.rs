@@ -1,0 +1,88 @@
+//! What the data plane asks while it judges handshakes: told back across the seam, so that a route can say that it cannot
+//! be reached.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::policy::authentication::{Authentication, External, Jwt, KeySource, Kind};
+use crate::snapshot::{BackendId, RouteId, RouteState, Snapshot};
+
+/// Something outside the gateway without which handshakes cannot be judged.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dependency {
+    /// The key set that is fetched from a URI, as the route writes it.
+    KeySet(Box<str>),
+    /// A Service that judges handshakes.
+    Service(BackendId),
+    /// The store that all replicas share.
+    Store,
+}
+
+impl Dependency {
+    /// The Service that a method of a route in the namespace `home` asks.
+    pub fn service(home: &str, external: &External) -> BackendId {
+        let namespace = external.namespace.as_deref().unwrap_or(home);
+        BackendId { namespace: namespace.into(), service: external.service.clone(), port: external.port }
+    }
+
+    /// Those of the methods of a route in the namespace `home`, each with the place of its method.
+    pub fn of<'a>(home: &'a str, authentication: &'a Authentication) -> impl Iterator<Item = (usize, Self)> + 'a {
+        authentication.methods().iter().enumerate().filter_map(move |(place, method)| {
+            let dependency = match &method.kind {
+                Kind::Jwt(Jwt { keys: KeySource::Remote(uri), .. }) => Self::KeySet(uri.clone()),
+                Kind::Jwt(_) => return None,
+                Kind::External(external) => Self::Service(Self::service(home, external)),
+                Kind::Ticket(_) => Self::Store,
+            };
+            Some((place, dependency))
+        })
+    }
+
+    /// What kind it is, as metrics call it: `key_set`, `service`, `store`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::KeySet(_) => "key_set",
+            Self::Service(_) => "service",
+            Self::Store => "store",
+        }
+    }
+}
+
+impl fmt::Display for Dependency {
+    /// The name for logs, metrics and statuses: a URI without its query, which may hold a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeySet(uri) => f.write_str(uri.split('?').next().unwrap_or_default()),
+            Self::Service(service) => service.fmt(f),
+            Self::Store => f.write_str("shared"),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Everything that the judging of handshakes depends on.
+    pub fn dependencies(&self) -> BTreeSet<Dependency> {
+        let routes = self.exact.values().chain(self.wildcard.values()).flat_map(|host| &host.routes);
+        let mut found = BTreeSet::new();
+        for route in routes {
+            let RouteState::Serving(policy) = &route.state else { continue };
+            let RouteId { namespace, .. } = &route.id;
+            found.extend(Dependency::of(namespace, &policy.handshake.authentication).map(|(_, one)| one));
+            found.extend(policy.connection.per_subject.map(|_| Dependency::Store));
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_nothing_of_a_query() {
+        let keys = Dependency::KeySet("https://idp.test/jwks?key=secret".into());
+        assert_eq!((keys.to_string().as_str(), keys.kind()), ("https://idp.test/jwks", "key_set"));
+        let service = BackendId { namespace: "shop".into(), service: "sessions".into(), port: 80 };
+        assert_eq!(Dependency::Service(service).to_string(), "shop/sessions:80");
+    }
+}
