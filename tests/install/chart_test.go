@@ -77,7 +77,8 @@ func TestValuesThatContradictEachOtherAreRefusedWithASentence(t *testing.T) {
 		"service.wssPort=80": "are the same port",
 		"metrics.service=false,metrics.serviceMonitor.enabled=true": "needs metrics.service: true",
 		"drain.window=2h": "more than the hour",
-		"extraEnv[0].name=POD_IP,extraEnv[0].value=x": "extraEnv sets POD_IP",
+		"extraEnv[0].name=POD_IP,extraEnv[0].value=x":                                       "extraEnv sets POD_IP",
+		"trustedAuthorities.configMap=a,extraEnv[0].name=SSL_CERT_FILE,extraEnv[0].value=x": "extraEnv sets SSL_CERT_FILE",
 	} {
 		stdout, stderr, err := try(t, "", "helm", "template", "wssgate", "charts/wssgate", "--set", flags)
 		if err == nil || !strings.Contains(stderr, sentence) {
@@ -147,6 +148,7 @@ func TestSettingsThatAreRereadRestartNothing(t *testing.T) {
 	for _, flags := range []string{
 		"bindAddress=0.0.0.0", "workers=3", "logFormat=text", "ingressClass.name=other", "watchNamespaces={shop}",
 		"settings.defaultCertificate.name=a,settings.defaultCertificate.namespace=b", "publishAddresses={192.0.2.1}",
+		"trustedAuthorities.configMap=issuers",
 	} {
 		if template(flags) == before {
 			t.Errorf("%s needs a restart, and makes none", flags)
