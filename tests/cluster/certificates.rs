@@ -1,7 +1,6 @@
 //! `issuerRef` with the real cert-manager: the built binary, with the rights that the chart gives it and no others,
 //! beside a real API server. Backends are processes; no pods run.
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,11 +12,12 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 
 use super::Test;
-use super::cert_manager::{CertManager, decode, encode, renew};
+use super::cert_manager::{CertManager, decode, renew};
 use super::clusters::{Clusters, install_definition, install_definitions_of, wssgate};
 use super::control_plane::ControlPlane;
 use super::harness::{Authority, Client, Frame, Head};
 use super::kubectl::Kubectl;
+use super::pebble::{self, Pebble};
 use super::process::{Process, until};
 use super::{programs, sandbox};
 
@@ -436,54 +436,15 @@ fn acme_issues_through_the_plain_port(clusters: &Clusters) {
     let front = sandbox::address();
     let scene = Scene::start_with(clusters, "acme", &format!("{front}:80"));
     let (kubectl, logs) = (&scene.kubectl, scene.logs());
-    let (names, ca) = (format!("{}:8053", sandbox::address()), sandbox::address());
-
+    let names = SocketAddr::from((sandbox::address(), 8053));
     // Every name leads to the plain port.
-    let mut command = Command::new(programs::path("pebble-challtestsrv"));
-    command.args(["-dnsserver", &names, "-defaultIPv4", &front.to_string(), "-defaultIPv6", "", "-http01", ""]);
-    command.args(["-https01", "", "-tlsalpn01", "", "-doh", "", "-management", "127.0.0.1:8055"]);
-    let name_server = Process::start("names", &logs, &mut command);
-
-    let authority = Authority::new();
-    let pair = authority.leaf(&[&ca.to_string()]);
-    let file = |name: &str, text: &str| {
-        let path = scene.plane.folder().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    };
-    let config = json!({"pebble": {
-        "listenAddress": format!("{ca}:14000"), "managementListenAddress": format!("{ca}:15000"),
-        "certificate": file("pebble.crt", &pair.chain), "privateKey": file("pebble.key", &pair.key),
-        "httpPort": 80, "tlsPort": 443, "retryAfter": {"authz": 1, "order": 1},
-    }});
-    let config = file("pebble.json", &config.to_string());
-    let mut command = Command::new(programs::path("pebble"));
-    command.arg("-config").arg(config).args(["-dnsserver", &names]);
-    command.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "0");
-    let pebble = Process::start("pebble", &logs, &mut command);
-    let root = until(LIMIT, "pebble to answer", || {
-        pebble.must_run();
-        name_server.must_run();
-        get(SocketAddr::from((ca, 15000)), "/roots/0", authority.pem())
-    });
+    let _names = pebble::names(&logs, names, front.into());
+    let pebble = Pebble::start(scene.plane.folder(), names);
 
     let arguments =
         ["--acme-http01-solver-image=localhost/solver:1", &format!("--acme-http01-solver-nameserver={names}")];
     let cert_manager = CertManager::start(&scene.plane.kubectl(), &logs, &arguments);
-    scene.plane.kubectl().apply(&format!(
-        "
-apiVersion: cert-manager.io/v1
-kind: ClusterIssuer
-metadata: {{name: tests}}
-spec:
-  acme:
-    server: https://{ca}:14000/dir
-    caBundle: {}
-    privateKeySecretRef: {{name: account}}
-    solvers: [{{http01: {{ingress: {{ingressClassName: wssgate}}}}}}]
-",
-        encode(authority.pem())
-    ));
+    scene.plane.kubectl().apply(&pebble.issuer("tests"));
     // A controller makes it where one runs; no pod is admitted without.
     kubectl.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: default}}");
     kubectl.apply(&route("[chat.example.com]", "chat-tls"));
@@ -514,25 +475,12 @@ endpoints: [{{addresses: [{}], conditions: {{ready: true}}}}]
 
     kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
     let issued = leaf(&kubectl.get(&["secret", "chat-tls"]));
-    assert_eq!(scene.shown("chat.example.com", &root), Some(issued));
+    assert_eq!(scene.shown("chat.example.com", &pebble.root), Some(issued));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut socket = runtime.block_on(scene.client("chat.example.com", &root).open(&Head::upgrade("/")));
+    let mut socket = runtime.block_on(scene.client("chat.example.com", &pebble.root).open(&Head::upgrade("/")));
     runtime.block_on(socket.echo(&Frame::text("over a certificate of pebble's")));
     solver.must_run();
     cert_manager.process.must_run();
-}
-
-/// The body of an answer over https, once there is one.
-fn get(address: SocketAddr, path: &str, authority: &str) -> Option<String> {
-    let name = ServerName::from(address.ip());
-    let tls = rustls::ClientConnection::new(Arc::new(trusting(authority)), name).unwrap();
-    let mut stream = rustls::StreamOwned::new(tls, TcpStream::connect(address).ok()?);
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
-    let mut answer = Vec::new();
-    // It may end without a close_notify.
-    let _ = stream.read_to_end(&mut answer);
-    let answer = String::from_utf8(answer).ok()?;
-    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).filter(|body| body.contains("BEGIN CERTIFICATE"))
 }
 
 fn cert_manager_issues_and_renews_on_the_real_api_server(clusters: &Clusters) {

@@ -40,7 +40,8 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Opens so many; those that `return_` come back at once when they are closed.
+    /// Opens so many, each with a path of its own below `path` ([`Self::path`]); those that `return_` come back at once when
+    /// they are closed.
     pub async fn start(client: &Client, path: &str, count: usize, return_: bool) -> Self {
         let fleet = Self {
             sockets: Vec::new(),
@@ -50,8 +51,8 @@ impl Fleet {
         };
         let mut sockets = Vec::new();
         for start in (0..count).step_by(AT_ONCE) {
-            let opening = (start..count.min(start + AT_ONCE)).map(|_| {
-                let (client, path) = (client.clone(), path.to_owned());
+            let opening = (start..count.min(start + AT_ONCE)).map(|index| {
+                let (client, path) = (client.clone(), Self::path(path, index));
                 tokio::spawn(async move { open(&client, &path).await })
             });
             for (index, peer) in opening.collect::<Vec<_>>().into_iter().enumerate() {
@@ -62,7 +63,7 @@ impl Fleet {
                 let held = Held {
                     index: start + index,
                     client: return_.then(|| client.clone()),
-                    path: path.to_owned(),
+                    path: Self::path(path, start + index),
                     endings: fleet.endings.clone(),
                     failures: fleet.failures.clone(),
                     open: fleet.open.clone(),
@@ -71,6 +72,11 @@ impl Fleet {
             }
         }
         Self { sockets, ..fleet }
+    }
+
+    /// The path of a socket of a fleet below `path`: the access log has it.
+    pub fn path(path: &str, index: usize) -> String {
+        format!("{}/{index}", path.trim_end_matches('/'))
     }
 
     /// How many are open.

@@ -1,4 +1,4 @@
-//! The images of the node: ours, as the last stage of its Dockerfile makes it, and two small ones of the cache's
+//! The images of the node: ours, as the last stage of its Dockerfile makes it, and small ones of the cache's
 //! programs. No registry is asked; each comes as an archive.
 
 use std::fs;
@@ -16,9 +16,11 @@ pub const WSSGATE: &str = concat!("localhost/wssgate:", env!("CARGO_PKG_VERSION"
 pub const PAUSE: &str = "localhost/pause:1";
 /// cert-manager's HTTP-01 solver.
 pub const ACME_SOLVER: &str = "localhost/acme-solver:1";
+/// A service that judges sessions and a web site, for pods beside the gateway.
+pub const SITE: &str = "localhost/site:1";
 
 /// Every image that a node has.
-pub const ALL: [&str; 3] = [PAUSE, ACME_SOLVER, WSSGATE];
+pub const ALL: [&str; 4] = [PAUSE, ACME_SOLVER, SITE, WSSGATE];
 
 /// The archive of an image, once [`build_all`] has run.
 pub fn archive(image: &str) -> PathBuf {
@@ -35,6 +37,7 @@ pub fn build_all() -> Result<(), String> {
     fs::create_dir_all(programs::cache().join("images")).map_err(|error| error.to_string())?;
     build_small(PAUSE, "pause")?;
     build_small(ACME_SOLVER, "acme-solver")?;
+    build_small(SITE, "site")?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let binary = build_binary(root)?.display().to_string();
     let script = root.join("scripts/image").display().to_string();

@@ -1,10 +1,15 @@
 //! A newcomer's way, on the node: `helm install`, a route, a wss echo; and the release's later life.
 
+use std::time::Duration;
+
 use super::Test;
 use super::clusters::Clusters;
-use super::fleet::open;
+use super::fleet::{Fleet, Prober, open};
 use super::harness::Frame;
-use super::release::{CHART, HOST, LIMIT, NAME, VALUES, certificate, certified, condition, route};
+use super::image::WSSGATE;
+use super::release::{
+    CHART, HOST, LIMIT, NAME, NEW_VALUES, PREVIOUS, VALUES, certificate, certified, condition, route,
+};
 
 /// Runs what needs sockets.
 pub fn run<T>(future: impl Future<Output = T>) -> T {
@@ -101,8 +106,8 @@ spec:
     ));
     kubectl.wait("swsr/granted", "condition=Ready", LIMIT);
     run(async {
-        let granted = super::fleet::Fleet::start(&release.client(host), "/", 10, false).await;
-        let own = super::fleet::Fleet::start(&release.client(HOST), "/echo", 10, false).await;
+        let granted = Fleet::start(&release.client(host), "/", 10, false).await;
+        let own = Fleet::start(&release.client(HOST), "/echo", 10, false).await;
         granted.all_live().await;
         release.shop.must(&["delete", "referencegrant", "web"]);
         granted.all_ended(LIMIT).await;
@@ -152,10 +157,29 @@ fn upgrade_rollback_and_uninstall_leave_what_they_should(clusters: &Clusters) {
     let left = admin.must(&["get", "ingressclasses,clusterroles,clusterrolebindings", "-l", &selector, "-o", "name"]);
     assert_eq!(left, "", "left in the cluster");
 
-    // Who comes back finds the routes served again.
-    release.must(&[&["install", NAME, CHART][..], &VALUES].concat());
+    // Who comes back finds the routes served again, even with the previous chart (tests/install/previous).
+    let image = format!("image.tag={}", WSSGATE.split_once(':').unwrap().1);
+    let values = [&VALUES[..VALUES.len() - NEW_VALUES], &["--set", &image]].concat();
+    release.must(&[&["install", NAME, PREVIOUS][..], &values].concat());
     release.rolled_out(&admin, NAME);
     serves("back again");
+    // And an upgrade from it to this one closes sockets as an ordinary one does, and refuses none.
+    run(async {
+        let client = release.client(HOST);
+        let fleet = Fleet::start(&client, "/echo", 20, true).await;
+        let prober = Prober::start(&client, "/echo", Duration::from_millis(50));
+        let values = [&["--reset-then-reuse-values"], &VALUES[..]].concat();
+        tokio::task::block_in_place(|| {
+            release.must(&[&["upgrade", NAME, CHART][..], &values].concat());
+            release.rolled_out(&admin, NAME);
+        });
+        fleet.all_returned(1, LIMIT).await;
+        assert!(fleet.endings().iter().flatten().all(|end| matches!(end, Some((1001, _)))), "{:?}", fleet.endings());
+        fleet.all_echo().await;
+        prober.stop().await;
+    });
+    let settings = admin.get(&["configmap", NAME])["data"]["gateway.yaml"].as_str().unwrap().to_owned();
+    assert!(settings.contains("publishService"), "{settings}");
 }
 
 pub fn tests() -> Vec<Test> {

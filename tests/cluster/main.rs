@@ -37,6 +37,8 @@ mod kubectl;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod node;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod pebble;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod process;
 mod programs;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
@@ -46,6 +48,8 @@ mod sandbox;
 mod scene;
 
 mod certificates;
+mod challenge;
+mod credentials;
 mod crowd;
 mod definition;
 mod dependency;
@@ -124,7 +128,15 @@ fn all() -> Vec<Test> {
         isolation::tests(),
     ];
     // One release after its life: the last upgrades and removes it.
-    let node = [pods::tests(), install::tests(), rolling::tests(), outage::tests(), install::last()];
+    let node = [
+        pods::tests(),
+        install::tests(),
+        challenge::tests(),
+        credentials::tests(),
+        rolling::tests(),
+        outage::tests(),
+        install::last(),
+    ];
     api.into_iter().chain(node).flatten().collect()
 }
 

@@ -3,7 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use super::Test;
 use super::clusters::Clusters;
@@ -19,28 +21,54 @@ const AWAY: Duration = Duration::from_secs(60);
 
 const ALL: &str = "[{name: all, backendRefs: [{name: echo, port: 80}]}]";
 
-/// The process of the gateway in a Pod, seen from the node.
-fn process(pod: &str) -> Pid {
+/// The process of the gateway in a Pod, seen from the node, if there is one.
+fn process(pod: &str) -> Option<Pid> {
     let variable = format!("POD_NAME={pod}");
-    let found = fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let environment = fs::read(entry.path().join("environ")).ok()?;
         environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes()).then(|| Pid::from_raw(pid))?
-    });
-    found.unwrap_or_else(|| panic!("no process of {pod}"))
+    })
 }
 
-fn another_leads_when_the_leaders_process_is_killed(clusters: &Clusters) {
+/// A time of the Lease.
+fn time(lease: &Value, field: &str) -> Timestamp {
+    lease[field].as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no {field} in {lease}"))
+}
+
+/// A container that dies is started again at once, and might then win by another identity of the same Pod. So it is killed
+/// as often as it starts: it is the other Pod that has to notice.
+fn the_other_pod_leads_when_the_leaders_process_is_killed(clusters: &Clusters) {
     let release = with_route(clusters);
     let (pod, identity) = until(LIMIT, "a leader", || release.leader());
-    kill_process(process(&pod), Signal::KILL).unwrap();
-    let (_, next) = until(LIMIT, "another leader", || release.leader().filter(|(_, next)| *next != identity));
+    let others: Vec<_> = release.pods(&release.own, NAME).into_iter().filter(|other| *other != pod).collect();
+    assert_eq!(others.len(), 1, "{others:?} beside {pod}");
+    kill_process(process(&pod).expect("a process of the leader"), Signal::KILL).unwrap();
+    let last = release.lease().unwrap();
+    assert_eq!(last["holderIdentity"], *identity);
+    let (next, holder) = until(LIMIT, "another leader", || {
+        if let Some(process) = process(&pod) {
+            let _ = kill_process(process, Signal::KILL);
+        }
+        release.leader().filter(|(_, next)| *next != identity)
+    });
+    assert_eq!(next, others[0]);
+    // By the Lease's own times: never two at once, and no later than it takes to see that nobody renews it. Whoever waits
+    // looks every 2 to 4 seconds: once to see the last renewal, once after the Lease is over.
+    let lease = release.lease().unwrap();
+    let gap = time(&lease, "acquireTime").duration_since(time(&last, "renewTime")).unsigned_abs();
+    let duration = Duration::from_secs(lease["leaseDurationSeconds"].as_u64().unwrap());
+    assert!(gap >= duration, "{next} took the Lease {gap:?} after its renewal");
+    assert!(gap < duration + Duration::from_secs(8 + 4), "{next} took the Lease only {gap:?} after its renewal");
+
     // What leads also writes.
     let host = "led.example.com";
     release.shop.apply(&certified("led", host, ALL));
     release.shop.wait("swsr/led", "condition=Ready", LIMIT);
-    assert_eq!(release.leader().map(|(_, identity)| identity), Some(next));
+    assert_eq!(release.leader().map(|(_, identity)| identity), Some(holder));
     release.shop.must(&["delete", "swsr", "led"]);
+    // The kubelet would wait longer and longer before it starts that container again.
+    release.own.must(&["delete", "pod", &pod]);
     release.rolled_out(&release.own, NAME);
 }
 
@@ -78,7 +106,7 @@ fn sockets_and_handshakes_go_on_while_the_api_server_is_away_for_a_minute(cluste
 
 pub fn tests() -> Vec<Test> {
     crate::tests![node sandbox:
-        another_leads_when_the_leaders_process_is_killed,
+        the_other_pod_leads_when_the_leaders_process_is_killed,
         sockets_and_handshakes_go_on_while_the_api_server_is_away_for_a_minute,
     ]
 }

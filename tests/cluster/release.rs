@@ -1,11 +1,13 @@
 //! Our chart as a release on the node: installed by the real helm, with our image as its pods and no rights but the
 //! chart's, beside cert-manager. The tests of the node share one; who breaks it puts it right again.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -13,12 +15,12 @@ use serde_json::Value;
 
 use super::cert_manager::{CertManager, decode};
 use super::clusters::install_definitions_of;
-use super::harness::Client;
-use super::image::WSSGATE;
+use super::harness::{Authority, Client};
+use super::image::{ACME_SOLVER, WSSGATE};
 use super::kubectl::{Kubectl, Said};
 use super::node::{Node, story};
 use super::process::{Process, until};
-use super::programs;
+use super::{programs, sandbox};
 
 /// How long a step may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -35,9 +37,13 @@ pub struct Release {
     pub own: Kubectl,
     /// kubectl in the namespace `shop`: two backends `echo` and `other`, a route `chat` to both, its certificate.
     pub shop: Kubectl,
-    logs: PathBuf,
     /// The authority of all certificates, PEM.
-    authority: String,
+    pub authority: String,
+    /// Who vouches for the issuers of tokens: the gateway trusts this one and no public one.
+    pub issuers: Authority,
+    /// Whom cert-manager asks for the addresses of names before it has a challenge judged; a test that needs it starts it.
+    pub resolver: SocketAddr,
+    logs: PathBuf,
     _cert_manager: CertManager,
 }
 
@@ -45,7 +51,12 @@ impl Release {
     /// Starts cert-manager, installs the chart, and applies what a user would: backends, a certificate, a route.
     pub fn install(node: &Node) -> Self {
         let kubectl = node.kubectl();
-        let cert_manager = CertManager::start(&kubectl, &node.plane().folder().join("logs"), &[]);
+        let resolver = SocketAddr::from((sandbox::address(), 8053));
+        let arguments = [
+            &format!("--acme-http01-solver-image={ACME_SOLVER}"),
+            &*format!("--acme-http01-solver-nameserver={resolver}"),
+        ];
+        let cert_manager = CertManager::start(&kubectl, &node.plane().folder().join("logs"), &arguments);
         let authority = cert_manager.make_authority(&kubectl, "tests");
         install_definitions_of(&kubectl, "gateway-api");
         kubectl.apply(&format!(
@@ -55,7 +66,9 @@ impl Release {
         kubectl.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}");
         let (own, shop) = (kubectl.in_namespace(NAME), kubectl.in_namespace("shop"));
         let logs = node.plane().folder().join("logs");
-        let release = Self { own, shop, logs, authority, _cert_manager: cert_manager };
+        let issuers = Authority::new();
+        own.apply(&config_map("issuers", &[("ca.crt", issuers.pem())]));
+        let release = Self { own, shop, authority, issuers, resolver, logs, _cert_manager: cert_manager };
         release.must(&[&["install", NAME, CHART][..], &VALUES].concat());
         release.rolled_out(&release.own, NAME);
 
@@ -105,14 +118,63 @@ impl Release {
 
     /// Names of the Pods of a Deployment, also of those that are ending.
     pub fn pods(&self, kubectl: &Kubectl, deployment: &str) -> Vec<String> {
+        let pods = self.list(kubectl, deployment);
+        pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The same with their addresses.
+    pub fn addresses(&self, kubectl: &Kubectl, deployment: &str) -> BTreeMap<String, IpAddr> {
+        let pods = self.list(kubectl, deployment);
+        let address = |pod: &Value| pod["status"]["podIP"].as_str()?.parse().ok();
+        let named = |pod: &Value| Some((pod["metadata"]["name"].as_str()?.to_owned(), address(pod)?));
+        pods.iter().filter_map(named).collect()
+    }
+
+    /// The addresses of those Pods of a Deployment that nobody has told to end.
+    pub fn staying(&self, kubectl: &Kubectl, deployment: &str) -> BTreeSet<IpAddr> {
+        let pods = self.list(kubectl, deployment);
+        let staying = pods.iter().filter(|pod| pod["metadata"].get("deletionTimestamp").is_none());
+        staying.filter_map(|pod| pod["status"]["podIP"].as_str()?.parse().ok()).collect()
+    }
+
+    fn list(&self, kubectl: &Kubectl, deployment: &str) -> Vec<Value> {
         let label = if deployment == NAME { "app.kubernetes.io/name=wssgate" } else { &format!("app={deployment}") };
-        let pods = kubectl.get(&["pods", "-l", label]);
-        pods["items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
-            .collect()
+        let mut pods = kubectl.get(&["pods", "-l", label]);
+        std::mem::take(pods["items"].as_array_mut().unwrap())
+    }
+
+    /// Watches objects: `columns` of each (JSONPath) are a line of its log, whenever it changes.
+    pub fn watch(&self, kubectl: &Kubectl, name: &str, objects: &[&str], columns: &str) -> Process {
+        let mut command = Command::new(programs::path("kubectl"));
+        command.env("KUBECONFIG", kubectl.kubeconfig()).args(["--namespace", kubectl.namespace(), "get"]);
+        command.args(objects).args(["--watch", "-o", &format!("jsonpath={columns}{{\"\\n\"}}")]);
+        Process::start(name, &self.logs, &mut command)
+    }
+
+    /// Watches the certificate in a Secret: each as it is seen, and when that was. Ends when it is dropped.
+    pub fn watch_secret(&self, kubectl: &Kubectl, secret: &str) -> mpsc::Receiver<(Instant, CertificateDer<'static>)> {
+        let mut command = Command::new(programs::path("kubectl"));
+        command.env("KUBECONFIG", kubectl.kubeconfig()).args(["--namespace", kubectl.namespace(), "get", "secret"]);
+        command.args([secret, "--watch", "-o", "jsonpath={.data.tls\\.crt}{\"\\n\"}"]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("kubectl");
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+                let seen = Instant::now();
+                let Ok(leaf) = CertificateDer::from_pem_slice(decode(&line).as_bytes()) else { continue };
+                if sender.send((seen, leaf)).is_err() {
+                    break;
+                }
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        });
+        receiver
+    }
+
+    /// Where the node's programs write their logs.
+    pub fn logs(&self) -> &Path {
+        &self.logs
     }
 
     /// Keeps the log of a Pod of the release among those of the node, for when the Pod is gone.
@@ -124,8 +186,13 @@ impl Release {
 
     /// A client of the release's Service that trusts the authority and asks for this host.
     pub fn client(&self, host: &str) -> Client {
+        self.client_trusting(host, &self.authority)
+    }
+
+    /// The same for another authority's certificates.
+    pub fn client_trusting(&self, host: &str, authority: &str) -> Client {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.authority.as_bytes()).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -143,10 +210,15 @@ impl Release {
         SocketAddr::new(service["spec"]["clusterIP"].as_str().unwrap().parse::<IpAddr>().unwrap(), port)
     }
 
+    /// The Lease's specification.
+    pub fn lease(&self) -> Option<Value> {
+        self.own.find(&["lease", NAME]).map(|mut lease| lease["spec"].take())
+    }
+
     /// Who leads: the Pod, and its identity in the Lease.
     pub fn leader(&self) -> Option<(String, String)> {
-        let lease = self.own.find(&["lease", NAME])?;
-        let identity = lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty())?;
+        let lease = self.lease()?;
+        let identity = lease["holderIdentity"].as_str().filter(|holder| !holder.is_empty())?;
         Some((identity.split('_').next()?.to_owned(), identity.to_owned()))
     }
 
@@ -158,8 +230,12 @@ impl Release {
 
 /// The chart, and the values that suit the node: an image that no registry has, no load balancer, short drains.
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/wssgate");
+/// The chart that was before it.
+pub const PREVIOUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/install/previous/wssgate-0.1.0.tgz");
+/// How many of [`VALUES`], at their end, the previous chart does not know.
+pub const NEW_VALUES: usize = 2;
 /// See [`CHART`].
-pub const VALUES: [&str; 18] = [
+pub const VALUES: [&str; 20] = [
     "--wait",
     "--timeout=120s",
     "--set",
@@ -178,6 +254,8 @@ pub const VALUES: [&str; 18] = [
     "certManager.enabled=true",
     "--set",
     "settings.perAddress=0",
+    "--set",
+    "trustedAuthorities.configMap=issuers",
 ];
 
 /// `wssgate echo` as a Deployment of two and a Service.
@@ -212,6 +290,13 @@ spec:
   ports: [{{port: 80, targetPort: 9000}}]
 "
     )
+}
+
+/// A ConfigMap with these keys and values.
+pub fn config_map(name: &str, data: &[(&str, &str)]) -> String {
+    let data: serde_json::Map<_, _> =
+        data.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))).collect();
+    serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}).to_string()
 }
 
 /// A route of our class for a host, whose certificate the gateway shall ask cert-manager for, in the Secret `HOST-tls`.

@@ -82,6 +82,7 @@ func TestValuesThatContradictEachOtherAreRefusedWithASentence(t *testing.T) {
 		"tickets.used=true,replicas=1,autoscaling.enabled=true":                                "with up to 10 Pods and no sharedStore.url",
 		"sharedStore.passwordSecret.name=a,sharedStore.passwordSecret.key=b":                   "need sharedStore.url",
 		"sharedStore.url=redis://store,sharedStore.caSecret.name=a,sharedStore.caSecret.key=b": "begin with rediss://",
+		"trustedAuthorities.configMap=a,extraEnv[0].name=SSL_CERT_FILE,extraEnv[0].value=x":    "extraEnv sets SSL_CERT_FILE",
 	} {
 		stdout, stderr, err := try(t, "", "helm", "template", "wssgate", "charts/wssgate", "--set", flags)
 		if err == nil || !strings.Contains(stderr, sentence) {
@@ -187,6 +188,7 @@ func TestSettingsThatAreRereadRestartNothing(t *testing.T) {
 		"bindAddress=0.0.0.0", "workers=3", "logFormat=text", "ingressClass.name=other", "watchNamespaces={shop}",
 		"settings.defaultCertificate.name=a,settings.defaultCertificate.namespace=b", "publishAddresses={192.0.2.1}",
 		"sharedStore.url=redis://store",
+		"trustedAuthorities.configMap=issuers",
 	} {
 		if template(flags) == before {
 			t.Errorf("%s needs a restart, and makes none", flags)

@@ -54,5 +54,8 @@
 {{- if has .name (list "POD_NAME" "POD_NAMESPACE" "POD_IP" "WSSGATE_LOG") }}
 {{- fail (printf "extraEnv sets %s, which the chart sets itself; WSSGATE_LOG is logLevel." .name) }}
 {{- end }}
+{{- if and (eq .name "SSL_CERT_FILE") $values.trustedAuthorities.configMap }}
+{{- fail "extraEnv sets SSL_CERT_FILE, and so does trustedAuthorities.configMap: remove one of the two." }}
+{{- end }}
 {{- end }}
 {{- end }}

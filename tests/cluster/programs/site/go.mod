@@ -1,0 +1,3 @@
+module wssgate.io/tests/cluster/site
+
+go 1.24.0
