@@ -119,6 +119,19 @@ impl Tree {
 
     /// The path of what stands at a place, such as `listeners.wss`: the last key that begins there or before.
     pub fn path_at(&self, line: u64, column: u64) -> String {
+        self.at(line, column).0
+    }
+
+    /// The path of the object in which a member is missed at a place: what stands there, or what that is a member of.
+    pub fn object_at(&self, line: u64, column: u64) -> String {
+        match self.at(line, column) {
+            (path, Node::Map(_) | Node::List(_)) => path,
+            (path, Node::Leaf) => path.rsplit_once('.').map_or_else(String::new, |(above, _)| above.to_owned()),
+        }
+    }
+
+    /// What stands at a place, with its path.
+    fn at(&self, line: u64, column: u64) -> (String, &Node) {
         let mut path = String::new();
         let mut tree = self;
         loop {
@@ -132,7 +145,7 @@ impl Tree {
                         path.push_str(&key.value);
                         tree = below;
                     }
-                    None => return path,
+                    None => return (path, &tree.0.value),
                 },
                 Node::List(items) => {
                     match items.iter().enumerate().rev().find(|(_, item)| reached(item.0.referenced)) {
@@ -140,10 +153,10 @@ impl Tree {
                             path.push_str(&format!("[{index}]"));
                             tree = below;
                         }
-                        None => return path,
+                        None => return (path, &tree.0.value),
                     }
                 }
-                Node::Leaf => return path,
+                Node::Leaf => return (path, &tree.0.value),
             }
         }
     }

@@ -223,10 +223,10 @@ impl GatewayConfiguration {
             place(name, &Fault { line, column, message }, path)
         };
         let keyed = |fault: Fault| {
-            let path = tree.path_at(fault.line, fault.column);
-            // What is missing has no place: the place is that of its neighbour, the path that of both.
+            // What is missing has no place: it is told at the object, or at the member beside it.
             let missing = fault.message.starts_with("missing field");
-            place(name, &fault, if missing { path.rsplit_once('.').map_or("", |(above, _)| above) } else { &path })
+            let path = if missing { Tree::object_at } else { Tree::path_at };
+            place(name, &fault, &path(&tree, fault.line, fault.column))
         };
         // Before unknown keys: a manifest given by mistake should hear what it is.
         let head: Head = yaml::read(text).map_err(keyed)?;
