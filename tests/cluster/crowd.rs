@@ -15,7 +15,7 @@ use wssgate::api::route::SecureWebSocketRoute;
 use super::Test;
 use super::clusters::{Clusters, install_definition};
 use super::harness::manifests::text;
-use super::harness::{Frame, Gateway, until};
+use super::harness::{Frame, Gateway, Peer, until};
 use super::kubectl::Kubectl;
 use super::scene::{LIMIT, Scene, condition, run, upgrade};
 
@@ -74,14 +74,27 @@ fn a_bad_route_among_a_thousand_disturbs_no_other_and_a_crowd_of_changes_delays_
             sockets.push(scene.open(&gateway, &host(index)).await);
         }
         bad_routes(&scene, &gateway).await;
-        for socket in &mut sockets {
-            socket.echo(&Frame::text("not disturbed")).await;
-        }
-        churn(&scene, &gateway).await;
-        for socket in &mut sockets {
-            socket.echo(&Frame::text("and still not")).await;
-        }
+        stay(&mut sockets).await;
+        churn(&scene, &gateway, &mut sockets).await;
+        stay(&mut sockets).await;
     });
+}
+
+/// Each is open still; pings that came meanwhile are answered.
+async fn stay(sockets: &mut [Peer]) {
+    let text = Frame::text("not disturbed");
+    for socket in sockets {
+        assert!(socket.send(&text).await, "the connection has ended");
+        loop {
+            match socket.frame().await {
+                Some(Frame { opcode: 9, payload, .. }) => {
+                    assert!(socket.send(&Frame::new(10, payload)).await, "the connection has ended");
+                }
+                Some(frame) if frame.same(&text) => break,
+                other => panic!("expected {text:?}, got {other:?}"),
+            }
+        }
+    }
 }
 
 /// H8: each bad in its way; the good ones are neither closed nor written.
@@ -140,7 +153,7 @@ async fn bad_routes(scene: &Scene<'_>, gateway: &Gateway) {
 
 /// H9: as many changes as the API server takes, for a while. They are compiled in bunches, an edit among them takes effect
 /// soon, and memory stays.
-async fn churn(scene: &Scene<'_>, gateway: &Gateway) {
+async fn churn(scene: &Scene<'_>, gateway: &Gateway, sockets: &mut [Peer]) {
     let api = routes(&scene.kubectl).await;
     let resident = gateway.resident();
     let compiles = gateway.metric("wssgate_compiles_total", &[]).await;
@@ -170,6 +183,7 @@ async fn churn(scene: &Scene<'_>, gateway: &Gateway) {
             (scene.status(gateway, &host(2)).await == status).then_some(())
         })
         .await;
+        stay(sockets).await;
     }
     until(LIMIT, "a crowd of changes", async || (changes.load(Ordering::SeqCst) >= 1000).then_some(())).await;
     let took = start.elapsed();
