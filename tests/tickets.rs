@@ -152,8 +152,10 @@ async fn a_ticket_is_bound_to_its_route_its_origin_and_its_time() {
     unauthorized(&setup, "E13 another origin", &at("/").set("Origin", "https://other.example.com"), "ticket_invalid")
         .await;
     unauthorized(&setup, "E13 no origin", &at("/").without("Origin"), "ticket_invalid").await;
+    // A ticket has 43 characters of base64url, and the last is one of sixteen: one time in sixteen it is A itself.
+    let end = if one.ends_with('A') { 'E' } else { 'A' };
     for (case, bad) in [
-        ("tampered", format!("{}A", &one[..42])),
+        ("tampered", format!("{}{end}", &one[..42])),
         ("shorter", one[..42].to_owned()),
         ("longer", format!("{one}A")),
         ("escaped", format!("%{:02X}{}", one.as_bytes()[0], &one[1..])),
