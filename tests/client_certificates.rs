@@ -127,7 +127,7 @@ async fn a_subject_has_so_many_connections_whatever_certificate_it_shows() {
     assert_eq!(answer.status(), 429, "{answer:?}");
     assert_eq!(scene.setup.gateway.refusals(Some("subject_limit")).await as u64, 1);
     assert_eq!(scene.setup.recorder.count().0, seen, "nothing reached the backend");
-    scene.client(&bob).open(&head()).await.echo(&Frame::text("another subject")).await;
+    come_and_go(&scene.client(&bob), "another subject").await;
     one.echo(&Frame::text("still in")).await;
     two.echo(&Frame::text("still in")).await;
     one.close(1000, "").await;
@@ -218,12 +218,19 @@ async fn certificates_that_are_not_valid_end_the_handshake_in_both_modes() {
             if mode == "Required" {
                 scene.kept_out(&format!("{version_name}: none"), &none).await;
             } else {
-                none.open(&head()).await.echo(&Frame::text("without")).await;
+                come_and_go(&none, "without").await;
                 assert_eq!(scene.setup.recorder.last().head().count("client-cert"), 0, "{version_name}");
             }
-            scene.client_of(&scene.alice(), &[version]).open(&head()).await.echo(&Frame::text("valid")).await;
+            come_and_go(&scene.client_of(&scene.alice(), &[version]), "valid").await;
         }
     }
+}
+
+/// One echo, and an orderly end: nothing of it reaches the upstream later.
+async fn come_and_go(client: &Client, word: &str) {
+    let mut peer = client.open(&head()).await;
+    peer.echo(&Frame::text(word)).await;
+    assert_eq!(peer.close(1000, "").await.map(|(code, _)| code), Some(1000), "{word}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -273,7 +280,7 @@ async fn a_revocation_closes_the_connection_and_keeps_the_client_out() {
     bobs.echo(&Frame::text("still in")).await;
     for (name, version) in VERSIONS {
         scene.kept_out(&format!("revoked, {name}"), &scene.client_of(&alice, &[version])).await;
-        scene.client_of(&bob, &[version]).open(&head()).await.echo(&Frame::text(name)).await;
+        come_and_go(&scene.client_of(&bob, &[version]), name).await;
     }
     let labels = [("reason", "access_withdrawn"), ("code", "1008")];
     scene.setup.gateway.metric_becomes("wssgate_closes_total", &labels, 1.0).await;
@@ -288,7 +295,7 @@ async fn a_revocation_closes_the_connection_and_keeps_the_client_out() {
     })
     .await;
     scene.setup.gateway.edit("revoked.yaml", &list(&scene.partners.crl(&[8], 2090))).await;
-    scene.client(&alice).open(&head()).await.echo(&Frame::text("in again")).await;
+    come_and_go(&scene.client(&alice), "in again").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -346,7 +353,7 @@ async fn authorities_that_are_lost_let_nobody_in_until_they_are_back() {
         })
         .await;
         scene.setup.gateway.edit(file, good).await;
-        alice.open(&head()).await.echo(&Frame::text("back")).await;
+        come_and_go(&alice, "back").await;
     }
 }
 
@@ -458,7 +465,7 @@ async fn no_session_of(case: &str, version: &'static rustls::SupportedProtocolVe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chains_that_are_made_to_hurt_are_refused_and_hurt_nobody() {
     let scene = Scene::new(&with_lists()).await;
-    scene.client(&scene.alice()).open(&head()).await.echo(&Frame::text("warm")).await;
+    come_and_go(&scene.client(&scene.alice()), "warm").await;
     let before = scene.setup.gateway.resident();
     let leaf = scene.alice();
     // Many certificates of one name and different keys: every one might have issued the next.
@@ -476,7 +483,7 @@ async fn chains_that_are_made_to_hurt_are_refused_and_hurt_nobody() {
             assert!(start.elapsed() < SOON * 2, "{case}, {name}: {:?}", start.elapsed());
         }
     }
-    scene.client(&leaf).open(&head()).await.echo(&Frame::text("others go on")).await;
+    come_and_go(&scene.client(&leaf), "others go on").await;
     let grown = scene.setup.gateway.resident().saturating_sub(before);
     assert!(grown < 16 * 1024, "D12: {grown} KiB more");
 }

@@ -5,8 +5,12 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{Behaviour, Frame, Options, Peer, SOON, Setup, json, until};
+use harness::manifests::{service, service_as};
+use harness::recorder::switching;
+use harness::setup::manifests;
+use harness::{Authority, Behaviour, Frame, Gateway, Head, Options, Peer, Recorder, SOON, Setup, json, until};
 use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// A frame, a message and a peer that does not read have half a minute each.
 const TIME: Duration = Duration::from_secs(30);
@@ -46,7 +50,83 @@ async fn slow_peers_are_given_up_after_half_a_minute() {
         a_client_that_stops_reading_is_given_up(),
         a_backend_that_stops_reading_is_given_up(),
         a_message_that_keeps_the_pace_is_not_slow(),
+        a_handshake_that_keeps_each_time_out_is_given_up_all_the_same(),
     );
+}
+
+/// A port where connecting neither succeeds nor fails: its queue is full. It is so while these are kept.
+async fn full_port() -> (u16, TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queue = Vec::new();
+    while let Ok(tcp) = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+        queue.push(tcp.unwrap());
+        assert!(queue.len() < 10, "the queue of a listener does not fill");
+    }
+    (address.port(), listener, queue)
+}
+
+/// Client, session service and backends stay below their own time-outs, each by a little. Together they do not.
+async fn a_handshake_that_keeps_each_time_out_is_given_up_all_the_same() {
+    let sessions = Recorder::start(Behaviour::Unanswered).await;
+    let dead = [full_port().await, full_port().await];
+    let spec = json!({
+        "rules": [{
+            "name": "chat",
+            // The first handshake takes the heavier one, and when nobody answers there, the other.
+            "backendRefs": [
+                {"name": "dead", "port": 8080, "weight": 1000}, {"name": "chat", "port": 8080, "weight": 1},
+            ],
+        }],
+        "handshake": {"authentication": {"mode": "AnyOf", "methods": [{
+            "name": "sessions", "type": "External",
+            "external": {
+                "backendRef": {"name": "sessions", "port": 8080}, "path": "/check", "timeout": "10s",
+                "allowedHeaders": ["cookie"],
+            },
+        }]}},
+    });
+    let mut objects = service_as("sessions", "http", &[sessions.port()]);
+    objects.extend(service("dead", &[dead[0].0, dead[1].0]));
+    let authority = Authority::new();
+    let recorder = Recorder::start(Behaviour::Unanswered).await;
+    let manifests = manifests(&authority, &recorder, &spec).with("others.yaml", &objects);
+    let gateway = Gateway::start(&manifests).await;
+    let setup = Setup { authority, recorder, gateway };
+
+    let client = setup.client();
+    let tcp = client.tcp().await;
+    let since = Instant::now();
+    let wait = async |seconds: u64| tokio::time::sleep(Duration::from_secs(seconds)).await;
+    wait(4).await;
+    let mut client = client.connect_over(tcp).await.expect("TLS after four of its five seconds");
+    wait(4).await;
+    let head = Head::upgrade("/").add("Origin", "https://chat.example.com").add("Cookie", "sid=1");
+    assert!(client.write(&head.bytes()).await);
+    let mut question = sessions.peer().await;
+    wait(9).await;
+    assert!(question.write(b"HTTP/1.1 204 No Content\r\n\r\n").await);
+    // Two endpoints that do not answer, three seconds each; then this one, which would be in time for its ten.
+    let mut upstream = setup.recorder.peer().await;
+    let reached = since.elapsed();
+    assert!(reached > Duration::from_secs(22) && reached < TIME, "the backend was asked after {reached:?}");
+    let answering = async {
+        wait(9).await;
+        upstream.write(switching(&setup.recorder.last().head()).as_bytes()).await
+    };
+    let refused = async {
+        let status =
+            harness::within(LIMIT, "the end of the handshake", client.head()).await.map(|answer| answer.status());
+        (status, since.elapsed())
+    };
+    let ((status, elapsed), _) = tokio::join!(refused, answering);
+    assert_eq!(status, Some(504), "after {elapsed:?}");
+    assert!(elapsed > TIME - Duration::from_secs(1) && elapsed < TIME + SOON, "after {elapsed:?}");
+    let line = setup.gateway.access_line("the refusal", |line| line["event"] == "refused").await;
+    assert_eq!(line["reason"], "upstream_timeout", "{line}");
+    setup.gateway.metric_becomes("wssgate_connections", &[], 0.0).await;
 }
 
 async fn a_frame_header_byte_by_byte_is_given_up() {

@@ -288,3 +288,16 @@ async fn a_thousand_invalid_routes_bother_no_good_one() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_that_the_kernel_does_not_watch_is_polled() {
+    let options = Options { unwatched: true, ..Options::default() };
+    let setup = Setup::with(Behaviour::Echo, &json!({}), &options).await;
+    assert!(setup.gateway.log_text().contains("cannot watch for changes, polling instead"));
+    let mut peer = setup.open().await;
+    setup.respec(&json!({"handshake": {"origins": {"missing": "Deny"}}})).await;
+    assert_eq!(peer.close_code().await.map(|(code, _)| code), Some(1008), "a connection that is admitted no more");
+    peer.send(&Frame::close(1008, "")).await;
+    peer.ended(SOON, "its end").await;
+    setup.refused("the new policy", &Head::upgrade("/"), &[403], &["origin_missing"]).await;
+}

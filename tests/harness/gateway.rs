@@ -34,6 +34,8 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// The limit of open files.
     pub files: Option<u64>,
+    /// Whether the kernel refuses to watch directories for it: in a user namespace that has no inotify instances.
+    pub unwatched: bool,
 }
 
 impl Options {
@@ -129,7 +131,12 @@ impl Gateway {
             std::fs::write(directory.path().join("manifests").join(name), text).unwrap();
         }
         let mut command = Command::new("sh");
-        let limit = options.files.map_or_else(String::new, |files| format!("ulimit -n {files} && "));
+        let mut limit = options.files.map_or_else(String::new, |files| format!("ulimit -n {files} && "));
+        if options.unwatched {
+            command = Command::new("unshare");
+            command.args(["--user", "--map-root-user", "sh"]);
+            limit.push_str("echo 0 >/proc/sys/user/max_inotify_instances && ");
+        }
         command.arg("-c").arg(limit + r#"exec "$0" "$@""#).arg(env!("CARGO_BIN_EXE_wssgate"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("WSSGATE_") {
