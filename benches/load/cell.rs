@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::Failure;
+use crate::attack::{self, Attack};
 use crate::client::{self, Dial, Message, Socket, Tally, record};
 use crate::gateway::{Gateway, Identity, Running};
 use crate::method::{Method, Scene, TICKETS};
@@ -43,10 +44,12 @@ pub(crate) enum Cell {
     Unread,
     /// Of wssgate alone.
     Authenticated(Method),
+    /// Of wssgate alone.
+    Attacked(Attack),
 }
 
 /// All cells with their names, in the table's order.
-pub(crate) const CELLS: [(&str, Cell); 20] = [
+pub(crate) const CELLS: [(&str, Cell); 23] = [
     ("echo-64-x1", Cell::Echo { size: 64, in_flight: 1 }),
     ("echo-64-x16", Cell::Echo { size: 64, in_flight: 16 }),
     ("echo-1k-x1", Cell::Echo { size: 1024, in_flight: 1 }),
@@ -67,6 +70,9 @@ pub(crate) const CELLS: [(&str, Cell); 20] = [
     ("auth-asked", Cell::Authenticated(Method::Asked)),
     ("auth-ticket", Cell::Authenticated(Method::Ticket)),
     ("auth-certificate", Cell::Authenticated(Method::Certificate)),
+    ("attack-none", Cell::Attacked(Attack::Nothing)),
+    ("attack-guesses", Cell::Attacked(Attack::Guesses)),
+    ("attack-hellos", Cell::Attacked(Attack::Hellos)),
 ];
 
 /// How long and how many.
@@ -101,9 +107,9 @@ impl Scale {
 pub(crate) struct Value {
     /// The row's name; a cell may fill several.
     pub(crate) row: &'static str,
-    /// CPU microseconds per message or handshake, or KiB per connection.
+    /// CPU microseconds per message or handshake, KiB per connection, or milliseconds.
     pub(crate) value: f64,
-    /// Messages or handshakes per second; 0 where it says nothing.
+    /// Messages or handshakes per second, or the attacker's attempts; 0 where it says nothing.
     pub(crate) rate: f64,
     /// What else a reader of the output wants to know.
     pub(crate) note: String,
@@ -119,7 +125,7 @@ pub(crate) struct Place<'a> {
 impl Cell {
     /// Whether it says something of wssgate alone.
     pub(crate) fn is_own(self) -> bool {
-        matches!(self, Self::Authenticated(_))
+        matches!(self, Self::Authenticated(_) | Self::Attacked(_))
     }
 }
 
@@ -133,6 +139,7 @@ impl Place<'_> {
     ) -> Result<Vec<Value>, Failure> {
         let scene = match cell {
             Cell::Authenticated(method) => Scene::new(method)?,
+            Cell::Attacked(_) => attack::scene()?,
             _ => Scene::default(),
         };
         let running = gateway.start(self.identity, self.backend, &scene)?;
@@ -142,6 +149,7 @@ impl Place<'_> {
             Cell::Memory => self.memory(&running).await,
             Cell::Unread => self.unread(&running, name).await,
             Cell::Authenticated(method) => self.authenticated(&running, name, method, &scene).await,
+            Cell::Attacked(attack) => self.attacked(&running, attack, &scene).await,
         };
         measured.map_err(|error| format!("{error}{}", running.last_words()).into())
     }
@@ -348,19 +356,24 @@ impl Place<'_> {
         sleep(Duration::from_secs(1)).await;
         let before = running.family.resident()?;
         // Small buffers of the client's kernel, so that it is the gateway's memory that fills.
-        dial.socket_buffer = Some(32 * 1024);
+        dial.source.buffer = Some(32 * 1024);
         let (count, tally) = (self.scale.unread, Rc::new(Tally::default()));
         let message = Rc::new(Message::new(65536, 1));
+        // They begin together: writers keep the load's core busy, and a client that has not opened yet would be late.
+        let (start, _) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for _ in 0..count {
-            let (dial, counted, message) = (dial.clone(), tally.clone(), message.clone());
+            let (dial, counted, message, mut started) =
+                (dial.clone(), tally.clone(), message.clone(), start.subscribe());
             tasks.spawn_local(record(tally.clone(), async move {
                 let mut socket = Socket::open(&dial).await?;
                 counted.ready.set(counted.ready.get() + 1);
+                started.wait_for(|started| *started).await?;
                 socket.write_only(&message, &counted).await
             }));
         }
         wait_for(&tally, count, Duration::from_secs(20)).await?;
+        start.send_replace(true);
         let (began, mut last, mut most) = (Instant::now(), 0, 0.0f64);
         loop {
             sleep(Duration::from_secs(1)).await;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::Failure;
 use crate::frames::{self, Parser, Piece};
-use crate::tls::{HOST, Stream};
+use crate::tls::{HOST, Source, Stream};
 
 /// The example of RFC 6455, section 1.3, and its answer. The gateway makes its own key for the backend.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -49,8 +49,7 @@ impl Tally {
 pub(crate) struct Dial {
     pub(crate) address: SocketAddr,
     pub(crate) config: Arc<ClientConfig>,
-    /// Bound of the kernel's buffers of the client's socket, in bytes.
-    pub(crate) socket_buffer: Option<u32>,
+    pub(crate) source: Source,
     /// What the handshake asks for.
     pub(crate) target: Rc<str>,
     /// Fields of the handshake besides the usual, each with its line end.
@@ -60,13 +59,13 @@ pub(crate) struct Dial {
 impl Dial {
     /// One that opens `/load` without more fields.
     pub(crate) fn new(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
-        Self { address, config, socket_buffer: None, target: "/load".into(), fields: "".into() }
+        Self { address, config, source: Source::default(), target: "/load".into(), fields: "".into() }
     }
 }
 
 /// Opens a connection, sends a request, and reads until the answer has `end`.
-async fn ask(dial: &Dial, request: &str, end: &[u8]) -> Result<(Stream, String), Failure> {
-    let mut stream = Stream::connect(dial.address, dial.config.clone(), dial.socket_buffer).await?;
+pub(crate) async fn ask(dial: &Dial, request: &str, end: &[u8]) -> Result<(Stream, String), Failure> {
+    let mut stream = Stream::connect(dial.address, dial.config.clone(), dial.source).await?;
     poll_fn(|cx| Poll::Ready(stream.send(cx, request.as_bytes()))).await?;
     let mut answer = Vec::new();
     poll_fn(|cx| {
@@ -83,6 +82,15 @@ async fn ask(dial: &Dial, request: &str, end: &[u8]) -> Result<(Stream, String),
     })
     .await?;
     Ok((stream, String::from_utf8(answer)?))
+}
+
+/// The opening handshake's request.
+pub(crate) fn upgrade(dial: &Dial) -> String {
+    let (target, fields) = (&dial.target, &dial.fields);
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: https://{HOST}\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nUser-Agent: load\r\n{fields}\r\n"
+    )
 }
 
 /// Buys a ticket at a path, on a connection of its own.
@@ -104,12 +112,7 @@ pub(crate) struct Socket {
 impl Socket {
     /// Connects and upgrades; the gateway's answer is checked.
     pub(crate) async fn open(dial: &Dial) -> Result<Self, Failure> {
-        let (target, fields) = (&dial.target, &dial.fields);
-        let request = format!(
-            "GET {target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: https://{HOST}\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nUser-Agent: load\r\n{fields}\r\n"
-        );
-        let (stream, head) = ask(dial, &request, b"\r\n\r\n").await?;
+        let (stream, head) = ask(dial, &upgrade(dial), b"\r\n\r\n").await?;
         if !head.starts_with("HTTP/1.1 101") || !head.contains(ACCEPT) || !head.ends_with("\r\n\r\n") {
             return Err(format!("not the 101 that was expected: {}", first_line(head.as_bytes())).into());
         }

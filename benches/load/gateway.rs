@@ -94,11 +94,13 @@ impl Gateway {
                 fs::create_dir(&manifests)?;
                 let mut tls = scene.tls.clone();
                 tls["certificateRefs"] = json!([{"name": "chat-tls"}]);
+                let attempts = scene.attempts.as_ref().map_or_else(String::new, |limit| format!("attempts: {limit}"));
                 let mut text = fill(MANIFESTS)
                     .replace("@CERTIFICATE@", &STANDARD.encode(&identity.certificate))
                     .replace("@KEY@", &STANDARD.encode(&identity.key))
                     .replace("@TLS@", &tls.to_string())
-                    .replace("@AUTHENTICATION@", &scene.authentication.to_string());
+                    .replace("@AUTHENTICATION@", &scene.authentication.to_string())
+                    .replace("@ATTEMPTS@", &attempts);
                 for object in &scene.objects {
                     text.push_str(&format!("---\n{object}\n"));
                 }

@@ -6,6 +6,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to a terminal")]
 
+mod attack;
 mod backend;
 mod cell;
 mod client;
@@ -70,15 +71,23 @@ fn measure(options: &Options) -> Result<ExitCode, Failure> {
     LocalSet::new().block_on(&runtime, async {
         // Interrupted, the run is dropped here, and with it the gateway that it has started.
         tokio::select! {
-            done = run(options) => done,
+            done = one_of(options) => done,
             _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
         }
     })
 }
 
+async fn one_of(options: &Options) -> Result<ExitCode, Failure> {
+    let (Some(attack), Some(target), Some(seconds)) = (options.attack, options.target, options.seconds) else {
+        return run(options).await;
+    };
+    attack::run(attack, target, std::time::Duration::try_from_secs_f64(seconds)?).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn run(options: &Options) -> Result<ExitCode, Failure> {
-    if options.write && !options.only.is_empty() && options.only != ["auth"] {
-        return Err("--write needs all rows, or all those of authentication: --only auth".into());
+    if options.write && !options.only.is_empty() && options.only != ["auth"] && options.only != ["attack"] {
+        return Err("--write needs all rows, or all those of --only auth or --only attack".into());
     }
     let load_before = process::load_average();
     let repetitions = if options.quick { 1 } else { options.repetitions };

@@ -46,6 +46,8 @@ pub(crate) type Shown = (CertificateDer<'static>, PrivateKeyDer<'static>);
 pub(crate) struct Scene {
     /// `handshake.authentication` of the route.
     pub(crate) authentication: Value,
+    /// `handshake.attempts` of the route.
+    pub(crate) attempts: Option<Value>,
     /// Members of the route's `tls` besides the certificate.
     pub(crate) tls: Value,
     /// Objects besides the usual.
@@ -59,7 +61,8 @@ pub(crate) struct Scene {
 impl Default for Scene {
     fn default() -> Self {
         let authentication = json!({"mode": "Anonymous"});
-        Self { authentication, tls: json!({}), objects: Vec::new(), fields: String::new(), shown: None }
+        let (objects, fields) = (Vec::new(), String::new());
+        Self { authentication, attempts: None, tls: json!({}), objects, fields, shown: None }
     }
 }
 

@@ -1,14 +1,18 @@
 //! The benchmark's own options.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
+
+use crate::attack::Attack;
 
 /// Compares wssgate with nginx and HAProxy (where installed) under load, on this machine's loopback.
 #[derive(Parser, Clone)]
 #[command(name = "cargo bench --bench load --", version)]
 pub(crate) struct Options {
-    /// Measure only the rows whose name begins so (echo, echo-64k, handshake, memory, unread, auth); repeatable.
+    /// Measure only the rows whose name begins so (echo, echo-64k, handshake, memory, unread, auth,
+    /// attack); repeatable.
     #[arg(long, value_name = "ROW")]
     pub(crate) only: Vec<String>,
     /// Measure only this gateway (wssgate, against, nginx, haproxy); repeatable.
@@ -23,9 +27,18 @@ pub(crate) struct Options {
     /// How often each row is measured; the table has the medians.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=15))]
     pub(crate) repetitions: u8,
-    /// Write the tables to docs/performance.md; needs all rows, or all of auth, and not --quick.
+    /// Write the tables to docs/performance.md; needs all rows, or all of auth or of attack, and not --quick.
     #[arg(long, conflicts_with_all = ["quick", "against"])]
     pub(crate) write: bool,
+    /// The attacker's own process, which the run starts.
+    #[arg(long, hide = true, requires_all = ["target", "seconds"])]
+    pub(crate) attack: Option<Attack>,
+    /// Whom it attacks.
+    #[arg(long, hide = true)]
+    pub(crate) target: Option<SocketAddr>,
+    /// How long.
+    #[arg(long, hide = true)]
+    pub(crate) seconds: Option<f64>,
     /// Given by cargo bench; without it nothing runs.
     #[arg(long, hide = true)]
     pub(crate) bench: bool,

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::Failure;
+use crate::attack::Attack;
 use crate::cell::Value;
 use crate::gateway::{Gateway, Kind};
 use crate::process;
@@ -16,6 +17,8 @@ pub(crate) enum Section {
     Load,
     /// What each way to authenticate costs.
     Authentication,
+    /// What an attack costs those who do no harm.
+    Attack,
 }
 
 impl Section {
@@ -27,6 +30,10 @@ impl Section {
             Self::Authentication => (
                 "<!-- authentication: begin, written by `cargo bench --bench load -- --only auth --write` -->",
                 "<!-- authentication: end -->",
+            ),
+            Self::Attack => (
+                "<!-- attack: begin, written by `cargo bench --bench load -- --only attack --write` -->",
+                "<!-- attack: end -->",
             ),
         }
     }
@@ -59,6 +66,13 @@ const METHODS: [(&str, &str); 9] = [
     ("auth-asked", "External, asked each time (`Cache-Control: no-store`)"),
     ("auth-ticket", "Ticket: bought (JWT, HS256) and redeemed, two connections"),
     ("auth-certificate", "client certificate, ECDSA P-256, one authority"),
+];
+
+/// The attacks, and what a reader calls them.
+const ATTACKS: [(Attack, &str); 3] = [
+    (Attack::Nothing, "none"),
+    (Attack::Guesses, "handshakes with tokens that nobody signed"),
+    (Attack::Hellos, "ClientHellos, and nothing after the answer"),
 ];
 
 struct Sample {
@@ -117,7 +131,37 @@ impl Report {
             let _infallible = self.methods(&mut text, own.iter().map(|gateway| gateway.kind));
             sections.push((Section::Authentication, text));
         }
+        if ATTACKS.iter().any(|(attack, _)| of(attack.rows().as_flattened())) {
+            let own: Vec<&Gateway> = gateways.iter().filter(|gateway| !gateway.kind.is_peer()).collect();
+            let mut text = circumstances(own.iter().copied(), repetitions, load);
+            let _infallible = self.attacks(&mut text, &own);
+            sections.push((Section::Attack, text));
+        }
         sections
+    }
+
+    fn attacks(&self, out: &mut String, gateways: &[&Gateway]) -> std::fmt::Result {
+        write!(out, "\n| attack from one address | gateway | attempts/s | round trip, ms: median | p99 | spread |")?;
+        write!(out, " handshake, ms: median | p99 | spread |\n|---|---|{}\n", "--:|".repeat(7))?;
+        for (attack, label) in ATTACKS {
+            for gateway in gateways {
+                write!(out, "| {label} | {} |", gateway.kind.name())?;
+                for (at, [row, tail]) in attack.rows().into_iter().enumerate() {
+                    let of = |row| self.median(row, gateway.kind);
+                    let (Some(median), Some(tail)) = (of(row), of(tail)) else {
+                        write!(out, " failed | - | - |")?;
+                        continue;
+                    };
+                    if at == 0 {
+                        write!(out, " {:.0} |", median.rate)?;
+                    }
+                    let spread = 100.0 * median.spread;
+                    write!(out, " {} | {} | {spread:.0} % |", three(median.value), three(tail.value))?;
+                }
+                writeln!(out)?;
+            }
+        }
+        Ok(())
     }
 
     fn methods(&self, out: &mut String, kinds: impl Iterator<Item = Kind>) -> std::fmt::Result {

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -121,6 +121,36 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
+/// The client's end of a TCP connection.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Source {
+    /// Where it comes from; what the kernel chooses if absent.
+    pub(crate) address: Option<Ipv4Addr>,
+    /// Bound of the kernel's buffers of this socket, in bytes.
+    pub(crate) buffer: Option<u32>,
+    /// Whether it ends by RST, and so leaves no TIME_WAIT behind.
+    pub(crate) reset: bool,
+}
+
+impl Source {
+    pub(crate) async fn connect(self, target: SocketAddr) -> Result<TcpStream, Failure> {
+        let socket = TcpSocket::new_v4()?;
+        if let Some(size) = self.buffer {
+            socket.set_recv_buffer_size(size)?;
+            socket.set_send_buffer_size(size)?;
+        }
+        if let Some(address) = self.address {
+            socket.bind((address, 0).into())?;
+        }
+        if self.reset {
+            socket.set_zero_linger()?;
+        }
+        let tcp = socket.connect(target).await?;
+        tcp.set_nodelay(true)?;
+        Ok(tcp)
+    }
+}
+
 /// One TLS connection. Reading and writing are polls, so that one task can do both at once.
 pub(crate) struct Stream {
     tcp: TcpStream,
@@ -133,19 +163,12 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// Connects and finishes the TLS handshake, except that the last flight may wait for the first bytes of ours.
-    /// `socket_buffer` bounds the kernel's buffers of this socket, in bytes.
     pub(crate) async fn connect(
         address: SocketAddr,
         config: Arc<ClientConfig>,
-        socket_buffer: Option<u32>,
+        source: Source,
     ) -> Result<Self, Failure> {
-        let socket = TcpSocket::new_v4()?;
-        if let Some(size) = socket_buffer {
-            socket.set_recv_buffer_size(size)?;
-            socket.set_send_buffer_size(size)?;
-        }
-        let tcp = socket.connect(address).await?;
-        tcp.set_nodelay(true)?;
+        let tcp = source.connect(address).await?;
         let tls = UnbufferedClientConnection::new(config, ServerName::try_from(HOST)?)?;
         let mut stream = Self { tcp, tls, partial: Vec::new(), unsent: Vec::new(), sent: 0, ready: false };
         stream.advance(&mut [], &mut |_| {})?;

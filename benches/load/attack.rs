@@ -1,0 +1,250 @@
+//! What an attack costs those who do no harm: round trips on open connections and new handshakes with a valid token,
+//! while one address guesses tokens or begins TLS handshakes as fast as it can.
+//!
+//! The attacker is this program again, in a process of its own that gets the load core only while nobody else wants it
+//! (`chrt --idle`), so that what is measured waits for the gateway and not for the attacker.
+
+use std::cell::{Cell, RefCell};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use crate::Failure;
+use crate::cell::{Place, Value};
+use crate::client::{self, Dial, Message, Socket, Tally, record};
+use crate::gateway::Running;
+use crate::method::{Method, Scene};
+use crate::tls::{Groups, HOST, Source, client_config};
+
+/// Where the attacker comes from; a limit of attempts is kept for each address.
+const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+/// What the attacker has under way at once.
+const AT_ONCE: usize = 64;
+/// Open connections, and how often each sends a message.
+const OPEN: u8 = 20;
+const PACE: Duration = Duration::from_millis(50);
+/// How often somebody else connects.
+const ARRIVALS: Duration = Duration::from_millis(20);
+
+/// What the attacker does.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Attack {
+    /// Nothing: what the others are compared with.
+    Nothing,
+    /// Whole handshakes, each with a token that nobody has signed, from one address.
+    Guesses,
+    /// A ClientHello on each connection and nothing after the gateway's answer, from one address.
+    Hellos,
+}
+
+impl Attack {
+    /// The rows, each of a median and a 99th percentile: of round trips and of handshakes.
+    pub(crate) fn rows(self) -> [[&'static str; 2]; 2] {
+        match self {
+            Self::Nothing => [["attack-none-echo", "attack-none-echo-99"], ["attack-none-open", "attack-none-open-99"]],
+            Self::Guesses => {
+                [["attack-guesses-echo", "attack-guesses-echo-99"], ["attack-guesses-open", "attack-guesses-open-99"]]
+            }
+            Self::Hellos => {
+                [["attack-hellos-echo", "attack-hellos-echo-99"], ["attack-hellos-open", "attack-hellos-open-99"]]
+            }
+        }
+    }
+}
+
+/// The route of these cells: tokens in a cookie, and attempts limited as a sign-in page would.
+pub(crate) fn scene() -> Result<Scene, Failure> {
+    let mut scene = Scene::new(Method::Cookie(jsonwebtoken::Algorithm::ES256))?;
+    scene.attempts = Some(json!({"count": 20, "interval": "1s", "burst": 40}));
+    Ok(scene)
+}
+
+impl Place<'_> {
+    /// Medians and 99th percentiles, in milliseconds, while the attack goes on.
+    pub(crate) async fn attacked(
+        &self,
+        running: &Running,
+        attack: Attack,
+        scene: &Scene,
+    ) -> Result<Vec<Value>, Failure> {
+        let config = client_config(&self.identity.der, Groups::Classic, false, None)?;
+        let dial = Dial { fields: scene.fields.as_str().into(), ..Dial::new(running.address, config) };
+        let (tally, trips, opens) = (Rc::new(Tally::default()), Rc::new(Times::default()), Rc::new(Times::default()));
+        let mut tasks = JoinSet::new();
+        for number in 0..OPEN {
+            let dial = Dial { source: from(Ipv4Addr::new(127, 0, 1, number + 1)), ..dial.clone() };
+            let mut socket = Socket::open(&dial).await?;
+            let trips = trips.clone();
+            tasks.spawn_local(record(tally.clone(), async move {
+                let message = Message::new(64, u64::from(number) + 1);
+                let mut ticks = interval(PACE);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    let began = Instant::now();
+                    socket.echo(&message, 1, Some(1), &Tally::default()).await?;
+                    trips.add(began);
+                }
+            }));
+        }
+        let window = 2 * self.scale.window;
+        let attacker = self.attacker(running, attack, self.scale.warm_up + window)?;
+        sleep(self.scale.warm_up).await;
+        trips.clear();
+        let arrivals = {
+            let (tally, opens) = (tally.clone(), opens.clone());
+            async move {
+                let mut ticks = interval(ARRIVALS);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                for number in 0.. {
+                    ticks.tick().await;
+                    let dial = Dial { source: from(Ipv4Addr::new(127, 0, 2, number % 100 + 1)), ..dial.clone() };
+                    let opens = opens.clone();
+                    let visit = async move {
+                        let began = Instant::now();
+                        let socket = Socket::open(&dial).await?;
+                        opens.add(began);
+                        socket.close().await
+                    };
+                    tokio::task::spawn_local(record(tally.clone(), visit));
+                }
+            }
+        };
+        // The arrivals have no end of their own.
+        let _over = timeout(window, arrivals).await;
+        let rate = match attacker {
+            Some(attacker) => attacker.report(window).await?,
+            None => 0.0,
+        };
+        if let Some(failure) = tally.failure.borrow_mut().take() {
+            return Err(failure.into());
+        }
+        let [echo, open] = attack.rows();
+        Ok(trips.values(echo, rate)?.into_iter().chain(opens.values(open, rate)?).collect())
+    }
+
+    fn attacker(&self, running: &Running, attack: Attack, time: Duration) -> Result<Option<Attacker>, Failure> {
+        if attack == Attack::Nothing {
+            return Ok(None);
+        }
+        let name = attack.to_possible_value().ok_or("an attack without a name")?;
+        let child = Command::new("chrt")
+            .args(["--idle", "0"])
+            .arg(std::env::current_exe()?)
+            .args(["--bench", "--attack", name.get_name(), "--target", &running.address.to_string()])
+            .args(["--seconds", &time.as_secs_f64().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("chrt (util-linux) does not start: {error}"))?;
+        let mut attacker = Attacker(child);
+        let mut certificate = attacker.0.stdin.take().ok_or("no standard input")?;
+        certificate.write_all(&self.identity.der)?;
+        Ok(Some(attacker))
+    }
+}
+
+fn from(address: Ipv4Addr) -> Source {
+    Source { address: Some(address), ..Source::default() }
+}
+
+/// The attacker's process; dropped, it is ended.
+struct Attacker(Child);
+
+impl Attacker {
+    /// What it says that it did, in attempts per second.
+    async fn report(mut self, limit: Duration) -> Result<f64, Failure> {
+        let deadline = Instant::now() + limit;
+        while self.0.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                return Err("the attacker did not end".into());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        let mut said = String::new();
+        self.0.stdout.take().ok_or("no standard output")?.read_to_string(&mut said)?;
+        Ok(said.trim().parse().map_err(|_| format!("the attacker failed: {said}"))?)
+    }
+}
+
+impl Drop for Attacker {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+/// How long each of a kind took.
+#[derive(Default)]
+struct Times(RefCell<Vec<Duration>>);
+
+impl Times {
+    fn add(&self, began: Instant) {
+        self.0.borrow_mut().push(began.elapsed());
+    }
+
+    fn clear(&self) {
+        self.0.borrow_mut().clear();
+    }
+
+    /// Median and 99th percentile, in milliseconds.
+    fn values(&self, rows: [&'static str; 2], rate: f64) -> Result<[Value; 2], Failure> {
+        let mut times = self.0.borrow_mut();
+        times.sort();
+        let at = |part: usize| times.get(times.len() * part / 100).map(|time| time.as_secs_f64() * 1e3);
+        let (median, tail) = at(50).zip(at(99)).ok_or("nothing was measured")?;
+        let value = |row, value| Value { row, value, rate, note: format!("ms, of {}", times.len()) };
+        Ok([value(rows[0], median), value(rows[1], tail)])
+    }
+}
+
+/// The attacker's own process: the gateway's certificate on standard input, and at the end how often it tried in a
+/// second on standard output.
+pub(crate) async fn run(attack: Attack, target: SocketAddr, time: Duration) -> Result<(), Failure> {
+    let mut certificate = Vec::new();
+    std::io::stdin().read_to_end(&mut certificate)?;
+    let config = client_config(&CertificateDer::from(certificate), Groups::Classic, false, None)?;
+    // Another key than the gateway's: the token is well-formed, and signed by nobody that it trusts.
+    let fields = scene()?.fields.as_str().into();
+    // A connection ends by RST, or the address is out of ports within seconds.
+    let source = Source { address: Some(ATTACKER), reset: true, ..Source::default() };
+    let dial = Dial { source, fields, ..Dial::new(target, config) };
+    let mut hello = Vec::new();
+    rustls::ClientConnection::new(dial.config.clone(), ServerName::try_from(HOST)?)?.write_tls(&mut hello)?;
+    let (hello, count) = (Rc::new(hello), Rc::new(Cell::new(0u64)));
+    let mut tasks = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let (dial, hello, count) = (dial.clone(), hello.clone(), count.clone());
+        tasks.spawn_local(async move {
+            loop {
+                // A gateway that cuts the attacker short does what it should: the next attempt follows at once.
+                let _refused = timeout(Duration::from_secs(5), attempt(attack, &dial, &hello)).await;
+                count.set(count.get() + 1);
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    sleep(time).await;
+    println!("{:.0}", count.get() as f64 / time.as_secs_f64());
+    Ok(())
+}
+
+async fn attempt(attack: Attack, dial: &Dial, hello: &[u8]) -> Result<(), Failure> {
+    if attack == Attack::Hellos {
+        let mut tcp = dial.source.connect(dial.address).await?;
+        tcp.write_all(hello).await?;
+        tcp.read_exact(&mut [0; 64]).await?;
+    } else {
+        client::ask(dial, &client::upgrade(dial), b"\r\n\r\n").await?;
+    }
+    Ok(())
+}
