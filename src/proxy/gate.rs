@@ -1,5 +1,6 @@
 //! TLS handshakes take turns: on each worker one at a time does its arithmetic, and between two of them whatever else is
 //! ready goes first. So a flood of handshakes delays live connections by one handshake at a time, not by the flood.
+//! Addresses take turns as well: however many handshakes one of them has begun, another address waits for one of them.
 //!
 //! Nothing is held while a client is waited for: who stalls takes nobody's turn. Who waits for a first turn has a place
 //! in a line of bounded length, of which one address has half; beyond it a ClientHello is not answered. The line is no
@@ -7,11 +8,10 @@
 //! Knows addresses and numbers, nothing of TLS.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use crate::policy::network::limit_key;
@@ -23,8 +23,49 @@ const LINE: usize = 2048;
 const OF_ADDRESS: usize = LINE / 2;
 
 thread_local! {
-    static TURN: Arc<Semaphore> = Arc::new(Semaphore::new(1));
+    static TURNS: RefCell<Turns> = RefCell::default();
     static WAITING: RefCell<Line> = RefCell::default();
+}
+
+/// Whose turn it is on this worker, and whose it will be.
+#[derive(Debug, Default)]
+struct Turns {
+    taken: bool,
+    /// The addresses that wait, in the order in which they come.
+    order: VecDeque<IpAddr>,
+    /// What each of them waits with, in the order of asking. Who has gone is passed over when it would be his turn.
+    waiting: HashMap<IpAddr, VecDeque<oneshot::Sender<Turn>>>,
+}
+
+impl Turns {
+    /// Asks for a turn.
+    fn ask(&mut self, address: IpAddr) -> oneshot::Receiver<Turn> {
+        let (sender, receiver) = oneshot::channel();
+        let own = self.waiting.entry(address).or_default();
+        if own.is_empty() {
+            self.order.push_back(address);
+        }
+        own.push_back(sender);
+        receiver
+    }
+
+    /// Whoever is next, if anybody waits.
+    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+        let address = self.order.pop_front()?;
+        let own = self.waiting.get_mut(&address)?;
+        let next = own.pop_front();
+        if own.is_empty() {
+            self.waiting.remove(&address);
+            if self.waiting.is_empty() {
+                // After a flood the memory goes back.
+                self.waiting.shrink_to_fit();
+                self.order.shrink_to_fit();
+            }
+        } else {
+            self.order.push_back(address);
+        }
+        next
+    }
 }
 
 /// Who waits on this worker.
@@ -71,7 +112,29 @@ impl Drop for Place {
 /// The right to do a step of a handshake, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Whether it goes to whoever is next.
+    passes_on: bool,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.passes_on {
+            return;
+        }
+        loop {
+            let next = TURNS.with_borrow_mut(|turns| {
+                let next = turns.next();
+                turns.taken = next.is_some();
+                next
+            });
+            let Some(next) = next else { return };
+            match next.send(Self { passes_on: true }) {
+                Ok(()) => return,
+                // Has gone: the turn comes back, and the next one gets it.
+                Err(mut back) => back.passes_on = false,
+            }
+        }
+    }
 }
 
 /// A place for a client that has said all of its ClientHello.
@@ -85,18 +148,29 @@ pub(crate) fn enter(address: IpAddr) -> Result<Place, Reason> {
 }
 
 impl Place {
+    /// Whose it is, as limits see it.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.0
+    }
+
     /// Waits for the first turn; then the place is free.
     pub(crate) async fn turn(self) -> Turn {
-        turn().await
+        turn(self.0).await
     }
 }
 
-/// Waits for a turn, in the order of asking. What is ready besides goes first.
-pub(crate) async fn turn() -> Turn {
-    // The semaphore is never closed.
-    let permit = TURN.with(Arc::clone).acquire_owned().await.ok();
+/// Waits for a turn: addresses in turn, and those of one address in the order of asking. What is ready besides goes first.
+pub(crate) async fn turn(address: IpAddr) -> Turn {
+    let asked = TURNS.with_borrow_mut(|turns| {
+        if std::mem::replace(&mut turns.taken, true) { Err(turns.ask(address)) } else { Ok(Turn { passes_on: true }) }
+    });
+    let turn = match asked {
+        Ok(turn) => turn,
+        // The sender is kept until it has sent.
+        Err(receiver) => receiver.await.unwrap_or(Turn { passes_on: false }),
+    };
     yield_now().await;
-    Turn { _permit: permit }
+    turn
 }
 
 #[cfg(test)]
@@ -147,11 +221,76 @@ mod tests {
         for _ in 0..20 {
             let turns = Rc::clone(&turns);
             local.spawn_local(async move {
-                let _turn = turn().await;
+                let _turn = turn(address("192.0.2.1")).await;
                 turns.set(turns.get() + 1);
             });
         }
         local.await;
         assert!(turns.get() == 20 && (1..=2).contains(&between.get()), "{} between two polls", between.get());
+    }
+
+    /// Who got a turn, in order: each task asks once, for its address.
+    async fn served(asking: &[&'static str], gone: &[usize]) -> Vec<&'static str> {
+        use std::rc::Rc;
+        let local = tokio::task::LocalSet::new();
+        let served = Rc::new(RefCell::new(Vec::new()));
+        local
+            .run_until(async {
+                let first = turn(address("198.51.100.1")).await;
+                let tasks: Vec<_> = asking
+                    .iter()
+                    .copied()
+                    .map(|asker| {
+                        let served = Rc::clone(&served);
+                        tokio::task::spawn_local(async move {
+                            let _turn = turn(address(asker)).await;
+                            served.borrow_mut().push(asker);
+                        })
+                    })
+                    .collect();
+                yield_now().await;
+                for at in gone {
+                    tasks[*at].abort();
+                }
+                yield_now().await;
+                drop(first);
+                for task in tasks {
+                    let _gone = task.await;
+                }
+            })
+            .await;
+        TURNS.with_borrow(|turns| {
+            assert!(!turns.taken && turns.order.is_empty() && turns.waiting.is_empty(), "{turns:?}");
+        });
+        served.take()
+    }
+
+    #[tokio::test]
+    async fn one_address_with_many_is_as_one_with_one() {
+        let (many, one, other) = ("192.0.2.1", "192.0.2.2", "192.0.2.3");
+        let order = served(&[many, many, many, many, one, other, one], &[]).await;
+        assert_eq!(order, [many, one, other, many, one, many, many]);
+    }
+
+    #[tokio::test]
+    async fn who_has_gone_is_passed_over() {
+        let (many, one) = ("192.0.2.1", "192.0.2.2");
+        assert_eq!(served(&[many, many, one, many], &[0, 2]).await, [many, many]);
+        assert_eq!(served(&[many, one], &[0, 1]).await, [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_nobody_takes_any_more_goes_to_the_next() {
+        let first = turn(address("192.0.2.1")).await;
+        let mut left = Box::pin(turn(address("192.0.2.1")));
+        let mut waits = Box::pin(turn(address("192.0.2.2")));
+        for asks in [&mut left, &mut waits] {
+            let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(asks.as_mut().poll(cx))).await;
+            assert!(polled.is_pending());
+        }
+        // It has been given the turn, and leaves before it takes it.
+        drop(first);
+        drop(left);
+        tokio::time::timeout(std::time::Duration::from_secs(5), waits).await.unwrap();
     }
 }

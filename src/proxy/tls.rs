@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -121,7 +122,8 @@ impl ClientTls {
         let tls = UnbufferedServerConnection::new(config).map_err(|_| Reason::TlsFailed)?;
         let (opened, unsent) = (Vec::new(), Vec::new());
         let mut this = Self { tcp, tls, partial: hello, opened, unsent, sent: 0, ended: false, failed: false };
-        match this.handshake(place.turn().await).await {
+        let address = place.address();
+        match this.handshake(place.turn().await, address).await {
             Ok(()) => Ok(this),
             Err(error) => Err(reason(&error)),
         }
@@ -132,7 +134,7 @@ impl ClientTls {
         self.tls.peer_certificates().unwrap_or_default()
     }
 
-    async fn handshake(&mut self, mut turn: Turn) -> io::Result<()> {
+    async fn handshake(&mut self, mut turn: Turn, address: IpAddr) -> io::Result<()> {
         loop {
             let stepped = self.step();
             // Nobody's turn is held while the client is waited for.
@@ -161,7 +163,7 @@ impl ClientTls {
                     return Err(error);
                 }
             }
-            turn = gate::turn().await;
+            turn = gate::turn(address).await;
         }
     }
 
