@@ -105,9 +105,9 @@ impl Place<'_> {
             async move {
                 let mut ticks = interval(ARRIVALS);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                for number in 0.. {
+                for number in (1..=100).cycle() {
                     ticks.tick().await;
-                    let dial = Dial { source: from(Ipv4Addr::new(127, 0, 2, number % 100 + 1)), ..dial.clone() };
+                    let dial = Dial { source: from(Ipv4Addr::new(127, 0, 2, number)), ..dial.clone() };
                     let opens = opens.clone();
                     let visit = async move {
                         let began = Instant::now();

@@ -68,6 +68,7 @@ mod trouble;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -166,7 +167,9 @@ fn run() -> Result<ExitCode, String> {
             None
         };
         let trial = Trial::test(test.name, move || {
+            let began = Instant::now();
             (test.run)(&clusters);
+            eprintln!("after {:.1} s: {}", began.elapsed().as_secs_f32(), test.name);
             Ok(())
         });
         let trial = trial.with_kind(test.tier.name()).with_ignored_flag(reason.is_some());
