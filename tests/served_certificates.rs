@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harness::manifests::{route, secret, service, text};
-use harness::peer::Wire;
 use harness::{
     Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, PATIENCE, Recorder, SOON, Setup, json, until,
 };
@@ -36,10 +35,7 @@ async fn each_client_gets_the_certificate_that_it_can_read() {
 
 /// The leaf that a new handshake shows.
 async fn leaf(client: &Client) -> io::Result<Vec<u8>> {
-    Ok(match client.try_connect().await?.wire {
-        Wire::Tls(tls) => tls.get_ref().1.peer_certificates().unwrap()[0].to_vec(),
-        Wire::Plain(_) => vec![],
-    })
+    Ok(client.try_connect().await?.certificate().expect("a certificate").to_vec())
 }
 
 /// Waits until so many looks by [`leaf`] are counted, which they are when their end is seen: no refusal that follows is

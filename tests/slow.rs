@@ -5,10 +5,10 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
+use harness::issuer::{any_of, scene_with};
 use harness::manifests::{service, service_as};
 use harness::recorder::switching;
-use harness::setup::manifests;
-use harness::{Authority, Behaviour, Frame, Gateway, Head, Options, Peer, Recorder, SOON, Setup, json, until};
+use harness::{Behaviour, Frame, Head, Options, Peer, Recorder, SOON, Setup, json, until};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -72,29 +72,22 @@ async fn full_port() -> (u16, TcpListener, Vec<TcpStream>) {
 async fn a_handshake_that_keeps_each_time_out_is_given_up_all_the_same() {
     let sessions = Recorder::start(Behaviour::Unanswered).await;
     let dead = [full_port().await, full_port().await];
-    let spec = json!({
-        "rules": [{
-            "name": "chat",
-            // The first handshake takes the heavier one, and when nobody answers there, the other.
-            "backendRefs": [
-                {"name": "dead", "port": 8080, "weight": 1000}, {"name": "chat", "port": 8080, "weight": 1},
-            ],
-        }],
-        "handshake": {"authentication": {"mode": "AnyOf", "methods": [{
-            "name": "sessions", "type": "External",
-            "external": {
-                "backendRef": {"name": "sessions", "port": 8080}, "path": "/check", "timeout": "10s",
-                "allowedHeaders": ["cookie"],
-            },
-        }]}},
-    });
+    let mut spec = any_of(&[json!({
+        "name": "sessions", "type": "External",
+        "external": {
+            "backendRef": {"name": "sessions", "port": 8080}, "path": "/check", "timeout": "10s",
+            "allowedHeaders": ["cookie"],
+        },
+    })]);
+    // The first handshake takes the heavier one, and when nobody answers there, the other.
+    spec["rules"] = json!([{
+        "name": "chat",
+        "backendRefs": [{"name": "dead", "port": 8080, "weight": 1000}, {"name": "chat", "port": 8080, "weight": 1}],
+    }]);
     let mut objects = service_as("sessions", "http", &[sessions.port()]);
     objects.extend(service("dead", &[dead[0].0, dead[1].0]));
-    let authority = Authority::new();
-    let recorder = Recorder::start(Behaviour::Unanswered).await;
-    let manifests = manifests(&authority, &recorder, &spec).with("others.yaml", &objects);
-    let gateway = Gateway::start(&manifests).await;
-    let setup = Setup { authority, recorder, gateway };
+    let setup = scene_with(&spec, &objects).await;
+    setup.recorder.behave(Behaviour::Unanswered);
 
     let client = setup.client();
     let tcp = client.tcp().await;

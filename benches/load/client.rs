@@ -49,6 +49,7 @@ impl Tally {
 pub(crate) struct Dial {
     pub(crate) address: SocketAddr,
     pub(crate) config: Arc<ClientConfig>,
+    /// Its own end of the connection.
     pub(crate) source: Source,
     /// What the handshake asks for.
     pub(crate) target: Rc<str>,

@@ -71,13 +71,13 @@ fn measure(options: &Options) -> Result<ExitCode, Failure> {
     LocalSet::new().block_on(&runtime, async {
         // Interrupted, the run is dropped here, and with it the gateway that it has started.
         tokio::select! {
-            done = one_of(options) => done,
+            done = attack_or_measure(options) => done,
             _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
         }
     })
 }
 
-async fn one_of(options: &Options) -> Result<ExitCode, Failure> {
+async fn attack_or_measure(options: &Options) -> Result<ExitCode, Failure> {
     let (Some(attack), Some(target), Some(seconds)) = (options.attack, options.target, options.seconds) else {
         return run(options).await;
     };

@@ -125,29 +125,29 @@ impl Report {
             let _infallible = self.write(&mut text, gateways);
             sections.push((Section::Load, text));
         }
+        let own: Vec<&Gateway> = gateways.iter().filter(|gateway| !gateway.kind.is_peer()).collect();
+        let kinds: Vec<Kind> = own.iter().map(|gateway| gateway.kind).collect();
         if of(&METHODS.map(|(row, _)| row)) {
-            let own: Vec<&Gateway> = gateways.iter().filter(|gateway| !gateway.kind.is_peer()).collect();
             let mut text = circumstances(own.iter().copied(), repetitions, load);
-            let _infallible = self.methods(&mut text, own.iter().map(|gateway| gateway.kind));
+            let _infallible = self.methods(&mut text, &kinds);
             sections.push((Section::Authentication, text));
         }
         if ATTACKS.iter().any(|(attack, _)| of(attack.rows().as_flattened())) {
-            let own: Vec<&Gateway> = gateways.iter().filter(|gateway| !gateway.kind.is_peer()).collect();
             let mut text = circumstances(own.iter().copied(), repetitions, load);
-            let _infallible = self.attacks(&mut text, &own);
+            let _infallible = self.attacks(&mut text, &kinds);
             sections.push((Section::Attack, text));
         }
         sections
     }
 
-    fn attacks(&self, out: &mut String, gateways: &[&Gateway]) -> std::fmt::Result {
+    fn attacks(&self, out: &mut String, kinds: &[Kind]) -> std::fmt::Result {
         write!(out, "\n| attack from one address | gateway | attempts/s | round trip, ms: median | p99 | spread |")?;
         write!(out, " handshake, ms: median | p99 | spread |\n|---|---|{}\n", "--:|".repeat(7))?;
         for (attack, label) in ATTACKS {
-            for gateway in gateways {
-                write!(out, "| {label} | {} |", gateway.kind.name())?;
+            for kind in kinds {
+                write!(out, "| {label} | {} |", kind.name())?;
                 for (at, [row, tail]) in attack.rows().into_iter().enumerate() {
-                    let of = |row| self.median(row, gateway.kind);
+                    let of = |row| self.median(row, *kind);
                     let (Some(median), Some(tail)) = (of(row), of(tail)) else {
                         write!(out, " failed | - | - |")?;
                         continue;
@@ -164,16 +164,15 @@ impl Report {
         Ok(())
     }
 
-    fn methods(&self, out: &mut String, kinds: impl Iterator<Item = Kind>) -> std::fmt::Result {
-        let kinds: Vec<Kind> = kinds.collect();
+    fn methods(&self, out: &mut String, kinds: &[Kind]) -> std::fmt::Result {
         let mut head = String::from("| authentication |");
-        for kind in &kinds {
+        for kind in kinds {
             write!(head, " {}, us CPU per handshake | / none | spread |", kind.name())?;
         }
         writeln!(out, "\n{head}\n|---|{}", "--:|".repeat(3 * kinds.len()))?;
         for (row, label) in METHODS {
             write!(out, "| {label} |")?;
-            for kind in &kinds {
+            for kind in kinds {
                 let none = self.median("auth-none", *kind).map(|median| median.value);
                 match self.median(row, *kind) {
                     Some(Median { value, spread, .. }) => {

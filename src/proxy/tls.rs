@@ -3,7 +3,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,7 +14,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::proxy::gate::{self, Turn};
+use crate::proxy::gate;
 use crate::proxy::scratch::{self, RECORD, Scratch};
 use crate::reason::Reason;
 
@@ -122,8 +121,7 @@ impl ClientTls {
         let tls = UnbufferedServerConnection::new(config).map_err(|_| Reason::TlsFailed)?;
         let (opened, unsent) = (Vec::new(), Vec::new());
         let mut this = Self { tcp, tls, partial: hello, opened, unsent, sent: 0, ended: false, failed: false };
-        let address = place.address();
-        match this.handshake(place.turn().await, address).await {
+        match this.handshake(place).await {
             Ok(()) => Ok(this),
             Err(error) => Err(reason(&error)),
         }
@@ -134,7 +132,9 @@ impl ClientTls {
         self.tls.peer_certificates().unwrap_or_default()
     }
 
-    async fn handshake(&mut self, mut turn: Turn, address: IpAddr) -> io::Result<()> {
+    async fn handshake(&mut self, place: gate::Place) -> io::Result<()> {
+        let address = place.address();
+        let mut turn = place.turn().await;
         loop {
             let stepped = self.step();
             // Nobody's turn is held while the client is waited for.

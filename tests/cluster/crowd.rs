@@ -87,8 +87,8 @@ async fn stay(sockets: &mut [Peer]) {
         assert!(socket.send(&text).await, "the connection has ended");
         loop {
             match socket.frame().await {
-                Some(Frame { opcode: 9, payload, .. }) => {
-                    assert!(socket.send(&Frame::new(10, payload)).await, "the connection has ended");
+                Some(frame) if frame.opcode == 9 => {
+                    assert!(socket.send(&Frame::pong(frame.payload)).await, "the connection has ended");
                 }
                 Some(frame) if frame.same(&text) => break,
                 other => panic!("expected {text:?}, got {other:?}"),
