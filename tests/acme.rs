@@ -1,14 +1,11 @@
 //! ACME HTTP-01 on the plain port: a CA's question reaches the solver as one clean request, and nothing else does.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use harness::manifests::{route, secret, service, slice, text};
-use harness::peer::Wire;
-use harness::{
+use crate::harness::manifests::{route, secret, service, slice, text};
+use crate::harness::peer::Wire;
+use crate::harness::{
     Answer, Authority, Behaviour, Gateway, HOST, Head, Manifests, PATIENCE, Peer, Recorder, SOON, json, until,
 };
 use serde_json::Value;

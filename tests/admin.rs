@@ -1,9 +1,6 @@
 //! The admin port: health and metrics for those who may ask, nothing for a web page that was pointed at it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod harness;
-
-use harness::{Frame, Head, PATIENCE, SOON, Setup, json};
+use crate::harness::{self, Frame, Head, PATIENCE, SOON, Setup, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -1,9 +1,6 @@
 //! `handshake.attempts`: how often an address may try, what the one too many hears, and whom it does not touch.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod harness;
-
-use harness::{Answer, Client, Head, Options, SOON, Setup, json, until};
+use crate::harness::{self, Answer, Client, Head, Options, SOON, Setup, json, until};
 
 fn attempts(members: serde_json::Value) -> serde_json::Value {
     json!({"handshake": {"attempts": members}})

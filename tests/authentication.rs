@@ -1,16 +1,13 @@
 //! Group E, tokens: who gets in and who does not. The oracle of every refusal is an upstream that saw nothing, and at
 //! the end of each test nothing that was written holds a token.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod harness;
-
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use harness::issuer::{
+use crate::harness::issuer::{
     ISSUER, any_of, bearer, claims, config_map, holds_nothing_of, method, now, scene, scene_with, secret, set,
     unauthorized,
 };
-use harness::{Key, json};
+use crate::harness::{self, Key, json};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,14 +1,13 @@
 //! Which backend and which endpoint a connection goes to.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use harness::manifests::{route, secret, service, slice, text};
-use harness::peer::Wire;
-use harness::{Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, Peer, Recorder, Setup, json};
+use crate::harness::manifests::{route, secret, service, slice, text};
+use crate::harness::peer::Wire;
+use crate::harness::{
+    Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, Peer, Recorder, Setup, json,
+};
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpSocket;

@@ -1,26 +1,18 @@
 //! A real browser: a page of an allowed origin talks through the gateway in every way that `docs/authentication.md`
 //! shows, with the manifest and the code that stand there; the same page of another origin does not.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    unreachable_pub,
-    reason = "a test fails by panicking, and its parts are its own"
-)]
+#![allow(unreachable_pub, reason = "its parts are its own")]
 
-mod harness;
-
-#[path = "browser/guide.rs"]
 mod guide;
-#[path = "browser/visitor.rs"]
 mod visitor;
 
 use std::sync::Arc;
 
+use crate::harness::issuer::{claims, holds_nothing_of, set};
+use crate::harness::manifests::{config_map, route, secret, service, service_as};
+use crate::harness::{
+    Answer, Authority, Behaviour, Client, Gateway, HOST, Head, Key, Manifests, Options, Recorder, json,
+};
 use guide::Section;
-use harness::issuer::{claims, holds_nothing_of, set};
-use harness::manifests::{config_map, route, secret, service, service_as};
-use harness::{Answer, Authority, Behaviour, Client, Gateway, HOST, Head, Key, Manifests, Options, Recorder, json};
 use tempfile::NamedTempFile;
 use visitor::Visitor;
 

@@ -1,14 +1,13 @@
 //! Nothing secret is written. The harness looks for every credential of every test in whatever its gateways write; here
 //! is shown that it finds what is there, and that nothing is there when the log is as talkative as it can be.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::sync::Arc;
 
-use harness::issuer::{any_of, bearer, claims, config_map, method, scene_of, set};
-use harness::manifests::service_as;
-use harness::{Answer, Behaviour, Canaries, Frame, Head, Key, Options, Recorder, SOON, Setup, canary, json, until};
+use crate::harness::issuer::{any_of, bearer, claims, config_map, method, scene_of, set};
+use crate::harness::manifests::service_as;
+use crate::harness::{
+    self, Answer, Behaviour, Canaries, Frame, Head, Key, Options, Recorder, SOON, Setup, canary, json, until,
+};
 
 fn noted(secrets: &[&str]) -> Canaries {
     let mut canaries = Canaries::default();

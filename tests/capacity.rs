@@ -1,13 +1,10 @@
 //! What a replica carries: beyond it nobody gets in, those who are in stay, and it recovers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use harness::gateway::configuration;
-use harness::{Behaviour, Frame, HOST, Head, Options, PATIENCE, Peer, SOON, Setup, json, until};
+use crate::harness::gateway::configuration;
+use crate::harness::{self, Behaviour, Frame, HOST, Head, Options, PATIENCE, Peer, SOON, Setup, json, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -1,8 +1,7 @@
 //! What the chart in `charts/wssgate` shares with the binary: the definition, the settings, the shape of a route's
 //! defaults. What Helm makes of the chart is tested in `tests/install`.
 //!
-//! `UPDATE=1 cargo test --test chart` writes what is generated anew.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+//! `UPDATE=1 cargo test --test files` writes what is generated anew.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,26 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::{drift, root};
 use serde_json::{Map, Value, json};
 use wssgate::api::crd;
 use wssgate::settings::{GatewayConfiguration, Overrides, Settings};
 use wssgate::telemetry::metrics::CATALOGUE;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
-}
-
 fn text(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-/// Compares the file with what it shall be, or writes it.
-fn drift(path: &str, expected: &str) {
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(root().join(path), expected).unwrap();
-    }
-    let found = fs::read_to_string(root().join(path)).unwrap_or_default();
-    assert!(found == expected, "{path} is stale; run UPDATE=1 cargo test --test chart and commit it");
 }
 
 #[test]
@@ -331,7 +318,7 @@ fn the_page_of_values_is_what_the_values_say() {
          The whole way, with GitOps, upgrade and removal, is in docs/install.md of the repository. Values that do not\n\
          exist or contradict each other are refused with a sentence that says why.\n\n\
          ## Values\n\n\
-         This page is generated from `values.yaml`; `UPDATE=1 cargo test --test chart` writes it anew.\n\n\
+         This page is generated from `values.yaml`; `UPDATE=1 cargo test --test files` writes it anew.\n\n\
          | value | default | meaning |\n|---|---|---|\n",
     );
     for (path, meaning) in &commented {

@@ -1,9 +1,6 @@
 //! `wssgate check`, the real binary, on one typical mistake for every field of a route and of the settings: what it says
 //! names the object, the field and the fix, the exit code tells, and no other route of the directory notices.
 //! `UPDATE=1` writes `tests/check/*.txt` anew.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,8 +8,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use harness::manifests::{config_map, secret, service, service_as, text};
-use harness::{Authority, Pair, json};
+use crate::drift;
+use crate::harness::manifests::{config_map, secret, service, service_as, text};
+use crate::harness::{Authority, Pair, json};
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -223,17 +221,6 @@ impl Said {
     }
 }
 
-/// Compares with a golden file, or writes it.
-fn golden(name: &str, text: &str) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check").join(name);
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(&file, text).unwrap();
-    }
-    let expected = fs::read_to_string(&file).unwrap_or_default();
-    let differing: Vec<_> = text.lines().filter(|line| !expected.lines().any(|known| known == *line)).collect();
-    assert!(expected == text, "{name} differs; UPDATE=1 writes it anew. New lines:\n{}", differing.join("\n"));
-}
-
 #[test]
 fn a_mistake_in_any_field_is_named_with_its_fix_and_others_do_not_notice() {
     let mistakes = Mistakes::read();
@@ -260,7 +247,7 @@ fn a_mistake_in_any_field_is_named_with_its_fix_and_others_do_not_notice() {
         assert!(!of_row.contains("u:secret"), "a password is shown:\n{of_row}");
         let _ = write!(text, "{} = {}\n{of_row}", row.at, row.write);
     }
-    golden("mistakes.txt", &text);
+    drift("tests/check/mistakes.txt", &text);
 }
 
 #[test]
@@ -442,7 +429,7 @@ fn a_mistake_in_any_setting_ends_with_exit_code_2_and_is_named_with_its_fix() {
         assert!(words.iter().all(|word| !stderr.contains(word)), "no fix: {stderr}");
         let _ = write!(text, "{} = {}\n  {stderr}", row.at, row.write);
     }
-    golden("settings.txt", &text);
+    drift("tests/check/settings.txt", &text);
     // Every key has a row: what the file above sets, and that is every key there is.
     let covered: BTreeSet<String> = mistakes.rows.iter().map(|row| shape(row.at.trim_end_matches("[0]"))).collect();
     let mut objects = vec![(String::new(), mistakes.settings.clone())];

@@ -1,21 +1,18 @@
 //! `tls.clientValidation`: who may connect with which certificate, what the backend hears of it, and what happens to
 //! live connections when authorities, revocations or the rule itself change.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::harness::manifests::{config_map, merge, route, secret, service, text};
+use crate::harness::peer::{OneName, Wire};
+use crate::harness::setup::route_text;
+use crate::harness::{
+    self, Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, PATIENCE, Pair, Peer, Recorder, SOON,
+    Setup, json, until,
+};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use harness::manifests::{config_map, merge, route, secret, service, text};
-use harness::peer::{OneName, Wire};
-use harness::setup::route_text;
-use harness::{
-    Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, PATIENCE, Pair, Peer, Recorder, SOON, Setup,
-    json, until,
-};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, SanType};
 use rustls::HandshakeKind;
 use rustls::client::{ClientSessionMemoryCache, Resumption};

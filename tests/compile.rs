@@ -1,18 +1,15 @@
 //! The compile from outside: golden cases (`tests/compile/<case>/`, manifests in, statuses and snapshot out), and what
 //! must hold whatever the objects are. `UPDATE=1` writes the golden files anew.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set its case up has failed")]
-
-#[path = "compile/cases.rs"]
 mod cases;
-#[path = "compile/text.rs"]
 mod text;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::root;
 use cases::{Mint, NOW, load, steps};
 use proptest::prelude::*;
 use text::Names;
@@ -22,10 +19,6 @@ use wssgate::api::status::RouteStatus;
 use wssgate::compile::{Compiled, Options, compile, status};
 use wssgate::policy::Policy;
 use wssgate::snapshot::{Host, RouteState};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compile")
-}
 
 /// A route of namespace `shop` as its YAML spec less what all have.
 fn route(name: &str, rest: &str) -> SecureWebSocketRoute {
@@ -46,7 +39,7 @@ fn add(objects: &mut Objects, route: SecureWebSocketRoute) {
 
 /// The Secret and Service that all cases share.
 fn base(mint: &mut Mint) -> Objects {
-    load(&root().join("shared"), mint).0
+    load(&root().join("tests/compile").join("shared"), mint).0
 }
 
 fn standalone() -> Options {
@@ -67,7 +60,8 @@ fn built_in() -> Policy {
 #[test]
 fn every_case_compiles_to_its_golden_text() {
     let update = std::env::var_os("UPDATE").is_some();
-    let mut cases: Vec<PathBuf> = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut cases: Vec<PathBuf> =
+        std::fs::read_dir(root().join("tests/compile")).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.retain(|path| path.is_dir() && !path.ends_with("shared"));
     cases.sort();
     assert!(cases.len() >= 20, "only {} cases", cases.len());
@@ -99,7 +93,11 @@ fn every_case_compiles_to_its_golden_text() {
 
 #[test]
 fn every_case_compiled_again_is_the_very_same_snapshot() {
-    for case in std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+    for case in std::fs::read_dir(root().join("tests/compile"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+    {
         let mut mint = Mint::new();
         for step in steps(&case) {
             let (objects, options) = load(&step, &mut mint);

@@ -1,8 +1,6 @@
 //! The CustomResourceDefinition: the committed file is what the binary prints, and the schema keeps its own rules.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
-
+use crate::drift;
 use serde_json::Value;
 use wssgate::api::crd;
 
@@ -39,13 +37,7 @@ fn faults(wrong: impl Fn(&Value) -> bool) -> Vec<String> {
 
 #[test]
 fn the_committed_definition_is_what_the_binary_prints() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
-    let printed = crd::yaml();
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(&path, &printed).unwrap();
-    }
-    let committed = std::fs::read_to_string(&path).unwrap();
-    assert!(committed == printed, "{FILE} is out of date: run UPDATE=1 cargo test --test crd");
+    drift(FILE, &crd::yaml());
 }
 
 #[test]

@@ -1,11 +1,8 @@
 //! What becomes of live connections when their credential expires or their route changes, and how many a subject may have.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod harness;
-
-use harness::issuer::{any_of, bearer, claims, config_map, method, now, scene, scene_with, set, unauthorized};
-use harness::manifests::{merge, route, text};
-use harness::{Frame, Key, Peer, Setup, json};
+use crate::harness::issuer::{any_of, bearer, claims, config_map, method, now, scene, scene_with, set, unauthorized};
+use crate::harness::manifests::{merge, route, text};
+use crate::harness::{self, Frame, Key, Peer, Setup, json};
 use serde_json::Value;
 
 async fn open(setup: &Setup, key: &Key, change: &Value) -> Peer {

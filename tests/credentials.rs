@@ -1,12 +1,9 @@
 //! Where credentials may be, one at a time, and what the backend sees of them: nothing, unless the route says so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod harness;
-
-use harness::issuer::{
+use crate::harness::issuer::{
     any_of, bearer, claims, config_map, holds_nothing_of, method, scene, scene_with, set, unauthorized,
 };
-use harness::{Answer, Head, Key, Setup, json};
+use crate::harness::{self, Answer, Head, Key, Setup, json};
 use serde_json::Value;
 
 fn everywhere() -> Value {

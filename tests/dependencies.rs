@@ -1,15 +1,12 @@
 //! What handshakes are judged with and cannot be reached: told once, by a condition of the route and a metric, and taken
 //! back when it answers again. A single failure is no news.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use harness::issuer::{any_of, bearer, claims, method, scene_of, scene_with, set};
-use harness::manifests::{service_as, text};
-use harness::{Authority, Behaviour, Frame, Gateway, Head, Key, Options, Recorder, Setup, json, until};
+use crate::harness::issuer::{any_of, bearer, claims, method, scene_of, scene_with, set};
+use crate::harness::manifests::{service_as, text};
+use crate::harness::{Authority, Behaviour, Frame, Gateway, Head, Key, Options, Recorder, Setup, json, until};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 

@@ -1,31 +1,17 @@
 //! Pages that are generated from the code fail here when they no longer say what the code does, and links between
 //! pages when they lead nowhere.
 //!
-//! `UPDATE=1 cargo test --test documentation` writes the generated pages anew.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+//! `UPDATE=1 cargo test --test files` writes the generated pages anew.
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use crate::{drift, root};
 use wssgate::api::findings;
 use wssgate::reason::Reason;
 use wssgate::settings::GatewayConfiguration;
 use wssgate::telemetry::metrics::CATALOGUE;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
-}
-
-/// Compares the page with what it shall be, or writes it.
-fn drift(path: &str, expected: &str) {
-    let file = root().join(path);
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(&file, expected).unwrap();
-    }
-    let found = fs::read_to_string(&file).unwrap_or_default();
-    assert!(found == expected, "{path} is stale; run UPDATE=1 cargo test --test documentation and commit it");
-}
 
 /// The documentation comment of a variant, on one line, fit for a table.
 fn meaning(source: &str, variant: &str) -> String {
@@ -45,7 +31,7 @@ fn the_page_of_reasons_is_the_table_of_the_code() {
          Why a handshake was refused or a connection ended: the `reason` of metrics and of the access log. Before the\n\
          101 the client sees the HTTP status, after it the close code. Where neither is given, there is no answer to\n\
          send, or the peer's own code is carried through.\n\n\
-         This page is generated from `src/reason.rs`; `UPDATE=1 cargo test --test documentation` writes it anew.\n\n\
+         This page is generated from `src/reason.rs`; `UPDATE=1 cargo test --test files` writes it anew.\n\n\
          | reason | HTTP status | close code | meaning |\n|---|---|---|---|\n",
     );
     let number = |code: Option<u16>| code.map(|code| code.to_string()).unwrap_or_default();
@@ -65,7 +51,7 @@ fn the_page_of_metrics_is_the_catalogue_of_the_code() {
          come from route objects and closed sets only, never from what a client sends. `route` is `namespace/name`, or\n\
          `none` before a route was found; `reason` is one of [reasons.md](reasons.md). Series of a route that was\n\
          removed are scraped once more after its last connection ended, and then vanish.\n\n\
-         This page is generated from `src/telemetry/metrics.rs`; `UPDATE=1 cargo test --test documentation` writes it\n\
+         This page is generated from `src/telemetry/metrics.rs`; `UPDATE=1 cargo test --test files` writes it\n\
          anew.\n\n\
          | metric | type | labels | meaning |\n|---|---|---|---|\n",
     );
@@ -127,7 +113,7 @@ fn the_meaning_of_a_reason_is_found_whole() {
 #[test]
 fn links_between_pages_lead_somewhere() {
     let mut pages: Vec<PathBuf> = Vec::new();
-    for folder in [root(), root().join("docs"), root().join("docs/design")] {
+    for folder in [root().to_owned(), root().join("docs"), root().join("docs/design")] {
         let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
         pages.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     }

@@ -1,11 +1,8 @@
 //! The end of the process: first nothing changes, then nobody new gets in, then everybody is asked to leave.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{Answer, Behaviour, End, Frame, Head, Options, PATIENCE, SOON, Setup, json, until};
+use crate::harness::{Answer, Behaviour, End, Frame, Head, Options, PATIENCE, SOON, Setup, json, until};
 use tokio::io::AsyncWriteExt;
 
 fn drain(accept_grace: &str, window: &str, deadline: &str) -> Options {

@@ -1,15 +1,12 @@
 //! A service of the user's that judges handshakes: what it is asked, what becomes of its answer, and that nobody gets in
 //! while it cannot be asked.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use harness::issuer::{any_of, bearer, claims, config_map, method, scene_with, set, unauthorized};
-use harness::manifests::{merge, route, service_as, text};
-use harness::{Answer, Behaviour, Frame, Head, Key, Recorder, Setup, json, until};
+use crate::harness::issuer::{any_of, bearer, claims, config_map, method, scene_with, set, unauthorized};
+use crate::harness::manifests::{merge, route, service_as, text};
+use crate::harness::{self, Answer, Behaviour, Frame, Head, Key, Recorder, Setup, json, until};
 use serde_json::Value;
 
 const SESSION: &str = "sid=canary-session-0123456789";

@@ -1,5 +1,4 @@
 //! A directory of manifests as the source, with real files: what is read, what is reported, what stays.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! Changes of a directory of manifests are seen, however they are made.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::Path;

@@ -1,9 +1,6 @@
 //! Group F: every rule of RFC 6455 §5 that a client can break, and every one that a backend can.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod harness;
-
-use harness::{Behaviour, Frame, Head, Options, PATIENCE, Peer, SOON, Setup, json};
+use crate::harness::{self, Behaviour, Frame, Head, Options, PATIENCE, Peer, SOON, Setup, json};
 
 const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 

@@ -1,16 +1,13 @@
 //! Key sets that are fetched: cached, one fetch at a time, bounded in size, time and number, never from where the gateway
 //! may not go; and nobody else waits for an issuer that does not answer.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::issuer::{any_of, bearer, claims, config_map, method, scene_of, set, unauthorized};
-use harness::manifests::{route, text};
-use harness::{Authority, Behaviour, Frame, Key, Options, PATIENCE, Recorder, Setup, json, until};
+use crate::harness::issuer::{any_of, bearer, claims, config_map, method, scene_of, set, unauthorized};
+use crate::harness::manifests::{route, text};
+use crate::harness::{self, Authority, Behaviour, Frame, Key, Options, PATIENCE, Recorder, Setup, json, until};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use tokio::sync::watch;

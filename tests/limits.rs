@@ -1,11 +1,8 @@
 //! Group G: who may connect, how often, how slowly; what is taken is given back.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{Answer, Behaviour, Frame, Head, Options, PATIENCE, Peer, SOON, Setup, json, until};
+use crate::harness::{Answer, Behaviour, Frame, Head, Options, PATIENCE, Peer, SOON, Setup, json, until};
 
 /// The longest that a request head may take, with room for a busy machine.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(14);

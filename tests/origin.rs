@@ -1,10 +1,7 @@
 //! Group A: which pages may open a connection. The oracle of every refusal is an upstream that saw nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod harness;
-
-use harness::setup::handshake;
-use harness::{Head, Setup, json};
+use crate::harness::setup::handshake;
+use crate::harness::{Head, Setup, json};
 
 const DENIED: (&[u16], &[&str]) = (&[403], &["origin_denied"]);
 const AMBIGUOUS: (&[u16], &[&str]) = (&[403], &["origin_ambiguous"]);

@@ -1,13 +1,10 @@
 //! Group C: paths, hosts, fields and sizes. What was matched is what is forwarded; everything doubtful is refused.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::sync::Arc;
 
-use harness::manifests::{route, secret, service};
-use harness::setup::refused;
-use harness::{Authority, Behaviour, Client, Gateway, Head, Manifests, Recorder, Setup, json};
+use crate::harness::manifests::{route, secret, service};
+use crate::harness::setup::refused;
+use crate::harness::{self, Authority, Behaviour, Client, Gateway, Head, Manifests, Recorder, Setup, json};
 
 /// Targets that are refused, whatever the route.
 const BAD: &[(&str, &[u8])] = &[

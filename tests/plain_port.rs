@@ -1,10 +1,7 @@
 //! The port without TLS: it sends pages to https, tells WebSocket clients where to go, and never upgrades.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod harness;
-
-use harness::peer::Wire;
-use harness::{Answer, End, Head, PATIENCE, Peer, Setup, json};
+use crate::harness::peer::Wire;
+use crate::harness::{Answer, End, Head, PATIENCE, Peer, Setup, json};
 use tokio::net::TcpStream;
 
 async fn ask(setup: &Setup, bytes: &[u8]) -> (Option<Answer>, End) {

@@ -1,13 +1,10 @@
 //! The README's first command and its table "See a policy bite": what a newcomer meets.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::net::TcpListener;
-use std::path::Path;
 use std::sync::Arc;
 
-use harness::{Client, Frame, Gateway, Head, Manifests, Options, PATIENCE, until};
+use crate::harness::{Client, Frame, Gateway, Head, Manifests, Options, PATIENCE, until};
+use crate::root;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
@@ -58,13 +55,12 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
 
 /// The quickstart as the README runs it, on free ports; and its route.
 async fn quickstart() -> (Gateway, String) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let command = readme.lines().find(|line| line.starts_with("cargo run --release -- run ")).unwrap();
     assert!(command.ends_with("run --manifests manifests/quickstart --dev --echo 127.0.0.1:9000"), "{command}");
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let mut manifests = Manifests::default();
-    for entry in std::fs::read_dir(root.join("manifests/quickstart")).unwrap() {
+    for entry in std::fs::read_dir(root().join("manifests/quickstart")).unwrap() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap().replace("9000", &port);
         manifests.files.insert(path.file_name().unwrap().to_str().unwrap().to_owned(), text);

@@ -1,13 +1,10 @@
 //! A connection after its 101: what passes, in which pieces, for how long, and how it ends.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::time::{Duration, Instant};
 
+use crate::harness::peer::Wire;
+use crate::harness::{self, Behaviour, End, Frame, HOST, Head, Options, PATIENCE, Peer, SOON, Setup, json};
 use futures_util::{SinkExt, StreamExt};
-use harness::peer::Wire;
-use harness::{Behaviour, End, Frame, HOST, Head, Options, PATIENCE, Peer, SOON, Setup, json};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::Message;

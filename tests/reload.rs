@@ -1,14 +1,11 @@
 //! The settings file under live sockets: what changes takes effect, what is broken changes nothing, what cannot change
 //! is named.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use harness::gateway::configuration;
-use harness::{Behaviour, Frame, Head, Options, PATIENCE, Peer, Setup, json, until};
+use crate::harness::gateway::configuration;
+use crate::harness::{self, Behaviour, Frame, Head, Options, PATIENCE, Peer, Setup, json, until};
 use serde_json::Value;
 
 fn max_size(size: u32) -> Value {

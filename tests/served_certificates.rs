@@ -1,15 +1,13 @@
 //! Group D: which certificate is served to whom, and what happens to those that are wrong.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use harness::manifests::{route, secret, service, text};
-use harness::{
-    Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, PATIENCE, Recorder, SOON, Setup, json, until,
+use crate::harness::manifests::{route, secret, service, text};
+use crate::harness::{
+    self, Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, PATIENCE, Recorder, SOON, Setup, json,
+    until,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,4 @@
 //! The settings file: strict, and every error names file, line, column, key and fix.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Write;
 use std::time::Duration;

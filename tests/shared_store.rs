@@ -1,17 +1,14 @@
 //! Several replicas that share a store: a ticket is redeemed at one of them, once; a subject has its places over all of
 //! them; and a store that is away, hangs, or has forgotten lets nobody in.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::issuer::{any_of, claims, config_map, holds_nothing_of, method, set};
-use harness::manifests::{merge, route, secret};
-use harness::setup::{HOST, manifests, refused};
-use harness::{
-    Answer, Authority, Behaviour, Client, Frame, Gateway, Head, Key, Options, PATIENCE, Peer, Recorder, Redis, SOON,
-    Wire, json, until,
+use crate::harness::issuer::{any_of, claims, config_map, holds_nothing_of, method, set};
+use crate::harness::manifests::{merge, route, secret};
+use crate::harness::setup::{HOST, manifests, refused};
+use crate::harness::{
+    self, Answer, Authority, Behaviour, Client, Frame, Gateway, Head, Key, Options, PATIENCE, Peer, Recorder, Redis,
+    SOON, Wire, json, until,
 };
 use serde_json::Value;
 

@@ -1,14 +1,11 @@
 //! Peers that are slow on purpose. What ends them are time-outs of half a minute, so all of them wait at once.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::issuer::{any_of, scene_with};
-use harness::manifests::{service, service_as};
-use harness::recorder::switching;
-use harness::{Behaviour, Frame, Head, Options, Peer, Recorder, SOON, Setup, json, until};
+use crate::harness::issuer::{any_of, scene_with};
+use crate::harness::manifests::{service, service_as};
+use crate::harness::recorder::switching;
+use crate::harness::{self, Behaviour, Frame, Head, Options, Peer, Recorder, SOON, Setup, json, until};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 

@@ -2,15 +2,15 @@
 //! that are allowed, only crates.io.
 //!
 //! cargo-deny knows more (duplicates, the texts of licences, advisories) and reads the same file.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
+use crate::root;
+
 fn text(path: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+    fs::read_to_string(root().join(path)).unwrap()
 }
 
 /// The quoted strings of a list of `deny.toml`, comments left out.
@@ -27,7 +27,7 @@ fn tree() -> Vec<(String, String)> {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "--offline", "--all-features", "--edges", "normal,build,dev"])
         .args(["--prefix", "none", "--no-dedupe", "--format", "{p}|{l}"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(root())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

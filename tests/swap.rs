@@ -1,17 +1,14 @@
 //! Everything is swapped under live sockets: certificates, policies, endpoints, routes, and mistakes in all of them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::manifests::{route, secret, service, text};
-use harness::setup::manifests;
-use harness::{
-    Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Options, PATIENCE, Peer, Recorder, SOON, Setup, json,
-    until,
+use crate::harness::manifests::{route, secret, service, text};
+use crate::harness::setup::manifests;
+use crate::harness::{
+    self, Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Options, PATIENCE, Peer, Recorder, SOON, Setup,
+    json, until,
 };
 use serde_json::Value;
 

@@ -1,14 +1,13 @@
 //! Tickets: bought by a POST with another method's credential, redeemed once by the page that bought them, and worth
 //! nothing anywhere else.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::time::Duration;
 
-use harness::issuer::{any_of, claims, config_map, holds_nothing_of, method, now, scene_with, set, unauthorized};
-use harness::manifests::{merge, route, service_as, text};
-use harness::{Answer, Behaviour, Client, Frame, Head, Key, Recorder, Setup, json, within};
+use crate::harness::issuer::{
+    any_of, claims, config_map, holds_nothing_of, method, now, scene_with, set, unauthorized,
+};
+use crate::harness::manifests::{merge, route, service_as, text};
+use crate::harness::{self, Answer, Behaviour, Client, Frame, Head, Key, Recorder, Setup, json, within};
 use serde_json::Value;
 
 const PAGE: &str = "https://app.example.com";

@@ -1,16 +1,13 @@
 //! Group D: what TLS is spoken, to whom, and for how long.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use harness::manifests::{route, secret, service, text};
-use harness::peer::{OneName, Wire};
-use harness::{
-    Answer, Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, PATIENCE, Peer, Recorder, SOON, Setup,
-    json, until,
+use crate::harness::manifests::{route, secret, service, text};
+use crate::harness::peer::{OneName, Wire};
+use crate::harness::{
+    self, Answer, Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, PATIENCE, Peer, Recorder, SOON,
+    Setup, json, until,
 };
 use rustls::client::{ClientSessionMemoryCache, Resumption};
 use rustls::pki_types::ServerName;

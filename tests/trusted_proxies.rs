@@ -1,14 +1,11 @@
 //! `trustedProxies`: who the client is when proxies stand in front, and that nobody else can say so (G7).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use harness::gateway::configuration;
-use harness::peer::Wire;
-use harness::{Answer, Behaviour, Frame, Head, Options, PATIENCE, Peer, SOON, Setup, json, until};
+use crate::harness::gateway::configuration;
+use crate::harness::peer::Wire;
+use crate::harness::{self, Answer, Behaviour, Frame, Head, Options, PATIENCE, Peer, SOON, Setup, json, until};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};

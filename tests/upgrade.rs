@@ -1,9 +1,6 @@
 //! Group B: what is and what is not a WebSocket handshake, and what comes before and after one.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod harness;
-
-use harness::{Answer, Behaviour, End, Frame, Head, PATIENCE, SOON, Setup, json, within};
+use crate::harness::{self, Answer, Behaviour, End, Frame, Head, PATIENCE, SOON, Setup, json, within};
 
 /// Reasons for requests whose form is wrong: which of them is named first is the gateway's affair.
 const FORM: &[&str] = &["malformed_request", "body_not_allowed"];

@@ -1,16 +1,13 @@
 //! The backend's side of a handshake: what it is asked, which answers count, and what becomes of the others.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod harness;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use harness::head::KEY;
-use harness::manifests::{merge, route, secret, service, service_as, slice, text};
-use harness::{
-    Answer, Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, Options, PATIENCE, Recorder, SOON,
-    Setup, json, until,
+use crate::harness::head::KEY;
+use crate::harness::manifests::{merge, route, secret, service, service_as, slice, text};
+use crate::harness::{
+    self, Answer, Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, Options, PATIENCE, Recorder,
+    SOON, Setup, json, until,
 };
 use tokio::net::TcpListener;
 

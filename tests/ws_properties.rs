@@ -1,5 +1,6 @@
 //! Properties of everything in `ws` that parses: the functions that the fuzz targets run, on generated input here.
 
+use crate::root;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tokio_tungstenite::tungstenite::Message;
@@ -273,7 +274,7 @@ fn every_seed_of_the_corpus_holds() {
         ("objects", bodies::objects::check),
     ];
     for (target, check) in targets {
-        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let corpus = root().join("fuzz/corpus").join(target);
         let mut seeds = 0;
         for entry in std::fs::read_dir(&corpus).expect("a corpus for each target") {
             check(&std::fs::read(entry.expect("an entry").path()).expect("a seed"));

@@ -1,7 +1,5 @@
 //! The handshake's golden table: raw request heads, the error each one earns, and the status the client sees.
 
-#![expect(clippy::panic, reason = "a test's way to fail")]
-
 use wssgate::reason::Reason;
 use wssgate::ws::upgrade::{
     Forwarded, MAX_FIELDS, MAX_HEAD, MAX_SUBPROTOCOLS, MAX_TARGET, Origin, Request, RequestError, accept_key,

@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::harness::peer::Wire;
-use super::harness::{Answer, Authority, Peer, within};
+use crate::harness::peer::Wire;
+use crate::harness::{Answer, Authority, Peer, within};
 
 /// A browser needs longer to start than anything else here.
 const BROWSER: Duration = Duration::from_secs(60);
