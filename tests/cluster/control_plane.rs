@@ -4,7 +4,7 @@
 //! ([`super::cert_manager`], [`super::node`]).
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -115,6 +115,8 @@ impl ControlPlane {
         until(START, "the API server to be ready", || {
             process.must_run();
             self.etcd.must_run();
+            // Before it listens it need not be asked.
+            TcpStream::connect((sandbox::NODE, self.port)).ok()?;
             kubectl.run(&["get", "--raw", "/readyz"]).ok.then_some(())
         });
         *self.api_server.lock().unwrap() = Some(process);

@@ -47,6 +47,12 @@ pub fn build_all() -> Result<(), String> {
 /// The static binary of the profile that the tests themselves have: its flag is for the linker alone, so all that it is
 /// linked from is there already, and it costs seconds. `scripts/image` without a binary builds the one for people.
 fn build_binary(root: &Path) -> Result<PathBuf, String> {
+    // It would take the place of the ordinary binary, which the other tests run.
+    let ordinary = Path::new(env!("CARGO_BIN_EXE_wssgate"));
+    let aside = ordinary.with_extension("aside");
+    let wrong = |error: std::io::Error| format!("{}: {error}", aside.display());
+    let _ = fs::remove_file(&aside);
+    fs::hard_link(ordinary, &aside).map_err(wrong)?;
     let output = Command::new(env!("CARGO"))
         .args(["rustc", "--locked", "--bin", "wssgate", "--message-format", "json-render-diagnostics"])
         .args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"])
@@ -63,9 +69,9 @@ fn build_binary(root: &Path) -> Result<PathBuf, String> {
         message["executable"].as_str().map(PathBuf::from)
     });
     let executable = executable.ok_or("cargo names no binary")?;
-    // The next build of the ordinary binary takes this one's place.
     let kept = archive(WSSGATE).with_extension("binary");
     fs::copy(&executable, &kept).map_err(|error| format!("{}: {error}", kept.display()))?;
+    fs::rename(&aside, ordinary).map_err(wrong)?;
     Ok(kept)
 }
 

@@ -2,8 +2,9 @@
 //!
 //! A test is a function of [`Clusters`] in a file of `tests/cluster/`, listed at that file's end in `tests()`; its name
 //! is a sentence. It asks for what it needs: `clusters.api()` (the API server with our CRD), `clusters.node()` (a whole
-//! node with our image), `clusters.release()` (our chart on it), `clusters.another(..)` (a control plane to break). The first that asks starts it. How they run
-//! apart from the machine: [`sandbox`]. Sockets, certificates and gateways of processes come from `tests/harness`.
+//! node with our image), `clusters.release()` (our chart on it), `clusters.another(..)` (a control plane to break). The
+//! first that asks starts it. Each tier runs apart from the machine: [`sandbox`]. Sockets, certificates and gateways of
+//! processes come from `tests/harness`.
 //!
 //! | variable | what |
 //! |---|---|
@@ -182,24 +183,31 @@ fn run() -> Result<ExitCode, String> {
         trials.push(trial);
     }
 
-    if wanted.contains(&Tier::Node) {
-        // The tests of the node share it and a release on it: one after the other, in their order.
-        arguments.test_threads = Some(1);
-    }
     let own = existing.is_none() && !wanted.is_empty() && !arguments.list;
     if own && sandbox::inside().is_none() {
         programs::build()?;
+        let mut code = ExitCode::SUCCESS;
+        // One after the other: what a node's Pods are given to do in a second they shall have the processors for.
         for tier in Tier::ALL.into_iter().filter(|tier| wanted.contains(tier)) {
             programs::check(tier)?;
             if tier == Tier::Node {
                 image::build_all()?;
             }
+            if !sandbox::run(tier)? {
+                code = ExitCode::FAILURE;
+            }
         }
-        let code = sandbox::run()?;
         for test in left_out {
             eprintln!("left out: {test}");
         }
         return Ok(code);
+    }
+    if wanted.contains(&Tier::Node) {
+        // The tests of the node share it and a release on it: one after the other, in their order.
+        arguments.test_threads = Some(1);
+    } else if arguments.test_threads.is_none() {
+        // They wait for an API server and its clocks most of the time.
+        arguments.test_threads = std::thread::available_parallelism().ok().map(|processors| 2 * processors.get());
     }
     if own {
         sandbox::furnish()?;

@@ -130,6 +130,9 @@ conf_dir = "{folder}/cni"
             "--use-service-account-credentials".into(),
             "--leader-elect=false".into(),
             format!("--cert-dir={}", file("controllers")),
+            // Longer than an API server of the tests is away: after that it would take this program a minute to believe
+            // again in its one node, and to give Services their Pods back.
+            "--node-monitor-grace-period=3m".into(),
         ];
         let scheduler = [
             kubeconfig("system:kube-scheduler"),

@@ -93,7 +93,6 @@ fn sockets_and_handshakes_go_on_while_the_api_server_is_away_for_a_minute(cluste
     let host = "after.example.com";
     release.shop.apply(&certified("after", host, ALL));
     release.shop.wait("swsr/after", "condition=Ready", LIMIT);
-    // A cluster that did not hear from its node for so long takes the node's Pods out of their Services until it does.
     release.rolled_out(&release.own, NAME);
     run(async {
         let client = release.client(host);

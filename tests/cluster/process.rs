@@ -97,6 +97,6 @@ pub fn until<T>(limit: Duration, what: &str, mut check: impl FnMut() -> Option<T
             return value;
         }
         assert!(start.elapsed() < limit, "after {limit:?} still waiting: {what}");
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(200));
     }
 }

@@ -1,9 +1,9 @@
 //! Where the clusters of the tests run: namespaces of their own for network, mounts and processes.
 //!
-//! The runner starts itself again inside, with `unshare`, and everything else it starts is inside with it: the API
-//! server, gateways under test, pods, and the sockets of the tests. So nothing has to be cleaned up with care. When the
-//! runner inside ends, however it does, the kernel ends all processes that it left, and interfaces, mounts and rules go
-//! with them; when the runner outside is killed, the kernel kills the one inside. Ports are free, nothing can be
+//! The runner starts itself again inside, once for each tier, with `unshare`, and everything else it starts is inside with
+//! it: the API server, gateways under test, pods, and the sockets of the tests. So nothing has to be cleaned up with care.
+//! When the runner inside ends, however it does, the kernel ends all processes that it left, and interfaces, mounts and
+//! rules go with them; when the runner outside is killed, the kernel kills the one inside. Ports are free, nothing can be
 //! reached from elsewhere, and nothing routes out.
 //!
 //! Addresses inside:
@@ -18,10 +18,12 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::process::geteuid;
+
+use super::Tier;
 
 /// The address of the node.
 pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 1);
@@ -43,12 +45,12 @@ pub fn address() -> Ipv4Addr {
     Ipv4Addr::new(10, 89, 1, NEXT.fetch_add(1, Ordering::Relaxed) % 254 + 1)
 }
 
-/// Runs this program again inside, with the same arguments, and cleans up after it. Its exit code.
+/// Runs this program again inside, with the same arguments, for one tier, and cleans up after it. Whether all went well.
 ///
 /// # Errors
 ///
 /// No namespaces to be had.
-pub fn run() -> Result<ExitCode, String> {
+pub fn run(tier: Tier) -> Result<bool, String> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     sweep(target);
     let name = format!("{PREFIX}{}", std::process::id());
@@ -71,6 +73,7 @@ pub fn run() -> Result<ExitCode, String> {
     }
     let path = std::env::var("PATH").unwrap_or_default();
     command.env_remove("KUBECONFIG").env("HOME", state.join("home")).env(STATE, &state);
+    command.env("WSSGATE_TEST_TIERS", tier.name());
     command.env("PATH", format!("{}:{path}:/usr/sbin:/sbin", super::programs::cache().join("bin").display()));
     let status = command.status().map_err(|error| format!("setpriv: {error}"))?;
 
@@ -83,7 +86,7 @@ pub fn run() -> Result<ExitCode, String> {
         eprintln!("the programs' logs: {}", logs.display());
     }
     let _ = fs::remove_dir_all(&state);
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(status.success())
 }
 
 /// Inside: makes addresses and private folders.
