@@ -4,7 +4,7 @@
 //! with `duration: 1h, renewBefore: 59m` is renewed every minute; setting its status condition `Issuing=True` renews it
 //! at once ([`renew`]).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use super::programs;
 pub struct CertManager {
     /// The controllers.
     pub process: Process,
+    logs: PathBuf,
+    arguments: Vec<String>,
 }
 
 impl CertManager {
@@ -26,9 +28,19 @@ impl CertManager {
     pub fn start(kubectl: &Kubectl, logs: &Path, arguments: &[&str]) -> Self {
         install_definitions_of(kubectl, "cert-manager");
         kubectl.apply("{apiVersion: v1, kind: Namespace, metadata: {name: cert-manager}}");
-        let mut command = Command::new(programs::path("cert-manager"));
-        command.arg("--kubeconfig").arg(kubectl.kubeconfig()).args(arguments);
-        Self { process: Process::start("cert-manager", logs, &mut command) }
+        let mut arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        arguments.push(format!("--kubeconfig={}", kubectl.kubeconfig().display()));
+        Self { process: Self::run(logs, &arguments), logs: logs.to_owned(), arguments }
+    }
+
+    fn run(logs: &Path, arguments: &[String]) -> Process {
+        Process::start("cert-manager", logs, Command::new(programs::path("cert-manager")).args(arguments))
+    }
+
+    /// Kills the controllers and starts them anew, as a Pod of theirs is that loses its Lease.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = Self::run(&self.logs, &self.arguments);
     }
 
     /// Makes a ClusterIssuer `NAME` of kind CA, with an authority of its own, and waits until it is ready. The

@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::harness::{Client, Frame, Head, Peer, until};
+
+/// How long an answer may take; the harness, which panics in the end, would wait longer.
+const ANSWER: Duration = Duration::from_secs(12);
 
 /// How many sockets are being opened at one time.
 const AT_ONCE: usize = 8;
@@ -21,10 +25,11 @@ pub async fn open(client: &Client, path: &str) -> Result<Peer, String> {
     let tcp = tokio::net::TcpStream::connect(client.address).await.map_err(|error| format!("TCP: {error}"))?;
     let mut peer = client.connect_over(tcp).await.map_err(|error| format!("TLS: {error}"))?;
     peer.write(&Head::upgrade(path).set("Host", &client.name).bytes()).await;
-    match peer.head().await {
-        Some(answer) if answer.status() == 101 => Ok(peer),
-        Some(answer) => Err(format!("HTTP: {}", answer.status())),
-        None => Err("HTTP: the connection ended without an answer".into()),
+    match timeout(ANSWER, peer.head()).await {
+        Ok(Some(answer)) if answer.status() == 101 => Ok(peer),
+        Ok(Some(answer)) => Err(format!("HTTP: {}", answer.status())),
+        Ok(None) => Err("HTTP: the connection ended without an answer".into()),
+        Err(_) => Err(format!("HTTP: no answer within {ANSWER:?} from {}", jiff::Timestamp::now() - ANSWER)),
     }
 }
 

@@ -190,7 +190,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// What runs after all others.
-pub fn last() -> Vec<Test> {
+/// What the other tests of the release come before: it is taken away, and installed anew.
+pub fn life() -> Vec<Test> {
     crate::tests![node sandbox: upgrade_rollback_and_uninstall_leave_what_they_should]
 }

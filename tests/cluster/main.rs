@@ -137,7 +137,8 @@ fn all() -> Vec<Test> {
         credentials::tests(),
         rolling::tests(),
         outage::tests(),
-        install::last(),
+        install::life(),
+        outage::last(),
     ];
     api.into_iter().chain(node).flatten().collect()
 }

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
@@ -44,7 +44,7 @@ pub struct Release {
     /// Whom cert-manager asks for the addresses of names before it has a challenge judged; a test that needs it starts it.
     pub resolver: SocketAddr,
     logs: PathBuf,
-    _cert_manager: CertManager,
+    cert_manager: Mutex<CertManager>,
 }
 
 impl Release {
@@ -68,7 +68,7 @@ impl Release {
         let logs = node.plane().folder().join("logs");
         let issuers = Authority::new();
         own.apply(&config_map("issuers", &[("ca.crt", issuers.pem())]));
-        let release = Self { own, shop, authority, issuers, resolver, logs, _cert_manager: cert_manager };
+        let release = Self { own, shop, authority, issuers, resolver, logs, cert_manager: Mutex::new(cert_manager) };
         release.must(&[&["install", NAME, CHART][..], &VALUES].concat());
         release.rolled_out(&release.own, NAME);
 
@@ -76,6 +76,11 @@ impl Release {
         release.rolled_out(&release.shop, "echo");
         release.rolled_out(&release.shop, "other");
         release
+    }
+
+    /// Starts cert-manager anew.
+    pub fn restart_cert_manager(&self) {
+        self.cert_manager.lock().unwrap().restart();
     }
 
     /// Runs helm, as the administrator.
