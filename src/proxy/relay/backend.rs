@@ -75,19 +75,31 @@ impl BackendSide {
         self.poll_flush(cx)
     }
 
-    /// Sends what is unsent.
+    /// Sends what is unsent. A backend that takes nothing any more leaves nothing unsent: what comes after it would be
+    /// kept behind it, without end.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.unsent.len() {
-            match ready!(Pin::new(&mut self.io).poll_write(cx, &self.unsent[self.sent..]))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => self.sent += n,
+            let written = match ready!(Pin::new(&mut self.io).poll_write(cx, &self.unsent[self.sent..])) {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                other => other,
+            };
+            match written {
+                Ok(n) => self.sent += n,
+                Err(error) => {
+                    self.forget();
+                    return Poll::Ready(Err(error));
+                }
             }
         }
         if !self.unsent.is_empty() {
-            self.unsent = Vec::new();
-            self.sent = 0;
+            self.forget();
         }
         Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn forget(&mut self) {
+        self.unsent = Vec::new();
+        self.sent = 0;
     }
 
     /// Reads once; the number of bytes, 0 at the end.
@@ -101,5 +113,36 @@ impl BackendSide {
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn nothing_is_kept_for_a_backend_that_has_gone() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        let mut side = BackendSide::new(BackendIo::Plain(near));
+        let batch = vec![0; 1 << 16];
+        let mut send = async || poll_fn(|cx| Poll::Ready(side.poll_send(cx, &batch))).await;
+        // Until the far end takes no more; it goes with bytes unread, which is a reset.
+        while send().await.is_ready() {}
+        drop(far);
+        tokio::time::timeout(std::time::Duration::from_secs(5), async {
+            while send().await.is_pending() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("a reset is an error of the next write");
+        for _ in 0..10 {
+            assert!(matches!(send().await, Poll::Ready(Err(_))));
+        }
+        assert!(side.unsent.is_empty());
     }
 }
