@@ -33,19 +33,25 @@ struct Turns {
     taken: bool,
     /// The addresses that wait, in the order in which they come.
     order: VecDeque<IpAddr>,
-    /// What each of them waits with, in the order of asking. Who has gone is passed over when it would be his turn.
+    /// What each of them waits with: first what is begun, then in the order of asking. Who has gone is passed over when it
+    /// would be his turn.
     waiting: HashMap<IpAddr, VecDeque<oneshot::Sender<Turn>>>,
 }
 
 impl Turns {
-    /// Asks for a turn.
-    fn ask(&mut self, address: IpAddr) -> oneshot::Receiver<Turn> {
+    /// Asks for a turn. Were what is begun to wait behind everything that is not, a long line would end no handshake in time,
+    /// and have paid for each.
+    fn ask(&mut self, address: IpAddr, begun: bool) -> oneshot::Receiver<Turn> {
         let (sender, receiver) = oneshot::channel();
         let own = self.waiting.entry(address).or_default();
         if own.is_empty() {
             self.order.push_back(address);
         }
-        own.push_back(sender);
+        if begun {
+            own.push_front(sender)
+        } else {
+            own.push_back(sender)
+        }
         receiver
     }
 
@@ -155,14 +161,24 @@ impl Place {
 
     /// Waits for the first turn; then the place is free.
     pub(crate) async fn turn(self) -> Turn {
-        turn(self.0).await
+        turn(self.0, false).await
     }
 }
 
-/// Waits for a turn: addresses in turn, and those of one address in the order of asking. What is ready besides goes first.
-pub(crate) async fn turn(address: IpAddr) -> Turn {
+/// Waits for the next turn of a handshake that has had one.
+pub(crate) async fn again(address: IpAddr) -> Turn {
+    turn(address, true).await
+}
+
+/// Waits for a turn: addresses in turn, and those of one address in the order of asking, but what is begun first. What is
+/// ready besides goes before.
+async fn turn(address: IpAddr, begun: bool) -> Turn {
     let asked = TURNS.with_borrow_mut(|turns| {
-        if std::mem::replace(&mut turns.taken, true) { Err(turns.ask(address)) } else { Ok(Turn { passes_on: true }) }
+        if std::mem::replace(&mut turns.taken, true) {
+            Err(turns.ask(address, begun))
+        } else {
+            Ok(Turn { passes_on: true })
+        }
     });
     let turn = match asked {
         Ok(turn) => turn,
@@ -221,7 +237,7 @@ mod tests {
         for _ in 0..20 {
             let turns = Rc::clone(&turns);
             local.spawn_local(async move {
-                let _turn = turn(address("192.0.2.1")).await;
+                let _turn = turn(address("192.0.2.1"), false).await;
                 turns.set(turns.get() + 1);
             });
         }
@@ -236,14 +252,14 @@ mod tests {
         let served = Rc::new(RefCell::new(Vec::new()));
         local
             .run_until(async {
-                let first = turn(address("198.51.100.1")).await;
+                let first = turn(address("198.51.100.1"), false).await;
                 let tasks: Vec<_> = asking
                     .iter()
                     .copied()
                     .map(|asker| {
                         let served = Rc::clone(&served);
                         tokio::task::spawn_local(async move {
-                            let _turn = turn(address(asker)).await;
+                            let _turn = turn(address(asker), false).await;
                             served.borrow_mut().push(asker);
                         })
                     })
@@ -273,6 +289,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_begun_goes_before_what_is_not() {
+        let address = address("192.0.2.1");
+        let held = turn(address, false).await;
+        let served = RefCell::new(Vec::new());
+        let ask = async |name: &'static str, begun: bool| {
+            let _turn = turn(address, begun).await;
+            served.borrow_mut().push(name);
+        };
+        let release = async { drop(held) };
+        tokio::join!(ask("first", false), ask("other", false), ask("begun", true), release);
+        assert_eq!(served.into_inner(), ["begun", "first", "other"]);
+    }
+
+    #[tokio::test]
     async fn who_has_gone_is_passed_over() {
         let (many, one) = ("192.0.2.1", "192.0.2.2");
         assert_eq!(served(&[many, many, one, many], &[0, 2]).await, [many, many]);
@@ -281,9 +311,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_that_nobody_takes_any_more_goes_to_the_next() {
-        let first = turn(address("192.0.2.1")).await;
-        let mut left = Box::pin(turn(address("192.0.2.1")));
-        let mut waits = Box::pin(turn(address("192.0.2.2")));
+        let first = turn(address("192.0.2.1"), false).await;
+        let mut left = Box::pin(turn(address("192.0.2.1"), false));
+        let mut waits = Box::pin(turn(address("192.0.2.2"), false));
         for asks in [&mut left, &mut waits] {
             let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(asks.as_mut().poll(cx))).await;
             assert!(polled.is_pending());

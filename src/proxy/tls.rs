@@ -163,7 +163,7 @@ impl ClientTls {
                     return Err(error);
                 }
             }
-            turn = gate::turn(address).await;
+            turn = gate::again(address).await;
         }
     }
 
