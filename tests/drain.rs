@@ -86,6 +86,9 @@ async fn a_second_signal_ends_it_at_once() {
     let mut peer = setup.open().await;
     setup.gateway.sigterm();
     peer.echo(&Frame::text("in the grace")).await;
+    // Two signals that are not seen one by one are one.
+    let stopping = |line: &serde_json::Value| line["message"].as_str().is_some_and(|text| text.starts_with("stopping"));
+    until(PATIENCE, "the first signal", async || setup.gateway.logs().iter().any(stopping).then_some(())).await;
     setup.gateway.sigterm();
     assert_eq!(setup.gateway.exit(SOON).await.code(), Some(0));
     peer.ended(SOON, "the end with the process").await;
