@@ -131,6 +131,28 @@ async fn round_robin_takes_turns_whoever_is_still_there_and_whatever_other_route
     assert_eq!(counts(&mine), [4, 4, 4]);
 }
 
+/// Each handshake is judged by a service: that is a turn of that service, not of the backends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_endpoint_of_every_backend_has_its_turn_though_a_service_judges() {
+    let (one, other) = (recorders(2).await, recorders(2).await);
+    let yes = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+    let sessions = Recorder::start(Behaviour::bytes(yes)).await;
+    let backends = json!([{"name": "one", "port": 8080}, {"name": "other", "port": 8080}]);
+    let mut spec = rule(&backends, &json!({"type": "RoundRobin"}));
+    spec["handshake"] = json!({"authentication": {"mode": "AnyOf", "methods": [{
+        "name": "sessions", "type": "External",
+        "external": {"backendRef": {"name": "sessions", "port": 8080}, "path": "/check", "allowedHeaders": ["cookie"]},
+    }]}});
+    let services: &[(&str, &[u16])] =
+        &[("one", &ports(&one)), ("other", &ports(&other)), ("sessions", &[sessions.port()])];
+    let (_gateway, client) = start(services, &spec).await;
+    for session in 0..8 {
+        let head = Head::upgrade("/").add("Origin", "https://chat.example.com").add("Cookie", format!("sid={session}"));
+        client.open(&head).await.close(1000, "").await;
+    }
+    assert_eq!((counts(&one), counts(&other)), (vec![2, 2], vec![2, 2]));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn least_connections_fills_up_whoever_has_fewer() {
     let all = recorders(2).await;

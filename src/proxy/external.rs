@@ -131,7 +131,7 @@ async fn put(
     shown: &[(Box<str>, &[u8])],
     endpoints: &[SocketAddr],
 ) -> Result<(StatusCode, HeaderMap), &'static str> {
-    let turn = shared.meters.turn(route) % endpoints.len().max(1);
+    let turn = shared.meters.questions.next(route) % endpoints.len().max(1);
     let asked = async {
         for endpoint in endpoints.iter().cycle().skip(turn).take(ATTEMPTS.min(endpoints.len())) {
             if let Ok(tcp) = TcpStream::connect(endpoint).await {

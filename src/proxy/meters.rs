@@ -76,7 +76,11 @@ pub(crate) struct Meters {
     routes: Table<RouteId>,
     addresses: Table<(RouteId, IpAddr)>,
     endpoints: Table<SocketAddr>,
-    turns: Mutex<HashMap<RouteId, usize>>,
+    /// Of handshakes, among the backends of their route.
+    pub(crate) turns: Turns,
+    /// Of questions, among the endpoints of the services that judge handshakes of the route. Were these counted together,
+    /// each handshake that is judged would take two turns, and every other backend would get none.
+    pub(crate) questions: Turns,
     /// Handshakes per route and address.
     pub(crate) attempts: AttemptTable,
     subjects: Table<(RouteId, Box<str>)>,
@@ -168,10 +172,21 @@ impl Meters {
         self.endpoints.0.lock().unwrap_or_else(PoisonError::into_inner).values().copied().max().unwrap_or(0)
     }
 
-    /// The number of this handshake among those of the route, for taking turns: counted by route, because connections
-    /// of two routes that always come in pairs would each meet every other backend only.
-    pub(crate) fn turn(&self, route: &RouteId) -> usize {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Connections of this replica to an endpoint.
+    pub(crate) fn load(&self, endpoint: SocketAddr) -> u32 {
+        self.endpoints.count(&endpoint)
+    }
+}
+
+/// Whose turn it is, by route: connections of two routes that always come in pairs would otherwise each meet every other
+/// backend only.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(Mutex<HashMap<RouteId, usize>>);
+
+impl Turns {
+    /// The number of this one among those of the route.
+    pub(crate) fn next(&self, route: &RouteId) -> usize {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(turn) = turns.get_mut(route) {
             *turn = turn.wrapping_add(1);
             return *turn;
@@ -182,11 +197,6 @@ impl Meters {
         }
         turns.insert(route.clone(), 0);
         0
-    }
-
-    /// Connections of this replica to an endpoint.
-    pub(crate) fn load(&self, endpoint: SocketAddr) -> u32 {
-        self.endpoints.count(&endpoint)
     }
 }
 

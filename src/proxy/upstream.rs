@@ -57,22 +57,11 @@ fn candidates(shared: &Shared, route: &Route, address: IpAddr) -> Vec<SocketAddr
         .filter_map(|(id, weight)| Some((snapshot.backends.get(id)?, u64::from(*weight))))
         .filter(|(backend, _)| !backend.endpoints.is_empty())
         .collect();
-    let total: u64 = backends.iter().map(|(_, weight)| weight).sum();
-    if total == 0 {
+    if backends.is_empty() {
         return Vec::new();
     }
-    let turn = shared.meters.turn(&route.id);
-    let common = backends.iter().fold(0, |common, (_, weight)| divisor(common, *weight));
-    let mut share = share(turn as u64, total / common);
-    let mut first = 0;
-    for (index, (_, weight)) in backends.iter().enumerate() {
-        let weight = weight / common;
-        if share < weight {
-            first = index;
-            break;
-        }
-        share -= weight;
-    }
+    let weights: Vec<u64> = backends.iter().map(|(_, weight)| *weight).collect();
+    let (first, turn) = visit(shared.meters.turns.next(&route.id) as u64, &weights);
     backends.rotate_left(first);
     let mut all = Vec::new();
     for (backend, _) in backends {
@@ -99,6 +88,21 @@ fn candidates(shared: &Shared, route: &Route, address: IpAddr) -> Vec<SocketAddr
     }
     all.truncate(ATTEMPTS);
     all
+}
+
+/// The backend whose turn it is, and how many turns it had before: its endpoints take turns by that number. By the turns of
+/// all, endpoints of two backends that alternate would see every other turn only.
+fn visit(turn: u64, weights: &[u64]) -> (usize, usize) {
+    let common = weights.iter().fold(0, |common, weight| divisor(common, *weight));
+    let total = weights.iter().sum::<u64>() / common;
+    let mut share = share(turn, total);
+    for (index, weight) in weights.iter().map(|weight| weight / common).enumerate() {
+        if share < weight {
+            return (index, (turn / total * weight + share) as usize);
+        }
+        share -= weight;
+    }
+    unreachable!("a share is less than the total")
 }
 
 /// The share of `total` whose turn it is: every run of `total` turns visits each share once, well mixed, by steps of
@@ -253,6 +257,23 @@ mod tests {
                 assert!(first.abs_diff(total / 20) <= 3, "{first} of {total} from {start}");
                 seen.sort_unstable();
                 assert!(seen.into_iter().eq(0..total), "{total} from {start}");
+            }
+        }
+    }
+
+    #[test]
+    fn endpoints_of_every_backend_take_turns() {
+        for weights in [&[1, 1][..], &[3, 1], &[9, 1], &[1, 2, 3], &[50, 50], &[7]] {
+            for endpoints in [1, 2, 3, 4] {
+                let mut seen = vec![vec![0_u64; endpoints]; weights.len()];
+                let turns = weights.iter().sum::<u64>() * endpoints as u64;
+                for turn in 0..turns {
+                    let (backend, count) = visit(turn, weights);
+                    seen[backend][count % endpoints] += 1;
+                }
+                for (weight, seen) in weights.iter().zip(seen) {
+                    assert!(seen.iter().all(|count| count == weight), "{weights:?}, {endpoints}: {seen:?} of {weight}");
+                }
             }
         }
     }
