@@ -141,19 +141,26 @@ pub fn collect<'a>(
     candidates
 }
 
-/// The hostnames that a namespace may use by the settings, and what to say of the others.
+/// The hostnames that a namespace may use by the settings, and what to say of the others. A suffix is kept for the
+/// namespaces that list it; a namespace that lists any may use no other name.
 fn permitted(namespace: &str, hostnames: &[Box<str>], options: &Options) -> (Vec<Box<str>>, Vec<Problem>) {
-    let Some(suffixes) = options.hostname_suffixes.get(namespace) else {
-        return (hostnames.to_vec(), Vec::new());
+    let all = &options.hostname_suffixes;
+    let own = all.get(namespace);
+    let (good, bad): (Vec<_>, Vec<_>) = hostnames.iter().cloned().partition(|name| match own {
+        Some(suffixes) => suffixes.iter().any(|suffix| is_within(name, suffix)),
+        None => !all.values().flatten().any(|suffix| is_within(name, suffix)),
+    });
+    // Whose a name is, is none of the other namespace's business.
+    let instead = match own.map(|suffixes| suffixes.first()) {
+        Some(Some(suffix)) => format!("use a name below {}", quote(suffix)),
+        Some(None) => "use a name below no suffix at all".to_owned(),
+        None => "it is kept for another; use another name".to_owned(),
     };
-    let (good, bad): (Vec<_>, Vec<_>) =
-        hostnames.iter().cloned().partition(|name| suffixes.iter().any(|suffix| is_within(name, suffix)));
     let problem = |name: Box<str>| {
         let text = format!(
-            "spec.hostnames: the gateway's settings do not let namespace {} use {}; use a name below {}",
+            "spec.hostnames: the gateway's settings do not let namespace {} use {}; {instead}",
             quote(namespace),
             quote(&name),
-            suffixes.first().map_or_else(|| "no suffix at all".to_owned(), |suffix| quote(suffix))
         );
         Problem::new(Reason::HostnameNotPermitted, text)
     };

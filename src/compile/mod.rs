@@ -83,7 +83,7 @@ pub struct Options {
     pub ingress_class_name: Option<String>,
     /// The Secret for hosts that no route gives a certificate.
     pub default_certificate: Option<Key>,
-    /// Suffixes of the hostnames that a namespace may use; a namespace that is not listed is not limited.
+    /// Suffixes of the hostnames that a namespace may use; one that is not listed may use every other hostname.
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
     /// What routes that say nothing get, over what is built in.
     pub defaults: Defaults,

@@ -43,8 +43,8 @@ pub struct Settings {
     pub default_certificate: Option<Key>,
     /// How the gateway stops.
     pub drain: Drain,
-    /// Hostnames by namespace: a route may only name hosts below one of the suffixes of its namespace. A namespace that
-    /// is not listed is not limited.
+    /// Hostnames by namespace: a route may only name hosts below one of the suffixes of its namespace. One of a namespace
+    /// that is not listed may name every other host.
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
     /// What routes that say nothing get, over what is built in.
     pub defaults: Defaults,

@@ -132,6 +132,11 @@ fn settings_of_the_config_map_take_effect_under_open_sockets(clusters: &Clusters
         assert_ne!(scene.status(&gateway, "silent.example.com").await, 101);
         scene.open(&gateway, "own.example.com").await;
         socket.echo(&Frame::text("through all of it")).await;
+        // And are nobody else's: kept for a namespace that has not come yet.
+        scene.install(&json!({"settings": {"hostnameSuffixes": {"later": ["own.example.com"]}}}));
+        let message = scene.condition("own", "Accepted", "False", "HostnameNotPermitted");
+        assert!(message.contains("own.example.com") && !message.contains("later"), "{message}");
+        scene.becomes(&gateway, "silent.example.com", 101).await;
     });
 }
 
