@@ -150,13 +150,13 @@ fn permitted(namespace: &str, hostnames: &[Box<str>], options: &Options) -> (Vec
         Some(suffixes) => suffixes.iter().any(|suffix| is_within(name, suffix)),
         None => !all.values().flatten().any(|suffix| is_within(name, suffix)),
     });
-    // Whose a name is, is none of the other namespace's business.
-    let instead = match own.map(|suffixes| suffixes.first()) {
-        Some(Some(suffix)) => format!("use a name below {}", quote(suffix)),
-        Some(None) => "use a name below no suffix at all".to_owned(),
-        None => "it is kept for another; use another name".to_owned(),
-    };
     let problem = |name: Box<str>| {
+        let instead = match own.map(|suffixes| suffixes.first()) {
+            Some(Some(suffix)) => format!("use a name below {}", quote(suffix)),
+            Some(None) => "use a name below no suffix at all".to_owned(),
+            // Whose it is, is none of this namespace's business.
+            None => "it is kept for another; use another name".to_owned(),
+        };
         let text = format!(
             "spec.hostnames: the gateway's settings do not let namespace {} use {}; {instead}",
             quote(namespace),

@@ -161,18 +161,23 @@ impl Place {
 
     /// Waits for the first turn; then the place is free.
     pub(crate) async fn turn(self) -> Turn {
-        turn(self.0, false).await
+        turn(self.0).await
     }
+}
+
+/// Waits for the first turn of a handshake.
+async fn turn(address: IpAddr) -> Turn {
+    take(address, false).await
 }
 
 /// Waits for the next turn of a handshake that has had one.
 pub(crate) async fn again(address: IpAddr) -> Turn {
-    turn(address, true).await
+    take(address, true).await
 }
 
 /// Waits for a turn: addresses in turn, and those of one address in the order of asking, but what is begun first. What is
 /// ready besides goes before.
-async fn turn(address: IpAddr, begun: bool) -> Turn {
+async fn take(address: IpAddr, begun: bool) -> Turn {
     let asked = TURNS.with_borrow_mut(|turns| {
         if std::mem::replace(&mut turns.taken, true) {
             Err(turns.ask(address, begun))
@@ -237,7 +242,7 @@ mod tests {
         for _ in 0..20 {
             let turns = Rc::clone(&turns);
             local.spawn_local(async move {
-                let _turn = turn(address("192.0.2.1"), false).await;
+                let _turn = turn(address("192.0.2.1")).await;
                 turns.set(turns.get() + 1);
             });
         }
@@ -252,14 +257,14 @@ mod tests {
         let served = Rc::new(RefCell::new(Vec::new()));
         local
             .run_until(async {
-                let first = turn(address("198.51.100.1"), false).await;
+                let first = turn(address("198.51.100.1")).await;
                 let tasks: Vec<_> = asking
                     .iter()
                     .copied()
                     .map(|asker| {
                         let served = Rc::clone(&served);
                         tokio::task::spawn_local(async move {
-                            let _turn = turn(address(asker), false).await;
+                            let _turn = turn(address(asker)).await;
                             served.borrow_mut().push(asker);
                         })
                     })
@@ -291,10 +296,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_begun_goes_before_what_is_not() {
         let address = address("192.0.2.1");
-        let held = turn(address, false).await;
+        let held = turn(address).await;
         let served = RefCell::new(Vec::new());
         let ask = async |name: &'static str, begun: bool| {
-            let _turn = turn(address, begun).await;
+            let _turn = take(address, begun).await;
             served.borrow_mut().push(name);
         };
         let release = async { drop(held) };
@@ -311,9 +316,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_that_nobody_takes_any_more_goes_to_the_next() {
-        let first = turn(address("192.0.2.1"), false).await;
-        let mut left = Box::pin(turn(address("192.0.2.1"), false));
-        let mut waits = Box::pin(turn(address("192.0.2.2"), false));
+        let first = turn(address("192.0.2.1")).await;
+        let mut left = Box::pin(turn(address("192.0.2.1")));
+        let mut waits = Box::pin(turn(address("192.0.2.2")));
         for asks in [&mut left, &mut waits] {
             let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(asks.as_mut().poll(cx))).await;
             assert!(polled.is_pending());

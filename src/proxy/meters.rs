@@ -77,10 +77,10 @@ pub(crate) struct Meters {
     addresses: Table<(RouteId, IpAddr)>,
     endpoints: Table<SocketAddr>,
     /// Of handshakes, among the backends of their route.
-    pub(crate) turns: Turns,
+    pub(crate) turns: Rotation,
     /// Of questions, among the endpoints of the services that judge handshakes of the route. Were these counted together,
     /// each handshake that is judged would take two turns, and every other backend would get none.
-    pub(crate) questions: Turns,
+    pub(crate) questions: Rotation,
     /// Handshakes per route and address.
     pub(crate) attempts: AttemptTable,
     subjects: Table<(RouteId, Box<str>)>,
@@ -181,9 +181,9 @@ impl Meters {
 /// Whose turn it is, by route: connections of two routes that always come in pairs would otherwise each meet every other
 /// backend only.
 #[derive(Debug, Default)]
-pub(crate) struct Turns(Mutex<HashMap<RouteId, usize>>);
+pub(crate) struct Rotation(Mutex<HashMap<RouteId, usize>>);
 
-impl Turns {
+impl Rotation {
     /// The number of this one among those of the route.
     pub(crate) fn next(&self, route: &RouteId) -> usize {
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -77,7 +77,7 @@ pub struct GatewayConfiguration {
     /// How the gateway stops.
     #[serde(default)]
     pub drain: DrainFile,
-    /// Suffixes of the hostnames that a namespace may use, and no other.
+    /// Suffixes of hostnames by namespace: kept for it, and all that it may use.
     #[serde(default)]
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
     /// What routes that say nothing get.

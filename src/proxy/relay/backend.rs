@@ -78,28 +78,21 @@ impl BackendSide {
     /// Sends what is unsent. A backend that takes nothing any more leaves nothing unsent: what comes after it would be
     /// kept behind it, without end.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.unsent.len() {
-            let written = match ready!(Pin::new(&mut self.io).poll_write(cx, &self.unsent[self.sent..])) {
-                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-                other => other,
-            };
-            match written {
-                Ok(n) => self.sent += n,
-                Err(error) => {
-                    self.forget();
-                    return Poll::Ready(Err(error));
-                }
-            }
-        }
-        if !self.unsent.is_empty() {
-            self.forget();
-        }
+        let written = ready!(self.poll_write_unsent(cx));
+        self.unsent = Vec::new();
+        self.sent = 0;
+        written?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
-    fn forget(&mut self) {
-        self.unsent = Vec::new();
-        self.sent = 0;
+    fn poll_write_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.unsent.len() {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, &self.unsent[self.sent..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => self.sent += n,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads once; the number of bytes, 0 at the end.
