@@ -1,6 +1,7 @@
 //! `issuerRef` with the real cert-manager: the built binary, with the rights that the chart gives it and no others,
 //! beside a real API server. Backends are processes; no pods run.
 
+use std::cell::RefCell;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
@@ -449,20 +450,32 @@ fn acme_issues_through_the_plain_port(clusters: &Clusters) {
     kubectl.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: default}}");
     kubectl.apply(&route("[chat.example.com]", "chat-tls"));
 
-    // In place of the kubelet and of the controller of EndpointSlices.
-    let selector = "acme.cert-manager.io/http01-solver=true";
-    let pod = kubectl.until(LIMIT, &["pods", "-l", selector], "to have the solver's pod", |pods| {
-        pods["items"].as_array()?.first().cloned()
-    });
-    let service = kubectl.until(LIMIT, &["services", "-l", selector], "to have the solver's Service", |services| {
-        services["items"].as_array()?.first().cloned()
-    });
-    let arguments = pod["spec"]["containers"][0]["args"].as_array().unwrap();
-    let arguments: Vec<&str> = arguments.iter().map(|argument| argument.as_str().unwrap()).collect();
-    let solver = Process::start("solver", &logs, Command::new(programs::path("acme-solver")).args(&arguments));
-    let (name, port) = (service["metadata"]["name"].as_str().unwrap(), &service["spec"]["ports"][0]["name"]);
-    kubectl.apply(&format!(
-        "
+    // In place of the kubelet and of the controller of EndpointSlices. cert-manager that is slow to see what it made makes
+    // pod and Service once more and takes both away, so that they are followed.
+    let started = RefCell::new(None::<(Value, Process)>);
+    let served = RefCell::new(Value::Null);
+    kubectl.until(LIMIT * 2, &["pods,services,orders,challenges"], "to come to a valid order", |found| {
+        let all = found["items"].as_array()?;
+        let solver = |kind: &str| {
+            let of_kind = all.iter().filter(|it| it["kind"] == kind);
+            of_kind.rev().find(|it| it["metadata"]["labels"]["acme.cert-manager.io/http01-solver"] == "true")
+        };
+        if let Some(pod) = solver("Pod") {
+            let arguments = &pod["spec"]["containers"][0]["args"];
+            if started.borrow().as_ref().is_none_or(|(old, _)| old != arguments) {
+                let mut command = Command::new(programs::path("acme-solver"));
+                command.args(arguments.as_array()?.iter().filter_map(Value::as_str));
+                // One at a time: they have one port.
+                drop(started.take());
+                started.replace(Some((arguments.clone(), Process::start("solver", &logs, &mut command))));
+            }
+        }
+        if let Some(service) = solver("Service")
+            && service["metadata"]["name"] != *served.borrow()
+        {
+            let (name, port) = (&service["metadata"]["name"], &service["spec"]["ports"][0]["name"]);
+            kubectl.apply(&format!(
+                "
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {{name: solver, labels: {{kubernetes.io/service-name: {name}}}}}
@@ -470,16 +483,19 @@ addressType: IPv4
 ports: [{{name: {port}, port: 8089}}]
 endpoints: [{{addresses: [{}], conditions: {{ready: true}}}}]
 ",
-        sandbox::address()
-    ));
-
+                sandbox::address()
+            ));
+            served.replace(name.clone());
+        }
+        all.iter().any(|it| it["kind"] == "Order" && it["status"]["state"] == "valid").then_some(())
+    });
     kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
     let issued = leaf(&kubectl.get(&["secret", "chat-tls"]));
     assert_eq!(scene.shown("chat.example.com", &pebble.root), Some(issued));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut socket = runtime.block_on(scene.client("chat.example.com", &pebble.root).open(&Head::upgrade("/")));
     runtime.block_on(socket.echo(&Frame::text("over a certificate of pebble's")));
-    solver.must_run();
+    started.take().unwrap().1.must_run();
     cert_manager.process.must_run();
 }
 
