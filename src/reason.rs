@@ -53,7 +53,7 @@ pub enum Reason {
     BadKey,
     /// `Host` missing, repeated or not a plain host.
     BadHost,
-    /// A path with dot segments, encoded separators, empty segments or forbidden bytes.
+    /// A path with dot segments, encoded separators, empty segments or forbidden bytes, or an escape that leads to another route.
     BadPath,
     /// A trusted proxy's `X-Forwarded-For` has fewer entries than there are hops, or no address in the client's place.
     ForwardedForInvalid,

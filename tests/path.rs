@@ -100,8 +100,29 @@ async fn a_path_without_a_route_is_refused() {
     for path in ["/exact", "/exact?a=b", "/chat", "/chat/", "/chat/room", "/chat?x"] {
         setup.admitted(path, &Head::upgrade(path)).await;
     }
-    for path in ["/", "/exact/", "/exact/x", "/chatter", "/cha", "/Chat", "/CHAT", "/%63hat", "/x/chat"] {
+    for path in ["/", "/exact/", "/exact/x", "/chatter", "/cha", "/Chat", "/CHAT", "/x/chat"] {
         setup.refused(path, &Head::upgrade(path), &[404], &["route_not_found"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_escape_leads_to_no_other_route() {
+    let rule = |name: &str, kind: &str, path: &str| {
+        json!({"name": name, "matches": [{"path": {"type": kind, "value": path}}],
+               "backendRefs": [{"name": "chat", "port": 8080}]})
+    };
+    let whole = Setup::new(&json!({"rules": [rule("all", "PathPrefix", "/")]})).await;
+    let parted = json!({"rules": [
+        rule("all", "PathPrefix", "/"), rule("admin", "PathPrefix", "/admin"), rule("at", "Exact", "/rooms/a@b"),
+    ]});
+    let parted = Setup::new(&parted).await;
+    for path in ["/%61dmin", "/%61dmin/x", "/adm%69n", "/admi%6E/x", "/rooms/a%40b", "/rooms/%61@b"] {
+        parted.refused(&format!("C5 {path}"), &Head::upgrade(path), &[400], &["bad_path"]).await;
+        // Where both readings lead to the same route there is nothing to go around.
+        whole.admitted(path, &Head::upgrade(path)).await;
+    }
+    for path in ["/admin/%61", "/rooms/a%40c", "/administrator%20", "/%2561dmin"] {
+        parted.admitted(path, &Head::upgrade(path)).await;
     }
 }
 

@@ -1,7 +1,10 @@
 //! Paths: whatever is accepted is the same path for a reader that takes it as it is, one that decodes it first, and one
 //! that decodes and then normalises.
 
-use wssgate::snapshot::PathMatch;
+use std::sync::Arc;
+
+use wssgate::reason::Reason;
+use wssgate::snapshot::{Balance, Host, PathMatch, Route, RouteId, RouteState};
 use wssgate::ws::upgrade::check_path;
 
 /// Any bytes as a path.
@@ -23,12 +26,25 @@ pub fn check(data: &[u8]) {
     check_match(path);
 }
 
-/// A prefix decides by whole segments, and no accepted path leaves its prefix when it is normalised.
+/// A prefix decides by whole segments, and no accepted path goes around it by an escape, nor leaves it when it is
+/// normalised.
 fn check_match(path: &str) {
-    let prefix = PathMatch::Prefix("/public".into());
+    let route = |value: &str| {
+        Arc::new(Route {
+            id: RouteId { namespace: "shop".into(), name: value.into() },
+            path: PathMatch::Prefix(value.into()),
+            state: RouteState::Refusing(Reason::RouteUnavailable),
+            backends: Vec::new(),
+            balance: Balance::default(),
+            backend_tls: None,
+        })
+    };
+    let host = Host { name: "chat.example.com".into(), tls: None, routes: vec![route("/public"), route("/")] };
     let inside = decoded(path.as_bytes()).split(|&b| b == b'/').nth(1).is_some_and(|first| first == b"public");
-    // An escape may spell `public` in another way: then the route is not matched, which only ever refuses.
-    assert!(inside || !prefix.matches(path));
+    match host.route(path) {
+        Ok(found) => assert_eq!(&*found.id.name, if inside { "/public" } else { "/" }),
+        Err(reason) => assert!(inside && path.contains('%') && reason == Reason::BadPath),
+    }
 }
 
 fn decoded(bytes: &[u8]) -> Vec<u8> {

@@ -27,6 +27,7 @@ use crate::policy::Policy;
 use crate::policy::authentication::Kind;
 use crate::settings::Defaults;
 use crate::snapshot::{Balance, PathMatch};
+use crate::ws::upgrade::check_path;
 
 /// The longest path that can be matched.
 const MAX_PATH: usize = 1024;
@@ -288,6 +289,11 @@ fn path(kind: PathMatchKind, value: &str) -> Result<PathMatch, &'static str> {
     if value.contains("//") || value.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err("has an empty or a dot segment; requests with such paths are refused");
     }
+    if !check_path(value) {
+        return Err(
+            "has a semicolon or a character that no path has (RFC 3986 §3.3); requests with such paths are refused",
+        );
+    }
     Ok(match kind {
         PathMatchKind::Exact => PathMatch::Exact(value.into()),
         PathMatchKind::PathPrefix => match value.strip_suffix('/') {
@@ -400,8 +406,10 @@ mod tests {
         assert_eq!(path(PathMatchKind::PathPrefix, "/"), Ok(PathMatch::Prefix("/".into())));
         assert_eq!(path(PathMatchKind::Exact, "/chat/"), Ok(PathMatch::Exact("/chat/".into())));
         let long = format!("/{}", "x".repeat(1024));
-        for bad in ["", "chat", "/a//b", "/a/./b", "/a/..", "/.", "/a?b", "/a#b", "/%61", "/a b", "/ä", "/a\\b", &long]
-        {
+        for bad in [
+            "", "chat", "/a//b", "/a/./b", "/a/..", "/.", "/a?b", "/a#b", "/%61", "/a b", "/ä", "/a\\b", "/a;b",
+            "/a[b]", &long,
+        ] {
             assert!(path(PathMatchKind::Exact, bad).is_err(), "{bad}");
         }
     }

@@ -253,7 +253,7 @@ async fn admitted(
     if *shared.drain.borrow() != Drain::Serving {
         return Err(Reason::Draining);
     }
-    let lease = shared.live.lease(&request.host, &request.path).ok_or(Reason::RouteNotFound)?;
+    let lease = shared.live.lease(&request.host, &request.path)?;
     let route = Arc::clone(&lease.route);
     refusal.route = Some(route.id.to_string().into());
     let policy = match &route.state {

@@ -24,7 +24,8 @@ pub(crate) async fn answer(
     refusal: &mut Refusal,
 ) -> Result<Vec<u8>, Reason> {
     let Call { preflight, mut request } = call;
-    let lease = if name == Some(&*request.host) { shared.live.lease(&request.host, &request.path) } else { None };
+    let own = name == Some(&*request.host);
+    let lease = own.then(|| shared.live.lease(&request.host, &request.path).ok()).flatten();
     // Everywhere but at a ticket's path these are methods that no handshake has.
     let lease = lease.ok_or(Reason::MethodNotAllowed)?;
     let route = Arc::clone(&lease.route);

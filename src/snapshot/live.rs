@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use crate::reason::Reason;
 use crate::snapshot::{PathMatch, Route, Snapshot};
 
 /// Where a route lives: the host as written and the path it matches.
 type Place = (Box<str>, PathMatch);
+type Found = (Place, Arc<Route>);
 
 /// The current snapshot. One per process, shared by all workers.
 #[derive(Debug, Default)]
@@ -64,7 +66,10 @@ impl Live {
     }
 
     /// Looks a route up and holds it.
-    pub fn lease(&self, host: &str, path: &str) -> Option<Lease> {
+    ///
+    /// # Errors
+    /// Those of [`Host::route`](crate::snapshot::Host::route).
+    pub fn lease(&self, host: &str, path: &str) -> Result<Lease, Reason> {
         self.hold(|snapshot| find(snapshot, host, path))
     }
 
@@ -75,12 +80,14 @@ impl Live {
         let own = &lease.route;
         self.hold(|snapshot| {
             own_place(snapshot, own, host)
-                .or_else(|| find(snapshot, host, path).filter(|(_, found)| found.id == own.id))
+                .or_else(|| find(snapshot, host, path).ok().filter(|(_, found)| found.id == own.id))
+                .ok_or(Reason::RouteNotFound)
         })
+        .ok()
     }
 
     /// Subscribes first, then looks up, so that no change falls between.
-    fn hold(&self, find: impl Fn(&Snapshot) -> Option<(Place, Arc<Route>)>) -> Option<Lease> {
+    fn hold(&self, find: impl Fn(&Snapshot) -> Result<Found, Reason>) -> Result<Lease, Reason> {
         loop {
             let (place, _) = find(&self.snapshot.load())?;
             let bell = {
@@ -90,20 +97,20 @@ impl Live {
             let heard = bell.load(Ordering::Acquire);
             let (again, route) = find(&self.snapshot.load())?;
             if again == place {
-                return Some(Lease { route, bell, heard });
+                return Ok(Lease { route, bell, heard });
             }
         }
     }
 }
 
-fn find(snapshot: &Snapshot, host: &str, path: &str) -> Option<(Place, Arc<Route>)> {
-    let host = snapshot.host(host)?;
+fn find(snapshot: &Snapshot, host: &str, path: &str) -> Result<Found, Reason> {
+    let host = snapshot.host(host).ok_or(Reason::RouteNotFound)?;
     let route = host.route(path)?;
-    Some(((host.name.clone(), route.path.clone()), Arc::clone(route)))
+    Ok(((host.name.clone(), route.path.clone()), Arc::clone(route)))
 }
 
 /// Where a route object still has the path that `own` matches, on the hosts that a name belongs to: exact before wildcard.
-fn own_place(snapshot: &Snapshot, own: &Route, name: &str) -> Option<(Place, Arc<Route>)> {
+fn own_place(snapshot: &Snapshot, own: &Route, name: &str) -> Option<Found> {
     let mut hosts = snapshot.hosts(name);
     hosts.find_map(|host| {
         let route = host.routes.iter().find(|route| route.path == own.path && route.id == own.id)?;
@@ -123,7 +130,6 @@ fn routes(snapshot: &Snapshot) -> HashMap<(&str, &PathMatch), &Arc<Route>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reason::Reason;
     use crate::snapshot::{Balance, Host, RouteId, RouteState};
 
     fn route(path: &str, reason: Reason) -> Arc<Route> {
@@ -159,7 +165,7 @@ mod tests {
         let lease = live.lease("a.test", "/a").unwrap();
         live.publish(Snapshot::default());
         assert!(lease.changed());
-        assert!(live.lease("a.test", "/a").is_none());
+        assert!(live.lease("a.test", "/a").is_err());
     }
 
     fn of(id: &str, path: &str, reason: Reason) -> Arc<Route> {

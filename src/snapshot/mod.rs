@@ -11,6 +11,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use percent_encoding::percent_decode_str;
 use rustls_pki_types::ServerName;
 
 use crate::policy::authentication::KeySource;
@@ -79,9 +80,18 @@ pub struct Host {
 }
 
 impl Host {
-    /// The route for a path, byte for byte.
-    pub fn route(&self, path: &str) -> Option<&Arc<Route>> {
-        self.routes.iter().find(|route| route.path.matches(path))
+    /// The route for a path that [`check_path`](crate::ws::upgrade::check_path) lets through, byte for byte.
+    ///
+    /// # Errors
+    /// [`Reason::RouteNotFound`], or [`Reason::BadPath`] where a reader that decodes escapes (RFC 3986 §2.4) would take
+    /// another route: `/%61dmin` must not go around `/admin`.
+    pub fn route(&self, path: &str) -> Result<&Arc<Route>, Reason> {
+        let place = |path: &str| self.routes.iter().position(|route| route.path.matches(path));
+        let found = place(path);
+        if path.contains('%') && place(&percent_decode_str(path).decode_utf8_lossy()) != found {
+            return Err(Reason::BadPath);
+        }
+        found.and_then(|place| self.routes.get(place)).ok_or(Reason::RouteNotFound)
     }
 }
 
