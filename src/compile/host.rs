@@ -9,9 +9,11 @@ use crate::api::objects::Key;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::condition::{Problem, quote};
 
-/// What orders routes that want the same thing: routes that compiled at least once, then age, then namespace/name.
+/// What orders routes of one namespace that want the same thing: routes that compiled at least once, then age, then
+/// namespace/name. A route that never compiled has served nobody, so it takes nothing from one that does.
 ///
-/// A route that never compiled has served nobody, so it takes nothing from one that does.
+/// Between namespaces age alone counts. Which routes once compiled is forgotten with the process, and a name must not
+/// change hands because an older route does not compile when the gateway starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank<'a> {
     /// Whether no version of the route ever compiled.
@@ -51,7 +53,7 @@ pub struct Holdings<'a> {
     pub conflicts: BTreeMap<&'a Key, Vec<Problem>>,
 }
 
-/// Gives every hostname to the namespace of the first claim by rank, and its TLS to the first of them that carries it.
+/// Gives every hostname to the namespace of the oldest claim, and its TLS to the first of them by rank that carries it.
 ///
 /// A name and a wildcard that includes it are two hostnames with an owner each; the exact one wins at look-up.
 pub fn settle<'a>(claims: &[Claim<'a>]) -> Holdings<'a> {
@@ -64,8 +66,8 @@ pub fn settle<'a>(claims: &[Claim<'a>]) -> Holdings<'a> {
     let mut holdings = Holdings::default();
     for (hostname, mut claims) in wanted {
         claims.sort_by_key(|claim| claim.rank);
-        let Some(first) = claims.first() else { continue };
-        let namespace = &first.rank.id.namespace;
+        let Some(oldest) = claims.iter().min_by_key(|claim| (claim.rank.created, claim.rank.id)) else { continue };
+        let namespace = &oldest.rank.id.namespace;
         let owner =
             claims.iter().find(|claim| claim.tls && claim.rank.id.namespace == *namespace).map(|claim| claim.rank.id);
         let mut routes = Vec::with_capacity(claims.len());
@@ -194,8 +196,16 @@ mod tests {
 
     #[test]
     fn a_route_that_never_compiled_takes_no_host_from_one_that_did() {
-        let (owner, ..) = outcome(&[Wish(id("a/broken"), 1, true, true), wish("b/good", 2, true)]);
-        assert_eq!(owner.as_deref(), Some("b/good"));
+        let (owner, routes, _) = outcome(&[Wish(id("shop/broken"), 1, true, true), wish("shop/good", 2, true)]);
+        assert_eq!((owner.as_deref(), routes.len()), (Some("shop/good"), 1));
+    }
+
+    #[test]
+    fn no_other_namespace_gets_the_host_of_an_older_route_that_never_compiled() {
+        let wishes = [Wish(id("z/broken"), 1, true, true), wish("a/good", 2, true), wish("z/good", 3, true)];
+        let (owner, routes, away) = outcome(&wishes);
+        assert_eq!(owner.as_deref(), Some("z/good"));
+        assert_eq!((routes, away), (vec!["z/good".into()], vec!["a/good".into(), "z/broken".into()]));
     }
 
     #[test]

@@ -124,6 +124,47 @@ fn a_hostname_conflict_is_told_and_resolved(clusters: &Clusters) {
     });
 }
 
+fn an_older_route_that_is_refused_keeps_its_hosts_from_other_namespaces(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "older", &json!({})).await;
+        let host = "older.example.com";
+        scene.apply(&[scene.route("older", host, &json!({}))]);
+        let gateway = scene.gateway("wssgate-0").await;
+        scene.open(&gateway, host).await;
+        let other = scene.plane.kubectl().make_namespace("younger");
+        let mut younger = scene.route("younger", host, &json!({}));
+        younger["metadata"]["namespace"] = other.namespace().into();
+        // Creation has whole seconds.
+        let created = scene.kubectl.get(&["swsr", "older"])["metadata"]["creationTimestamp"].clone();
+        until(LIMIT, "a later second", async || {
+            other.apply(&younger.to_string());
+            let route = other.get(&["swsr", "younger"]);
+            if route["metadata"]["creationTimestamp"] == created {
+                other.must(&["delete", "swsr", "younger"]);
+                return None;
+            }
+            Some(())
+        })
+        .await;
+        let refused = || {
+            other.until(LIMIT, &["swsr", "younger"], "to be refused", |route| {
+                (condition(route, "Accepted")?["reason"] == "HostnameConflict").then_some(())
+            });
+        };
+        refused();
+        let wrong = json!({"messages": {"compression": {"mode": "PermessageDeflate"}}});
+        scene.apply(&[scene.route("older", host, &wrong)]);
+        scene.condition("older", "Programmed", "False", "LastGood");
+        // This one never saw it good.
+        let anew = scene.gateway("wssgate-1").await;
+        // It gives up the Lease.
+        gateway.sigterm();
+        scene.condition("older", "Programmed", "False", "UnsupportedValue");
+        scene.becomes(&anew, host, 503).await;
+        refused();
+    });
+}
+
 fn a_route_that_leaves_the_class_loses_what_was_said_of_it(clusters: &Clusters) {
     run(async {
         let scene = Scene::new(clusters.control_plane(), "leaves", &json!({})).await;
@@ -307,6 +348,7 @@ pub fn tests() -> Vec<Test> {
     crate::tests![api sandbox:
         a_status_says_all_that_people_and_tools_look_for,
         a_hostname_conflict_is_told_and_resolved,
+        an_older_route_that_is_refused_keeps_its_hosts_from_other_namespaces,
         a_route_that_leaves_the_class_loses_what_was_said_of_it,
         two_gateways_side_by_side_speak_of_their_own_routes_only,
         a_thousand_routes_settle_with_one_write_each_and_endpoints_write_nothing,

@@ -205,12 +205,13 @@ impl Kind for SecureWebSocketRoute {
     }
 }
 
-/// What is left of a route that cannot be read: enough to say so in its status.
+/// What is left of a route that cannot be read: enough to say so in its status, and to keep its hostnames from others.
 fn unreadable(value: &Value) -> SecureWebSocketRoute {
     let class = value.pointer("/spec/ingressClassName").and_then(Value::as_str);
+    let hostnames = value.pointer("/spec/hostnames").and_then(Value::as_array).into_iter().flatten();
     let spec = RouteSpec {
         ingress_class_name: class.map(ToOwned::to_owned),
-        hostnames: Vec::new(),
+        hostnames: hostnames.filter_map(Value::as_str).map(ToOwned::to_owned).collect(),
         tls: None,
         rules: Vec::new(),
         handshake: Handshake::default(),
@@ -400,5 +401,23 @@ impl Kind for Published {
     }
     fn shelf(stock: &mut Stock) -> &mut BTreeMap<Key, Arc<Self>> {
         &mut stock.published
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_that_cannot_be_read_keeps_its_class_and_its_hostnames() {
+        let value = serde_json::json!({
+            "metadata": {"name": "chat", "namespace": "shop", "uid": "1"},
+            "spec": {"ingressClassName": "wssgate", "hostnames": ["a.test", 1], "rules": "none"},
+        });
+        let item = SecureWebSocketRoute::read(value).unwrap();
+        assert_eq!(item.object.spec.ingress_class_name.as_deref(), Some("wssgate"));
+        assert_eq!(item.object.spec.hostnames, ["a.test"]);
+        assert_eq!(item.object.metadata.uid.as_deref(), Some("1"));
+        assert!(!item.findings.is_empty());
     }
 }
