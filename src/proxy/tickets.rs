@@ -1,9 +1,11 @@
 //! Tickets: issued once, redeemed once; kept by this replica, or by the store that replicas share.
 //!
 //! Those of this replica are bounded in number, bytes and time; when it is full nobody gets a ticket, for a ticket that
-//! was forgotten would be one that was paid for. A ticket is kept by its digest, so that looking it up takes no longer for
+//! was forgotten would be one that was paid for. The last quarter is for routes that have less than a quarter, so that
+//! the clients of one route cannot take all. A ticket is kept by its digest, so that looking it up takes no longer for
 //! one that begins like another.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
@@ -20,10 +22,8 @@ use crate::proxy::store::Store;
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
 
-/// Tickets that are outstanding at the most.
-const MAX_TICKETS: usize = 65_536;
-/// Bytes that their proofs and headers take at the most.
-const MAX_BYTES: usize = 64 << 20;
+/// What is outstanding at the most: tickets, and bytes of their proofs and headers.
+const MOST: Taken = Taken { tickets: 65_536, bytes: 64 << 20 };
 /// Bytes of chance in a ticket.
 const RANDOM: usize = 32;
 
@@ -118,18 +118,62 @@ impl Tickets {
     }
 }
 
+/// What tickets take.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Taken {
+    tickets: usize,
+    bytes: usize,
+}
+
+impl Taken {
+    fn with(self, record: &Record) -> Self {
+        Self { tickets: self.tickets + 1, bytes: self.bytes + record.size() }
+    }
+
+    fn without(self, record: &Record) -> Self {
+        Self { tickets: self.tickets - 1, bytes: self.bytes - record.size() }
+    }
+
+    /// Whether this is more than so many quarters of what there may be.
+    fn exceeds(self, quarters: usize) -> bool {
+        self.tickets > MOST.tickets / 4 * quarters || self.bytes > MOST.bytes / 4 * quarters
+    }
+}
+
 #[derive(Default)]
 struct Held {
     records: HashMap<Handle, (Arc<Record>, Instant)>,
     by_time: BTreeSet<(Instant, Handle)>,
-    bytes: usize,
+    by_route: HashMap<RouteId, Taken>,
+    taken: Taken,
 }
 
 impl Held {
+    fn insert(&mut self, handle: Handle, record: Record, until: Instant) -> Result<(), Reason> {
+        let taken = self.taken.with(&record);
+        let of_route = self.by_route.get(&record.route).copied().unwrap_or_default().with(&record);
+        if taken.exceeds(4) || (taken.exceeds(3) && of_route.exceeds(1)) {
+            return Err(Reason::TicketsUnavailable);
+        }
+        self.taken = taken;
+        self.by_route.insert(record.route.clone(), of_route);
+        self.by_time.insert((until, handle));
+        self.records.insert(handle, (Arc::new(record), until));
+        Ok(())
+    }
+
     fn remove(&mut self, handle: &Handle) -> Option<Instant> {
         let (record, until) = self.records.remove(handle)?;
         self.by_time.remove(&(until, *handle));
-        self.bytes -= record.size();
+        self.taken = self.taken.without(&record);
+        if let Entry::Occupied(mut of_route) = self.by_route.entry(record.route.clone()) {
+            let left = of_route.get().without(&record);
+            if left.tickets == 0 {
+                of_route.remove();
+            } else {
+                of_route.insert(left);
+            }
+        }
         Some(until)
     }
 
@@ -159,16 +203,9 @@ impl Memory {
     }
 
     fn issue(&self, ticket: &[u8], record: Record, ttl: Duration, now: Instant) -> Result<(), Reason> {
-        let (handle, size, until) = (Handle::of(ticket), record.size(), now + ttl);
         let mut held = self.held();
         held.expire(now);
-        if held.records.len() >= MAX_TICKETS || held.bytes + size > MAX_BYTES {
-            return Err(Reason::TicketsUnavailable);
-        }
-        held.bytes += size;
-        held.by_time.insert((until, handle));
-        held.records.insert(handle, (Arc::new(record), until));
-        Ok(())
+        held.insert(Handle::of(ticket), record, now + ttl)
     }
 
     fn look(&self, ticket: &[u8], now: Instant) -> Option<Arc<Record>> {
@@ -245,14 +282,36 @@ mod tests {
     #[test]
     fn a_full_store_sells_none_and_has_room_again_when_tickets_are_over() {
         let (tickets, now, ttl) = (Memory::default(), Instant::now(), Duration::from_secs(1));
-        for number in 0..MAX_TICKETS {
-            tickets.issue(&number.to_be_bytes(), record(), ttl, now).unwrap();
+        for number in 0..MOST.tickets {
+            let route = RouteId { name: format!("r{}", number % 4).into(), ..record().route };
+            tickets.issue(&number.to_be_bytes(), Record { route, ..record() }, ttl, now).unwrap();
         }
         assert_eq!(tickets.issue(b"more", record(), ttl, now), Err(Reason::TicketsUnavailable));
         assert!(tickets.issue(b"more", record(), ttl, now + ttl).is_ok());
         let held = tickets.held();
-        assert_eq!((held.records.len(), held.by_time.len()), (1, 1));
-        assert_eq!(held.bytes, record().size());
+        assert_eq!((held.records.len(), held.by_time.len(), held.by_route.len()), (1, 1, 1));
+        assert_eq!(held.taken, Taken { tickets: 1, bytes: record().size() });
+    }
+
+    #[test]
+    fn what_one_route_takes_leaves_a_quarter_to_others() {
+        let (tickets, now, ttl) = (Memory::default(), Instant::now(), Duration::from_secs(1));
+        let issue = |number: usize, record: Record| tickets.issue(&number.to_be_bytes(), record, ttl, now);
+        let other = || Record { route: RouteId { name: "other".into(), ..record().route }, ..record() };
+        let three = MOST.tickets / 4 * 3;
+        for number in 0..three {
+            issue(number, record()).unwrap();
+        }
+        assert_eq!(issue(three, record()), Err(Reason::TicketsUnavailable));
+        for number in three..MOST.tickets {
+            issue(number, other()).unwrap();
+        }
+        assert_eq!(issue(MOST.tickets, other()), Err(Reason::TicketsUnavailable));
+        // What is redeemed is free again, for whoever has less than a quarter.
+        assert!(tickets.redeem(&Handle::of(&0_usize.to_be_bytes()), now));
+        assert_eq!(issue(MOST.tickets, other()), Err(Reason::TicketsUnavailable));
+        let third = Record { route: RouteId { name: "third".into(), ..record().route }, ..record() };
+        issue(MOST.tickets, third).unwrap();
     }
 
     #[test]
