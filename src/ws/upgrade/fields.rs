@@ -28,8 +28,6 @@ const CLAIMS: &[&str] = &[
     "cf-pseudo-ipv4",
     "fastly-client-ip",
     "front-end-https",
-    "remote-addr",
-    "remote-user",
     "true-client-ip",
     "x-azure-clientip",
     "x-azure-socketip",
@@ -54,9 +52,12 @@ const CLAIMS: &[&str] = &[
 
 /// Families of the same.
 const CLAIM_FAMILIES: &[&str] = &[
+    "cf-access-",
     "client-cert",
     "impersonate-",
+    "remote-",
     "ssl-client-",
+    "tailscale-",
     "tls-client-",
     "x-accel-",
     "x-amzn-mtls-",
@@ -64,6 +65,7 @@ const CLAIM_FAMILIES: &[&str] = &[
     "x-arr-clientcert",
     "x-auth-",
     "x-authenticated-",
+    "x-authentik-",
     "x-client-cert",
     "x-client-s-dn",
     "x-client-spiffe",
@@ -77,6 +79,7 @@ const CLAIM_FAMILIES: &[&str] = &[
     "x-middleware-",
     "x-ms-client-principal",
     "x-original-",
+    "x-pomerium-",
     "x-remote-",
     "x-spiffe-",
     "x-ssl-",
@@ -92,9 +95,9 @@ pub fn is_ours(name: &str) -> bool {
 
 /// Whether a field of the client goes on. `name` is lower case.
 pub(super) fn goes_on(name: &str) -> bool {
-    // Many backends read `_` as `-` (CGI's variables), so `x_auth_user` would arrive as `x-auth-user`. Without
-    // underscores the lists below need no second spelling, and other names that alias ours are covered too.
-    !name.contains('_')
+    // Many backends read `_`, and some any other mark, as `-` (CGI's variables), so `x_auth_user` would arrive as
+    // `x-auth-user`. Without them the lists below need no second spelling, and other names that alias ours are covered too.
+    name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !is_ours(name)
         && !CLAIMS.contains(&name)
         && !CLAIM_FAMILIES.iter().any(|family| name.starts_with(family))
@@ -131,6 +134,13 @@ mod tests {
             "x-user",
             "x-remote-user",
             "harmless_name",
+            "x.auth.user",
+            "x-auth!user",
+            "remote-groups",
+            "x-authentik-username",
+            "cf-access-jwt-assertion",
+            "x-pomerium-claim-email",
+            "tailscale-user-login",
         ] {
             assert!(!goes_on(name), "{name}");
         }
