@@ -1,7 +1,8 @@
 //! Annotations of a route to its Certificate: those of cert-manager's ingress-shim, with the meaning that they have
 //! there. What is unknown or cannot be carried out is a problem, since it would be a wish in vain.
 //!
-//! Names are not taken from annotations: a certificate speaks for the hostnames of its route and no others.
+//! A certificate speaks for the hostnames of its route, as a server, and for nobody else: whoever may write a route may not
+//! have the issuer name a person, a client or a CA by it.
 
 use std::collections::BTreeMap;
 
@@ -17,34 +18,20 @@ const ACME: &str = "acme.cert-manager.io/";
 const SHORTEST: f64 = 3600.0;
 /// The shortest time before the end that it takes, in seconds.
 const SHORTEST_RENEWAL: f64 = 300.0;
-/// Usages in cert-manager's words.
+/// Usages in cert-manager's words: those that a key of a server may have.
 const USAGES: &[&str] = &[
+    SERVER,
     "signing",
     "digital signature",
     "content commitment",
     "key encipherment",
     "key agreement",
     "data encipherment",
-    "cert sign",
-    "crl sign",
-    "encipher only",
-    "decipher only",
-    "any",
-    "server auth",
-    "client auth",
-    "code signing",
-    "email protection",
-    "s/mime",
-    "ipsec end system",
-    "ipsec tunnel",
-    "ipsec user",
-    "timestamping",
-    "ocsp signing",
-    "microsoft sgc",
-    "netscape sgc",
 ];
+/// The purpose (RFC 5280 §4.2.1.12) without which a certificate would be for every purpose.
+const SERVER: &str = "server auth";
 
-/// Carries a route's annotations over to its Certificate; what cannot be, is told.
+/// Carries a route's annotations over to its Certificate, whose DNS names are there already; what cannot be, is told.
 pub fn carry(annotations: &BTreeMap<String, String>, certificate: &mut Certificate) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, value) in annotations {
@@ -82,8 +69,12 @@ fn general(name: &str, value: &str, certificate: &mut Certificate) -> Result<(),
     let spec = &mut certificate.spec;
     let key = spec.private_key.get_or_insert_default();
     match name {
-        "common-name" => spec.common_name = Some(value.to_owned()),
-        "email-sans" => spec.email_addresses = value.split(',').map(ToOwned::to_owned).collect(),
+        "common-name" => {
+            if !spec.dns_names.iter().any(|name| name == value) {
+                return Err(format!("{} is none of spec.hostnames; choose one of them", quote(value)));
+            }
+            spec.common_name = Some(value.to_owned());
+        }
         "duration" => spec.duration = Some(longer(value, SHORTEST, "1h")?),
         "renew-before" => spec.renew_before = Some(longer(value, SHORTEST_RENEWAL, "5m")?),
         "renew-before-percentage" => {
@@ -99,7 +90,12 @@ fn general(name: &str, value: &str, certificate: &mut Certificate) -> Result<(),
         "usages" => {
             let usages = value.split(',').map(str::trim);
             if let Some(unknown) = usages.clone().find(|usage| !USAGES.contains(usage)) {
-                return Err(format!("{} is not a key usage of cert-manager", quote(unknown)));
+                return Err(format!("{} is no usage that a server's key has; remove it", quote(unknown)));
+            }
+            if !usages.clone().any(|usage| usage == SERVER) {
+                return Err(format!(
+                    "lacks {SERVER}, without which the certificate would be for every purpose; add it"
+                ));
             }
             spec.usages = usages.map(ToOwned::to_owned).collect();
         }
@@ -125,7 +121,7 @@ fn general(name: &str, value: &str, certificate: &mut Certificate) -> Result<(),
         "issuer" | "cluster-issuer" | "issuer-kind" | "issuer-group" | "issuer-name" => {
             return Err("the issuer is chosen by spec.tls.issuerRef; remove the annotation".to_owned());
         }
-        "alt-names" | "ip-sans" | "uri-sans" => {
+        "alt-names" | "email-sans" | "ip-sans" | "uri-sans" => {
             let text = "a certificate has the names of spec.hostnames and no others; remove the annotation";
             return Err(text.to_owned());
         }
@@ -287,6 +283,7 @@ mod tests {
         };
         let mut certificate = Certificate::default();
         certificate.spec.private_key = Some(key);
+        certificate.spec.dns_names = vec!["chat.example.com".to_owned()];
         let annotations = annotations.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let problems = carry(&annotations, &mut certificate);
         (certificate, problems.into_iter().map(|problem| problem.message).collect())
@@ -299,14 +296,13 @@ mod tests {
             ("cert-manager.io/duration", "2160h"),
             ("cert-manager.io/renew-before", "360h30m"),
             ("cert-manager.io/revision-history-limit", "3"),
-            ("cert-manager.io/usages", "server auth, client auth"),
+            ("cert-manager.io/usages", "server auth, key encipherment"),
             ("cert-manager.io/private-key-algorithm", "RSA"),
             ("cert-manager.io/private-key-encoding", "PKCS8"),
             ("cert-manager.io/private-key-size", "4096"),
             ("cert-manager.io/private-key-rotation-policy", "Never"),
             ("cert-manager.io/subject-organizations", "Shop,\"Shop, Ltd.\""),
             ("cert-manager.io/subject-serialnumber", "7"),
-            ("cert-manager.io/email-sans", "a@example.com,b@example.com"),
             ("cert-manager.io/secret-template", r#"{"labels": {"a": "b"}}"#),
             ("cert-manager.io/issue-temporary-certificate", "true"),
             ("acme.cert-manager.io/http01-ingress-ingressclassname", "wssgate"),
@@ -314,12 +310,11 @@ mod tests {
         ]);
         assert_eq!(problems, [""; 0]);
         let expected = serde_json::json!({
-            "secretName": "", "issuerRef": {"name": ""},
+            "secretName": "", "issuerRef": {"name": ""}, "dnsNames": ["chat.example.com"],
             "commonName": "chat.example.com", "duration": "2160h", "renewBefore": "360h30m",
-            "revisionHistoryLimit": 3, "usages": ["server auth", "client auth"],
+            "revisionHistoryLimit": 3, "usages": ["server auth", "key encipherment"],
             "privateKey": {"algorithm": "RSA", "encoding": "PKCS8", "size": 4096, "rotationPolicy": "Never"},
             "subject": {"organizations": ["Shop", "Shop, Ltd."], "serialNumber": "7"},
-            "emailAddresses": ["a@example.com", "b@example.com"],
             "secretTemplate": {"labels": {"a": "b"}},
         });
         assert_eq!(serde_json::to_value(&certificate.spec).unwrap(), expected);
@@ -355,6 +350,11 @@ mod tests {
             ("renew-before-percentage", "x"),
             ("revision-history-limit", "0"),
             ("usages", "server auth, nonsense"),
+            ("usages", "server auth, client auth"),
+            ("usages", "server auth, cert sign"),
+            ("usages", "digital signature"),
+            ("common-name", "bank.example.com"),
+            ("email-sans", "ada@example.com"),
             ("private-key-algorithm", "DSA"),
             ("private-key-encoding", "DER"),
             ("private-key-size", "512"),

@@ -166,10 +166,10 @@ fn desired(secret: &Key, wishes: &[&Wish<'_>]) -> Result<Certificate, Vec<Proble
         },
         ..Certificate::default()
     };
-    let mut names: Vec<String> = Vec::new();
+    let names = wishes.iter().flat_map(|wish| &wish.hostnames).map(|name| (*name).to_owned());
+    certificate.spec.dns_names = names.collect::<BTreeSet<_>>().into_iter().collect();
     let mut owners = Vec::new();
     for (place, wish) in wishes.iter().enumerate() {
-        names.extend(wish.hostnames.iter().map(|name| (*name).to_owned()));
         let metadata = &wish.candidate.route.metadata;
         if place == 0 {
             certificate.spec.issuer_ref = wish.issuer.clone();
@@ -189,9 +189,6 @@ fn desired(secret: &Key, wishes: &[&Wish<'_>]) -> Result<Certificate, Vec<Proble
             block_owner_deletion: Some(true),
         });
     }
-    names.sort_unstable();
-    names.dedup();
-    certificate.spec.dns_names = names;
     certificate.metadata.owner_references = Some(owners);
     Ok(certificate)
 }
