@@ -177,6 +177,7 @@ async fn a_token_decides_before_a_service_is_asked_and_subjects_are_counted() {
     let setup = scene_with(&spec, &objects).await;
     let with = |token: &str| bearer(token).add("Origin", "https://chat.example.com").add("Cookie", SESSION);
     setup.admitted("a token beside a session", &with(&key.sign(&claims(&json!({}))))).await;
+    assert_eq!(setup.recorder.last().head().count("cookie"), 0, "what the service would judge stays here");
     let bad = Key::es256("one").sign(&claims(&json!({})));
     unauthorized(&setup, "a bad token beside a good session", &with(&bad), "token_untrusted").await;
     assert_eq!(asked.count().0, 0, "an invalid credential never falls through");

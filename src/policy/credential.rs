@@ -41,10 +41,13 @@ impl Credential {
 
     /// Sees to it that the backend gets it, also where a header of its name would otherwise stay here.
     pub fn keep(&self, request: &mut Request) {
-        if let Carrier::Header(name) = &self.carrier
-            && !request.headers.iter().any(|(field, _)| field == name)
-        {
-            request.headers.push((name.clone(), self.raw.clone()));
+        let (name, value) = match &self.carrier {
+            Carrier::Header(name) => (&**name, self.raw.clone()),
+            Carrier::Cookie(name) => ("cookie", [name.as_bytes(), b"=", &self.raw].concat().into()),
+            Carrier::Query(_) | Carrier::Subprotocol => return,
+        };
+        if !request.headers.iter().any(|(field, _)| **field == *name) {
+            request.headers.push((name.into(), value));
         }
     }
 

@@ -70,6 +70,7 @@ async fn by_credential(
             Kind::External(_) => continue,
             Kind::Ticket(_) => {
                 let (handle, record) = shared.tickets.look(raw, route, facts).await?;
+                withhold(methods, request);
                 credential.strip(request);
                 let (proof, headers) = (Some(record.proof.clone()), record.headers.clone());
                 return Ok(Verified { proof, headers, ticket: Some(handle) });
@@ -85,6 +86,7 @@ async fn by_credential(
         }
         // This method decides, and no other is asked.
         let token::Verified { proof, headers } = verify_token(shared, route, &token, method, jwt).await?;
+        withhold(methods, request);
         if jwt.forward {
             credential.keep(request);
         } else {
@@ -116,10 +118,19 @@ async fn asked(
         let subject = headers.iter().find(|(name, _)| Some(name) == first);
         let subject = subject.and_then(|(_, value)| std::str::from_utf8(value).ok());
         let proof = external.proof(&method.name, subject);
-        request.headers.retain(|(name, _)| !external.headers.contains(name));
+        withhold(methods, request);
         return Ok(Verified { proof: Some(Box::new(proof)), headers: headers.to_vec(), ticket: None });
     }
     Err(Reason::CredentialMissing)
+}
+
+/// What services are asked with stays here, whichever method admits.
+fn withhold(methods: &[Method], request: &mut Request) {
+    for method in methods {
+        if let Kind::External(external) = &method.kind {
+            request.headers.retain(|(name, _)| !external.headers.contains(name));
+        }
+    }
 }
 
 async fn verify_token(
