@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::policy::network::is_denied;
+use crate::policy::network::{carried, is_denied};
 
 /// What is never dialled, besides what nobody ever dials.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,18 +20,28 @@ pub struct Fence {
 impl Fence {
     /// Whether an address may be no backend.
     pub fn denies(&self, address: IpAddr, port: u16) -> bool {
-        let address = address.to_canonical();
-        self.addresses.contains(&address)
-            || self.sockets.contains(&SocketAddr::new(address, port))
-            || is_denied(address, self.allow_loopback)
+        let own = |address: &IpAddr| {
+            self.addresses.contains(address) || self.sockets.contains(&SocketAddr::new(*address, port))
+        };
+        reached(address).iter().any(own) || is_denied(address, self.allow_loopback)
     }
 
     /// Whether nothing on a host is for the gateway itself to fetch: for a URI that anybody may have written the API
     /// server's machines are off with every port.
     pub fn denies_host(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.sockets.iter().any(|socket| socket.ip() == address) || self.denies(address, 0)
+        let reached = reached(address);
+        self.sockets.iter().any(|socket| reached.contains(&socket.ip())) || self.denies(address, 0)
     }
+}
+
+/// The addresses by which what is dialled may be known: its own, and the IPv4 address that it carries.
+fn reached(address: IpAddr) -> Vec<IpAddr> {
+    let address = address.to_canonical();
+    let carried = match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => carried(v6).map(IpAddr::V4),
+    };
+    [address].into_iter().chain(carried).collect()
 }
 
 #[cfg(test)]
@@ -46,9 +56,19 @@ mod tests {
             sockets: ["192.0.2.1:6443".parse().unwrap()].into(),
         };
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(fence.denies(ip("64:ff9b::192.0.2.1"), 6443) && fence.denies(ip("64:ff9b:1::1"), 80));
         assert!(fence.denies(ip("192.0.2.1"), 6443) && !fence.denies(ip("192.0.2.1"), 8080));
         assert!(fence.denies(ip("::ffff:192.0.2.1"), 6443) && fence.denies_host(ip("::ffff:192.0.2.1")));
-        for address in ["192.0.2.1", "10.96.0.1", "127.0.0.1", "169.254.169.254"] {
+        for address in [
+            "192.0.2.1",
+            "64:ff9b::192.0.2.1",
+            "10.96.0.1",
+            "64:ff9b::10.96.0.1",
+            "2002:0a60:1::",
+            "127.0.0.1",
+            "169.254.169.254",
+            "fd20:ce::254",
+        ] {
             assert!(fence.denies_host(ip(address)), "{address}");
         }
         assert!(!fence.denies_host(ip("192.0.2.2")));

@@ -43,20 +43,28 @@ pub fn is_denied(address: IpAddr, allow_loopback: bool) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => is_denied_v4(v4, allow_loopback),
         IpAddr::V6(v6) => {
-            // NAT64 (RFC 6052) and 6to4 (RFC 3056) carry an IPv4 address that is reached in the end.
-            let embedded = match v6.segments() {
-                [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(Ipv4Addr::from_bits((v6.to_bits() & 0xffff_ffff) as u32)),
-                [0x2002, ..] => Some(Ipv4Addr::from_bits(((v6.to_bits() >> 80) & 0xffff_ffff) as u32)),
-                _ => None,
-            };
             (v6.is_loopback() && !allow_loopback)
                 || v6.is_unspecified()
                 || v6.is_multicast()
                 || v6.is_unicast_link_local()
+                // NAT64 of a network's own making (RFC 8215): where in it the IPv4 address is, only the network knows.
+                || matches!(v6.segments(), [0x64, 0xff9b, 1, ..])
+                // Metadata of AWS and of Google Cloud.
                 || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
-                || embedded.is_some_and(|v4| is_denied_v4(v4, false))
+                || v6 == Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)
+                || carried(v6).is_some_and(|v4| is_denied_v4(v4, false))
         }
     }
+}
+
+/// The IPv4 address that is reached in the end by an address of NAT64 (RFC 6052) or 6to4 (RFC 3056).
+pub fn carried(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+    let bits = match v6.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => v6.to_bits(),
+        [0x2002, ..] => v6.to_bits() >> 80,
+        _ => return None,
+    };
+    Some(Ipv4Addr::from_bits((bits & 0xffff_ffff) as u32))
 }
 
 fn is_denied_v4(v4: Ipv4Addr, allow_loopback: bool) -> bool {
