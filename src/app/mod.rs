@@ -282,7 +282,7 @@ fn trust() -> Result<Arc<rustls::ClientConfig>, Error> {
 /// Trust in the CAs of a file, which messages call `name`.
 fn trust_of(name: &str, file: &Path) -> Result<Arc<rustls::ClientConfig>, Error> {
     let pem = std::fs::read_to_string(file).map_err(|error| Error::Start(format!("{name}: {error}")))?;
-    client(Trust::Bundles(&[(name.to_owned(), &pem)])).map_err(Error::Start)
+    client(Trust::Bundles(&[(name.to_owned(), pem.as_bytes())])).map_err(Error::Start)
 }
 
 /// The store that replicas share. Whoever may sign for it: the CAs of its file, or those that the gateway trusts anyway.

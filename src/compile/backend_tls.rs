@@ -19,8 +19,8 @@ const MAX_BYTES: usize = 1 << 20;
 pub enum Trust<'a> {
     /// The public CAs that the build carries (Mozilla's list).
     System,
-    /// CA bundles: where each comes from, as messages name it, and its PEM text.
-    Bundles(&'a [(String, &'a str)]),
+    /// CA bundles: where each comes from, as messages name it, and its PEM.
+    Bundles(&'a [(String, &'a [u8])]),
 }
 
 /// A client configuration that trusts only `trust`, with HTTP/1.1 and the gateway's own suites.
@@ -33,7 +33,7 @@ pub fn client(trust: Trust<'_>) -> Result<Arc<ClientConfig>, String> {
         Trust::System => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Trust::Bundles(bundles) => {
             for (name, pem) in bundles {
-                add(&mut roots, pem.as_bytes()).map_err(|text| format!("{name}: {text}"))?;
+                add(&mut roots, pem).map_err(|text| format!("{name}: {text}"))?;
             }
         }
     }
@@ -69,7 +69,7 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
     fn with(pem: &str) -> Result<Arc<ClientConfig>, String> {
-        client(Trust::Bundles(&[("ConfigMap shop/ca".to_owned(), pem)]))
+        client(Trust::Bundles(&[("ConfigMap shop/ca".to_owned(), pem.as_bytes())]))
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod annotation;
 pub mod assembly;
 pub mod authentication;
 pub mod backend_tls;
+pub mod bundle;
 pub mod candidate;
 pub mod certificate;
 pub mod challenge;

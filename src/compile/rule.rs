@@ -12,15 +12,13 @@ use rustls::ClientConfig;
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::backend_tls::{self, Trust};
+use crate::compile::bundle::{CA, same, value};
 use crate::compile::condition::Problem;
 use crate::compile::draft::{BackendTlsDraft, RuleDraft};
 use crate::compile::reference::{Grants, unreadable};
 use crate::compile::service::{Port, Protocol, Services};
 use crate::policy::fence::Fence;
 use crate::snapshot::{Backend, BackendId, BackendTls};
-
-/// The key of a CA bundle in its ConfigMap.
-const CA: &str = "ca.crt";
 
 /// A rule with what it names.
 #[derive(Debug, Default)]
@@ -199,15 +197,12 @@ impl<'a> Resolver<'a> {
         if let Some(client) = self.clients.by_bundles.get(&keys) {
             return client.result.clone();
         }
-        let same = |(old, new): (&Arc<ConfigMap>, &&Arc<ConfigMap>)| Arc::ptr_eq(old, new) || old.data == new.data;
         let before = self.before.and_then(|before| before.by_bundles.get(&keys));
-        let result = match before.filter(|before| before.maps.iter().zip(maps).all(same)) {
+        let result = match before.filter(|before| before.maps.iter().zip(maps).all(|(old, new)| same(old, new))) {
             Some(before) => before.result.clone(),
             None => {
-                let pem =
-                    |map: &'a ConfigMap| map.data.as_ref().and_then(|data| data.get(CA)).map_or("", String::as_str);
-                let bundles: Vec<(String, &str)> =
-                    keys.iter().zip(maps).map(|(key, map)| (format!("ConfigMap {key}"), pem(map))).collect();
+                let bundles: Vec<(String, &[u8])> =
+                    keys.iter().zip(maps).map(|(key, map)| (format!("ConfigMap {key}"), value(map, CA))).collect();
                 backend_tls::client(Trust::Bundles(&bundles))
             }
         };
@@ -231,7 +226,7 @@ fn look(services: &Services<'_>, key: &Key, port: &Port<'_>, id: &BackendId) -> 
     let denied = endpoints.denied.first().map(|first| {
         let text = format!(
             "Service {id}: {} of its addresses left out, such as {first}: addresses of the gateway, of its node, of \
-             metadata services and of the API server are no backends",
+             metadata services, of the API server and of other namespaces' Pods are no backends",
             endpoints.denied.len()
         );
         Problem::new(Reason::NoEndpoints, text)

@@ -17,6 +17,7 @@ use crate::api::objects::{Key, Objects};
 use crate::api::route::reference::ConfigMapRef;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::backend_tls;
+use crate::compile::bundle::{CA, same, value};
 use crate::compile::certificate::date;
 use crate::compile::condition::Problem;
 use crate::compile::draft::ClientDraft;
@@ -24,8 +25,6 @@ use crate::compile::identity::provider;
 use crate::compile::reference::{Grants, unreadable};
 use crate::policy::certificate::{ClientRule, ClientTrust};
 
-/// The key of a CA bundle in its ConfigMap.
-const CA: &str = "ca.crt";
 /// The key of revocation lists in their ConfigMap.
 const CRL: &str = "crl.pem";
 /// The most bytes of one value; the API server allows no ConfigMap over 1 MiB.
@@ -132,9 +131,8 @@ impl Trusts {
         if let Some(made) = self.by_sources.get(&sources) {
             return made.result.clone();
         }
-        let same = |(old, new): (&Arc<ConfigMap>, &Arc<ConfigMap>)| Arc::ptr_eq(old, new) || old.data == new.data;
         let made = before.and_then(|before| before.by_sources.get(&sources));
-        let result = match made.filter(|made| made.maps.iter().zip(&maps).all(same)) {
+        let result = match made.filter(|made| made.maps.iter().zip(&maps).all(|(old, new)| same(old, new))) {
             Some(made) => made.result.clone(),
             None => make(&sources, &maps),
         };
@@ -206,12 +204,6 @@ fn verifier(
         builder = builder.with_crls(lists).enforce_revocation_expiration();
     }
     builder.build().map(ClientTrust::new)
-}
-
-fn value<'a>(map: &'a ConfigMap, key: &str) -> &'a [u8] {
-    let text = map.data.as_ref().and_then(|data| data.get(key)).map(String::as_bytes);
-    text.or_else(|| map.binary_data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.as_slice()))
-        .unwrap_or_default()
 }
 
 #[cfg(test)]
