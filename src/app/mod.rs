@@ -330,6 +330,7 @@ fn options(settings: &Settings) -> compile::Options {
         dev: settings.dev,
         standalone: true,
         fence: Fence { allow_loopback: true, ..Fence::default() },
+        own_service: settings.cluster.publish_service.clone(),
         controller_name: settings.controller_name.clone(),
         ingress_class_name: settings.ingress_class_name.clone(),
         default_certificate: settings.default_certificate.clone(),

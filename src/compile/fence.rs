@@ -1,4 +1,5 @@
-//! The fence around the API server as the cluster shows it: its Service and where that leads.
+//! The fence as the cluster shows it: around the API server and around the gateway's own replicas, each by its Service and
+//! where that leads. A route that led to another replica would go round in circles.
 //!
 //! Judged where endpoints become backends, on the address that is dialled in the end, and by the data plane for what it
 //! fetches itself.
@@ -12,18 +13,29 @@ use crate::policy::fence::Fence;
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
 const LABEL: &str = "kubernetes.io/service-name";
 
-/// A fence, and around the API server as the objects show it.
+/// A fence, and around the API server and the gateway's own Service as the objects show them.
 #[must_use]
-pub fn around(fence: &Fence, objects: &Objects) -> Fence {
+pub fn around(fence: &Fence, own: Option<&Key>, objects: &Objects) -> Fence {
     let mut fence = fence.clone();
     let (namespace, name) = API_SERVER;
-    let service = objects.services.get(&Key::new(namespace, name)).and_then(|service| service.spec.as_ref());
-    let addresses = service.and_then(|spec| spec.cluster_ips.as_ref()).into_iter().flatten();
+    enclose(&mut fence, &Key::new(namespace, name), objects);
+    if let Some(own) = own {
+        enclose(&mut fence, own, objects);
+    }
+    fence
+}
+
+/// Adds the addresses of a Service with every port, and what its slices say with theirs: on the machine of a Pod with the
+/// host's network there may be other things.
+fn enclose(fence: &mut Fence, service: &Key, objects: &Objects) {
+    let Key { namespace, name } = service;
+    let spec = objects.services.get(service).and_then(|service| service.spec.as_ref());
+    let addresses = spec.and_then(|spec| spec.cluster_ips.as_ref()).into_iter().flatten();
     fence.addresses.extend(addresses.filter_map(|text| text.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()));
-    let first = Key::new(namespace, "");
-    for (key, slice) in objects.endpoint_slices.range(first..).take_while(|(key, _)| key.namespace == namespace) {
+    let first = Key::new(namespace.as_str(), "");
+    for (key, slice) in objects.endpoint_slices.range(first..).take_while(|(key, _)| key.namespace == *namespace) {
         let of = slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL));
-        if of.map_or(key.name != name, |of| of != name) {
+        if of.map_or(key.name != *name, |of| of != name) {
             continue;
         }
         let ports = slice.ports.iter().flatten().filter_map(|port| u16::try_from(port.port?).ok());
@@ -33,7 +45,6 @@ pub fn around(fence: &Fence, objects: &Objects) -> Fence {
             fence.sockets.extend(addresses.map(|ip| SocketAddr::new(ip.to_canonical(), port)));
         }
     }
-    fence
 }
 
 #[cfg(test)]
@@ -42,7 +53,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn the_api_server_and_the_pod_itself_are_fenced_off() {
+    fn the_api_server_the_pod_itself_and_its_like_are_fenced_off() {
         let mut objects = Objects::default();
         let service = serde_saphyr::from_str("{spec: {clusterIPs: [10.96.0.1, 'fd00::1'], ports: [{port: 443}]}}");
         objects.services.insert(Key::new("default", "kubernetes"), Arc::new(service.unwrap()));
@@ -57,8 +68,12 @@ mod tests {
         objects.endpoint_slices.insert(Key::new("default", "kubernetes"), slice(label, "192.0.2.1"));
         objects.endpoint_slices.insert(Key::new("default", "more"), slice(label, "192.0.2.2"));
         objects.endpoint_slices.insert(Key::new("shop", "kubernetes"), slice(label, "192.0.2.3"));
+        let service = serde_saphyr::from_str("{spec: {clusterIPs: [10.96.0.2], ports: [{port: 443}]}}");
+        objects.services.insert(Key::new("wssgate", "gate"), Arc::new(service.unwrap()));
+        let label = "{kubernetes.io/service-name: gate}";
+        objects.endpoint_slices.insert(Key::new("wssgate", "gate-1"), slice(label, "192.0.2.4"));
         let own = Fence { addresses: ["192.0.2.9".parse().unwrap()].into(), ..Fence::default() };
-        let fence = around(&own, &objects);
+        let fence = around(&own, Some(&Key::new("wssgate", "gate")), &objects);
         let denies = |address: &str, port| fence.denies(address.parse().unwrap(), port);
         for (address, port) in [
             ("10.96.0.1", 443),
@@ -68,11 +83,14 @@ mod tests {
             ("192.0.2.2", 6443),
             ("::ffff:192.0.2.1", 6443),
             ("192.0.2.9", 8443),
+            ("10.96.0.2", 443),
+            ("192.0.2.4", 6443),
             ("127.0.0.1", 80),
         ] {
             assert!(denies(address, port), "{address} {port}");
         }
         assert!(!denies("192.0.2.1", 8080), "another thing on the API server's node");
         assert!(!denies("192.0.2.3", 6443), "another Service of that name");
+        assert!(!denies("192.0.2.4", 8080), "another thing on the node of a replica");
     }
 }

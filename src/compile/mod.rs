@@ -78,6 +78,8 @@ pub struct Options {
     pub standalone: bool,
     /// Addresses that are never dialled; in a cluster loopback is always among them.
     pub fence: Fence,
+    /// The Service of the gateway's replicas: nothing that it leads to is dialled either.
+    pub own_service: Option<Key>,
     /// `spec.controller` of the IngressClasses that are ours; `status.controllerName`.
     pub controller_name: String,
     /// The one IngressClass that is ours; `None`: every one of our controller.
@@ -103,6 +105,7 @@ impl Default for Options {
             dev: false,
             standalone: false,
             fence: Fence::default(),
+            own_service: None,
             controller_name: CONTROLLER.to_owned(),
             ingress_class_name: None,
             default_certificate: None,
@@ -178,7 +181,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let index: HashMap<&Key, usize> = routes.iter().enumerate().map(|(place, route)| (route.key, place)).collect();
 
     let grants = Grants::new(objects);
-    let fence = fence::around(&options.fence, objects);
+    let fence = fence::around(&options.fence, options.own_service.as_ref(), objects);
     let mut resolver = Resolver::new(objects, &grants, &fence, kept.map(|kept| &kept.clients));
     let mut keys = keys::Reader::new(objects, &grants, previous.map(|previous| &previous.snapshot.keys));
     let mut verdicts = Vec::with_capacity(routes.len());

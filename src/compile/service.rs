@@ -112,13 +112,17 @@ impl<'a> Services<'a> {
             let ports = slice.ports.as_deref().unwrap_or_default().iter().filter(|p| is_port(p, port.name));
             for number in ports.filter_map(|port| port.port).filter_map(|number| u16::try_from(number).ok()) {
                 for endpoint in &slice.endpoints {
+                    // No controller puts a Pod into a slice of another namespace; whoever writes one may lie by leaving
+                    // it out, but not in this way (CVE-2021-25740).
+                    let home = endpoint.target_ref.as_ref().and_then(|target| target.namespace.as_deref());
+                    let foreign = home.is_some_and(|home| home != key.namespace);
                     let list = match state(endpoint) {
                         State::Ready => &mut ready,
                         State::Terminating => &mut terminating,
                         State::Out => continue,
                     };
                     for address in endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok()) {
-                        if self.fence.denies(address, number) {
+                        if foreign || self.fence.denies(address, number) {
                             denied.push(address);
                         } else {
                             list.push(SocketAddr::new(address.to_canonical(), number));
@@ -262,6 +266,13 @@ mod tests {
             assert_eq!(endpoints(ONE, &[&slice(loopback)], 80, true).addresses.len(), 1, "{loopback}");
         }
         assert_eq!(texts(&endpoints(ONE, &[&slice("2001:db8::1")], 80, false)), ["[2001:db8::1]:80"]);
+        let of = |namespace: &str| {
+            let target = format!("targetRef: {{kind: Pod, name: p, namespace: {namespace}}}");
+            let slice = format!("ports: [{{port: 80}}], endpoints: [{{addresses: [10.0.0.1], {target}}}]");
+            endpoints(ONE, &[&slice], 80, false)
+        };
+        assert_eq!((of("shop").addresses.len(), of("shop").denied.len()), (1, 0));
+        assert_eq!((of("bank").addresses.len(), of("bank").denied.len()), (0, 1));
     }
 
     #[test]

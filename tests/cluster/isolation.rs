@@ -176,6 +176,16 @@ fn the_gateway_never_dials_the_api_server_itself_or_what_endpoints_may_not_be(cl
             super::scene::logged(&gateway, &words);
         }
         assert_eq!(own.count(), (0, 0));
+        // A slice that says itself that it leads to another namespace.
+        let target = Recorder::start_on(Behaviour::Echo, sandbox::address()).await;
+        let mut objects = scene.service("foreign", &target);
+        let spec = json!({"rules": [{"name": "all", "backendRefs": [{"name": "foreign", "port": 8080}]}]});
+        objects.push(scene.route("foreign", "foreign.example.com", &spec));
+        scene.apply(&objects);
+        scene.open(&gateway, "foreign.example.com").await;
+        objects[1]["endpoints"][0]["targetRef"] = json!({"kind": "Pod", "name": "p", "namespace": "kube-system"});
+        scene.apply(&objects);
+        scene.becomes(&gateway, "foreign.example.com", 503).await;
         // To another gateway the same address is a backend like any other: it can be reached.
         let other = scene.gateway_with("wssgate-1", &[("POD_IP", "10.89.1.255")], &[]).await;
         scene.open(&other, "own.example.com").await.echo(&Frame::text("reached")).await;

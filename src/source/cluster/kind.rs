@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass, IngressSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -309,8 +309,12 @@ impl Kind for EndpointSlice {
 
     fn slim(&mut self) {
         for endpoint in &mut self.endpoints {
-            let Endpoint { addresses, conditions, .. } = std::mem::take(endpoint);
-            *endpoint = Endpoint { addresses, conditions, ..Endpoint::default() };
+            let Endpoint { addresses, conditions, target_ref, .. } = std::mem::take(endpoint);
+            // What is in the slice's own namespace, which is all but everything, need not be kept.
+            let namespace = target_ref.and_then(|target| target.namespace);
+            let elsewhere = namespace.filter(|namespace| Some(namespace) != self.metadata.namespace.as_ref());
+            let target_ref = elsewhere.map(|it| ObjectReference { namespace: Some(it), ..ObjectReference::default() });
+            *endpoint = Endpoint { addresses, conditions, target_ref, ..Endpoint::default() };
         }
     }
 }
