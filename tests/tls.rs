@@ -382,3 +382,18 @@ async fn a_client_hello_in_records_of_one_byte_completes_its_handshake() {
         .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_sent_before_it_reset_its_connection_is_relayed() {
+    let setup = Setup::new(&json!({})).await;
+    for round in 0..50 {
+        let mut peer = setup.open().await;
+        peer.echo(&Frame::text("first")).await;
+        let last = Frame::text(format!("last {round}"));
+        let bytes = peer.encode(&last);
+        peer.write(&bytes).await;
+        peer.reset();
+        let frames = setup.recorder.frames_of_last("the end of the upstream").await;
+        assert!(frames.iter().any(|frame| frame.same(&last)), "round {round}: {frames:?}");
+    }
+}

@@ -40,6 +40,8 @@ pub(crate) struct ClientTls {
     ended: bool,
     /// It broke the protocol: nothing more is read from it or sealed for it.
     failed: bool,
+    /// The socket broke, which is told when everything that came before is read.
+    broken: Option<io::ErrorKind>,
 }
 
 /// What [`ClientTls::poll_fill`] found.
@@ -120,7 +122,8 @@ impl ClientTls {
     ) -> Result<Self, Reason> {
         let tls = UnbufferedServerConnection::new(config).map_err(|_| Reason::TlsFailed)?;
         let (opened, unsent) = (Vec::new(), Vec::new());
-        let mut this = Self { tcp, tls, partial: hello, opened, unsent, sent: 0, ended: false, failed: false };
+        let mut this =
+            Self { tcp, tls, partial: hello, opened, unsent, sent: 0, ended: false, failed: false, broken: None };
         match this.handshake(place).await {
             Ok(()) => Ok(this),
             Err(error) => Err(reason(&error)),
@@ -242,6 +245,9 @@ impl ClientTls {
         if self.failed {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         }
+        if let Some(kind) = self.broken {
+            return Poll::Ready(Err(kind.into()));
+        }
         let mut filled = self.partial.len();
         scratch.input[..filled].copy_from_slice(&self.partial);
         // Records that came behind the handshake's last flight can be opened without reading.
@@ -260,6 +266,10 @@ impl ClientTls {
                     }
                     filled += n;
                     fresh |= n > 0;
+                }
+                Poll::Ready(Err(error)) if fresh => {
+                    self.broken = Some(error.kind());
+                    break;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
