@@ -1,8 +1,10 @@
 //! The port without TLS: it sends pages to https, tells WebSocket clients where to go, and never upgrades.
 
 use crate::harness::peer::Wire;
-use crate::harness::{Answer, End, Head, PATIENCE, Peer, Setup, json};
-use tokio::net::TcpStream;
+use crate::harness::{Answer, End, Head, PATIENCE, Peer, Setup, json, until};
+use std::net::SocketAddr;
+
+use tokio::net::{TcpSocket, TcpStream};
 
 async fn ask(setup: &Setup, bytes: &[u8]) -> (Option<Answer>, End) {
     let tcp = TcpStream::connect(setup.gateway.http).await.unwrap();
@@ -105,4 +107,27 @@ async fn what_is_no_http_is_ended() {
         .then("abcGET /second HTTP/1.1\r\nHost: chat.example.com\r\n\r\n");
     let answer = ask(&setup, &first.bytes()).await.0.expect("an answer");
     assert!(!String::from_utf8_lossy(&answer.body).contains("/second"), "one answer and the end: {answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_takes_no_more_than_its_share() {
+    let setup = Setup::new(&json!({})).await;
+    let mut idle = Vec::new();
+    for _ in 0..64 {
+        idle.push(TcpStream::connect(setup.gateway.http).await.unwrap());
+    }
+    let head = Head::request("GET / HTTP/1.1").add("Connection", "close");
+    let from = async |source: &str| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+        let mut peer = Peer::new(Wire::Plain(socket.connect(setup.gateway.http).await.unwrap()), true);
+        // It may be closed before it is written to.
+        peer.write(&head.bytes()).await;
+        peer.ended(PATIENCE, "the end of a plain connection").await;
+        Answer::parse(peer.pending()).map(|answer| answer.status())
+    };
+    assert_eq!(from("127.0.0.1").await, None);
+    assert_eq!(from("127.0.0.2").await, Some(308));
+    idle.clear();
+    until(PATIENCE, "a place again", async || from("127.0.0.1").await).await;
 }

@@ -2,6 +2,7 @@
 //! §7.2). It answers ACME challenges that the snapshot knows by asking their solver; their folder is never redirected.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,20 +17,25 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use crate::policy::network::limit_key;
 use crate::proxy::answer::SECURE_HEADERS;
 use crate::proxy::challenge::Solvers;
+use crate::proxy::meters::Table;
 use crate::proxy::worker::{ACCEPT_PAUSE, turned_away};
 use crate::proxy::{Drain, Shared, preamble};
 use crate::snapshot::{BackendId, Snapshot};
 
 /// Requests that are answered at a time.
 const CONNECTIONS: usize = 256;
+/// Those of them that may be of one address (IPv6: one /64).
+const OF_ADDRESS: u32 = 64;
 /// How long a request may take, answer included.
 const TIME: Duration = Duration::from_secs(5);
 
 /// Answers until the drain closes the listener.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let addresses = Rc::new(Table::default());
     let solvers = Rc::new(Solvers::default());
     let mut drain = shared.drain.clone();
     let closing = drain.wait_for(|drain| *drain != Drain::Serving);
@@ -45,13 +51,14 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
             continue;
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let (shared, solvers) = (Arc::clone(&shared), Rc::clone(&solvers));
+        let (shared, solvers, addresses) = (Arc::clone(&shared), Rc::clone(&solvers), Rc::clone(&addresses));
         tokio::task::spawn_local(async move {
-            // Nothing here depends on the client's address, but the header stands before the request.
             let proxies = shared.proxies.load_full();
-            if let Err(reason) = preamble::read(&proxies, &mut tcp, peer).await {
-                return turned_away(&shared, reason, peer);
-            }
+            let client = match preamble::read(&proxies, &mut tcp, peer).await {
+                Ok(client) => client,
+                Err(reason) => return turned_away(&shared, reason, peer),
+            };
+            let Some(_own) = Own::take(addresses, client.ip()) else { return };
             let answer = service_fn(|request| {
                 let (shared, solvers) = (&shared, &solvers);
                 async move { Ok::<_, Infallible>(answer(shared, solvers, &request).await) }
@@ -67,6 +74,25 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
             let _ = timeout(TIME * 2, connection).await;
             drop(place);
         });
+    }
+}
+
+/// A place of an address; dropping gives it back.
+struct Own {
+    addresses: Rc<Table<IpAddr>>,
+    address: IpAddr,
+}
+
+impl Own {
+    fn take(addresses: Rc<Table<IpAddr>>, client: IpAddr) -> Option<Self> {
+        let address = limit_key(client);
+        addresses.take(&address, OF_ADDRESS).then_some(Self { addresses, address })
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.addresses.give(&self.address);
     }
 }
 
