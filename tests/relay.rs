@@ -334,6 +334,7 @@ async fn subprotocols_are_those_that_the_route_allows_and_the_backend_chooses() 
     assert_eq!(answer.field("sec-websocket-protocol").as_deref(), Some("chat.v1"), "the backend's choice");
     let seen = setup.recorder.last().head();
     assert_eq!(seen.field("sec-websocket-protocol").as_deref(), Some("chat.v1, chat.v2"), "in the client's order");
+    setup.gateway.access_line("the subprotocol", |line| line["subprotocol"] == "chat.v1").await;
     for (case, head) in [
         ("nothing allowed", offer("evil")),
         ("another case", offer("CHAT.V1")),
@@ -349,8 +350,12 @@ async fn subprotocols_are_those_that_the_route_allows_and_the_backend_chooses() 
         setup.refused(case, &head, &[400], &["subprotocol_denied", "malformed_request"]).await;
     }
     setup.respec(&json!({})).await;
-    let (answer, _peer) = setup.client().ask(&offer("anything")).await;
+    let head = Head::upgrade("/unlisted").add("Sec-WebSocket-Protocol", "anything");
+    let (answer, _peer) = setup.client().ask(&head).await;
     assert_eq!(answer.field("sec-websocket-protocol").as_deref(), Some("anything"), "without a list");
+    // What no route has written down may be a secret.
+    let line = setup.gateway.access_line("the connection", |line| line["path"] == "/unlisted").await;
+    assert!(line["subprotocol"].is_null(), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

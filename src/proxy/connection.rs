@@ -91,15 +91,16 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketA
         Ok(Err(reason)) => return refused(&shared, who, &reason.into()),
         Err(_) => return refused(&shared, who, &Reason::TlsTimeout.into()),
     };
-    let judging = judge(&shared, &mut client, name.as_deref(), certificate, &proxies, &mut who);
+    let mut refusal = Refusal::default();
+    let judging = judge(&shared, &mut client, name.as_deref(), certificate, &proxies, &mut who, &mut refusal);
     let judged = timeout_at((began + OVERALL).into(), judging).await;
-    let refusal = match judged.unwrap_or_else(|_| Err(Reason::UpstreamTimeout.into())) {
+    refusal.reason = match judged.unwrap_or(Err(Reason::UpstreamTimeout)) {
         Ok(Outcome::Admitted(judged)) => return relay(&shared, client, *judged, who, began).await,
         Ok(Outcome::Answered(bytes)) => {
             farewell(&mut client, &bytes).await;
             return None;
         }
-        Err(refusal) => refusal,
+        Err(reason) => Some(reason),
     };
     refused(&shared, who, &refusal);
     if let Some(reason) = refusal.reason
@@ -195,6 +196,7 @@ struct Judged {
     upstream: upstream::Upstream,
 }
 
+/// Judges a request; what is known of it by then stands in `refusal`, also where time runs out in the middle.
 async fn judge(
     shared: &Arc<Shared>,
     client: &mut ClientTls,
@@ -202,37 +204,27 @@ async fn judge(
     certificate: Option<Box<ClientCertificate>>,
     proxies: &TrustedProxies,
     who: &mut Who,
-) -> Result<Outcome, Refusal> {
-    let read = match timeout(HEAD, head(client)).await {
-        Ok(read) => read?,
-        Err(_) => return Err(Reason::HeadTimeout.into()),
-    };
+    refusal: &mut Refusal,
+) -> Result<Outcome, Reason> {
+    let read = timeout(HEAD, head(client)).await.map_err(|_| Reason::HeadTimeout)??;
     let (Head::Handshake(asked, _) | Head::Call(Call { request: asked, .. })) = &read;
-    let mut refusal = Refusal { host: Some(asked.host.clone()), path: Some(asked.path.clone()), ..Refusal::default() };
-    match proxies.client(who.client.ip(), asked.forwarded_for.as_deref()) {
-        Ok(None) => {}
-        Ok(Some(client)) => who.stands_for(SocketAddr::new(client, 0)),
-        Err(reason) => return Err(Refusal { reason: Some(reason), ..refusal }),
+    refusal.host = Some(asked.host.clone());
+    refusal.path = Some(asked.path.clone());
+    if let Some(client) = proxies.client(who.client.ip(), asked.forwarded_for.as_deref())? {
+        who.stands_for(SocketAddr::new(client, 0));
     }
     let (mut request, early) = match read {
         Head::Handshake(request, early) => (request, early),
         Head::Call(call) => {
-            let answer = purchase::answer(shared, call, name, certificate, who.client.ip(), &mut refusal).await;
-            return answer.map(Outcome::Answered).map_err(|reason| Refusal { reason: Some(reason), ..refusal });
+            let answer = purchase::answer(shared, call, name, certificate, who.client.ip(), refusal).await;
+            return answer.map(Outcome::Answered);
         }
     };
-    let outcome = admitted(shared, &mut request, name, certificate, who.client.ip(), &mut refusal).await;
-    match outcome {
-        Ok((lease, policy, facts, audited, places, upstream)) => {
-            let route = refusal.route.unwrap_or_default();
-            let judged = Judged { request, early, facts, lease, policy, route, audited, places, upstream };
-            Ok(Outcome::Admitted(Box::new(judged)))
-        }
-        Err(reason) => {
-            refusal.reason = Some(reason);
-            Err(refusal)
-        }
-    }
+    let (lease, policy, facts, audited, places, upstream) =
+        admitted(shared, &mut request, name, certificate, who.client.ip(), refusal).await?;
+    let route = refusal.route.clone().unwrap_or_default();
+    let judged = Judged { request, early, facts, lease, policy, route, audited, places, upstream };
+    Ok(Outcome::Admitted(Box::new(judged)))
 }
 
 type Admitted = (Lease, Arc<Policy>, Facts, Option<Reason>, crate::proxy::meters::Places, upstream::Upstream);
@@ -387,7 +379,10 @@ async fn relay(shared: &Arc<Shared>, mut client: ClientTls, judged: Judged, who:
             Origin::One(origin) => Some(origin),
             Origin::Missing | Origin::Several => None,
         },
-        subprotocol: upstream.subprotocol.as_deref(),
+        subprotocol: upstream
+            .subprotocol
+            .as_deref()
+            .filter(|name| policy.handshake.subprotocols.iter().any(|listed| listed == name)),
         tls: Some(client.version()),
         backend: Some(upstream.endpoint),
         audited,

@@ -50,7 +50,7 @@ pub struct Opened<'a> {
     pub path: &'a str,
     /// The Origin header; anything from a `?` on is left out.
     pub origin: Option<&'a str>,
-    /// The subprotocol that was agreed.
+    /// The subprotocol that was agreed, if the route lists it: any other may be a credential in disguise.
     pub subprotocol: Option<&'a str>,
     /// The TLS version, as `TLSv1.3`.
     pub tls: Option<&'a str>,
