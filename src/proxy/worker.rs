@@ -138,12 +138,10 @@ impl Drop for Load {
 }
 
 fn spawn(shared: &Arc<Shared>, accepted: Accepted, load: &Arc<AtomicUsize>) {
+    let held = (accepted.slot, Load(Arc::clone(load)));
     let Ok(tcp) = TcpStream::from_std(accepted.tcp) else { return };
     let serve = connection::serve(Arc::clone(shared), tcp, accepted.peer);
-    tokio::task::spawn_local(Task {
-        stage: Stage::Handshake(Box::pin(serve)),
-        _held: (accepted.slot, Load(Arc::clone(load))),
-    });
+    tokio::task::spawn_local(Task { stage: Stage::Handshake(Box::pin(serve)), _held: held });
 }
 
 /// A connection's task: the handshake in a box of its own, freed before the relay begins, so that a live connection

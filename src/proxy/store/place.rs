@@ -156,13 +156,20 @@ impl Leases {
             for lease in &leases {
                 call.arg(self.member(*lease));
             }
-            let _ = call.invoke_async::<u8>(&mut connection).await;
+            let renewed = call.invoke_async::<u8>(&mut connection).await;
             // What ended meanwhile may have been given back before it was renewed.
             for lease in leases.into_iter().filter(|lease| !self.holds(&subject, *lease)) {
                 let _ = self.back.try_send((subject, lease));
             }
+            renewed
         });
-        futures_util::stream::iter(each).buffer_unordered(RENEWING).collect::<Vec<()>>().await;
+        let mut renewals = std::pin::pin!(futures_util::stream::iter(each).buffer_unordered(RENEWING));
+        while let Some(renewed) = renewals.next().await {
+            // Where one gets no answer the others would each wait for theirs, and nobody would look for a better line.
+            if renewed.is_err_and(|error| error.is_timeout() || error.is_unrecoverable_error()) {
+                return;
+            }
+        }
     }
 }
 
