@@ -102,7 +102,8 @@ impl External {
         Proof::new(method, &verdict, subject, None, &verdict)
     }
 
-    /// Whose verdict it is: kept with the proof, so that it counts only for as long as the route asks the same service.
+    /// Whose verdict it is: kept with the proof, so that it counts only for as long as the route asks the
+    /// same service at the same port and path.
     fn verdict(&self) -> Box<str> {
         let namespace = self.namespace.as_deref().unwrap_or_default();
         format!("{namespace}/{}:{}{}", self.service, self.port, self.path).into()
@@ -276,7 +277,7 @@ impl Authentication {
                 let claims = Claims::parse(proof.claims.as_bytes()).unwrap_or_default();
                 jwt.judge(&claims)
             }
-            // The verdict of another service, or of this one about something else, is none.
+            // The verdict of another service, or of this one at another path, is none.
             Kind::External(external) if proof.claims == external.verdict() => Ok(()),
             Kind::External(_) => Err(Reason::ExternalDenied),
             // A proof is of the method that the ticket was bought with.

@@ -71,7 +71,8 @@ pub struct Connection {
     pub total: u32,
     /// Connections of one client address (IPv6: one /64) to the route on this replica; `None`: no limit.
     pub per_address: Option<u32>,
-    /// Connections of one subject, with its issuer, to the route on this replica; `None`: no limit.
+    /// Connections of one subject, with its issuer, to the route: on the replicas that share a store, else on this one;
+    /// `None`: no limit.
     pub per_subject: Option<u32>,
     /// Whether a connection outlives the credential that opened it.
     pub outlives_credential: bool,

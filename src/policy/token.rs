@@ -147,8 +147,7 @@ impl<'a> Token<'a> {
     }
 }
 
-/// A claim as the value of a header: visible ASCII, single spaces within (as `scope` has), nothing that two readers
-/// could split differently.
+/// A claim as the value of a header: visible ASCII with spaces within (as `scope` has them), neither empty nor too long.
 fn header(claim: &Value) -> Option<Box<str>> {
     let text = match claim {
         Value::String(text) => text.clone(),

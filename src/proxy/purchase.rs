@@ -72,7 +72,7 @@ pub(crate) async fn answer(
     Ok(answer::ticket(&policy.handshake, &cross_origin(&policy.handshake, &request, false), &body))
 }
 
-/// No longer than the credential, unless connections outlive theirs: then admission has let it pass.
+/// How long a ticket is good: no longer than what bought it, even where connections outlive that; `None`: that is over.
 fn lifetime(ticket: &Ticket, expires: Option<i64>, now: i64) -> Option<Duration> {
     let Some(expires) = expires else { return Some(ticket.ttl) };
     let left = u64::try_from(expires.saturating_sub(now)).ok().filter(|left| *left > 0)?;
