@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::harness::gateway::configuration;
+use crate::harness::peer::connect_from;
 use crate::harness::{self, Behaviour, Frame, HOST, Head, Options, PATIENCE, Peer, SOON, Setup, json, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// A connection that is ended before TLS: nothing comes, and the end does.
 async fn turned_away(setup: &Setup) {
@@ -89,8 +89,9 @@ async fn without_file_descriptors_it_waits_without_a_busy_loop_and_recovers() {
     let mut live = setup.open().await;
     // Visitors of the plain port who say nothing take what is kept for it, and more.
     let mut silent = Vec::new();
-    for _ in 0..200 {
-        silent.push(TcpStream::connect(setup.gateway.http).await.unwrap());
+    for number in 0..200 {
+        // One address has a quarter of the places.
+        silent.push(connect_from(&format!("127.0.0.{}", 1 + number % 4), setup.gateway.http).await);
     }
     until(PATIENCE, "G10: all descriptors in use", async || (setup.gateway.descriptors() >= 160).then_some(())).await;
     let mut waiting = setup.client().tcp().await;

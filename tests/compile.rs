@@ -1,7 +1,7 @@
 //! The compile from outside: golden cases (`tests/compile/<case>/`, manifests in, statuses and snapshot out), and what
 //! must hold whatever the objects are. `UPDATE=1` writes the golden files anew.
 
-mod cases;
+pub(crate) mod cases;
 mod text;
 
 use std::collections::BTreeMap;

@@ -32,6 +32,7 @@ mod external;
 mod files_source;
 mod files_source_watch;
 mod frames;
+mod health;
 mod key_sets;
 mod layers;
 mod limits;

@@ -1,10 +1,8 @@
 //! The port without TLS: it sends pages to https, tells WebSocket clients where to go, and never upgrades.
 
-use crate::harness::peer::Wire;
+use crate::harness::peer::{Wire, connect_from};
 use crate::harness::{Answer, End, Head, PATIENCE, Peer, Setup, json, until};
-use std::net::SocketAddr;
-
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 async fn ask(setup: &Setup, bytes: &[u8]) -> (Option<Answer>, End) {
     let tcp = TcpStream::connect(setup.gateway.http).await.unwrap();
@@ -118,9 +116,7 @@ async fn one_address_takes_no_more_than_its_share() {
     }
     let head = Head::request("GET / HTTP/1.1").add("Connection", "close");
     let from = async |source: &str| {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
-        let mut peer = Peer::new(Wire::Plain(socket.connect(setup.gateway.http).await.unwrap()), true);
+        let mut peer = Peer::new(Wire::Plain(connect_from(source, setup.gateway.http).await), true);
         // It may be closed before it is written to.
         peer.write(&head.bytes()).await;
         peer.ended(PATIENCE, "the end of a plain connection").await;

@@ -286,6 +286,15 @@ pub struct Client {
     pub name: String,
 }
 
+/// TCP from one address of this machine to another.
+pub async fn connect_from(source: &str, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+    let tcp = socket.connect(address).await.unwrap();
+    tcp.set_nodelay(true).unwrap();
+    tcp
+}
+
 impl Client {
     /// The same client asking for another name.
     pub fn named(&self, name: &str) -> Self {
@@ -306,11 +315,7 @@ impl Client {
 
     /// TCP only, from another address of this machine.
     pub async fn tcp_from(&self, source: &str) -> TcpStream {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
-        let tcp = socket.connect(self.address).await.unwrap();
-        tcp.set_nodelay(true).unwrap();
-        tcp
+        connect_from(source, self.address).await
     }
 
     /// TCP and TLS.
