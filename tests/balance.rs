@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use crate::harness::issuer::{any_of, external};
 use crate::harness::manifests::{route, secret, service, slice, text};
 use crate::harness::peer::Wire;
 use crate::harness::{
@@ -139,10 +140,7 @@ async fn every_endpoint_of_every_backend_has_its_turn_though_a_service_judges() 
     let sessions = Recorder::start(Behaviour::bytes(yes)).await;
     let backends = json!([{"name": "one", "port": 8080}, {"name": "other", "port": 8080}]);
     let mut spec = rule(&backends, &json!({"type": "RoundRobin"}));
-    spec["handshake"] = json!({"authentication": {"mode": "AnyOf", "methods": [{
-        "name": "sessions", "type": "External",
-        "external": {"backendRef": {"name": "sessions", "port": 8080}, "path": "/check", "allowedHeaders": ["cookie"]},
-    }]}});
+    spec["handshake"] = any_of(&[external(&json!({}))])["handshake"].clone();
     let services: &[(&str, &[u16])] =
         &[("one", &ports(&one)), ("other", &ports(&other)), ("sessions", &[sessions.port()])];
     let (_gateway, client) = start(services, &spec).await;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::harness::issuer::{any_of, bearer, claims, config_map, method, scene_of, set};
+use crate::harness::issuer::{any_of, bearer, claims, config_map, external, method, scene_of, set};
 use crate::harness::manifests::service_as;
 use crate::harness::{
     self, Answer, Behaviour, Canaries, Frame, Head, Key, Options, Recorder, SOON, Setup, canary, json, until,
@@ -84,12 +84,9 @@ async fn not_even_the_most_talkative_log_holds_a_credential() {
         {"type": "Header", "name": "Authorization", "valuePrefix": "Bearer "}, {"type": "Query", "name": "token"},
         {"type": "Subprotocol", "valuePrefix": "bearer."}, {"type": "Cookie", "name": "token"},
     ]});
-    let external = json!({"name": "sessions", "type": "External", "external": {
-        "backendRef": {"name": "sessions", "port": 8080}, "path": "/check", "allowedHeaders": ["x-session"],
-        "allowedResponseHeaders": ["x-user", "x-session-key"],
-    }});
+    let headers = json!({"allowedHeaders": ["x-session"], "allowedResponseHeaders": ["x-user", "x-session-key"]});
     let ticket = json!({"name": "ticket", "type": "Ticket", "ticket": {"path": "/ticket"}});
-    let spec = any_of(&[method(&places), external, ticket]);
+    let spec = any_of(&[method(&places), external(&headers), ticket]);
     let mut objects = service_as("sessions", "http", &[asked.port()]);
     objects.push(config_map("idp", &set(&[&key])));
     let options = Options { env: vec![("WSSGATE_LOG".into(), "trace".into())], ..Options::default() };

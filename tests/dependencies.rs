@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::harness::issuer::{any_of, bearer, claims, method, scene_of, scene_with, set};
+use crate::harness::issuer::{any_of, bearer, claims, external, method, scene_of, scene_with, set};
 use crate::harness::manifests::{service_as, text};
 use crate::harness::{Authority, Behaviour, Frame, Gateway, Head, Key, Options, Recorder, Setup, json, until};
 use serde_json::Value;
@@ -77,13 +77,6 @@ fn page() -> Head {
     Head::upgrade("/").add("Origin", "https://chat.example.com").add("Cookie", "sid=1")
 }
 
-fn external() -> Value {
-    let external = json!({
-        "backendRef": {"name": "sessions", "port": 8080}, "path": "/check", "allowedHeaders": ["cookie"],
-    });
-    any_of(&[json!({"name": "sessions", "type": "External", "external": external})])
-}
-
 fn answer(status: &str) -> Behaviour {
     Behaviour::bytes(format!("HTTP/1.1 {status}\r\nCache-Control: no-store\r\nContent-Length: 0\r\n\r\n"))
 }
@@ -105,7 +98,7 @@ async fn knock(setup: &Setup, what: &str, done: impl AsyncFn() -> bool) -> u16 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_judges_is_told_when_it_gives_no_answer_and_not_when_it_says_no() {
     let asked = Recorder::start(answer("204 No Content")).await;
-    let setup = scene_with(&external(), &service_as("sessions", "http", &[asked.port()])).await;
+    let setup = scene_with(&any_of(&[external(&json!({}))]), &service_as("sessions", "http", &[asked.port()])).await;
     let gateway = &setup.gateway;
     let labels = [("kind", "service"), ("name", "shop/sessions:8080")];
     let mut socket = setup.client().open(&page()).await;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::harness::issuer::{any_of, bearer, claims, config_map, method, scene_with, set, unauthorized};
+use crate::harness::issuer::{self, any_of, bearer, claims, config_map, method, scene_with, set, unauthorized};
 use crate::harness::manifests::{merge, route, service_as, text};
 use crate::harness::{self, Answer, Behaviour, Frame, Head, Key, Recorder, Setup, json, until};
 use serde_json::Value;
@@ -22,13 +22,11 @@ fn sessions() -> Behaviour {
     }))
 }
 
+/// The method of [`sessions`].
 fn external(others: &Value) -> Value {
-    let mut external = json!({
-        "backendRef": {"name": "sessions", "port": 8080}, "path": "/check",
-        "allowedHeaders": ["cookie"], "allowedResponseHeaders": ["x-user"],
-    });
+    let mut external = json!({"allowedResponseHeaders": ["x-user"]});
     merge(&mut external, others);
-    json!({"name": "sessions", "type": "External", "external": external})
+    issuer::external(&external)
 }
 
 async fn scene(service: Behaviour, others: &Value) -> (Recorder, Setup) {

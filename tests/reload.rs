@@ -20,10 +20,6 @@ async fn configure(setup: &Setup, members: &Value) {
 }
 
 /// Waits for a line of the log.
-async fn logged(setup: &Setup, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    until(PATIENCE, what, async || setup.gateway.logs().into_iter().find(&wanted)).await
-}
-
 async fn limit_is(setup: &Setup, peer: &mut Peer, size: usize) {
     peer.echo(&Frame::binary(vec![1; size])).await;
     let mut other = setup.open().await;
@@ -72,7 +68,7 @@ async fn a_hostname_that_a_namespace_may_not_use_any_more_is_given_up() {
     configure(&setup, &suffixes("shop.test")).await;
     let close = peer.close_code().await.map(|(code, _)| code);
     assert!(matches!(close, Some(1008 | 1012)), "lost authority fails closed: {close:?}");
-    let warned = logged(&setup, "the condition", |line| line["route"] == "shop/chat").await;
+    let warned = setup.gateway.log_line("the condition", |line| line["route"] == "shop/chat").await;
     assert!(warned["problem"].as_str().unwrap().contains("shop.test"), "{warned}");
     configure(&setup, &suffixes("example.com")).await;
     setup.open().await.echo(&Frame::text("back")).await;
@@ -97,10 +93,12 @@ async fn a_broken_file_is_reported_with_its_place_and_the_last_good_settings_sta
     ] {
         let text = if case == "empty" { String::new() } else { format!("{head}{text}") };
         setup.gateway.configure(&text);
-        let warned = logged(&setup, case, |line| {
-            line["problem"].as_str().is_some_and(|problem| problem.contains(place) && problem.contains(word))
-        })
-        .await;
+        let warned = setup
+            .gateway
+            .log_line(case, |line| {
+                line["problem"].as_str().is_some_and(|problem| problem.contains(place) && problem.contains(word))
+            })
+            .await;
         assert!(warned["message"].as_str().unwrap().contains("last good settings stay"), "{case}: {warned}");
         setup.gateway.metric_becomes("wssgate_settings_current", &[], 0.0).await;
         limit_is(&setup, &mut peer, 100).await;
@@ -128,7 +126,7 @@ async fn what_needs_a_restart_is_named_and_the_rest_takes_effect() {
         }),
     );
     configure(&setup, &next).await;
-    let warned = logged(&setup, "what needs a restart", |line| line["settings"].is_string()).await;
+    let warned = setup.gateway.log_line("what needs a restart", |line| line["settings"].is_string()).await;
     assert_eq!(warned["settings"], "echo, workers, logFormat, sharedStore", "{warned}");
     limit_is(&setup, &mut peer, 70).await;
     assert_eq!(setup.gateway.metric("wssgate_workers", &[]).await as u64, 1);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::issuer::{any_of, scene_with};
+use crate::harness::issuer::{any_of, external, scene_with};
 use crate::harness::manifests::{service, service_as};
 use crate::harness::recorder::switching;
 use crate::harness::{self, Behaviour, Frame, Head, Options, Peer, Recorder, SOON, Setup, json, until};
@@ -69,13 +69,7 @@ async fn full_port() -> (u16, TcpListener, Vec<TcpStream>) {
 async fn a_handshake_that_keeps_each_time_out_is_given_up_all_the_same() {
     let sessions = Recorder::start(Behaviour::Unanswered).await;
     let dead = [full_port().await, full_port().await];
-    let mut spec = any_of(&[json!({
-        "name": "sessions", "type": "External",
-        "external": {
-            "backendRef": {"name": "sessions", "port": 8080}, "path": "/check", "timeout": "10s",
-            "allowedHeaders": ["cookie"],
-        },
-    })]);
+    let mut spec = any_of(&[external(&json!({"timeout": "10s"}))]);
     // The first handshake takes the heavier one, and when nobody answers there, the other.
     spec["rules"] = json!([{
         "name": "chat",

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::harness::issuer::{
-    any_of, claims, config_map, holds_nothing_of, method, now, scene_with, set, unauthorized,
+    any_of, claims, config_map, external, holds_nothing_of, method, now, scene_with, set, unauthorized,
 };
 use crate::harness::manifests::{merge, route, service_as, text};
 use crate::harness::{self, Answer, Behaviour, Client, Frame, Head, Key, Recorder, Setup, json, within};
@@ -247,10 +247,7 @@ async fn a_preflight_allows_the_pages_of_the_route_and_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_buys_a_ticket_and_the_connection_lives_by_what_bought_it() {
     let asked = Recorder::start(Behaviour::bytes("HTTP/1.1 200 OK\r\nX-User: ada\r\nContent-Length: 0\r\n\r\n")).await;
-    let sessions = json!({"name": "sessions", "type": "External", "external": {
-        "backendRef": {"name": "sessions", "port": 8080}, "path": "/check", "allowedHeaders": ["cookie"],
-        "allowedResponseHeaders": ["x-user"],
-    }});
+    let sessions = external(&json!({"allowedResponseHeaders": ["x-user"]}));
     let mut spec = any_of(&[sessions, ticket(&json!({}))]);
     spec["handshake"]["origins"] = json!({"allow": [PAGE]});
     spec["connection"] = json!({"limits": {"perSubject": 1}});

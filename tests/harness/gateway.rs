@@ -287,6 +287,11 @@ impl Gateway {
         until(PATIENCE, what, async || self.access().into_iter().find(&wanted)).await
     }
 
+    /// Waits for a line of the log.
+    pub async fn log_line(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        until(PATIENCE, what, async || self.logs().into_iter().find(&wanted)).await
+    }
+
     /// A GET on the admin port: status and body; 0 where nobody answers.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
@@ -378,7 +383,12 @@ impl Gateway {
 
     /// Sends SIGTERM.
     pub fn sigterm(&self) {
-        let kill = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.pid)).status().unwrap();
+        self.signal("TERM");
+    }
+
+    /// Sends a signal, as `kill` calls it.
+    pub fn signal(&self, name: &str) {
+        let kill = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.pid)).status().unwrap();
         assert!(kill.success());
     }
 

@@ -147,6 +147,15 @@ pub fn method(others: &Value) -> Value {
     json!({"name": "idp", "type": "JWT", "jwt": jwt})
 }
 
+/// The method that asks the Service `sessions` by the cookie; `others` is laid over its external.
+pub fn external(others: &Value) -> Value {
+    let mut external = json!({
+        "backendRef": {"name": "sessions", "port": 8080}, "path": "/check", "allowedHeaders": ["cookie"],
+    });
+    super::manifests::merge(&mut external, others);
+    json!({"name": "sessions", "type": "External", "external": external})
+}
+
 /// A spec with these methods.
 pub fn any_of(methods: &[Value]) -> Value {
     json!({"handshake": {"authentication": {"mode": "AnyOf", "methods": methods}}})
