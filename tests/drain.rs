@@ -81,6 +81,26 @@ async fn whoever_does_not_leave_is_dropped_at_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_while_it_drains_takes_effect() {
+    let setup = Setup::with(Behaviour::Echo, &json!({}), &drain("0s", "60s", "180s")).await;
+    let mut peers = Vec::new();
+    for _ in 0..20 {
+        peers.push(setup.open().await);
+    }
+    setup.gateway.sigterm();
+    until(PATIENCE, "readiness to fail", async || (setup.gateway.get("/readyz").await.0 != 200).then_some(())).await;
+    setup.respec(&json!({"handshake": {"networks": {"deny": ["127.0.0.0/8"]}}})).await;
+    // Some may have had their turn within the window by then.
+    let ended = |reason: &str| {
+        setup.gateway.access().iter().filter(|line| line["event"] == "end" && line["reason"] == reason).count()
+    };
+    let all = async || (ended("drain") + ended("access_withdrawn") == 20).then_some(());
+    until(PATIENCE, "everybody to leave", all).await;
+    assert!(ended("access_withdrawn") > 10, "{}", setup.gateway.access_text());
+    assert_eq!(setup.gateway.exit(PATIENCE).await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_it_at_once() {
     let setup = Setup::with(Behaviour::Echo, &json!({}), &drain("60s", "60s", "180s")).await;
     let mut peer = setup.open().await;
@@ -88,7 +108,7 @@ async fn a_second_signal_ends_it_at_once() {
     peer.echo(&Frame::text("in the grace")).await;
     // Two signals that are not seen one by one are one.
     let stopping = |line: &serde_json::Value| line["message"].as_str().is_some_and(|text| text.starts_with("stopping"));
-    until(PATIENCE, "the first signal", async || setup.gateway.logs().iter().any(stopping).then_some(())).await;
+    setup.gateway.log_line("the first signal", stopping).await;
     setup.gateway.sigterm();
     assert_eq!(setup.gateway.exit(SOON).await.code(), Some(0));
     peer.ended(SOON, "the end with the process").await;

@@ -85,8 +85,8 @@ impl Follower {
         }
     }
 
-    /// Ends what else is done with a cluster, so that another replica can begin with it. Nothing is to be followed
-    /// after that.
+    /// Ends what else is done with a cluster, so that another replica can begin with it. What is followed after that
+    /// reaches the data plane and nobody else.
     pub(super) fn stop(&mut self) -> impl Future<Output = ()> + use<> {
         let ended = self.control.take().map(|control| tokio::spawn(control.stop()));
         async move {
@@ -101,7 +101,9 @@ impl Follower {
         let began = Instant::now();
         let loaded = self.source.load();
         self.options.outage = Arc::clone(&self.outage.borrow_and_update());
-        self.options.refused = self.control.as_mut().map(Control::refused).unwrap_or_default();
+        if let Some(control) = &mut self.control {
+            self.options.refused = control.refused();
+        }
         self.metrics.source(loaded.problems.len(), loaded.skipped);
         let compiled = compile::compile(&loaded.objects, &self.options, now(), self.compiled.as_deref());
         let accepted = compiled.accepted();

@@ -258,8 +258,16 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
             sleep(POLL).await;
         }
     };
+    // Whoever may no longer be in must leave now, not when the window is over.
+    let followed = async {
+        loop {
+            follower.changed().await;
+            tokio::task::block_in_place(|| follower.follow());
+        }
+    };
     tokio::select! {
         () = emptied => {}
+        () = followed => {}
         _ = signals.wait_for(|count| *count > 1) => {}
     }
     released.await;
