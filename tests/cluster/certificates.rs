@@ -18,7 +18,7 @@ use super::clusters::{Clusters, install_definition, install_definitions_of, wssg
 use super::control_plane::ControlPlane;
 use super::harness::{Authority, Client, Frame, Head};
 use super::kubectl::Kubectl;
-use super::pebble::{self, Pebble};
+use super::pebble::{self, Pebble, REFUSED};
 use super::process::{Process, until};
 use super::{programs, sandbox};
 
@@ -205,10 +205,13 @@ fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clu
 
     // The issuer appears: issued, served, told.
     let authority = cert_manager.make_authority(&scene.plane.kubectl(), "tests");
+    let first = kubectl.until(LIMIT, &["secret", "chat-tls"], "to hold a certificate", |secret| Some(leaf(secret)));
+    let seen = Instant::now();
+    until(LIMIT, "the first certificate", || scene.shown("chat.example.com", &authority));
+    assert!(seen.elapsed() < SOON, "served only after {:?}", seen.elapsed());
+    assert_eq!(scene.shown("chat.example.com", &authority), Some(first.clone()));
     kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
     scene.certificate_ready("chat", "Ready");
-    let first = leaf(&kubectl.get(&["secret", "chat-tls"]));
-    assert_eq!(scene.shown("chat.example.com", &authority), Some(first.clone()));
     until(LIMIT, "the event", || {
         let events = kubectl.get(&["events.events.k8s.io"]);
         let issued = |event: &&Value| event["reason"] == "CertificateIssued" && event["regarding"]["name"] == "chat";
@@ -495,6 +498,13 @@ endpoints: [{{addresses: [{}], conditions: {{ready: true}}}}]
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut socket = runtime.block_on(scene.client("chat.example.com", &pebble.root).open(&Head::upgrade("/")));
     runtime.block_on(socket.echo(&Frame::text("over a certificate of pebble's")));
+
+    // A name that the CA refuses: in its words, and nobody else suffers.
+    let refused = route(&format!("[{REFUSED}]"), "refused-tls").replace("name: chat\n", "name: refused\n");
+    kubectl.apply(&refused);
+    let message = scene.certificate_ready("refused", "Failed");
+    assert!(message.contains("rejectedIdentifier"), "{message}");
+    runtime.block_on(socket.echo(&Frame::text("undisturbed")));
     started.take().unwrap().1.must_run();
     cert_manager.process.must_run();
 }

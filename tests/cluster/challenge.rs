@@ -6,6 +6,7 @@ use super::fleet::open;
 use super::harness::Frame;
 use super::install::run;
 use super::pebble::{self, Pebble};
+use super::process::until;
 use super::release::{LIMIT, certified, condition, held, shown};
 
 const HOST: &str = "acme.example.com";
@@ -43,6 +44,10 @@ fn acme_issues_by_a_solver_pod_that_is_asked_through_the_plain_port(clusters: &C
         peer.echo(&Frame::text("over a certificate of pebble's")).await;
     });
     release.shop.must(&["delete", "swsr", "acme"]);
+    // Kubernetes collects what the route owned; the Secret is cert-manager's to keep.
+    until(LIMIT, "the Certificate to be collected", || {
+        release.shop.find(&["certificate", &format!("{HOST}-tls")]).is_none().then_some(())
+    });
     plane.kubectl().must(&["delete", "clusterissuer", "acme"]);
 }
 

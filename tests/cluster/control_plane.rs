@@ -105,6 +105,8 @@ impl ControlPlane {
                 "--service-account-issuer=https://kubernetes.default.svc".into(),
                 format!("--token-auth-file={}", file("tokens.csv")),
                 "--authorization-mode=Node,RBAC".into(),
+                // An owner that blocks deletion may be named only by who may update finalizers of it; OpenShift has this on.
+                "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".into(),
                 format!("--service-cluster-ip-range={SERVICES}"),
                 "--allow-privileged=true".into(),
                 "--kubelet-preferred-address-types=InternalIP".into(),

@@ -145,7 +145,13 @@ fn upgrade_rollback_and_uninstall_leave_what_they_should(clusters: &Clusters) {
     assert_eq!(level(), "info");
     serves("rolled back");
 
-    release.must(&["uninstall", NAME, "--wait", "--timeout=120s"]);
+    run(async {
+        let mut peer = open(&release.client(HOST), "/echo").await.unwrap();
+        tokio::task::block_in_place(|| release.must(&["uninstall", NAME, "--wait", "--timeout=120s"]));
+        assert_eq!(peer.close_code().await.map(|(code, _)| code), Some(1001), "who is in is told");
+    });
+    // The Lease is the replicas' own, and nobody holds it.
+    assert!(release.lease().is_some() && release.leader().is_none(), "{:?}", release.lease());
     // crds.keep: the definition, and with it every route.
     admin.must(&["get", "crd", "securewebsocketroutes.wssgate.io"]);
     release.shop.must(&["get", "swsr", "chat"]);

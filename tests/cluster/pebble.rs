@@ -17,6 +17,8 @@ use super::harness::Authority;
 use super::process::{Process, until};
 use super::{programs, sandbox};
 
+/// A name that it issues no certificate for.
+pub const REFUSED: &str = "refused.example.com";
 /// How long it may take to be there on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
@@ -53,6 +55,7 @@ impl Pebble {
             "listenAddress": format!("{address}:14000"), "managementListenAddress": format!("{address}:15000"),
             "certificate": file("pebble.crt", &pair.chain), "privateKey": file("pebble.key", &pair.key),
             "httpPort": 80, "tlsPort": 443, "retryAfter": {"authz": 1, "order": 1},
+            "domainBlocklist": [REFUSED],
         }});
         let mut command = Command::new(programs::path("pebble"));
         command.arg("-config").arg(file("pebble.json", &config.to_string()));

@@ -344,6 +344,35 @@ fn a_leader_that_dies_is_followed_when_its_lease_is_over_and_one_that_stops_at_o
     });
 }
 
+/// H16: a replica that did not run for longer than its Lease still thinks that it leads when it wakes.
+fn a_leader_that_slept_through_its_lease_writes_nothing_when_it_wakes(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "asleep", &json!({})).await;
+        let leads = async |gateway: &Gateway| gateway.metric("wssgate_leader", &[]).await > 0.5;
+        let first = scene.gateway("first").await;
+        until(LIMIT, "the first to lead", async || leads(&first).await.then_some(())).await;
+        scene.apply(&[scene.route("chat", "asleep.example.com", &json!({}))]);
+        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        let second = scene.gateway("second").await;
+        first.signal("STOP");
+        until(LEASE * 2, "the second to lead", async || leads(&second).await.then_some(())).await;
+        scene.kubectl.must(&["delete", "service", "chat"]);
+        scene.condition("chat", "ResolvedRefs", "False", "BackendNotFound");
+        let version = || scene.kubectl.get(&["swsr", "chat"])["metadata"]["resourceVersion"].clone();
+        let before = version();
+        // It wakes with the snapshot in which the Service is there.
+        first.signal("CONT");
+        until(LIMIT, "the first to give way", async || (!leads(&first).await).then_some(())).await;
+        scene.becomes(&first, "asleep.example.com", 503).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(version(), before, "written by who no longer leads");
+        assert!(leads(&second).await);
+        let held = scene.home.get(&["lease", "wssgate"])["spec"].clone();
+        assert!(held["holderIdentity"].as_str().unwrap().starts_with("second_"), "{held}");
+        assert_eq!(held["leaseTransitions"], 1);
+    });
+}
+
 pub fn tests() -> Vec<Test> {
     crate::tests![api sandbox:
         a_status_says_all_that_people_and_tools_look_for,
@@ -353,5 +382,6 @@ pub fn tests() -> Vec<Test> {
         two_gateways_side_by_side_speak_of_their_own_routes_only,
         a_thousand_routes_settle_with_one_write_each_and_endpoints_write_nothing,
         a_leader_that_dies_is_followed_when_its_lease_is_over_and_one_that_stops_at_once,
+        a_leader_that_slept_through_its_lease_writes_nothing_when_it_wakes,
     ]
 }

@@ -217,9 +217,41 @@ fn a_version_too_old_is_listed_anew_and_an_empty_list_counts_the_second_time_onl
     });
 }
 
+/// The definition is of another version: it prunes what this build knows, and has what this build does not know.
+fn a_definition_of_another_version_is_told_and_what_it_adds_is_refused(clusters: &Clusters) {
+    run(async {
+        let plane = clusters.another("version");
+        let admin = plane.kubectl();
+        install_definition(&admin);
+        let name = "securewebsocketroutes.wssgate.io";
+        let mut definition = admin.get(&["crd", name]);
+        let spec = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let handshake = &mut spec["properties"]["handshake"]["properties"];
+        assert!(handshake.as_object_mut().unwrap().remove("attempts").is_some());
+        handshake["futureShield"] = json!({"type": "boolean"});
+        definition["metadata"]["annotations"]["wssgate.io/schema-hash"] = json!("another");
+        let said = admin.run_with(&["replace", "-f", "-"], &definition.to_string());
+        assert!(said.ok, "{said:?}");
+
+        let scene = Scene::new(&plane, "version", &json!({})).await;
+        let gateway = scene.gateway("wssgate-0").await;
+        gateway.metric_becomes("wssgate_definition_differs", &[], 1.0).await;
+        logged(&gateway, &["the CustomResourceDefinition is not that of this build", name]);
+        scene.apply(&[
+            scene.route("known", "known.example.com", &json!({})),
+            scene.route("newer", "newer.example.com", &json!({"handshake": {"futureShield": true}})),
+        ]);
+        scene.open(&gateway, "known.example.com").await;
+        let message = scene.condition("newer", "Accepted", "False", "UnknownField");
+        assert!(message.contains("spec.handshake.futureShield"), "{message}");
+        assert_eq!(scene.status(&gateway, "newer.example.com").await, 503);
+    });
+}
+
 pub fn tests() -> Vec<Test> {
     crate::tests![api sandbox:
         a_killed_api_server_disturbs_nobody_and_what_it_missed_is_made_up,
         a_version_too_old_is_listed_anew_and_an_empty_list_counts_the_second_time_only,
+        a_definition_of_another_version_is_told_and_what_it_adds_is_refused,
     ]
 }
