@@ -433,9 +433,27 @@ spec: {policyName: names, validationActions: [Deny]}
     scene.gateway.must_run();
 }
 
+/// What cert-manager makes to have a certificate issued; owned before owners, so that of what is listed the owner, if it is
+/// there, is listed too.
+const ISSUING: &str = "challenges,orders,certificaterequests";
+
+/// In place of Kubernetes' garbage collector: deletes the orders and challenges whose owner is gone. cert-manager gives a
+/// request that it makes anew the old name, and waits for ever where the old one's order is still there.
+fn collect(kubectl: &Kubectl, all: &[Value]) {
+    let there: Vec<&Value> = all.iter().map(|it| &it["metadata"]["uid"]).collect();
+    for it in all {
+        let owner = &it["metadata"]["ownerReferences"][0];
+        if (owner["kind"] == "CertificateRequest" || owner["kind"] == "Order") && !there.contains(&&owner["uid"]) {
+            let (kind, name) = (it["kind"].as_str().unwrap(), it["metadata"]["name"].as_str().unwrap());
+            kubectl.must(&["delete", kind, name, "--wait=false", "--ignore-not-found"]);
+        }
+    }
+}
+
 /// cert-manager, pebble and cert-manager's own solver are real, and the challenge passes through our plain port twice: for
 /// cert-manager's self-check and for pebble. What stands in for a node: no kubelet starts the solver's pod, so the test
-/// starts the same program with the pod's arguments, and writes the EndpointSlice of the solver's Service.
+/// starts the same program with the pod's arguments, writes the EndpointSlice of the solver's Service, and collects what has
+/// no owner any more.
 fn acme_issues_through_the_plain_port(clusters: &Clusters) {
     let front = sandbox::address();
     let scene = Scene::start_with(clusters, "acme", &format!("{front}:80"));
@@ -457,8 +475,9 @@ fn acme_issues_through_the_plain_port(clusters: &Clusters) {
     // pod and Service once more and takes both away, so that they are followed.
     let started = RefCell::new(None::<(Value, Process)>);
     let served = RefCell::new(Value::Null);
-    kubectl.until(LIMIT * 2, &["pods,services,orders,challenges"], "to come to a valid order", |found| {
+    kubectl.until(LIMIT * 2, &[&format!("pods,services,{ISSUING}")], "to come to a valid order", |found| {
         let all = found["items"].as_array()?;
+        collect(kubectl, all);
         let solver = |kind: &str| {
             let of_kind = all.iter().filter(|it| it["kind"] == kind);
             of_kind.rev().find(|it| it["metadata"]["labels"]["acme.cert-manager.io/http01-solver"] == "true")
@@ -502,7 +521,11 @@ endpoints: [{{addresses: [{}], conditions: {{ready: true}}}}]
     // A name that the CA refuses: in its words, and nobody else suffers.
     let refused = route(&format!("[{REFUSED}]"), "refused-tls").replace("name: chat\n", "name: refused\n");
     kubectl.apply(&refused);
-    let message = scene.certificate_ready("refused", "Failed");
+    let message = until(LIMIT * 2, "the refusal", || {
+        collect(kubectl, kubectl.get(&[ISSUING])["items"].as_array()?);
+        let condition = condition(&kubectl.get(&["swsr", "refused"]), "CertificateReady")?.clone();
+        (condition["reason"] == "Failed").then(|| condition["message"].to_string())
+    });
     assert!(message.contains("rejectedIdentifier"), "{message}");
     runtime.block_on(socket.echo(&Frame::text("undisturbed")));
     started.take().unwrap().1.must_run();
