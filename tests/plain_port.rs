@@ -122,7 +122,9 @@ async fn one_address_takes_no_more_than_its_share() {
         peer.ended(PATIENCE, "the end of a plain connection").await;
         Answer::parse(peer.pending()).map(|answer| answer.status())
     };
-    assert_eq!(from("127.0.0.1").await, None);
+    for _ in 0..3 {
+        assert_eq!(from("127.0.0.1").await, None);
+    }
     assert_eq!(from("127.0.0.2").await, Some(308));
     idle.clear();
     until(PATIENCE, "a place again", async || from("127.0.0.1").await).await;

@@ -86,7 +86,8 @@ struct Own {
 impl Own {
     fn take(addresses: Rc<Table<IpAddr>>, client: IpAddr) -> Option<Self> {
         let address = limit_key(client);
-        addresses.take(&address, OF_ADDRESS).then_some(Self { addresses, address })
+        // Not made where none is taken: its drop would give one back.
+        addresses.take(&address, OF_ADDRESS).then(|| Self { addresses, address })
     }
 }
 
