@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::Test;
 use super::clusters::Clusters;
 use super::fleet::{Fleet, Prober, open};
 use super::harness::Frame;
@@ -10,10 +9,18 @@ use super::image::WSSGATE;
 use super::release::{
     CHART, HOST, LIMIT, NAME, NEW_VALUES, PREVIOUS, VALUES, certificate, certified, condition, route,
 };
+use super::{Test, sandbox};
 
 /// Runs what needs sockets.
 pub fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(future)
+}
+
+/// The same with all sockets outside of the node: those that its tasks open, not `future` itself.
+pub fn run_outside<T>(future: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).enable_all().on_thread_start(sandbox::step_outside).build();
+    runtime.unwrap().block_on(future)
 }
 
 /// The rules of the route that all tests see: one path to each backend.
@@ -34,6 +41,9 @@ fn a_route_is_ready_and_echoes_over_wss_with_the_charts_rights_alone(clusters: &
     for name in ["Accepted", "ResolvedRefs", "CertificateReady", "Programmed", "Ready"] {
         assert_eq!(condition(&route, name).unwrap().0, "True", "{name}: {route:#}");
     }
+    // Where its host has to point, for people and external-dns.
+    let address = release.balancer().to_string();
+    assert_eq!(route["status"]["addresses"], serde_json::json!([{"type": "IPAddress", "value": address}]));
     // The gateway's own Certificate, which goes with the route.
     let kept = release.shop.get(&["certificate", &format!("{HOST}-tls")]);
     assert_eq!(kept["spec"]["dnsNames"], serde_json::json!([HOST]));

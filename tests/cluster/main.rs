@@ -25,6 +25,7 @@ mod harness;
 
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod cert_manager;
+mod cloud;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod clusters;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
@@ -58,6 +59,7 @@ mod ground;
 mod install;
 mod isolation;
 mod outage;
+mod page;
 mod pods;
 mod rights;
 mod rolling;
@@ -129,9 +131,10 @@ fn all() -> Vec<Test> {
         rights::tests(),
         isolation::tests(),
     ];
-    // One release after its life: the last upgrades and removes it.
+    // The page's own release comes and goes before the one that the others share, whose last test removes it.
     let node = [
         pods::tests(),
+        page::tests(),
         install::tests(),
         challenge::tests(),
         credentials::tests(),

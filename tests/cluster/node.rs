@@ -1,7 +1,8 @@
 //! A whole node: the control plane with its controllers, and everything that runs pods.
 //!
 //! Images come from archives ([`super::image`]) and never from a registry; pods say `imagePullPolicy: Never`. There is
-//! no name server in the cluster. The test is on the node, so it reaches pods and Services by their addresses.
+//! no name server in the cluster. The test is on the node, so it reaches pods and Services by their addresses; who has to
+//! come from elsewhere goes through [`sandbox::step_outside`].
 
 use std::fs;
 use std::path::Path;
@@ -33,6 +34,7 @@ impl Node {
     pub fn start(folder: &Path) -> Self {
         let plane = ControlPlane::start(folder);
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        sandbox::make_outside();
         let mut node = Self { plane, programs: Vec::new() };
         node.start_containerd();
         for image in image::ALL {
@@ -59,6 +61,11 @@ impl Node {
     pub fn load(&self, archive: &Path) {
         let archive = archive.display().to_string();
         call(&["ctr", "--address", SOCKET, "--namespace", "k8s.io", "images", "import", &archive]).unwrap();
+    }
+
+    /// Gives an image that is loaded another name beside its own, as if it had been pulled by that.
+    pub fn tag(&self, image: &str, name: &str) {
+        call(&["ctr", "--address", SOCKET, "--namespace", "k8s.io", "images", "tag", image, name]).unwrap();
     }
 
     fn run(&mut self, name: &str, command: &mut Command) {

@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
 
 use super::cert_manager::{CertManager, decode};
+use super::cloud::Cloud;
 use super::clusters::install_definitions_of;
 use super::harness::{Authority, Client};
 use super::image::{ACME_SOLVER, WSSGATE};
@@ -45,6 +46,7 @@ pub struct Release {
     pub resolver: SocketAddr,
     logs: PathBuf,
     cert_manager: Mutex<CertManager>,
+    _cloud: Cloud,
 }
 
 impl Release {
@@ -68,7 +70,9 @@ impl Release {
         let logs = node.plane().folder().join("logs");
         let issuers = Authority::new();
         own.apply(&config_map("issuers", &[("ca.crt", issuers.pem())]));
-        let release = Self { own, shop, authority, issuers, resolver, logs, cert_manager: Mutex::new(cert_manager) };
+        let cert_manager = Mutex::new(cert_manager);
+        let cloud = Cloud::start(&kubectl);
+        let release = Self { own, shop, authority, issuers, resolver, logs, cert_manager, _cloud: cloud };
         release.must(&[&["install", NAME, CHART][..], &VALUES].concat());
         release.rolled_out(&release.own, NAME);
 
@@ -194,6 +198,18 @@ impl Release {
         self.client_trusting(host, &self.authority)
     }
 
+    /// The same by the address that the cloud gave the Service, for who comes from outside of the node.
+    pub fn client_outside(&self, host: &str) -> Client {
+        Client { address: SocketAddr::new(self.balancer(), 443), ..self.client(host) }
+    }
+
+    /// The address that the cloud gave the Service.
+    pub fn balancer(&self) -> IpAddr {
+        let service = self.own.get(&["service", NAME]);
+        let given = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str();
+        given.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address: {service:#}"))
+    }
+
     /// The same for another authority's certificates.
     pub fn client_trusting(&self, host: &str, authority: &str) -> Client {
         let mut roots = rustls::RootCertStore::empty();
@@ -233,22 +249,20 @@ impl Release {
     }
 }
 
-/// The chart, and the values that suit the node: an image that no registry has, no load balancer, short drains.
+/// The chart, and the values that suit the node: an image that no registry has, short drains, no limit per address.
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/wssgate");
 /// The chart that was before it.
 pub const PREVIOUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/install/previous/wssgate-0.1.0.tgz");
 /// How many of [`VALUES`], at their end, the previous chart does not know.
 pub const NEW_VALUES: usize = 2;
 /// See [`CHART`].
-pub const VALUES: [&str; 20] = [
+pub const VALUES: [&str; 18] = [
     "--wait",
     "--timeout=120s",
     "--set",
     "image.repository=localhost/wssgate",
     "--set",
     "image.pullPolicy=Never",
-    "--set",
-    "service.type=ClusterIP",
     "--set",
     "drain.acceptGrace=5s",
     "--set",

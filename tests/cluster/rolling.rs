@@ -3,18 +3,22 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use super::Test;
 use super::cert_manager::renew;
 use super::clusters::Clusters;
 use super::fleet::{Fleet, Prober, open};
 use super::harness::{Client, Frame, until, within};
-use super::install::{RULES, run};
+use super::install::{RULES, run, run_outside};
 use super::release::{HOST, LIMIT, NAME, Release, certified, held, shown};
+use super::{Test, sandbox};
 
 /// The sockets of a test.
 const SOCKETS: usize = 500;
@@ -83,14 +87,42 @@ fn a_renewed_certificate_is_served_within_a_second_and_drops_none_of_500_sockets
     });
 }
 
+/// Asks, until it shall stop, what clouds ask of each node: whether kube-proxy has a Pod there. The answers that were not
+/// 200.
+async fn unhealthy(node: SocketAddr, stop: Arc<AtomicBool>) -> Vec<String> {
+    let mut others = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let ask = async {
+            let mut stream = TcpStream::connect(node).await?;
+            stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.map(|_| answer)
+        };
+        match ask.await {
+            Ok(answer) if answer.split(' ').nth(1) == Some("200") => {}
+            Ok(answer) => others.push(answer),
+            Err(error) => others.push(error.to_string()),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    others
+}
+
+/// Clients come from outside of the node to the address of a load balancer, as the chart has it unless somebody says
+/// otherwise: `externalTrafficPolicy: Local`, by which a node has only its own Pods, and a Pod sees the client's address.
 fn a_rolling_update_closes_500_sockets_with_1001_and_refuses_no_handshake(clusters: &Clusters) {
     let release = with_route(clusters);
-    run(async {
-        let client = release.client(HOST);
-        let fleet = Fleet::start(&client, "/echo", SOCKETS, true).await;
+    let service = release.own.get(&["service", NAME]);
+    assert_eq!(service["spec"]["externalTrafficPolicy"], "Local", "{service:#}");
+    let health = u16::try_from(service["spec"]["healthCheckNodePort"].as_u64().unwrap()).unwrap();
+    run_outside(async {
+        let client = release.client_outside(HOST);
+        let fleet = Fleet::start(&client, "/echo/outside", SOCKETS, true).await;
         let prober = Prober::start(&client, "/echo", Duration::from_millis(50));
+        let stop = Arc::new(AtomicBool::new(false));
+        let unhealthy = tokio::spawn(unhealthy(SocketAddr::new(sandbox::NODE.into(), health), stop.clone()));
         let before = release.pods(&release.own, NAME);
-        let _logs = before.iter().map(|pod| release.follow(pod)).collect::<Vec<_>>();
+        let logs = before.iter().map(|pod| release.follow(pod)).collect::<Vec<_>>();
         tokio::task::block_in_place(|| release.restart(&release.own, NAME));
         assert!(release.pods(&release.own, NAME).iter().all(|pod| !before.contains(pod)), "no new Pods");
         fleet.all_returned(1, LIMIT).await;
@@ -100,15 +132,30 @@ fn a_rolling_update_closes_500_sockets_with_1001_and_refuses_no_handshake(cluste
         fleet.all_echo().await;
         let count = prober.stop().await;
         assert!(count > 50, "only {count} handshakes while the Pods changed");
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(unhealthy.await.unwrap(), [""; 0], "a cloud would have taken the node out");
+        // Whom the old Pods saw.
+        let lines = logs.iter().flat_map(|log| opened(&log.log(), "/echo/outside")).collect::<Vec<_>>();
+        assert!(lines.len() >= SOCKETS, "{} lines", lines.len());
+        for line in lines {
+            let client = line["client"].as_str().and_then(|client| client.parse::<SocketAddr>().ok());
+            assert_eq!(client.map(|client| client.ip()), Some(sandbox::CLIENT.into()), "{line}");
+        }
     });
+}
+
+/// The lines of an access log that say who came to a path, or below it.
+fn opened(log: &str, path: &str) -> Vec<Value> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let here = |line: &Value| line["event"] == "open" && line["path"].as_str().is_some_and(|at| at.starts_with(path));
+    lines.filter(here).collect()
 }
 
 /// The address of the Pod behind each socket of a fleet below `path`, once the access logs of the gateway's Pods have all.
 fn backends(release: &Release, path: &str, count: usize) -> Option<Vec<IpAddr>> {
     let mut found = vec![None; count];
     for pod in release.pods(&release.own, NAME) {
-        for line in release.own.must(&["logs", &pod]).lines().filter(|line| line.contains(path)) {
-            let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
+        for line in opened(&release.own.must(&["logs", &pod]), path) {
             let index = line["path"].as_str().and_then(|at| at.strip_prefix(path)?.strip_prefix('/')?.parse().ok());
             let backend = line["backend"].as_str().and_then(|backend| backend.parse::<SocketAddr>().ok());
             if let (Some(index), Some(backend)) = (index, backend) {

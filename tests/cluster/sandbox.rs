@@ -14,19 +14,29 @@
 //! | 10.89.0.1 | the node: API servers, kubelet, host ports |
 //! | 10.89.1.0/24 | all of it on loopback: any process may bind any of them without more ado. EndpointSlices cannot hold 127.0.0.0/8, so backends that a gateway under test shall reach listen here ([`address`]) |
 //! | 10.96.0.0/16, 10.244.0.0/16 | Services and pods, where a node runs |
+//! | 10.89.0.2 | clients outside of the node, whose only way is by it ([`make_outside`]) |
+//! | 203.0.113.0/24 | what a cloud gives Services ([`super::cloud`]) |
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::process::geteuid;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::Tier;
 
 /// The address of the node.
 pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 1);
+
+/// The address of clients outside of the node.
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 2);
+
+/// The network that they are in.
+const OUTSIDE: &str = "outside";
 
 /// Inside: the folder of the run's state.
 const STATE: &str = "WSSGATE_TEST_SANDBOX";
@@ -117,6 +127,26 @@ pub fn furnish() -> Result<(), String> {
         call(line)?;
     }
     Ok(())
+}
+
+/// Makes a network beside the node, with another end of its cable and no other way out: who is in it ([`step_outside`])
+/// reaches Services as people do.
+pub fn make_outside() {
+    for line in [
+        &["ip", "netns", "add", OUTSIDE][..],
+        &["ip", "link", "set", "node1", "netns", OUTSIDE],
+        &["ip", "-n", OUTSIDE, "address", "add", &format!("{CLIENT}/24"), "dev", "node1"],
+        &["ip", "-n", OUTSIDE, "link", "set", "node1", "up"],
+        &["ip", "-n", OUTSIDE, "route", "add", "default", "via", &NODE.to_string()],
+    ] {
+        call(line).unwrap();
+    }
+}
+
+/// Takes the calling thread into that network: its sockets are made there from now on.
+pub fn step_outside() {
+    let network = fs::File::open(format!("/run/netns/{OUTSIDE}")).unwrap();
+    move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
 
 /// Makes a control group for a node in every hierarchy of the machine; its path within them.

@@ -31,24 +31,16 @@ type server struct {
 
 const token = "test"
 
-// port gives a port that was free a moment ago.
+// port gives a port of loopback that was free a moment ago.
 func port(t testing.TB) string {
 	t.Helper()
-	address, err := free()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, found, _ := net.SplitHostPort(address)
+	defer listener.Close()
+	_, found, _ := net.SplitHostPort(listener.Addr().String())
 	return found
-}
-
-// free gives an address of loopback that was free a moment ago.
-func free() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return listener.Addr().String(), listener.Close()
 }
 
 // start runs a program until the test ends.
