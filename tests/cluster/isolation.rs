@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Test;
 use super::clusters::{Clusters, install_definition, install_definitions_of};
 use super::control_plane::ControlPlane;
-use super::harness::manifests::text;
+use super::harness::manifests::{merge, text};
 use super::harness::{Behaviour, Frame, Recorder};
 use super::sandbox;
 use super::scene::{LIMIT, Scene, condition, run, upgrade};
@@ -62,6 +62,93 @@ fn a_grant_lets_a_route_use_what_lies_elsewhere_until_it_is_revoked(clusters: &C
         assert!(matches!(code, Some(1008 | 1012)), "{code:?}");
         scene.becomes(&gateway, "far.example.com", 0).await;
         scene.condition("far", "ResolvedRefs", "False", "RefNotPermitted");
+    });
+}
+
+/// What of a route can name an object of another namespace: what is laid over a route for it, and the kind of the object.
+fn reaches(namespace: &str) -> [(&'static str, Value, &'static str); 7] {
+    let map = json!([{"name": "far", "namespace": namespace}]);
+    let method = |method: &Value| json!({"handshake": {"authentication": {"mode": "AnyOf", "methods": [method]}}});
+    let keys = |kind: &str| {
+        let reference = json!({"kind": kind, "name": "far", "namespace": namespace, "key": "jwks"});
+        let jwt = json!({"issuer": "a", "audiences": ["a"], "jwks": {"type": "Local", "local": {"ref": reference}}});
+        method(&json!({"name": "keys", "type": "JWT", "jwt": jwt}))
+    };
+    let service = json!({"name": "far", "namespace": namespace, "port": 8080});
+    let external = json!({"name": "judge", "type": "External", 
+        "external": {"backendRef": service, "path": "/", "allowedHeaders": ["cookie"]}});
+    let rule = |more: Value| {
+        let mut rule = json!({"name": "all", "backendRefs": [{"name": "chat", "port": 8080}]});
+        merge(&mut rule, &more);
+        json!({"rules": [rule]})
+    };
+    [
+        ("certificate", json!({"tls": {"certificateRefs": map}}), "Secret"),
+        (
+            "authority",
+            json!({"tls": {"clientValidation": {"mode": "Optional", "caCertificateRefs": map}}}),
+            "ConfigMap",
+        ),
+        ("mesh", rule(json!({"backendTLS": {"hostname": "a.example.com", "caCertificateRefs": map}})), "ConfigMap"),
+        ("backend", rule(json!({"backendRefs": [service]})), "Service"),
+        ("judge", method(&external), "Service"),
+        ("secret-keys", keys("Secret"), "Secret"),
+        ("public-keys", keys("ConfigMap"), "ConfigMap"),
+    ]
+}
+
+/// Only a grant for its own kind opens each, and whoever has none is not told whether the object is there.
+fn every_reference_of_a_route_needs_a_grant_for_its_kind(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(apart(clusters), "reaches", &json!({})).await;
+        install_definitions_of(&scene.plane.kubectl(), "gateway-api");
+        let vault = scene.plane.kubectl().make_namespace("reached");
+        let _gateway = scene.gateway("wssgate-0").await;
+        let reaches = reaches(vault.namespace());
+        let host = |name: &str| format!("{name}.example.com");
+        let routes: Vec<Value> = reaches.iter().map(|(name, spec, _)| scene.route(name, &host(name), spec)).collect();
+        scene.apply(&routes);
+        let missing = |route: &Value| {
+            let all = route["status"]["conditions"].as_array()?;
+            let said = all.iter().filter_map(|condition| condition["message"].as_str());
+            said.map(str::to_owned).find(|message| message.contains("no ReferenceGrant in namespace"))
+        };
+        let refused = |name: &str| scene.kubectl.until(LIMIT, &["swsr", name], "to lack a grant", missing);
+        let absent: Vec<String> = reaches.iter().map(|(name, ..)| refused(name)).collect();
+        for ((name, _, kind), message) in reaches.iter().zip(&absent) {
+            assert!(message.contains(kind) && message.contains(vault.namespace()), "{name}: {message}");
+        }
+        // They are there now; nothing else is said.
+        for kind in ["Secret", "ConfigMap"] {
+            vault.apply(&json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "far"}}).to_string());
+        }
+        vault.apply(
+            &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "far"},
+            "spec": {"ports": [{"port": 8080}]}})
+            .to_string(),
+        );
+        // What is applied after them is seen after them.
+        scene.apply(&[scene.route("last", "last.example.com", &json!({}))]);
+        scene.kubectl.wait("swsr/last", "condition=Ready", LIMIT);
+        assert_eq!(reaches.iter().map(|(name, ..)| refused(name)).collect::<Vec<_>>(), absent);
+
+        for kind in ["Secret", "ConfigMap", "Service"] {
+            let grant = json!({
+                "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant", "metadata": {"name": "far"},
+                "spec": {
+                    "from": [{
+                        "group": "wssgate.io", "kind": "SecureWebSocketRoute", "namespace": scene.kubectl.namespace(),
+                    }],
+                    "to": [{"group": "", "kind": kind}],
+                },
+            });
+            vault.apply(&grant.to_string());
+            for (name, _, of) in &reaches {
+                let granted = |route: &Value| (missing(route).is_some() != (*of == kind)).then_some(());
+                let what = format!("with a grant for {kind} to be refused, or not");
+                scene.kubectl.until(LIMIT, &["swsr", name], &what, granted);
+            }
+        }
     });
 }
 
@@ -328,6 +415,7 @@ fn what_clients_and_users_write_stays_data(clusters: &Clusters) {
 pub fn tests() -> Vec<Test> {
     crate::tests![api sandbox:
         a_grant_lets_a_route_use_what_lies_elsewhere_until_it_is_revoked,
+        every_reference_of_a_route_needs_a_grant_for_its_kind,
         a_route_without_a_class_belongs_to_the_default_class_alone,
         settings_of_the_config_map_take_effect_under_open_sockets,
         the_gateway_never_dials_the_api_server_itself_or_what_endpoints_may_not_be,

@@ -373,6 +373,45 @@ fn a_leader_that_slept_through_its_lease_writes_nothing_when_it_wakes(clusters: 
     });
 }
 
+/// Time alone changes what there is to say of a certificate: nobody writes anything, and what is served stays served.
+fn a_certificate_that_runs_out_is_told_before_and_after_and_drops_nobody(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "time", &json!({})).await;
+        let gateway = scene.gateway("wssgate-0").await;
+        let now = jiff::Timestamp::now().as_second();
+        // Two minutes long, of which 26 s are left: it is about to end when a sixth of it is, in 6 s.
+        let moment = |second: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(second.unsigned_abs());
+        let pair = scene.authority.leaf_with(&["time.example.com"], &rcgen::KeyPair::generate().unwrap(), |params| {
+            params.not_before = moment(now - 94);
+            params.not_after = moment(now + 26);
+        });
+        let spec = json!({"tls": {"certificateRefs": [{"name": "short"}]}});
+        scene.apply(&[scene.secret("short", &pair), scene.route("short", "time.example.com", &spec)]);
+        let mut socket = scene.open(&gateway, "time.example.com").await;
+        let written = || {
+            let (secret, route) = (scene.kubectl.get(&["secret", "short"]), scene.kubectl.get(&["swsr", "short"]));
+            (secret["metadata"]["resourceVersion"].clone(), route["metadata"]["generation"].clone())
+        };
+        let before = written();
+
+        let message = scene.condition("short", "CertificateReady", "True", "Expiring");
+        assert!(message.contains("the certificate expires on") && message.contains("renew it"), "{message}");
+        scene.kubectl.wait("swsr/short", "condition=Ready", LIMIT);
+        let message = scene.condition("short", "CertificateReady", "False", "Expired");
+        assert!(message.contains("expired on") && message.contains("served all the same"), "{message}");
+        // Clients judge dates; one that does not mind is served.
+        socket.echo(&Frame::text("nobody was dropped")).await;
+        assert_eq!(scene.status(&gateway, "time.example.com").await, 0, "a client that minds");
+        assert_eq!(written(), before);
+
+        let next = scene.authority.leaf(&["time.example.com"]);
+        scene.apply(&[scene.secret("short", &next)]);
+        scene.condition("short", "CertificateReady", "True", "Ready");
+        scene.becomes(&gateway, "time.example.com", 101).await;
+        socket.echo(&Frame::text("nor by the next one")).await;
+    });
+}
+
 pub fn tests() -> Vec<Test> {
     crate::tests![api sandbox:
         a_status_says_all_that_people_and_tools_look_for,
@@ -382,6 +421,7 @@ pub fn tests() -> Vec<Test> {
         two_gateways_side_by_side_speak_of_their_own_routes_only,
         a_thousand_routes_settle_with_one_write_each_and_endpoints_write_nothing,
         a_leader_that_dies_is_followed_when_its_lease_is_over_and_one_that_stops_at_once,
+        a_certificate_that_runs_out_is_told_before_and_after_and_drops_nobody,
         a_leader_that_slept_through_its_lease_writes_nothing_when_it_wakes,
     ]
 }

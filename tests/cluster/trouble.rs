@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::Test;
 use super::clusters::{Clusters, install_definition};
-use super::harness::{Frame, until};
+use super::harness::{Frame, Gateway, until};
 use super::scene::{LIMIT, Scene, logged, run};
 
 fn a_killed_api_server_disturbs_nobody_and_what_it_missed_is_made_up(clusters: &Clusters) {
@@ -72,13 +72,16 @@ struct State {
     gone: watch::Sender<u64>,
     /// Lists of routes so far.
     lists: AtomicUsize,
+    /// A list of routes has one alone, and breaks where the rest would be asked for.
+    broken: AtomicBool,
 }
 
 impl Fake {
     async fn start(items: BTreeMap<&'static str, Vec<Value>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = State { items: watch::Sender::new(items), gone: watch::Sender::new(0), lists: AtomicUsize::new(0) };
+        let (lists, broken) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let state = State { items: watch::Sender::new(items), gone: watch::Sender::new(0), lists, broken };
         let state = Arc::new(state);
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
@@ -89,6 +92,23 @@ impl Fake {
         Self { port, state }
     }
 
+    /// One that lists what the real API server has made of a scene's objects.
+    async fn of(scene: &Scene<'_>) -> Self {
+        let mut items = BTreeMap::new();
+        for plural in ["securewebsocketroutes", "services", "secrets", "endpointslices"] {
+            items.insert(plural, scene.kubectl.get(&[plural])["items"].as_array().unwrap().clone());
+        }
+        items.insert("ingressclasses", vec![scene.home.get(&["ingressclass", scene.class()])]);
+        Self::start(items).await
+    }
+
+    /// A gateway of a scene that reads this one.
+    async fn gateway(&self, scene: &Scene<'_>) -> Gateway {
+        let file = scene.plane.folder().join(format!("{}-fake.kubeconfig", scene.class()));
+        std::fs::write(&file, self.kubeconfig().to_string()).unwrap();
+        scene.gateway_by(&file, &["--leader-election", "false"]).await
+    }
+
     fn kubeconfig(&self) -> Value {
         json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "fake",
@@ -96,6 +116,11 @@ impl Fake {
             "users": [{"name": "fake", "user": {"token": "none"}}],
             "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
         })
+    }
+
+    /// The routes that lists have.
+    fn routes(&self) -> Vec<Value> {
+        self.state.items.borrow()["securewebsocketroutes"].clone()
     }
 
     /// Lists have these routes from now on.
@@ -153,8 +178,14 @@ async fn answer(mut tcp: TcpStream, state: Arc<State>) -> Option<()> {
                 state.lists.fetch_add(1, Ordering::SeqCst);
             }
             let items = state.items.borrow().get(known).cloned().unwrap_or_default();
-            let items = if query.contains("jwks") { Vec::new() } else { items };
-            let metadata = json!({"resourceVersion": "1"});
+            let mut items = if query.contains("jwks") { Vec::new() } else { items };
+            let mut metadata = json!({"resourceVersion": "1"});
+            if known == "securewebsocketroutes" && state.broken.load(Ordering::SeqCst) {
+                // The connection ends instead of an answer.
+                (!query.contains("continue=")).then_some(())?;
+                items.truncate(1);
+                metadata["continue"] = "more".into();
+            }
             let list =
                 json!({"apiVersion": version, "kind": format!("{kind}List"), "metadata": metadata, "items": items});
             ("200 OK", list)
@@ -175,20 +206,11 @@ async fn answer(mut tcp: TcpStream, state: Arc<State>) -> Option<()> {
 
 fn a_version_too_old_is_listed_anew_and_an_empty_list_counts_the_second_time_only(clusters: &Clusters) {
     run(async {
-        // What is listed is what the real API server has made of the same objects.
         let scene = Scene::new(clusters.control_plane(), "gone", &json!({})).await;
         scene.apply(&[scene.route("chat", "gone.example.com", &json!({}))]);
-        let mut items = BTreeMap::new();
-        for plural in ["securewebsocketroutes", "services", "secrets", "endpointslices"] {
-            let full = if plural == "securewebsocketroutes" { "swsr" } else { plural };
-            items.insert(plural, scene.kubectl.get(&[full])["items"].as_array().unwrap().clone());
-        }
-        items.insert("ingressclasses", vec![scene.home.get(&["ingressclass", scene.class()])]);
-        let routes = items["securewebsocketroutes"].clone();
-        let fake = Fake::start(items).await;
-        let file = scene.plane.folder().join("fake.kubeconfig");
-        std::fs::write(&file, fake.kubeconfig().to_string()).unwrap();
-        let gateway = scene.gateway_by(&file, &["--leader-election", "false"]).await;
+        let fake = Fake::of(&scene).await;
+        let routes = fake.routes();
+        let gateway = fake.gateway(&scene).await;
         let mut socket = scene.open(&gateway, "gone.example.com").await;
 
         fake.forget().await;
@@ -214,6 +236,40 @@ fn a_version_too_old_is_listed_anew_and_an_empty_list_counts_the_second_time_onl
         assert_eq!(code, Some(1012));
         assert!(second.elapsed() > Duration::from_secs(29), "after {:?}", second.elapsed());
         scene.becomes(&gateway, "gone.example.com", 0).await;
+    });
+}
+
+/// A list comes in parts, and one of them is missing: it counts for nothing.
+fn half_a_list_takes_no_route_away(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "half", &json!({})).await;
+        let names = ["one", "two", "three"];
+        let host = |name: &str| format!("{name}-half.example.com");
+        let routes: Vec<Value> = names.iter().map(|name| scene.route(name, &host(name), &json!({}))).collect();
+        scene.apply(&routes);
+        let fake = Fake::of(&scene).await;
+        let gateway = fake.gateway(&scene).await;
+        let mut sockets = Vec::new();
+        for name in names {
+            sockets.push(scene.open(&gateway, &host(name)).await);
+        }
+        fake.state.broken.store(true, Ordering::SeqCst);
+        fake.forget().await;
+        let tried = fake.state.lists.load(Ordering::SeqCst);
+        let again = async || (fake.state.lists.load(Ordering::SeqCst) > tried + 1).then_some(());
+        until(LIMIT, "more attempts to list", again).await;
+        for (name, socket) in names.iter().zip(&mut sockets) {
+            socket.echo(&Frame::text("half is nothing")).await;
+            assert_eq!(scene.status(&gateway, &host(name)).await, 101, "{name}");
+        }
+        logged(&gateway, &["SecureWebSocketRoute", "cannot be read from the API server"]);
+        // A whole one counts.
+        let mut routes = fake.routes();
+        routes.retain(|route| route["metadata"]["name"] != "two");
+        fake.set_routes(routes);
+        fake.state.broken.store(false, Ordering::SeqCst);
+        scene.becomes(&gateway, &host("two"), 0).await;
+        sockets.remove(0).echo(&Frame::text("and the others go on")).await;
     });
 }
 
@@ -251,6 +307,7 @@ fn a_definition_of_another_version_is_told_and_what_it_adds_is_refused(clusters:
 pub fn tests() -> Vec<Test> {
     crate::tests![api sandbox:
         a_killed_api_server_disturbs_nobody_and_what_it_missed_is_made_up,
+        half_a_list_takes_no_route_away,
         a_version_too_old_is_listed_anew_and_an_empty_list_counts_the_second_time_only,
         a_definition_of_another_version_is_told_and_what_it_adds_is_refused,
     ]

@@ -225,18 +225,45 @@ func overlays(t *testing.T, s *server) {
 			t.Errorf("%s: %v\n%s%s", overlay, err, stdout, stderr)
 		}
 	}
-	// The namespaced one holds nothing that needs rights over the cluster.
-	for _, o := range documents(t, run(t, "kubectl", "kustomize", "manifests/namespaced")) {
-		if at(o, "metadata", "namespace") != "wssgate" {
-			t.Errorf("%s is not in the namespace", named(o))
-		}
-	}
+	tenant(t, s)
 	// The two places that say how a namespace is restricted do not drift apart from the image's name.
 	for _, o := range of(documents(t, run(t, "kubectl", "kustomize", "manifests/default")), "Deployment") {
 		if image := at(o, "spec", "template", "spec", "containers", 0, "image"); !strings.HasPrefix(image.(string), "wssgate:") {
 			t.Errorf("%v", image)
 		}
 	}
+}
+
+// Who has rights in the namespace alone installs the namespaced overlay; who may not do there what the gateway may, cannot
+// give it to him.
+func tenant(t *testing.T, s *server) {
+	s.run(t, `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: tenant, namespace: wssgate}
+rules: [{apiGroups: ["*"], resources: ["*"], verbs: ["*"]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: tenant, namespace: wssgate}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: tenant}
+subjects: [{kind: User, name: tenant, apiGroup: rbac.authorization.k8s.io}]
+`, "kubectl", "apply", "-f", "-")
+	for _, what := range []string{"list nodes", "create ingressclasses.networking.k8s.io", "list secrets -n shop"} {
+		if stdout, _, _ := s.try(t, "", "kubectl", strings.Fields("auth can-i --as=tenant "+what)...); !strings.HasPrefix(stdout, "no") {
+			t.Errorf("the tenant may %s: it shows nothing", what)
+		}
+	}
+	apply := strings.Fields("apply --as=tenant --server-side --force-conflicts -k manifests/namespaced")
+	s.run(t, "", "kubectl", apply...)
+	s.run(t, "", "kubectl", strings.Fields("delete --as=tenant --wait=false -k manifests/namespaced")...)
+	// What is another group's he does not have.
+	s.run(t, "", "kubectl", "patch", "role", "tenant", "-n", "wssgate", "--type=json", "-p",
+		`[{"op": "replace", "path": "/rules/0", "value": {"apiGroups": ["", "apps", "rbac.authorization.k8s.io"], "resources": ["*"], "verbs": ["get", "list", "watch", "create", "patch", "delete"]}}]`)
+	if _, stderr, err := s.try(t, "", "kubectl", apply...); err == nil || !strings.Contains(stderr, "attempting to grant RBAC permissions not currently held") {
+		t.Errorf("somebody gave what he does not have: %v %s", err, stderr)
+	}
+	s.kubectl(t, strings.Fields("delete --ignore-not-found -k manifests/namespaced")...)
 }
 
 // may asks the API server itself, as the account that the chart makes.
