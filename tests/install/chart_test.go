@@ -8,6 +8,8 @@ import (
 	"sort"
 	"strings"
 	"testing"
+
+	"github.com/prometheus/prometheus/promql/parser"
 )
 
 func TestHelmFindsNoFaultWithTheChart(t *testing.T) {
@@ -315,6 +317,25 @@ func TestTheAdminPortIsOpenToThoseWhoAreNamedOnly(t *testing.T) {
 }
 
 // Notes are for people: they have to name what was installed.
+// That they name our metrics and their labels is tested in tests/chart.rs.
+func TestPrometheusUnderstandsTheExpressionsOfAlerts(t *testing.T) {
+	rules, _ := at(of(documents(t, render(t, "everything")), "PrometheusRule")[0], "spec", "groups", 0, "rules").([]any)
+	if len(rules) < 5 {
+		t.Errorf("%d alerts", len(rules))
+	}
+	for _, rule := range rules {
+		expression := at(rule, "expr").(string)
+		parsed, err := parser.ParseExpr(expression)
+		if err != nil || parsed.Type() != parser.ValueTypeVector {
+			t.Errorf("%s: %v\n%s", at(rule, "alert"), err, expression)
+		}
+		// It is an oracle only if it says no.
+		if _, err := parser.ParseExpr(strings.Replace(expression, "{", "(", 1)); err == nil {
+			t.Errorf("%s: anything is understood", at(rule, "alert"))
+		}
+	}
+}
+
 func TestTheNotesSayWhatToDoNextAndWhatIsWeak(t *testing.T) {
 	notes := func(flags string) string {
 		return run(t, "helm", "install", "edge", "charts/wssgate", "--namespace", "gate", "--dry-run=client", "--set", flags)

@@ -14,11 +14,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// definitions gives the API server what is not its own: the kinds of cert-manager's and Gateway API's that samples use.
+// definitions gives the API server what is not its own: the kinds of other projects that the chart and samples use.
 func (s *server) definitions(t testing.TB) {
 	t.Helper()
 	crds := filepath.Join(filepath.Dir(filepath.Dir(program(t, "helm"))), "crds")
-	for _, folder := range []string{"cert-manager", "gateway-api"} {
+	for _, folder := range []string{"cert-manager", "gateway-api", "prometheus-operator"} {
 		// A link, which kubectl does not follow.
 		path, err := filepath.EvalSymlinks(filepath.Join(crds, folder))
 		if err != nil {
@@ -87,7 +87,7 @@ func (s *server) schemas(t *testing.T) string {
 var usedKinds = []string{
 	"ClusterRole", "ClusterRoleBinding", "ConfigMap", "CustomResourceDefinition", "Deployment", "HorizontalPodAutoscaler",
 	"IngressClass", "NetworkPolicy", "PodDisruptionBudget", "Role", "RoleBinding", "SecureWebSocketRoute", "Secret", "Service",
-	"ServiceAccount", "Namespace",
+	"ServiceAccount", "Namespace", "ServiceMonitor", "PrometheusRule",
 }
 
 // strict lets an object have no fields but those it knows.
@@ -127,8 +127,7 @@ func TestKubernetes(t *testing.T) {
 func conform(t *testing.T, s *server) {
 	location := filepath.Join(s.schemas(t), "{{.Group}}-{{.ResourceAPIVersion}}-{{.ResourceKind}}.json")
 	check := func(text string) (string, error) {
-		stdout, stderr, err := try(t, text, "kubeconform", "-strict", "-summary", "-schema-location", location,
-			"-skip", "ServiceMonitor,PrometheusRule", "-")
+		stdout, stderr, err := try(t, text, "kubeconform", "-strict", "-summary", "-schema-location", location, "-")
 		return stdout + stderr, err
 	}
 	for _, values := range valuesFiles(t) {
@@ -143,25 +142,9 @@ func conform(t *testing.T, s *server) {
 	}
 }
 
-// known leaves out the kinds of the Prometheus operator, which nobody brings here.
-func known(t *testing.T, text string) string {
-	var parts []string
-	for _, o := range documents(t, text) {
-		if strings.HasPrefix(fmt.Sprint(o["apiVersion"]), "monitoring.coreos.com/") {
-			continue
-		}
-		part, err := yaml.Marshal(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		parts = append(parts, string(part))
-	}
-	return strings.Join(parts, "---\n")
-}
-
 func dryRun(t *testing.T, s *server) {
 	for _, values := range valuesFiles(t) {
-		text := known(t, render(t, values))
+		text := render(t, values)
 		stdout, stderr, err := s.try(t, text, "kubectl", "apply", "--server-side", "--dry-run=server", "--validate=strict",
 			"--force-conflicts", "-f", "-")
 		if err != nil || strings.Contains(stderr, "Warning") {
