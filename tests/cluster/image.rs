@@ -3,9 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-use serde_json::Value;
 
 use super::programs;
 use super::sandbox::call;
@@ -38,41 +35,9 @@ pub fn build_all() -> Result<(), String> {
     build_small(PAUSE, "pause")?;
     build_small(ACME_SOLVER, "acme-solver")?;
     build_small(SITE, "site")?;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let binary = build_binary(root)?.display().to_string();
-    let script = root.join("scripts/image").display().to_string();
-    call(&[&script, "--binary", &binary, &archive(WSSGATE).display().to_string()]).map(drop)
-}
-
-/// The static binary of the profile that the tests themselves have: its flag is for the linker alone, so all that it is
-/// linked from is there already, and it costs seconds. `scripts/image` without a binary builds the one for people.
-fn build_binary(root: &Path) -> Result<PathBuf, String> {
-    // It would take the place of the ordinary binary, which the other tests run.
-    let ordinary = Path::new(env!("CARGO_BIN_EXE_wssgate"));
-    let aside = ordinary.with_extension("aside");
-    let wrong = |error: std::io::Error| format!("{}: {error}", aside.display());
-    let _ = fs::remove_file(&aside);
-    fs::hard_link(ordinary, &aside).map_err(wrong)?;
-    let output = Command::new(env!("CARGO"))
-        .args(["rustc", "--locked", "--bin", "wssgate", "--message-format", "json-render-diagnostics"])
-        .args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"])
-        .current_dir(root)
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| format!("cargo: {error}"))?;
-    if !output.status.success() {
-        return Err("the static binary of the image does not build: see above".into());
-    }
-    let messages = String::from_utf8_lossy(&output.stdout);
-    let executable = messages.lines().rev().find_map(|line| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
-    });
-    let executable = executable.ok_or("cargo names no binary")?;
-    let kept = archive(WSSGATE).with_extension("binary");
-    fs::copy(&executable, &kept).map_err(|error| format!("{}: {error}", kept.display()))?;
-    fs::rename(&aside, ordinary).map_err(wrong)?;
-    Ok(kept)
+    eprintln!("{WSSGATE} is built: minutes the first time, one after a change");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/image").display().to_string();
+    call(&[&script, "--profile", "trial", &archive(WSSGATE).display().to_string()]).map(drop)
 }
 
 /// An image of one static binary of the cache and nothing else.
