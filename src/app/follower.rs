@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tokio::time::sleep;
 
 use super::cluster::Control;
 use super::now;
-use crate::api::objects::Key;
+use crate::api::objects::{Key, Objects};
 use crate::api::status::CAUSES;
 use crate::compile::{self, Compiled};
 use crate::snapshot::Live;
@@ -19,6 +20,9 @@ use crate::snapshot::dependency::Dependency;
 use crate::source::{Loaded, Source};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Certificate;
+
+/// How long after a compile that panicked the next one, if nothing changes.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// The part that follows the source: compiles what changed and publishes it.
 pub(super) struct Follower {
@@ -34,7 +38,13 @@ pub(super) struct Follower {
     outage: watch::Receiver<Arc<BTreeSet<Dependency>>>,
     /// What was said of each file and route last, so that a mistake is logged once.
     said: BTreeMap<String, String>,
+    compile: Compile,
+    /// The last compile panicked.
+    faulty: bool,
 }
+
+/// [`compile::compile`].
+type Compile = fn(&Objects, &compile::Options, i64, Option<&Compiled>) -> Compiled;
 
 impl Follower {
     /// A follower that has not looked yet.
@@ -47,7 +57,8 @@ impl Follower {
         changed: watch::Sender<u64>,
         outage: watch::Receiver<Arc<BTreeSet<Dependency>>>,
     ) -> Self {
-        Self { source, control, options, compiled: None, live, metrics, changed, outage, said: BTreeMap::new() }
+        let (said, compile) = (BTreeMap::new(), compile::compile as Compile);
+        Self { source, control, options, compiled: None, live, metrics, changed, outage, said, compile, faulty: false }
     }
 
     /// Waits until there is something to follow.
@@ -61,6 +72,8 @@ impl Follower {
     pub(super) async fn changed(&mut self) {
         let due = self.compiled.as_ref().and_then(|compiled| compiled.due);
         let wait = due.map(|due| Duration::from_secs(u64::try_from(due - now()).unwrap_or(0)));
+        // What was due then may be over: it is not compiled without end.
+        let wait = if self.faulty { Some(AGAIN) } else { wait };
         let refused = async {
             match &mut self.control {
                 Some(control) => control.changed().await,
@@ -96,8 +109,9 @@ impl Follower {
         }
     }
 
-    /// Loads, compiles and publishes. Blocks: call it where that is allowed.
-    pub(super) fn follow(&mut self) {
+    /// Loads, compiles and publishes; whether there is anything to serve then. Should a compile panic, what was published
+    /// last keeps serving. Blocks: call it where that is allowed.
+    pub(super) fn follow(&mut self) -> bool {
         let began = Instant::now();
         let loaded = self.source.load();
         self.options.outage = Arc::clone(&self.outage.borrow_and_update());
@@ -105,7 +119,17 @@ impl Follower {
             self.options.refused = control.refused();
         }
         self.metrics.source(loaded.problems.len(), loaded.skipped);
-        let compiled = compile::compile(&loaded.objects, &self.options, now(), self.compiled.as_deref());
+        // It changes nothing but what it gives.
+        let compile = || (self.compile)(&loaded.objects, &self.options, now(), self.compiled.as_deref());
+        let compiled = catch_unwind(AssertUnwindSafe(compile));
+        self.faulty = compiled.is_err();
+        let Ok(compiled) = compiled else {
+            tracing::error!(
+                "the compile ended in a panic, a fault of the gateway: what was published last keeps serving, and no \
+                 change takes effect; please report it with the place that the log names"
+            );
+            return self.compiled.is_some();
+        };
         let accepted = compiled.accepted();
         let routes = compiled.statuses.len();
         self.metrics.compiled(accepted, routes - accepted, began.elapsed());
@@ -125,6 +149,7 @@ impl Follower {
             control.report(cluster, &loaded, &compiled);
         }
         self.compiled = Some(Arc::new(compiled));
+        true
     }
 
     /// Logs what is wrong with files and routes, each thing once until it changes.
@@ -175,4 +200,40 @@ fn certificates(compiled: &Compiled) -> Vec<Certificate> {
             not_after: certificate.not_after,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::source::Files;
+
+    #[tokio::test]
+    async fn a_compile_that_panics_takes_nothing_away_and_is_not_done_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Source::Files(Box::new(Files::open(folder.path()).unwrap()));
+        let (changed, mut changes) = watch::channel(0);
+        let (_outage, outages) = watch::channel(Arc::default());
+        let (live, metrics) = (Arc::new(Live::default()), Metrics::new());
+        let options = compile::Options { standalone: true, ..compile::Options::default() };
+        let mut follower = Follower::new(source, None, options, Arc::clone(&live), metrics, changed, outages);
+        let panics: Compile = |_, _, _, _| panic!("a parser of somebody else");
+        follower.compile = panics;
+        assert!(!follower.follow(), "there is nothing to serve");
+        // There is something else to say at once.
+        follower.compile = |objects, options, now, before| {
+            let mut compiled = compile::compile(objects, options, now, before);
+            compiled.due = Some(now - 1);
+            compiled
+        };
+        assert!(follower.follow() && changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        timeout(Duration::from_secs(10), follower.changed()).await.unwrap();
+        let before = live.load();
+        follower.compile = panics;
+        assert!(follower.follow(), "what was published serves");
+        assert!(Arc::ptr_eq(&before, &live.load()) && !changes.has_changed().unwrap());
+        assert!(timeout(Duration::from_millis(200), follower.changed()).await.is_err());
+    }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::condition::{Problem, quote};
+use crate::compile::guard::guarded;
 use crate::compile::reference::{Grants, unreadable};
 use crate::policy::authentication::{Authentication, KeySource, Kind};
 use crate::policy::keys::KeySet;
@@ -75,7 +76,7 @@ impl<'a> Reader<'a> {
         let key = self.grants.resolve(field, home, kind, namespace.as_deref(), name).map_err(lost)?;
         let bytes = self.bytes(field, &key, entry, *secret).map_err(lost)?;
         let read = self.read.entry(source.within(home)).or_insert_with_key(|source| {
-            let set = KeySet::parse(bytes, *secret)?;
+            let set = guarded(|fault| fault, || KeySet::parse(bytes, *secret))?;
             let same = self.before.and_then(|before| before.get(source)).filter(|before| ***before == set);
             Ok(same.cloned().unwrap_or_else(|| Arc::new(set)))
         });

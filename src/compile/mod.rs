@@ -24,6 +24,7 @@ pub mod development;
 pub mod draft;
 pub mod external;
 pub mod fence;
+pub mod guard;
 pub mod header;
 pub mod host;
 pub mod identity;

@@ -15,6 +15,7 @@ use crate::compile::backend_tls::{self, Trust};
 use crate::compile::bundle::{CA, same, value};
 use crate::compile::condition::Problem;
 use crate::compile::draft::{BackendTlsDraft, RuleDraft};
+use crate::compile::guard::guarded;
 use crate::compile::reference::{Grants, unreadable};
 use crate::compile::service::{Port, Protocol, Services};
 use crate::policy::fence::Fence;
@@ -203,7 +204,7 @@ impl<'a> Resolver<'a> {
             None => {
                 let bundles: Vec<(String, &[u8])> =
                     keys.iter().zip(maps).map(|(key, map)| (format!("ConfigMap {key}"), value(map, CA))).collect();
-                backend_tls::client(Trust::Bundles(&bundles))
+                guarded(|fault| format!("a CA bundle {fault}"), || backend_tls::client(Trust::Bundles(&bundles)))
             }
         };
         let maps = maps.iter().map(|map| Arc::clone(map)).collect();

@@ -21,6 +21,7 @@ use crate::compile::bundle::{CA, same, value};
 use crate::compile::certificate::date;
 use crate::compile::condition::Problem;
 use crate::compile::draft::ClientDraft;
+use crate::compile::guard::guarded;
 use crate::compile::identity::provider;
 use crate::compile::reference::{Grants, unreadable};
 use crate::policy::certificate::{ClientRule, ClientTrust};
@@ -134,7 +135,13 @@ impl Trusts {
         let made = before.and_then(|before| before.by_sources.get(&sources));
         let result = match made.filter(|made| made.maps.iter().zip(&maps).all(|(old, new)| same(old, new))) {
             Some(made) => made.result.clone(),
-            None => make(&sources, &maps),
+            None => {
+                let refuse = |fault| {
+                    let text = format!("spec.tls.clientValidation: a CA bundle or revocation list {fault}");
+                    Problem::new(Reason::InvalidCertificateRef, text)
+                };
+                guarded(refuse, || make(&sources, &maps))
+            }
         };
         self.by_sources.insert(sources, Made { maps, result: result.clone() });
         result

@@ -13,6 +13,7 @@ use crate::api::status::ConditionReason as Reason;
 use crate::compile::certificate::{Certificate, date};
 use crate::compile::condition::{Facet, Problem, quote};
 use crate::compile::draft::{ClientDraft, TlsDraft};
+use crate::compile::guard::guarded;
 use crate::compile::identity::{Identity, MinVersion, TlsPolicy};
 use crate::compile::issuance::Issue;
 use crate::compile::progress::{Progress, Secrets, Stage};
@@ -379,7 +380,10 @@ impl<'a> Vault<'a> {
         });
         let result = match before {
             Some(parsed) => parsed.result.clone(),
-            None => read(key, secret).map(Arc::new),
+            None => {
+                let refuse = |fault| Problem::new(Reason::InvalidCertificate, format!("Secret {key}: {fault}"));
+                guarded(refuse, || read(key, secret)).map(Arc::new)
+            }
         };
         self.kept.parsed.insert(key.clone(), Parsed { secret: Arc::clone(secret), result: result.clone() });
         result

@@ -162,7 +162,7 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    fn spawn<K: Kind>(&mut self, scope: Scope, told: impl Fn(&Store, bool) + Send + 'static) {
+    fn spawn<K: Kind>(&mut self, scope: Scope, told: impl Fn(&Store, bool) + Send + Sync + 'static) {
         let reflector = Reflector::<K>::new(self.store, self.client, scope, self.options.confirm);
         self.tasks.spawn(reflector.run(told));
     }

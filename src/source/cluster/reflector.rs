@@ -4,11 +4,13 @@
 //! a broken watch is whole again, and that a list came back empty. Whatever fails leaves the store as it is.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use futures_util::{FutureExt, TryStreamExt};
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -132,8 +134,17 @@ impl<K: Kind> Reflector<K> {
     }
 
     /// Lists and watches until it is dropped. `told` is called whenever the API server has given an answer, be it that
-    /// there is nothing.
+    /// there is nothing. What panics begins anew after a pause: in silence nothing of this kind would change any more.
     pub(super) async fn run(mut self, told: impl Fn(&Store, bool)) {
+        let mut pause = Pause::default();
+        while AssertUnwindSafe(self.read(&told)).catch_unwind().await.is_err() {
+            self.store.failing(self.id, "reading it ended in a panic, a fault of the gateway; please report it");
+            sleep(pause.next()).await;
+        }
+    }
+
+    /// Never ends.
+    async fn read(&mut self, told: &impl Fn(&Store, bool)) -> Infallible {
         let mut pause = Pause::default();
         let mut version = None;
         loop {
@@ -169,14 +180,14 @@ impl<K: Kind> Reflector<K> {
                     sleep(pause.next()).await;
                 }
                 Trouble::Forbidden(why) => {
-                    self.without(&why, self.scope.optional || self.scope.name.is_some(), &told);
+                    self.without(&why, self.scope.optional || self.scope.name.is_some(), told);
                     sleep(LOOK.min(pause.next() * 2)).await;
                 }
                 Trouble::Absent(why) => {
                     version = None;
                     // Without the kind there are no objects of it: that is a list, and an empty one.
                     self.take(BTreeMap::new(), true);
-                    self.without(&why, K::OPTIONAL, &told);
+                    self.without(&why, K::OPTIONAL, told);
                     sleep(LOOK.min(pause.next() * 2)).await;
                 }
                 Trouble::Stale => {}
@@ -364,5 +375,48 @@ async fn until(then: Option<Instant>) {
     match then {
         Some(then) => sleep_until(then).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use k8s_openapi::api::core::v1::Service;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::store::Stock;
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    #[tokio::test]
+    async fn what_panics_is_read_anew() {
+        // An API server that forbids everything, which is as it may be for this scope.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = kube::Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                let _ = tcp.read(&mut [0; 4096]).await;
+                let _ =
+                    tcp.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+            }
+        });
+        let store = Store::new(Stock::default(), Metrics::new());
+        let client = Client::try_from(config).unwrap();
+        let scope = Scope { optional: true, ..Scope::default() };
+        let reflector = Reflector::<Service>::new(&store, &client, scope, Duration::from_secs(1));
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let task = tokio::spawn(reflector.run(move |_, _| {
+            assert!(counted.fetch_add(1, Ordering::SeqCst) > 0, "a fault");
+        }));
+        let again = async {
+            while calls.load(Ordering::SeqCst) < 2 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), again).await.expect("it is told a second time");
+        task.abort();
     }
 }
