@@ -1,6 +1,7 @@
 //! Events for what a person must see: a condition that turned, and its end. Made when a status is written, from what the
 //! API server had before, so that neither a restart nor a change of leader repeats one.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use kube::runtime::events::EventType;
 
@@ -41,7 +42,9 @@ fn turns(route: &SecureWebSocketRoute, next: Option<&RouteStatus>) -> Vec<Turn> 
     let mut turns = Vec::new();
     for (kind, wrong) in CAUSES {
         let before = of(route.status.as_ref(), kind);
-        let was_bad = before.as_ref().is_some_and(|before| before.status == wrong);
+        // One that runs out is served as yet, but somebody has to do something.
+        let is_bad = |one: &Condition| one.status == wrong || one.reason == ConditionReason::Expiring.as_str();
+        let was_bad = before.as_ref().is_some_and(is_bad);
         let Some(next) = of(next, kind) else {
             if was_bad && next.is_some() && kind == ConditionType::Degraded {
                 let (reason, note) = (RECOVERED.0.to_owned(), RECOVERED.1.to_owned());
@@ -49,7 +52,7 @@ fn turns(route: &SecureWebSocketRoute, next: Option<&RouteStatus>) -> Vec<Turn> 
             }
             continue;
         };
-        let bad = next.status == wrong;
+        let bad = is_bad(&next);
         let another = before.as_ref().is_none_or(|before| before.reason != next.reason);
         if (bad && (!was_bad || another)) || (!bad && was_bad && next.status == "True") {
             turns.push(Turn { kind, bad, reason: next.reason, note: next.message });
@@ -61,7 +64,7 @@ fn turns(route: &SecureWebSocketRoute, next: Option<&RouteStatus>) -> Vec<Turn> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn status((status, reason): (&str, &str)) -> RouteStatus {
         of_kind("Accepted", status, reason)
@@ -95,6 +98,15 @@ mod tests {
         assert_eq!(told(Some(("False", "HostnameConflict")), ("True", "Accepted")), Some(false));
         assert_eq!(told(Some(("False", "HostnameConflict")), ("Unknown", "Pending")), None);
         assert_eq!(turns(&route, None), []);
+        // A certificate that nobody renews, though it is served.
+        let certificate = |reason| of_kind("CertificateReady", "True", reason);
+        route.status = Some(certificate("Ready"));
+        let bad: Vec<bool> = turns(&route, Some(&certificate("Expiring"))).iter().map(|turn| turn.bad).collect();
+        assert_eq!(bad, [true]);
+        route.status = Some(certificate("Expiring"));
+        assert_eq!(turns(&route, Some(&certificate("Expiring"))), []);
+        let renewed: Vec<bool> = turns(&route, Some(&certificate("Ready"))).iter().map(|turn| turn.bad).collect();
+        assert_eq!(renewed, [false]);
         // What is there only while something is wrong.
         let degraded = of_kind("Degraded", "True", "KeysUnavailable");
         route.status = Some(status(("True", "Accepted")));

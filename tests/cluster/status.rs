@@ -9,7 +9,7 @@ use super::Test;
 use super::clusters::{Clusters, install_definition};
 use super::control_plane::ControlPlane;
 use super::harness::manifests::text;
-use super::harness::{Frame, Gateway, until};
+use super::harness::{Frame, Gateway, Pair, until};
 use super::kubectl::Kubectl;
 use super::scene::{LIMIT, Scene, condition, events, run};
 
@@ -66,7 +66,7 @@ fn a_status_says_all_that_people_and_tools_look_for(clusters: &Clusters) {
         let table = scene.kubectl.must(&["get", "swsr", "chat", "-o", "wide"]);
         assert!(table.lines().nth(1).unwrap().contains("True"), "{table}");
 
-        // A mistake that only the user can mend is Stalled, and its end is seen.
+        // A backend that is missing is told, and its end.
         let before = scene.kubectl.get(&["swsr", "chat"]);
         scene.apply(&[scene.route(
             "chat",
@@ -397,6 +397,8 @@ fn a_certificate_that_runs_out_is_told_before_and_after_and_drops_nobody(cluster
         let message = scene.condition("short", "CertificateReady", "True", "Expiring");
         assert!(message.contains("the certificate expires on") && message.contains("renew it"), "{message}");
         scene.kubectl.wait("swsr/short", "condition=Ready", LIMIT);
+        let told = ("Warning".to_owned(), "Expiring".to_owned());
+        until(LIMIT, "the event", async || events(&scene.kubectl, "short").contains(&told).then_some(())).await;
         let message = scene.condition("short", "CertificateReady", "False", "Expired");
         assert!(message.contains("expired on") && message.contains("served all the same"), "{message}");
         // Clients judge dates; one that does not mind is served.
@@ -409,6 +411,15 @@ fn a_certificate_that_runs_out_is_told_before_and_after_and_drops_nobody(cluster
         scene.condition("short", "CertificateReady", "True", "Ready");
         scene.becomes(&gateway, "time.example.com", 101).await;
         socket.echo(&Frame::text("nor by the next one")).await;
+
+        // One that is refused is told, and the last good one stays.
+        let broken = Pair { chain: next.chain.clone(), key: pair.key.clone() };
+        scene.apply(&[scene.secret("short", &broken)]);
+        let message = scene.condition("short", "CertificateReady", "False", "InvalidCertificate");
+        assert!(message.contains("is not the key of the first certificate"), "{message}");
+        let told = ("Warning".to_owned(), "InvalidCertificate".to_owned());
+        until(LIMIT, "the event", async || events(&scene.kubectl, "short").contains(&told).then_some(())).await;
+        assert_eq!(scene.status(&gateway, "time.example.com").await, 101);
     });
 }
 
