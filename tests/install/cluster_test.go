@@ -156,8 +156,8 @@ func dryRun(t *testing.T, s *server) {
 func restricted(t *testing.T, s *server) {
 	s.kubectl(t, "label", "namespace", "wssgate", "--overwrite", "pod-security.kubernetes.io/enforce=restricted")
 	s.run(t, "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: wssgate, namespace: wssgate}", "kubectl", "apply", "--server-side", "-f", "-")
-	create := func(change func(pod object)) (string, error) {
-		deployment := of(documents(t, render(t, "default")), "Deployment")[0]
+	create := func(values string, change func(pod object)) (string, error) {
+		deployment := of(documents(t, render(t, values, "--set", "serviceAccount.name=wssgate")), "Deployment")[0]
 		pod := at(deployment, "spec", "template").(object)
 		pod["apiVersion"], pod["kind"] = "v1", "Pod"
 		pod["metadata"] = object{"name": "probe", "namespace": "wssgate"}
@@ -169,10 +169,12 @@ func restricted(t *testing.T, s *server) {
 		_, stderr, err := s.try(t, string(text), "kubectl", "create", "--dry-run=server", "-f", "-")
 		return stderr, err
 	}
-	if output, err := create(func(object) {}); err != nil || strings.Contains(output, "Warning") {
-		t.Errorf("%v %s", err, output)
+	for _, values := range []string{"default", "minimal", "everything"} {
+		if output, err := create(values, func(object) {}); err != nil || strings.Contains(output, "Warning") {
+			t.Errorf("%s: %v %s", values, err, output)
+		}
 	}
-	output, err := create(func(pod object) { delete(at(pod, "spec", "containers", 0).(object), "securityContext") })
+	output, err := create("default", func(pod object) { delete(at(pod, "spec", "containers", 0).(object), "securityContext") })
 	if err == nil || !strings.Contains(output, "PodSecurity") {
 		t.Errorf("the namespace restricts nothing: %v %s", err, output)
 	}
