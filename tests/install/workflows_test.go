@@ -1,6 +1,7 @@
 package install
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rhysd/actionlint"
 	"sigs.k8s.io/yaml"
 )
 
@@ -39,6 +41,35 @@ func steps(o object) map[string]string {
 		}
 	}
 	return found
+}
+
+// Keys, expressions, runners, and the inputs of the actions that are used.
+func TestNoFaultIsFoundInTheWorkflows(t *testing.T) {
+	linter, err := actionlint.NewLinter(io.Discard, &actionlint.LinterOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults := func(name, text string) []*actionlint.Error {
+		found, err := linter.Lint(name, []byte(text), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	files, err := filepath.Glob(filepath.Join(root, ".github/workflows/*"))
+	if err != nil || len(files) != 2 {
+		t.Fatalf("%v %v", files, err)
+	}
+	for _, file := range files {
+		name := ".github/workflows/" + filepath.Base(file)
+		for _, fault := range faults(name, read(t, name)) {
+			t.Error(fault)
+		}
+	}
+	// It is an oracle only if it says no.
+	if broken := strings.Replace(read(t, ".github/workflows/release.yaml"), "push: true", "pish: true", 1); len(faults("broken.yaml", broken)) != 1 {
+		t.Error("an input that an action does not have passes")
+	}
 }
 
 func TestTheWorkflowRunsTheTestCommandOfTheREADMEWithEveryTier(t *testing.T) {
