@@ -73,7 +73,7 @@ async fn end(setup: &Setup, head: &Head, how: &str) {
             tokio::select! {
                 _backend = setup.recorder.peer() => Some(()),
                 answer = client.head() => match answer.unwrap().status() {
-                    429 => None,
+                    429 | 503 => None,
                     403 | 502 => Some(()),
                     status => panic!("{how}: {status}"),
                 },
