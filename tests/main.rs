@@ -21,6 +21,7 @@ mod capacity;
 mod chart;
 mod check;
 mod client_certificates;
+mod command;
 mod compile;
 mod crd;
 mod credential_life;

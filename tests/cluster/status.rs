@@ -379,11 +379,11 @@ fn a_certificate_that_runs_out_is_told_before_and_after_and_drops_nobody(cluster
         let scene = Scene::new(clusters.control_plane(), "time", &json!({})).await;
         let gateway = scene.gateway("wssgate-0").await;
         let now = jiff::Timestamp::now().as_second();
-        // Two minutes long, of which 26 s are left: it is about to end when a sixth of it is, in 6 s.
+        // 72 s long, of which 16 are left: it is about to end when a sixth of it is, in 4 s.
         let moment = |second: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(second.unsigned_abs());
         let pair = scene.authority.leaf_with(&["time.example.com"], &rcgen::KeyPair::generate().unwrap(), |params| {
-            params.not_before = moment(now - 94);
-            params.not_after = moment(now + 26);
+            params.not_before = moment(now - 56);
+            params.not_after = moment(now + 16);
         });
         let spec = json!({"tls": {"certificateRefs": [{"name": "short"}]}});
         scene.apply(&[scene.secret("short", &pair), scene.route("short", "time.example.com", &spec)]);
