@@ -379,11 +379,11 @@ fn a_certificate_that_runs_out_is_told_before_and_after_and_drops_nobody(cluster
         let scene = Scene::new(clusters.control_plane(), "time", &json!({})).await;
         let gateway = scene.gateway("wssgate-0").await;
         let now = jiff::Timestamp::now().as_second();
-        // 72 s long, of which 16 are left: it is about to end when a sixth of it is, in 4 s.
+        // Three minutes long, of which 36 s are left: it is about to end when a sixth of it is, in 6 s.
         let moment = |second: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(second.unsigned_abs());
         let pair = scene.authority.leaf_with(&["time.example.com"], &rcgen::KeyPair::generate().unwrap(), |params| {
-            params.not_before = moment(now - 56);
-            params.not_after = moment(now + 16);
+            params.not_before = moment(now - 144);
+            params.not_after = moment(now + 36);
         });
         let spec = json!({"tls": {"certificateRefs": [{"name": "short"}]}});
         scene.apply(&[scene.secret("short", &pair), scene.route("short", "time.example.com", &spec)]);
@@ -399,7 +399,10 @@ fn a_certificate_that_runs_out_is_told_before_and_after_and_drops_nobody(cluster
         scene.kubectl.wait("swsr/short", "condition=Ready", LIMIT);
         let told = ("Warning".to_owned(), "Expiring".to_owned());
         until(LIMIT, "the event", async || events(&scene.kubectl, "short").contains(&told).then_some(())).await;
-        let message = scene.condition("short", "CertificateReady", "False", "Expired");
+        let message = scene.kubectl.until(LIMIT * 2, &["swsr", "short"], "to be told that it is over", |route| {
+            let found = condition(route, "CertificateReady").filter(|found| found["reason"] == "Expired")?;
+            (found["status"] == "False").then(|| found["message"].as_str().unwrap().to_owned())
+        });
         assert!(message.contains("expired on") && message.contains("served all the same"), "{message}");
         // Clients judge dates; one that does not mind is served.
         socket.echo(&Frame::text("nobody was dropped")).await;
