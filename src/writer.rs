@@ -2,9 +2,11 @@
 //! tried again after a pause that grows, and people are told by events. What is written is each writer's own.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -71,10 +73,25 @@ pub enum Next {
 }
 
 async fn run<R>(mut work: impl Work<R>, mut reports: watch::Receiver<Arc<R>>, mut leading: watch::Receiver<bool>) {
+    let mut fault: Option<Again> = None;
     loop {
         leading.mark_unchanged();
         let report = Arc::clone(&reports.borrow_and_update());
-        let Next::Later(due) = work.step(&report, &leading).await else { continue };
+        // Without a word a replica would go on to lead, and write nothing.
+        let next = AssertUnwindSafe(work.step(&report, &leading)).catch_unwind().await.map_err(|_| {
+            let again = Again::after(fault, Instant::now());
+            tracing::error!(
+                again_seconds = again.pause.as_secs(),
+                "a writer panicked, a fault of the gateway; please report it"
+            );
+            again
+        });
+        fault = next.as_ref().err().copied();
+        let due = match next {
+            Ok(Next::Now) => continue,
+            Ok(Next::Later(due)) => due,
+            Err(again) => Some(again.at),
+        };
         let due = async {
             match due {
                 Some(due) => sleep_until(due).await,
@@ -149,6 +166,26 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Panics at its first step, and counts them.
+    struct Faulty(watch::Sender<usize>);
+
+    impl Work<()> for Faulty {
+        async fn step(&mut self, _report: &Arc<()>, _leading: &watch::Receiver<bool>) -> Next {
+            self.0.send_modify(|count| *count += 1);
+            assert!(*self.0.borrow() > 1, "a fault");
+            Next::Later(None)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_step_that_panics_is_done_again() {
+        let (count, mut counted) = watch::channel(0);
+        let (_leads, leading) = watch::channel(true);
+        let _writer = Writer::start(Faulty(count), leading);
+        let again = counted.wait_for(|count| *count > 1);
+        assert!(timeout(Duration::from_secs(20), again).await.expect("a second step").is_ok());
+    }
 
     #[test]
     fn pauses_double_up_to_a_minute_and_begin_anew_after_a_success() {
