@@ -163,7 +163,8 @@ pub enum ConditionReason {
     BackendNotFound,
     /// The Service's port speaks a protocol that a WebSocket backend does not.
     UnsupportedProtocol,
-    /// The Service has no endpoint that takes connections.
+    /// The Service has no endpoint that takes connections. In a cluster only where addresses were left out or every weight is
+    /// 0: endpoints that come and go write no status.
     NoEndpoints,
     /// The Secret or ConfigMap does not exist.
     RefNotFound,

@@ -183,7 +183,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
 
     let grants = Grants::new(objects);
     let fence = fence::around(&options.fence, options.own_service.as_ref(), objects);
-    let mut resolver = Resolver::new(objects, &grants, &fence, kept.map(|kept| &kept.clients));
+    let mut resolver = Resolver::new(objects, &grants, &fence, kept.map(|kept| &kept.clients), options.standalone);
     let mut keys = keys::Reader::new(objects, &grants, previous.map(|previous| &previous.snapshot.keys));
     let mut verdicts = Vec::with_capacity(routes.len());
     let mut placed: Vec<Placed> = Vec::with_capacity(routes.len());

@@ -64,13 +64,22 @@ pub struct Resolver<'a> {
     before: Option<&'a Clients>,
     clients: Clients,
     seen: BTreeMap<BackendId, Seen>,
+    /// Whether it is told of backends that they have no endpoints. In a cluster it is not: endpoints come and go with every
+    /// Pod, and a thousand statuses would be written for one Deployment.
+    tells_empty: bool,
 }
 
 impl<'a> Resolver<'a> {
     /// A resolver over the objects, with the clients of the compile before.
-    pub fn new(objects: &'a Objects, grants: &'a Grants<'a>, fence: &'a Fence, before: Option<&'a Clients>) -> Self {
+    pub fn new(
+        objects: &'a Objects,
+        grants: &'a Grants<'a>,
+        fence: &'a Fence,
+        before: Option<&'a Clients>,
+        tells_empty: bool,
+    ) -> Self {
         let services = Services::new(objects, fence);
-        Self { objects, grants, services, before, clients: Clients::default(), seen: BTreeMap::new() }
+        Self { objects, grants, services, before, clients: Clients::default(), seen: BTreeMap::new(), tells_empty }
     }
 
     /// Every Service port that was named, with its endpoints; and the clients for the next compile.
@@ -102,7 +111,7 @@ impl<'a> Resolver<'a> {
                 Ok(port) => {
                     let seen = self.seen.entry(id.clone()).or_insert_with(|| look(&self.services, &key, &port, &id));
                     resolved.notes.extend(seen.denied.clone());
-                    if seen.backend.endpoints.is_empty() && backend.weight > 0 {
+                    if self.tells_empty && seen.backend.endpoints.is_empty() && backend.weight > 0 {
                         empty.push(id.clone());
                     }
                     if let Some(text) = disagreement(port.protocol, rule.tls.is_some()) {
@@ -161,7 +170,7 @@ impl<'a> Resolver<'a> {
     /// What is to be said of a backend that was resolved: that it has no endpoints, or that some were left out.
     pub fn notes(&self, id: &BackendId) -> Vec<Problem> {
         let Some(seen) = self.seen.get(id) else { return Vec::new() };
-        let empty = seen.backend.endpoints.is_empty().then(|| without_endpoints(id, false));
+        let empty = (self.tells_empty && seen.backend.endpoints.is_empty()).then(|| without_endpoints(id, false));
         seen.denied.iter().cloned().chain(empty).collect()
     }
 

@@ -24,7 +24,9 @@ fn apart(clusters: &Clusters) -> &'static ControlPlane {
 
 fn a_grant_lets_a_route_use_what_lies_elsewhere_until_it_is_revoked(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(apart(clusters), "grants", &json!({})).await;
+        let plane = clusters.another("grants");
+        install_definition(&plane.kubectl());
+        let scene = Scene::new(&plane, "grants", &json!({})).await;
         let gateway = scene.gateway("wssgate-0").await;
         let vault = scene.plane.kubectl().make_namespace("vault");
         let mut secret = scene.secret("far-tls", &scene.authority.leaf(&["far.example.com"]));
@@ -40,8 +42,9 @@ fn a_grant_lets_a_route_use_what_lies_elsewhere_until_it_is_revoked(clusters: &C
         assert_eq!(message.replace("far-tls", "NAME"), absent.replace("no-such", "NAME"));
         assert_eq!(scene.status(&gateway, "far.example.com").await, 0);
 
-        // The kind itself appears later than the gateway.
-        install_definitions_of(&scene.plane.kubectl(), "gateway-api");
+        // The kind itself appears later than the gateway, and in the older of its versions alone.
+        assert!(scene.plane.kubectl().find(&["crd", "referencegrants.gateway.networking.k8s.io"]).is_none());
+        install_definitions_of(&scene.plane.kubectl(), "gateway-api-v1beta1");
         let grant = json!({
             "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant", "metadata": {"name": "far"},
             "spec": {
@@ -66,8 +69,8 @@ fn a_grant_lets_a_route_use_what_lies_elsewhere_until_it_is_revoked(clusters: &C
 }
 
 /// What of a route can name an object of another namespace: what is laid over a route for it, and the kind of the object.
-fn reaches(namespace: &str) -> [(&'static str, Value, &'static str); 7] {
-    let map = json!([{"name": "far", "namespace": namespace}]);
+fn reaches(namespace: &str) -> [(&'static str, Value, &'static str); 8] {
+    let (own, map) = (json!([{"name": "near"}]), json!([{"name": "far", "namespace": namespace}]));
     let method = |method: &Value| json!({"handshake": {"authentication": {"mode": "AnyOf", "methods": [method]}}});
     let keys = |kind: &str| {
         let reference = json!({"kind": kind, "name": "far", "namespace": namespace, "key": "jwks"});
@@ -84,6 +87,11 @@ fn reaches(namespace: &str) -> [(&'static str, Value, &'static str); 7] {
     };
     [
         ("certificate", json!({"tls": {"certificateRefs": map}}), "Secret"),
+        (
+            "revoked",
+            json!({"tls": {"clientValidation": {"mode": "Optional", "caCertificateRefs": own, "crlRefs": map}}}),
+            "ConfigMap",
+        ),
         (
             "authority",
             json!({"tls": {"clientValidation": {"mode": "Optional", "caCertificateRefs": map}}}),
@@ -252,7 +260,7 @@ fn the_gateway_never_dials_the_api_server_itself_or_what_endpoints_may_not_be(cl
             let route = scene.kubectl.until(LIMIT, &["swsr", name], "to be judged", |route| {
                 condition(route, "ResolvedRefs").filter(|c| c["reason"] == "NoEndpoints").map(|_| route.clone())
             });
-            assert!(route.to_string().contains("no endpoint that takes connections"), "{route:#}");
+            assert!(route.to_string().contains("of its addresses left out"), "{route:#}");
         }
         // Neither is anything fetched from there, whatever the port.
         for (name, address) in [("own", ip.as_str()), ("server", host), ("virtual", cluster_ip)] {

@@ -66,6 +66,17 @@ fn a_status_says_all_that_people_and_tools_look_for(clusters: &Clusters) {
         let table = scene.kubectl.must(&["get", "swsr", "chat", "-o", "wide"]);
         assert!(table.lines().nth(1).unwrap().contains("True"), "{table}");
 
+        // Addresses that the settings say stand in for the Service's.
+        let values = json!({"publishAddresses": ["192.0.2.9", "edge.example.com"]});
+        scene.install(&values);
+        drop(gateway);
+        let gateway = scene.gateway_with("wssgate-1", &[], &["--publish-service", &service]).await;
+        let said =
+            json!([{"type": "IPAddress", "value": "192.0.2.9"}, {"type": "Hostname", "value": "edge.example.com"}]);
+        scene.kubectl.until(LIMIT, &["swsr", "chat"], "to show the other addresses", |route| {
+            (route["status"]["addresses"] == said).then_some(())
+        });
+
         // A backend that is missing is told, and its end.
         let before = scene.kubectl.get(&["swsr", "chat"]);
         scene.apply(&[scene.route(
@@ -260,8 +271,19 @@ fn a_thousand_routes_settle_with_one_write_each_and_endpoints_write_nothing(clus
             let port = scene.recorder.port();
             scene.apply(&[scene.slice("chat", &format!("10.89.1.{}", 200 + index), port)]);
         }
+        // The last one, too.
         let address = scene.recorder.address();
-        scene.apply(&[scene.slice("chat", &address.ip().to_string(), address.port())]);
+        let back = scene.slice("chat", &address.ip().to_string(), address.port());
+        let mut unready = back.clone();
+        unready["endpoints"][0]["conditions"] = json!({"ready": false, "serving": false});
+        let mut empty = back.clone();
+        empty["endpoints"] = json!([]);
+        for slice in [unready, empty] {
+            scene.apply(&[slice]);
+            scene.becomes(&gateways[0], "r5.example.com", 503).await;
+            scene.becomes(&gateways[1], "r5.example.com", 503).await;
+        }
+        scene.apply(&[back]);
         scene.kubectl.must(&["annotate", "swsr", "r1", "r2", "r3", "example.com/touched=yes"]);
         for (gateway, before) in gateways.iter().zip(before) {
             gateway.published_after(before).await;
@@ -385,7 +407,9 @@ fn a_certificate_that_runs_out_is_told_before_and_after_and_drops_nobody(cluster
             params.not_before = moment(now - 144);
             params.not_after = moment(now + 36);
         });
-        let spec = json!({"tls": {"certificateRefs": [{"name": "short"}]}});
+        // The socket is read now and then only.
+        let heartbeat = json!({"heartbeat": {"interval": "2m"}});
+        let spec = json!({"tls": {"certificateRefs": [{"name": "short"}]}, "connection": heartbeat});
         scene.apply(&[scene.secret("short", &pair), scene.route("short", "time.example.com", &spec)]);
         let mut socket = scene.open(&gateway, "time.example.com").await;
         let written = || {

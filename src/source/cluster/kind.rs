@@ -424,4 +424,51 @@ mod tests {
         assert_eq!(item.object.metadata.uid.as_deref(), Some("1"));
         assert!(!item.findings.is_empty());
     }
+
+    /// What is kept of an object that has everything, as YAML; `null` for what is not.
+    fn kept_of<K: Kind + serde::Serialize>(more: Value) -> Value {
+        let mut object = serde_json::json!({"metadata": {
+            "name": "a", "namespace": "shop", "uid": "1", "resourceVersion": "7", "generation": 2,
+            "creationTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["example.com/f"],
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "2"}],
+            "annotations": {(LAST_APPLIED): "{}", "example.com/a": "b"},
+            "labels": {"kubernetes.io/service-name": "chat", "example.com/l": "m"},
+            "managedFields": [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {}}}],
+        }});
+        for (member, value) in more.as_object().unwrap() {
+            object[member] = value.clone();
+        }
+        let item: Item<K> = serde_json::from_value(object).unwrap();
+        serde_json::to_value(&item.object).unwrap()
+    }
+
+    #[test]
+    fn what_nobody_reads_is_dropped_on_arrival() {
+        let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        let service = kept_of::<Service>(json(
+            r#"{"spec": {"type": "ClusterIP", "ports": [{"port": 80}], "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"],
+                "selector": {"app": "chat"}}, "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}"#,
+        ));
+        assert_eq!(service["spec"], json(r#"{"type": "ClusterIP", "ports": [{"port": 80}]}"#));
+        assert!(service.get("status").is_none(), "{service:#}");
+        for dropped in ["finalizers", "ownerReferences", "annotations", "labels", "managedFields"] {
+            assert!(service["metadata"].get(dropped).is_none(), "{dropped}: {service:#}");
+        }
+        let slice = kept_of::<EndpointSlice>(json(
+            r#"{"addressType": "IPv4", "ports": [{"port": 9000}], "endpoints": [{"addresses": ["10.1.0.1"], "nodeName": "n",
+                "zone": "z", "conditions": {"ready": true}, "hints": {"forZones": [{"name": "z"}]},
+                "targetRef": {"kind": "Pod", "name": "p", "namespace": "shop"}}]}"#,
+        ));
+        assert_eq!(slice["endpoints"], json(r#"[{"addresses": ["10.1.0.1"], "conditions": {"ready": true}}]"#));
+        assert_eq!(slice["metadata"]["labels"], json(r#"{"kubernetes.io/service-name": "chat"}"#));
+        let route = kept_of::<SecureWebSocketRoute>(json(
+            r#"{"spec": {"hostnames": ["a.test"], "rules": [], "handshake": {}}}"#,
+        ));
+        // Whatever annotations cert-manager is to be told of, but not the whole object once more.
+        assert_eq!(route["metadata"]["annotations"], json(r#"{"example.com/a": "b"}"#));
+        assert!(route["metadata"].get("managedFields").is_none(), "{route:#}");
+        for secret in [kept_of::<Secret>(json("{}")), kept_of::<IngressClass>(json("{}"))] {
+            assert!(secret["metadata"].get("annotations").is_none(), "{secret:#}");
+        }
+    }
 }
