@@ -38,6 +38,26 @@ fn the_chart_the_image_and_the_binary_have_one_version() {
 }
 
 /// The documents of a file.
+/// The Dockerfile builds without our script: what both say stays the same.
+#[test]
+fn the_image_for_people_is_built_alike_by_the_dockerfile_and_the_script() {
+    let (dockerfile, script) = (text("Dockerfile"), text("scripts/image"));
+    for said in [
+        "RUSTFLAGS=\"-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs\"",
+        "cargo build --locked --profile",
+        "--target \"$target\" --bin wssgate",
+        "rustc -vV | sed -n 's/^host: //p'",
+        "25000000",
+    ] {
+        assert!(dockerfile.contains(said), "the Dockerfile does not say {said}");
+        assert!(script.contains(said), "scripts/image does not say {said}");
+    }
+    assert!(dockerfile.contains("--profile image") && script.contains("\nprofile=image\n"));
+    // Only its last stage is in the image, and it is that which the tests build.
+    assert_eq!(dockerfile.matches("\nFROM ").count(), 2);
+    assert!(dockerfile.contains("\nFROM scratch\n") && script.contains("--build-context \"build=$work/build\""));
+}
+
 fn documents(text: &str) -> Vec<Value> {
     let parts = text.split("\n---\n").filter(|part| part.lines().any(|l| !l.is_empty() && !l.starts_with(['#', '-'])));
     parts.map(|part| serde_saphyr::from_str(part).unwrap_or_else(|e| panic!("{e}\n{part}"))).collect()

@@ -5,9 +5,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-/// Runs it with every program of the machine but these, as somebody with this id; nothing is installed. Whether it went
-/// well, and all it said.
-fn run(without: &[&str], id: &str, tiers: &str) -> (bool, String) {
+/// A cargo that says that the tests begin, and ends.
+const BEGINS: &str = "[ \"$2\" = --version ] || { echo the tests begin; exit 1; }";
+
+/// Runs it with every program of the machine but these, as somebody with this id; nothing is installed, and cargo does no
+/// more than this. Whether it went well, and all it said.
+fn run(without: &[&str], id: &str, cargo: &str, variables: &[(&str, &str)]) -> (bool, String) {
     let folder = tempfile::tempdir().unwrap();
     for path in std::env::split_paths(&std::env::var_os("PATH").unwrap()) {
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
@@ -24,14 +27,13 @@ fn run(without: &[&str], id: &str, tiers: &str) -> (bool, String) {
     };
     stand_in("id", &format!("echo {id}"));
     if !without.contains(&"cargo") {
-        // Where nothing is missing the tests would begin.
-        stand_in("cargo", "[ \"$2\" = --version ] || { echo the tests begin; exit 1; }");
+        stand_in("cargo", cargo);
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(root.join("scripts/test"))
         .env("PATH", folder.path())
-        .env("WSSGATE_TEST_TIERS", tiers)
         .env_remove("WSSGATE_TEST_CLUSTER")
+        .envs(variables.iter().copied())
         .output()
         .unwrap();
     let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
@@ -49,11 +51,23 @@ fn what_is_missing_is_named_with_the_way_to_get_it() {
         (&[], "0", "files", &["the tests begin"]),
         (&[], "0", "file", &["WSSGATE_TEST_TIERS: file is no tier: files, api, node"]),
     ] {
-        let (ok, said) = run(without, id, tiers);
+        let (ok, said) = run(without, id, BEGINS, &[("WSSGATE_TEST_TIERS", tiers)]);
         assert!(!ok, "without {without:?}: {said}");
         for word in words {
             assert!(said.contains(word), "without {without:?}, {word} is not said: {said}");
         }
         assert!(said.contains("passed: nothing") && said.contains("FAILED: "), "{said}");
+    }
+}
+
+#[test]
+fn what_is_left_out_on_purpose_stands_in_the_last_lines() {
+    // Tiers that need cargo alone.
+    let variables = [("WSSGATE_TEST_TIERS", "api"), ("WSSGATE_TEST_CLUSTER", "existing")];
+    let (ok, said) = run(&["go"], "1000", "exit 0", &variables);
+    assert!(ok, "{said}");
+    let last: Vec<&str> = said.lines().skip_while(|line| !line.starts_with("passed: api (")).skip(1).collect();
+    for (at, what) in ["left out: files: ", "left out: install: ", "left out: node: "].into_iter().enumerate() {
+        assert!(last.get(at).is_some_and(|line| line.starts_with(what)), "{what} {said}");
     }
 }

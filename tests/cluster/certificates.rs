@@ -16,7 +16,7 @@ use super::Test;
 use super::cert_manager::{CertManager, decode, renew};
 use super::clusters::{Clusters, install_definition, install_definitions_of, wssgate};
 use super::control_plane::ControlPlane;
-use super::harness::{Authority, Client, Frame, Head};
+use super::harness::{Authority, Client, Frame, Head, manifests};
 use super::kubectl::Kubectl;
 use super::pebble::{self, Pebble, REFUSED};
 use super::process::{Process, until};
@@ -183,7 +183,17 @@ fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clu
     kubectl.apply(&route("[chat.example.com]", "chat-tls"));
     let message = scene.certificate_ready("chat", "Failed");
     assert!(message.contains("needs cert-manager"), "{message}");
-    scene.gateway.must_run();
+    let own = Authority::new();
+    let mut secret = manifests::secret("plain-tls", &own.leaf(&["plain.example.com"]));
+    secret["metadata"]["namespace"] = kubectl.namespace().into();
+    kubectl.apply(&secret.to_string());
+    let plain = route("[plain.example.com]", "plain-tls").replace("name: chat\n", "name: plain\n");
+    kubectl.apply(&plain.replace("    issuerRef: {name: tests, kind: ClusterIssuer}\n", ""));
+    kubectl.wait("swsr/plain", "condition=Ready", LIMIT);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let head = Head::upgrade("/").set("Host", "plain.example.com");
+    let mut bystander = runtime.block_on(scene.client("plain.example.com", own.pem()).open(&head));
+    runtime.block_on(bystander.echo(&Frame::text("without cert-manager")));
 
     // Its definitions appear, and with them the Certificate; an issuer does not exist yet.
     let cert_manager = scene.cert_manager();
@@ -219,7 +229,6 @@ fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clu
     });
 
     // Renewed under open sockets.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let client = scene.client("chat.example.com", &authority);
     let mut sockets = Vec::new();
     for _ in 0..50 {
@@ -249,6 +258,16 @@ fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clu
     for socket in &mut sockets {
         runtime.block_on(socket.echo(&Frame::text("and still")));
     }
+    // And back to one.
+    kubectl.apply(&route("[chat.example.com]", "chat-tls"));
+    kubectl.until(LIMIT, &["certificate", "chat-tls"], "to ask for one name", |certificate| {
+        (certificate["spec"]["dnsNames"] == json!(["chat.example.com"])).then_some(())
+    });
+    kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+    for socket in &mut sockets {
+        runtime.block_on(socket.echo(&Frame::text("to the end")));
+    }
+    runtime.block_on(bystander.echo(&Frame::text("undisturbed")));
     cert_manager.process.must_run();
     scene.gateway.must_run();
 }
@@ -416,7 +435,7 @@ spec: {policyName: names, validationActions: [Deny]}
     told("secret", &["secret-tls could not be written", "names are registered first"]);
     // A certificate that is there already is served, and the refusal of another is a note beside it.
     let pair = Authority::new().leaf(&["chat.example.com"]);
-    let mut secret = super::harness::manifests::secret("chat-tls", &pair);
+    let mut secret = manifests::secret("chat-tls", &pair);
     secret["metadata"]["namespace"] = kubectl.namespace().into();
     kubectl.apply(&secret.to_string());
     kubectl.until(LIMIT, &["swsr", "chat"], "to be ready", |route| {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Test;
 use super::clusters::Clusters;
 use super::fleet::{Fleet, Prober, open};
 use super::harness::Frame;
@@ -9,7 +10,7 @@ use super::image::WSSGATE;
 use super::release::{
     CHART, HOST, LIMIT, NAME, NEW_VALUES, PREVIOUS, VALUES, certificate, certified, condition, route,
 };
-use super::{Test, sandbox};
+use super::sandbox::{self, call};
 
 /// Runs what needs sockets.
 pub fn run<T>(future: impl Future<Output = T>) -> T {
@@ -54,6 +55,12 @@ fn a_route_is_ready_and_echoes_over_wss_with_the_charts_rights_alone(clusters: &
     assert_eq!(row[..4], ["chat", "[\"chat.example.com\"]", "Anonymous", "True"]);
     let text = release.shop.must(&["explain", "swsr.spec.handshake"]);
     assert!(text.contains("What is judged of the HTTP upgrade") && text.contains("authentication"), "{text}");
+    // What Prometheus would scrape of each Pod.
+    for pod in release.addresses(&release.own, NAME).into_values() {
+        let text =
+            call(&["curl", "--silent", "--fail", "--max-time", "10", &format!("http://{pod}:9900/metrics")]).unwrap();
+        assert!(text.contains("\nwssgate_connections "), "{text}");
+    }
     // Pods speak as the chart's account, and that may not even read what every reader of a cluster may.
     let account = format!("system:serviceaccount:{NAME}:{NAME}");
     for (verb, what) in [("get", "pods"), ("update", "secrets"), ("update", "swsr"), ("create", "swsr")] {
@@ -155,6 +162,18 @@ fn upgrade_rollback_and_uninstall_leave_what_they_should(clusters: &Clusters) {
     assert_eq!(level(), "info");
     serves("rolled back");
 
+    // What is the user's: uid, and where it must not be written, its version.
+    let theirs = || {
+        let secret = release.shop.get(&["secret", &format!("{HOST}-tls")])["metadata"].clone();
+        let certificate = release.shop.get(&["certificate", &format!("{HOST}-tls")])["metadata"].clone();
+        (
+            secret["uid"].clone(),
+            secret["resourceVersion"].clone(),
+            certificate["uid"].clone(),
+            certificate["generation"].clone(),
+        )
+    };
+    let before = theirs();
     run(async {
         let mut peer = open(&release.client(HOST), "/echo").await.unwrap();
         tokio::task::block_in_place(|| release.must(&["uninstall", NAME, "--wait", "--timeout=120s"]));
@@ -167,6 +186,7 @@ fn upgrade_rollback_and_uninstall_leave_what_they_should(clusters: &Clusters) {
     // crds.keep: the definition, and with it every route.
     admin.must(&["get", "crd", "securewebsocketroutes.wssgate.io"]);
     release.shop.must(&["get", "swsr", "chat"]);
+    assert_eq!(theirs(), before);
     let kinds =
         "deployments,services,configmaps,serviceaccounts,roles,rolebindings,poddisruptionbudgets,networkpolicies";
     let selector = format!("app.kubernetes.io/instance={NAME}");

@@ -317,6 +317,48 @@ func TestTheAdminPortIsOpenToThoseWhoAreNamedOnly(t *testing.T) {
 }
 
 // Notes are for people: they have to name what was installed.
+// Prometheus finds Services by labels, their ports by name, and by their selectors the Pods.
+func TestTheServiceMonitorFindsEveryPodOnce(t *testing.T) {
+	all := documents(t, render(t, "everything"))
+	monitor := of(all, "ServiceMonitor")[0]
+	matches := func(selector, labels any) bool {
+		for name, value := range selector.(object) {
+			if at(labels, name) != value {
+				return false
+			}
+		}
+		return true
+	}
+	var found []object
+	for _, service := range of(all, "Service") {
+		if matches(at(monitor, "spec", "selector", "matchLabels"), at(service, "metadata", "labels")) {
+			found = append(found, service)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%d Services", len(found))
+	}
+	service, pod := found[0], at(of(all, "Deployment")[0], "spec", "template")
+	if !matches(at(service, "spec", "selector"), at(pod, "metadata", "labels")) || at(service, "spec", "clusterIP") != "None" {
+		t.Errorf("%v does not lead to the Pods", service)
+	}
+	port := at(service, "spec", "ports", 0)
+	if at(port, "name") != at(monitor, "spec", "endpoints", 0, "port") || at(monitor, "spec", "endpoints", 0, "path") != "/metrics" {
+		t.Errorf("%v", port)
+	}
+	ports, _ := at(pod, "spec", "containers", 0, "ports").([]any)
+	if !slices.ContainsFunc(ports, func(one any) bool { return at(one, "name") == at(port, "targetPort") }) {
+		t.Errorf("the Pods have no port %v", at(port, "targetPort"))
+	}
+	// And what scales them is this Deployment, by a metric of these Pods.
+	scaler := of(all, "HorizontalPodAutoscaler")[0]
+	target := at(scaler, "spec", "scaleTargetRef")
+	if at(target, "kind") != "Deployment" || at(target, "name") != at(of(all, "Deployment")[0], "metadata", "name") ||
+		at(scaler, "spec", "metrics", 0, "type") != "Pods" || at(scaler, "spec", "metrics", 0, "pods", "metric", "name") != "wssgate_connections" {
+		t.Errorf("%v", scaler)
+	}
+}
+
 // That they name our metrics and their labels is tested in tests/chart.rs.
 func TestPrometheusUnderstandsTheExpressionsOfAlerts(t *testing.T) {
 	rules, _ := at(of(documents(t, render(t, "everything")), "PrometheusRule")[0], "spec", "groups", 0, "rules").([]any)

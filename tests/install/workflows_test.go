@@ -138,3 +138,44 @@ func TestTheReleasePacksTheChartOfThisVersionWithItsImage(t *testing.T) {
 		t.Errorf("%v", image)
 	}
 }
+
+// Nobody can run a release here; that it makes what it shall is what can be read in it.
+func TestAReleaseHasImagesOfBothKindsTheirListsAndTheChart(t *testing.T) {
+	release := workflow(t, "release.yaml")
+	runners := map[string]string{}
+	kinds, _ := at(release, "jobs", "image", "strategy", "matrix", "include").([]any)
+	for _, kind := range kinds {
+		runners[at(kind, "arch").(string)] = at(kind, "runner").(string)
+	}
+	if len(runners) != 2 || runners["amd64"] != "ubuntu-24.04" || runners["arm64"] != "ubuntu-24.04-arm" ||
+		at(release, "jobs", "image", "runs-on") != "${{ matrix.runner }}" {
+		t.Errorf("%v", runners)
+	}
+	with := func(job, action string) any {
+		list, _ := at(release, "jobs", job, "steps").([]any)
+		for _, step := range list {
+			if uses, _ := at(step, "uses").(string); strings.HasPrefix(uses, action+"@") {
+				return at(step, "with")
+			}
+		}
+		t.Errorf("no %s in %s", action, job)
+		return nil
+	}
+	if tag := at(with("image", "docker/build-push-action"), "tags"); !strings.HasSuffix(tag.(string), "-${{ matrix.arch }}") {
+		t.Errorf("both images have the name %s", tag)
+	}
+	if file := at(with("image", "anchore/sbom-action"), "output-file"); file != "wssgate-${{ matrix.arch }}.spdx.json" {
+		t.Errorf("both lists are %s", file)
+	}
+	if at(with("image", "actions/upload-artifact"), "path") != at(with("image", "anchore/sbom-action"), "output-file") ||
+		at(with("publish", "actions/download-artifact"), "path") != "out" {
+		t.Error("the lists do not come to the release")
+	}
+	scripts := steps(release)
+	if both := scripts["One name for both images"]; !strings.Contains(both, "-amd64\"") || !strings.Contains(both, "-arm64\"") {
+		t.Errorf("%s", both)
+	}
+	if !strings.Contains(scripts["The chart's place"], "helm push out/wssgate-*.tgz") || !strings.Contains(scripts["The release"], " out/*\n") {
+		t.Error("the chart or the files are not published")
+	}
+}
