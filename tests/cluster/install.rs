@@ -5,11 +5,12 @@ use std::time::Duration;
 use super::Test;
 use super::clusters::Clusters;
 use super::fleet::{Fleet, Prober, open};
-use super::harness::Frame;
+use super::harness::{Frame, until};
 use super::image::WSSGATE;
 use super::release::{
     CHART, HOST, LIMIT, NAME, NEW_VALUES, PREVIOUS, VALUES, certificate, certified, condition, route,
 };
+use super::rolling::with_route;
 use super::sandbox::{self, call};
 
 /// Runs what needs sockets.
@@ -139,6 +140,91 @@ spec:
     kubectl.must(&["delete", "swsr", "granted"]);
 }
 
+/// Neither by its Service nor by a slice that somebody wrote: the plain and the admin port would be open by it.
+fn the_gateway_is_no_backend_of_its_own(clusters: &Clusters) {
+    let release = clusters.release();
+    let all = |service: &str| format!("[{{name: all, backendRefs: [{{name: {service}, port: 443}}]}}]");
+    release.own.apply(&certified("own", "own.example.com", &all(NAME)));
+    let ports = "ports: [{name: wss, port: 443}]";
+    release.shop.apply(&format!("{{apiVersion: v1, kind: Service, metadata: {{name: sneak}}, spec: {{{ports}}}}}"));
+    let pods: Vec<String> = release.addresses(&release.own, NAME).values().map(ToString::to_string).collect();
+    assert_eq!(pods.len(), 2);
+    for (port, name) in [(8443, "sneak-wss"), (9900, "sneak-admin")] {
+        release.shop.apply(&format!(
+            "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}, labels: {{kubernetes.io/service-name: sneak}}}}
+addressType: IPv4
+ports: [{{name: wss, port: {port}}}]
+endpoints: [{{addresses: ['{}']}}, {{addresses: ['{}']}}]
+",
+            pods[0], pods[1]
+        ));
+    }
+    release.shop.apply(&certified("sneak", "sneak.example.com", &all("sneak")));
+    for (kubectl, route) in [(&release.own, "own"), (&release.shop, "sneak")] {
+        kubectl.wait(&format!("swsr/{route}"), "condition=Ready", LIMIT);
+        let host = format!("{route}.example.com");
+        run(until(LIMIT, "every Pod to refuse", async || {
+            for _ in 0..8 {
+                let error = open(&release.client(&host), "/").await.map(drop).unwrap_err();
+                (error == "HTTP: 503").then_some(())?;
+            }
+            Some(())
+        }));
+        let message = kubectl.get(&["swsr", route]).to_string();
+        assert!(message.contains("of its addresses left out"), "{message}");
+        kubectl.must(&["delete", "swsr", route]);
+    }
+    release.shop.must(&["delete", "service", "sneak"]);
+}
+
+/// The kubelet brings a ConfigMap that changed to the Pods that run.
+fn settings_reach_running_pods_and_disturb_no_socket(clusters: &Clusters) {
+    let release = with_route(clusters);
+    let host = "chat.kept.example.com";
+    release.shop.apply(&certified("kept", host, RULES));
+    release.shop.wait("swsr/kept", "condition=Ready", LIMIT);
+    let pods = release.pods(&release.own, NAME);
+    run(async {
+        let own = Fleet::start(&release.client(HOST), "/echo", 10, false).await;
+        let kept = Fleet::start(&release.client(host), "/echo", 10, false).await;
+        let suffix = "settings.hostnameSuffixes.elsewhere={kept.example.com}";
+        release.must(&[&["upgrade", NAME, CHART, "--set", suffix][..], &VALUES].concat());
+        release.shop.until(LIMIT * 2, &["swsr", "kept"], "to lose the name", |route| {
+            condition(route, "Accepted").filter(|(_, reason)| reason == "HostnameNotPermitted")
+        });
+        kept.all_ended(LIMIT * 2).await;
+        own.all_live().await;
+        release.must(&[&["upgrade", NAME, CHART][..], &VALUES].concat());
+        release.shop.until(LIMIT * 2, &["swsr", "kept"], "to have the name again", |route| {
+            condition(route, "Ready").filter(|(status, _)| status == "True")
+        });
+        own.all_live().await;
+    });
+    assert_eq!(release.pods(&release.own, NAME), pods, "Pods were started anew");
+    release.shop.must(&["delete", "swsr", "kept"]);
+}
+
+/// Who empties a node takes one Pod, and the next when that is back.
+fn of_two_pods_one_can_be_evicted_at_a_time(clusters: &Clusters) {
+    let release = clusters.release();
+    let pods = release.pods(&release.own, NAME);
+    let evict = |pod: &str| {
+        let path = format!("/api/v1/namespaces/{NAME}/pods/{pod}/eviction");
+        let body =
+            format!("{{\"apiVersion\": \"policy/v1\", \"kind\": \"Eviction\", \"metadata\": {{\"name\": \"{pod}\"}}}}");
+        release.own.run_with(&["create", "--raw", &path, "-f", "-"], &body)
+    };
+    let said = evict(&pods[0]);
+    assert!(said.ok, "{said:?}");
+    let said = evict(&pods[1]);
+    assert!(!said.ok && said.err.contains("disruption budget"), "{said:?}");
+    release.rolled_out(&release.own, NAME);
+    assert!(!release.pods(&release.own, NAME).contains(&pods[0]));
+}
+
 fn upgrade_rollback_and_uninstall_leave_what_they_should(clusters: &Clusters) {
     let release = clusters.release();
     let admin = release.own.clone();
@@ -225,6 +311,9 @@ pub fn tests() -> Vec<Test> {
         a_route_is_ready_and_echoes_over_wss_with_the_charts_rights_alone,
         a_host_belongs_to_the_older_route_until_that_is_gone,
         a_grant_that_is_deleted_ends_the_sockets_that_it_let_in,
+        the_gateway_is_no_backend_of_its_own,
+        settings_reach_running_pods_and_disturb_no_socket,
+        of_two_pods_one_can_be_evicted_at_a_time,
     ]
 }
 

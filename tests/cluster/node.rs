@@ -184,6 +184,8 @@ conf_dir = "{folder}/cni"
             "imageGCHighThresholdPercent": 100,
             "podLogsDir": folder("pods"),
             "resolvConf": resolver,
+            // How long a ConfigMap that changed may take to come to its Pods; a minute, if nothing is said.
+            "syncFrequency": "5s",
             "volumePluginDir": folder("volume-plugins"),
         });
         let config = self.write("kubelet.yaml", &config.to_string());

@@ -239,6 +239,43 @@ fn a_version_too_old_is_listed_anew_and_an_empty_list_counts_the_second_time_onl
     });
 }
 
+/// While the gateway sleeps all its routes go, and the API server with all that it remembers of them. What it finds then is
+/// a version that is too old, and a list without one route.
+fn all_routes_that_went_unseen_serve_until_a_second_list_and_stay_if_they_come_back(clusters: &Clusters) {
+    run(async {
+        let plane = clusters.another("unseen");
+        install_definition(&plane.kubectl());
+        let scene = Scene::new(&plane, "unseen", &json!({})).await;
+        let routes = ["one", "two"].map(|name| scene.route(name, &format!("{name}.example.com"), &json!({})));
+        scene.apply(&routes);
+        let gateway = scene.gateway("wssgate-0").await;
+        let mut sockets = Vec::new();
+        for name in ["one", "two"] {
+            sockets.push(scene.open(&gateway, &format!("{name}.example.com")).await);
+        }
+        // First the API server: what a watch has sent already would be read afterwards.
+        plane.kill_api_server();
+        gateway.signal("STOP");
+        plane.start_api_server();
+        scene.kubectl.must(&["delete", "swsr", "--all"]);
+        plane.kill_api_server();
+        plane.start_api_server();
+        gateway.signal("CONT");
+        logged(&gateway, &["all are gone at once", "SecureWebSocketRoute"]);
+        for socket in &mut sockets {
+            socket.echo(&Frame::text("served on")).await;
+        }
+        // One comes back in time.
+        scene.apply(&routes[..1]);
+        scene.kubectl.wait("swsr/one", "condition=Ready", LIMIT);
+        let other = sockets.pop().unwrap().close_within(Duration::from_secs(50)).await;
+        assert_eq!(other.map(|(code, _)| code), Some(1012));
+        sockets[0].echo(&Frame::text("the one that is there")).await;
+        scene.becomes(&gateway, "two.example.com", 0).await;
+        assert_eq!(scene.status(&gateway, "one.example.com").await, 101);
+    });
+}
+
 /// A list comes in parts, and one of them is missing: it counts for nothing.
 fn half_a_list_takes_no_route_away(clusters: &Clusters) {
     run(async {
@@ -308,6 +345,7 @@ pub fn tests() -> Vec<Test> {
     crate::tests![api sandbox:
         a_killed_api_server_disturbs_nobody_and_what_it_missed_is_made_up,
         half_a_list_takes_no_route_away,
+        all_routes_that_went_unseen_serve_until_a_second_list_and_stay_if_they_come_back,
         a_version_too_old_is_listed_anew_and_an_empty_list_counts_the_second_time_only,
         a_definition_of_another_version_is_told_and_what_it_adds_is_refused,
     ]
