@@ -18,20 +18,23 @@ const LABEL: &str = "kubernetes.io/service-name";
 pub fn around(fence: &Fence, own: Option<&Key>, objects: &Objects) -> Fence {
     let mut fence = fence.clone();
     let (namespace, name) = API_SERVER;
-    enclose(&mut fence, &Key::new(namespace, name), objects);
+    let servers = enclose(&mut fence, &Key::new(namespace, name), objects);
+    fence.sockets.extend(servers);
     if let Some(own) = own {
-        enclose(&mut fence, own, objects);
+        // With every port, as the Pod's own address: the admin port is in no slice of this Service.
+        let replicas = enclose(&mut fence, own, objects);
+        fence.addresses.extend(replicas.into_iter().map(|replica| replica.ip()));
     }
     fence
 }
 
-/// Adds the addresses of a Service with every port, and what its slices say with theirs: on the machine of a Pod with the
-/// host's network there may be other things.
-fn enclose(fence: &mut Fence, service: &Key, objects: &Objects) {
+/// Adds the addresses of a Service with every port; what its slices say.
+fn enclose(fence: &mut Fence, service: &Key, objects: &Objects) -> Vec<SocketAddr> {
     let Key { namespace, name } = service;
     let spec = objects.services.get(service).and_then(|service| service.spec.as_ref());
     let addresses = spec.and_then(|spec| spec.cluster_ips.as_ref()).into_iter().flatten();
     fence.addresses.extend(addresses.filter_map(|text| text.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()));
+    let mut endpoints = Vec::new();
     let first = Key::new(namespace.as_str(), "");
     for (key, slice) in objects.endpoint_slices.range(first..).take_while(|(key, _)| key.namespace == *namespace) {
         let of = slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL));
@@ -42,9 +45,10 @@ fn enclose(fence: &mut Fence, service: &Key, objects: &Objects) {
         for port in ports {
             let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
             let addresses = addresses.filter_map(|text| text.parse::<IpAddr>().ok());
-            fence.sockets.extend(addresses.map(|ip| SocketAddr::new(ip.to_canonical(), port)));
+            endpoints.extend(addresses.map(|ip| SocketAddr::new(ip.to_canonical(), port)));
         }
     }
+    endpoints
 }
 
 #[cfg(test)]
@@ -85,12 +89,12 @@ mod tests {
             ("192.0.2.9", 8443),
             ("10.96.0.2", 443),
             ("192.0.2.4", 6443),
+            ("192.0.2.4", 9900),
             ("127.0.0.1", 80),
         ] {
             assert!(denies(address, port), "{address} {port}");
         }
         assert!(!denies("192.0.2.1", 8080), "another thing on the API server's node");
         assert!(!denies("192.0.2.3", 6443), "another Service of that name");
-        assert!(!denies("192.0.2.4", 8080), "another thing on the node of a replica");
     }
 }

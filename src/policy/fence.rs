@@ -11,7 +11,7 @@ use crate::policy::network::{carried, is_denied};
 pub struct Fence {
     /// Whether loopback addresses may be dialled.
     pub allow_loopback: bool,
-    /// Addresses, with every port: the Pod's own, the API server's Service.
+    /// Addresses, with every port: the Pod's own, those of the other replicas, the API server's Service.
     pub addresses: BTreeSet<IpAddr>,
     /// Addresses with a port: the API server's, whose node may have other things on it.
     pub sockets: BTreeSet<SocketAddr>,
