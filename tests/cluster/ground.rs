@@ -2,9 +2,11 @@
 //! have, an API server that can be killed.
 
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 
 use super::Test;
 use super::clusters::Clusters;
+use super::kubectl::TEST_NAMESPACES;
 use super::sandbox;
 
 fn a_service_account_can_do_what_its_role_says_and_no_more(clusters: &Clusters) {
@@ -75,10 +77,37 @@ fn a_killed_api_server_refuses_and_comes_back_with_what_it_knew(clusters: &Clust
     kubectl.must(&["get", "namespace", kubectl.namespace()]);
 }
 
+/// As with `WSSGATE_TEST_CLUSTER=existing` and the kubeconfig of a cluster of one's own: what can run there does, and the
+/// rest is named.
+fn a_cluster_that_exists_can_be_tested_and_is_left_tidy(clusters: &Clusters) {
+    let plane = clusters.another("visited");
+    let output = Command::new(std::env::current_exe().unwrap())
+        .env_remove(sandbox::STATE)
+        .env("WSSGATE_TEST_CLUSTER", "existing")
+        .env("KUBECONFIG", plane.kubeconfig("admin"))
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(output.status.success(), "{said}");
+    let ran = said.lines().filter(|line| line.starts_with("test [api] ") && line.ends_with(" ok")).count();
+    assert!(ran >= 10, "{ran} tests ran: {said}");
+    let left_out = format!(
+        "left out: api: {} (it needs a cluster of its own)",
+        "a_killed_api_server_refuses_and_comes_back_with_what_it_knew"
+    );
+    assert!(said.contains(&left_out), "{said}");
+    // Nobody but a controller could end the namespaces; here there is none.
+    let kubectl = plane.kubectl();
+    let made = kubectl.get(&["namespaces", "--selector", TEST_NAMESPACES]);
+    let made = made["items"].as_array().unwrap();
+    assert!(!made.is_empty() && made.iter().all(|one| one["status"]["phase"] == "Terminating"), "{made:?}");
+}
+
 pub fn tests() -> Vec<Test> {
     crate::tests![api sandbox:
         a_service_account_can_do_what_its_role_says_and_no_more,
         endpoints_live_on_addresses_of_the_sandbox_not_on_loopback,
         a_killed_api_server_refuses_and_comes_back_with_what_it_knew,
+        a_cluster_that_exists_can_be_tested_and_is_left_tidy,
     ]
 }

@@ -39,7 +39,7 @@ pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 2);
 const OUTSIDE: &str = "outside";
 
 /// Inside: the folder of the run's state.
-const STATE: &str = "WSSGATE_TEST_SANDBOX";
+pub const STATE: &str = "WSSGATE_TEST_SANDBOX";
 
 /// Before the names of folders and control groups; the runner's id follows.
 const PREFIX: &str = "wssgate-cluster-";
