@@ -14,7 +14,7 @@ use super::harness::Frame;
 use super::install::run;
 use super::process::until;
 use super::release::{HOST, LIMIT, NAME, certified};
-use super::rolling::with_route;
+use super::rolling::{SOCKETS, with_route};
 
 /// How long the API server is away.
 const AWAY: Duration = Duration::from_secs(60);
@@ -105,11 +105,34 @@ fn sockets_and_handshakes_go_on_while_the_api_server_is_away_for_a_minute(cluste
     release.shop.must(&["delete", "swsr", "after"]);
 }
 
+fn the_definition_goes_under_500_sockets_and_no_pod_minds(clusters: &Clusters) {
+    let release = with_route(clusters);
+    let restarts = || {
+        let counts = "jsonpath={.items[*].metadata.name} {.items[*].status.containerStatuses[0].restartCount}";
+        release.own.must(&["get", "pods", "-l", "app.kubernetes.io/name=wssgate", "-o", counts])
+    };
+    let before = restarts();
+    run(async {
+        let fleet = Fleet::start(&release.client(HOST), "/echo", SOCKETS, false).await;
+        // No finalizer stands in the way.
+        release.shop.must(&["delete", "crd", "securewebsocketroutes.wssgate.io", "--timeout=60s"]);
+        fleet.all_ended(LIMIT).await;
+        let endings = fleet.endings();
+        let others: Vec<_> = endings.iter().flatten().filter(|end| !matches!(end, Some((1012, _)))).collect();
+        assert!(others.is_empty(), "{} of {SOCKETS} were not told, the first: {:?}", others.len(), others.first());
+    });
+    assert_eq!(restarts(), before);
+    release.rolled_out(&release.own, NAME);
+}
+
 pub fn tests() -> Vec<Test> {
     crate::tests![node sandbox: the_other_pod_leads_when_the_leaders_process_is_killed]
 }
 
 /// What runs after all others: for a minute more, what runs of Kubernetes itself comes back to its API server by and by.
 pub fn last() -> Vec<Test> {
-    crate::tests![node sandbox: sockets_and_handshakes_go_on_while_the_api_server_is_away_for_a_minute]
+    crate::tests![node sandbox:
+        sockets_and_handshakes_go_on_while_the_api_server_is_away_for_a_minute,
+        the_definition_goes_under_500_sockets_and_no_pod_minds,
+    ]
 }

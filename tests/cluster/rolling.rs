@@ -21,7 +21,7 @@ use super::release::{HOST, LIMIT, NAME, Release, certified, held, shown};
 use super::{Test, sandbox};
 
 /// The sockets of a test.
-const SOCKETS: usize = 500;
+pub const SOCKETS: usize = 500;
 /// How soon a certificate is served.
 const SOON: Duration = Duration::from_secs(1);
 
