@@ -80,7 +80,9 @@ fn a_list_of_namespaces_needs_no_cluster_role_and_sees_nothing_else(clusters: &C
         for kind in ["clusterrole", "clusterrolebinding"] {
             scene.home.must(&["delete", kind, &format!("{home}-wssgate")]);
         }
-        let values = json!({"watchNamespaces": [scene.kubectl.namespace()], "ingressClass": {"create": false}});
+        let second = scene.plane.kubectl().make_namespace("listed-too");
+        let listed = json!([scene.kubectl.namespace(), second.namespace()]);
+        let values = json!({"watchNamespaces": listed, "ingressClass": {"create": false}});
         scene.install(&values);
         let roles = scene.home.get(&["clusterrolebindings"]);
         let ours = |role: &&serde_json::Value| role["subjects"][0]["namespace"] == home;
@@ -91,9 +93,18 @@ fn a_list_of_namespaces_needs_no_cluster_role_and_sees_nothing_else(clusters: &C
         foreign["metadata"]["namespace"] = elsewhere.namespace().into();
         elsewhere.apply(&foreign.to_string());
         scene.apply(&[scene.route("chat", "listed.example.com", &json!({}))]);
+        let mut objects = scene.service("chat", &scene.recorder);
+        objects.push(scene.secret("chat-tls", &scene.authority.leaf(&["*.example.com"])));
+        objects.push(scene.route("chat", "second.example.com", &json!({})));
+        for object in &mut objects {
+            object["metadata"]["namespace"] = second.namespace().into();
+        }
+        second.apply(&text(&objects));
         let gateway = scene.gateway("wssgate-0").await;
-        scene.open(&gateway, "listed.example.com").await;
-        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        for (kubectl, host) in [(&scene.kubectl, "listed.example.com"), (&second, "second.example.com")] {
+            scene.open(&gateway, host).await;
+            kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        }
         assert_eq!(scene.status(&gateway, "unlisted.example.com").await, 0);
         let said = elsewhere.get(&["swsr", "chat"]);
         assert!(said["status"]["controllerName"].is_null(), "{said:#}");

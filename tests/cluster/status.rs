@@ -9,7 +9,7 @@ use super::Test;
 use super::clusters::{Clusters, install_definition};
 use super::control_plane::ControlPlane;
 use super::harness::manifests::text;
-use super::harness::{Frame, Gateway, Pair, until};
+use super::harness::{Frame, Gateway, Head, Pair, until};
 use super::kubectl::Kubectl;
 use super::scene::{LIMIT, Scene, condition, events, run};
 
@@ -132,6 +132,43 @@ fn a_hostname_conflict_is_told_and_resolved(clusters: &Clusters) {
         scene.kubectl.must(&["delete", "swsr", "first"]);
         scene.condition("second", "Accepted", "True", "Accepted");
         scene.open(&gateway, "conflict.example.com").await;
+    });
+}
+
+/// TLS belongs to the host: one route of it has it, its neighbours leave it out, and a stranger has no part in either.
+fn a_neighbour_joins_a_host_without_tls_and_a_stranger_does_not(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "join", &json!({})).await;
+        let gateway = scene.gateway("wssgate-0").await;
+        let host = "join.example.com";
+        let route = |name: &str| {
+            let matches = json!([{"path": {"type": "PathPrefix", "value": format!("/{name}")}}]);
+            let rule = json!({"name": "all", "matches": matches, "backendRefs": [{"name": "chat", "port": 8080}]});
+            scene.route(name, host, &json!({"rules": [rule]}))
+        };
+        let without = |name: &str| {
+            let mut route = route(name);
+            route["spec"].as_object_mut().unwrap().remove("tls").unwrap();
+            route
+        };
+        scene.apply(&[route("owner")]);
+        scene.kubectl.wait("swsr/owner", "condition=Ready", LIMIT);
+        scene.apply(&[without("neighbour"), route("second")]);
+        scene.kubectl.wait("swsr/neighbour", "condition=Ready", LIMIT);
+        let message = scene.condition("second", "Accepted", "False", "HostnameConflict");
+        assert!(message.contains("spec.tls"), "{message}");
+        let rival = scene.plane.kubectl().make_namespace("join-rival");
+        let mut stranger = without("stranger");
+        stranger["metadata"]["namespace"] = rival.namespace().into();
+        rival.apply(&stranger.to_string());
+        rival.until(LIMIT, &["swsr", "stranger"], "to be refused the host", |route| {
+            condition(route, "Accepted").filter(|found| found["reason"] == "HostnameConflict").map(drop)
+        });
+        for (path, status) in [("/owner", 101), ("/neighbour", 101), ("/second", 404), ("/stranger", 404)] {
+            let head = Head::upgrade(path).set("Host", host);
+            let (answer, _) = scene.client(&gateway, host).ask(&head).await;
+            assert_eq!(answer.status(), status, "{path}");
+        }
     });
 }
 
@@ -454,6 +491,7 @@ pub fn tests() -> Vec<Test> {
     crate::tests![api sandbox:
         a_status_says_all_that_people_and_tools_look_for,
         a_hostname_conflict_is_told_and_resolved,
+        a_neighbour_joins_a_host_without_tls_and_a_stranger_does_not,
         an_older_route_that_is_refused_keeps_its_hosts_from_other_namespaces,
         a_route_that_leaves_the_class_loses_what_was_said_of_it,
         two_gateways_side_by_side_speak_of_their_own_routes_only,
