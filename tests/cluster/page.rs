@@ -159,7 +159,7 @@ fn every_command_of_the_page_works_as_it_stands_there(clusters: &Clusters) {
     // What the page leaves.
     kubectl.must(&["delete", "-k", &clone.join("overlay").display().to_string()]);
     kubectl.must(&["delete", "-k", &root.join("manifests/base").display().to_string()]);
-    kubectl.must(&["delete", "namespace", "demo", "apps", "argocd"]);
+    kubectl.must(&["delete", "namespace", "demo", "apps", "argocd", "--wait=false"]);
 }
 
 /// A shell in the clone, as an administrator has it; three minutes are the most that a block takes.

@@ -1,11 +1,13 @@
 //! A cluster as the source: what the gateway reads of a real API server, what it keeps, and what it serves by it.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::Test;
 use super::clusters::Clusters;
 use super::harness::manifests::text;
-use super::harness::{Behaviour, Frame, Recorder, until};
+use super::harness::{Authority, Behaviour, Client, Frame, Recorder, until};
 use super::sandbox;
 use super::scene::{LIMIT, Scene, logged, run};
 
@@ -111,6 +113,32 @@ fn a_list_of_namespaces_needs_no_cluster_role_and_sees_nothing_else(clusters: &C
     });
 }
 
+fn a_host_that_brings_no_certificate_is_served_with_that_of_the_settings(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "bare", &json!({})).await;
+        let home = scene.home.namespace();
+        scene.install(&json!({"settings": {"defaultCertificate": {"namespace": home, "name": "fallback"}}}));
+        let fallback = |authority: &Authority| {
+            let mut secret = scene.secret("fallback", &authority.leaf(&["*.example.com"]));
+            secret["metadata"]["namespace"] = home.into();
+            scene.home.apply(&secret.to_string());
+        };
+        fallback(&scene.authority);
+        let mut route = scene.route("bare", "bare.example.com", &json!({}));
+        route["spec"].as_object_mut().unwrap().remove("tls").unwrap();
+        scene.apply(&[route]);
+        let gateway = scene.gateway("wssgate-0").await;
+        let mut socket = scene.open(&gateway, "bare.example.com").await;
+        scene.kubectl.wait("swsr/bare", "condition=Ready", LIMIT);
+        // Renewed, by another authority so that it can be told apart.
+        let next = Authority::new();
+        fallback(&next);
+        let client = Client { config: Arc::new(next.client()), ..scene.client(&gateway, "bare.example.com") };
+        until(LIMIT, "the next one to be served", async || client.try_connect().await.ok().map(drop)).await;
+        socket.echo(&Frame::text("undisturbed")).await;
+    });
+}
+
 fn secrets_by_name_need_the_right_to_those_names_alone(clusters: &Clusters) {
     run(async {
         let scene = Scene::new(clusters.control_plane(), "named", &json!({})).await;
@@ -201,6 +229,7 @@ pub fn tests() -> Vec<Test> {
         a_route_that_kubectl_applies_is_served_changed_and_taken_away,
         only_secrets_and_config_maps_that_routes_name_are_kept,
         a_list_of_namespaces_needs_no_cluster_role_and_sees_nothing_else,
+        a_host_that_brings_no_certificate_is_served_with_that_of_the_settings,
         secrets_by_name_need_the_right_to_those_names_alone,
         nothing_is_served_before_everything_was_read,
     ]
