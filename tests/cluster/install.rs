@@ -60,7 +60,7 @@ fn a_route_is_ready_and_echoes_over_wss_with_the_charts_rights_alone(clusters: &
     for pod in release.addresses(&release.own, NAME).into_values() {
         let text =
             call(&["curl", "--silent", "--fail", "--max-time", "10", &format!("http://{pod}:9900/metrics")]).unwrap();
-        assert!(text.contains("\nwssgate_connections "), "{text}");
+        assert!(text.contains("\n# TYPE wssgate_connections gauge\n"), "{text}");
     }
     // Pods speak as the chart's account, and that may not even read what every reader of a cluster may.
     let account = format!("system:serviceaccount:{NAME}:{NAME}");
