@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::api::status::Address;
+use crate::compile::class::is_default;
 use crate::compile::{self, Compiled};
 use crate::policy::fence::Fence;
 use crate::settings::Settings;
@@ -72,7 +73,8 @@ impl Control {
 
     /// What became of the routes, and what cert-manager shall be asked for.
     pub(super) fn report(&self, cluster: &Cluster, loaded: &Loaded, compiled: &Compiled) {
-        let ours = loaded.objects.ingress_classes.iter().filter(|(_, class)| {
+        let classes = loaded.objects.ingress_classes.iter();
+        let ours = classes.filter(|(_, class)| {
             class.spec.as_ref().and_then(|spec| spec.controller.as_ref()) == Some(&self.controller)
         });
         let published = || cluster.published().map_or_else(Vec::new, |service| address::of(&service));
@@ -80,6 +82,7 @@ impl Control {
             routes: loaded.objects.routes.clone(),
             statuses: compiled.statuses.clone(),
             addresses: if self.addresses.is_empty() { published() } else { self.addresses.clone() },
+            defaulted: ours.clone().any(|(_, class)| is_default(class)),
             classes: ours.map(|(key, _)| key.name.clone()).collect::<BTreeSet<_>>(),
         });
         self.issuance.report(issuance::Report {

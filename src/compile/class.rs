@@ -1,5 +1,7 @@
 //! Which routes and Ingresses are ours: by IngressClass. Knows classes, not what routes want.
 
+use k8s_openapi::api::networking::v1::IngressClass;
+
 use crate::api::objects::{Key, Objects};
 use crate::api::route::SecureWebSocketRoute;
 use crate::compile::Options;
@@ -36,10 +38,7 @@ pub fn named(name: Option<&str>, objects: &Objects, options: &Options) -> Class 
             })
     };
     let Some(name) = name else {
-        let default = objects.ingress_classes.iter().any(|(key, class)| {
-            let annotations = class.metadata.annotations.as_ref();
-            annotations.and_then(|all| all.get(DEFAULT)).is_some_and(|mark| mark == "true") && ours(key)
-        });
+        let default = objects.ingress_classes.iter().any(|(key, class)| is_default(class) && ours(key));
         return if default || options.standalone { Class::Ours } else { Class::Foreign };
     };
     let key = Key::new("", name);
@@ -55,6 +54,12 @@ pub fn named(name: Option<&str>, objects: &Objects, options: &Options) -> Class 
             quote(name)
         ))
     }
+}
+
+/// Whether a class is that of routes that name none.
+pub fn is_default(class: &IngressClass) -> bool {
+    let annotations = class.metadata.annotations.as_ref();
+    annotations.and_then(|all| all.get(DEFAULT)).is_some_and(|mark| mark == "true")
 }
 
 #[cfg(test)]

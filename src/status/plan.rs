@@ -20,6 +20,8 @@ pub struct Report {
     pub addresses: Vec<Address>,
     /// Names of the IngressClasses of our controller, also those of other gateways.
     pub classes: BTreeSet<String>,
+    /// Whether one of those is the default: then a route that names none is ours or another gateway's.
+    pub defaulted: bool,
 }
 
 /// One write.
@@ -51,7 +53,8 @@ pub(super) fn plan(report: &Report, controller: &str) -> Vec<Write> {
                 let said = live.is_some_and(|live| live.controller_name.as_deref() == Some(controller));
                 // A class of our controller that is not ours is another gateway's, which speaks for itself.
                 let class = route.spec.ingress_class_name.as_ref();
-                if said && class.is_none_or(|class| !report.classes.contains(class)) {
+                let theirs = class.map_or(report.defaulted, |class| report.classes.contains(class));
+                if said && !theirs {
                     writes.push(Write { key: key.clone(), route: Arc::clone(route), status: None });
                 }
             }
@@ -120,6 +123,7 @@ mod tests {
             statuses: said.map(|said| (key, said)).into_iter().collect(),
             addresses: Vec::new(),
             classes: ["wssgate".to_owned(), "other".to_owned()].into(),
+            defaulted: false,
         }
     }
 
@@ -166,6 +170,11 @@ mod tests {
         assert!(taken_back("nginx", Some(live.clone())));
         assert!(!taken_back("other", Some(live.clone())), "another gateway of the same controller speaks of it");
         assert!(!taken_back("nginx", None));
+        // Without a class it is the default's, which another gateway of the same controller may be.
+        let mut classless = report("null", Some(live.clone()), None);
+        assert_eq!(plan(&classless, "ours").len(), 1, "nobody's");
+        classless.defaulted = true;
+        assert!(plan(&classless, "ours").is_empty());
         let theirs = RouteStatus { controller_name: Some("theirs".to_owned()), ..live };
         assert!(!taken_back("nginx", Some(theirs)));
     }
