@@ -372,7 +372,8 @@ impl Kind for Certificate {
     shelf!(certificates);
 
     fn annotations(name: &str) -> bool {
-        name.starts_with("cert-manager.io/")
+        // Those that a route may hand on.
+        ["cert-manager.io/", "acme.cert-manager.io/"].iter().any(|group| name.starts_with(group))
     }
 
     fn labels(name: &str) -> bool {
@@ -467,6 +468,12 @@ mod tests {
         // Whatever annotations cert-manager is to be told of, but not the whole object once more.
         assert_eq!(route["metadata"]["annotations"], json(r#"{"example.com/a": "b"}"#));
         assert!(route["metadata"].get("managedFields").is_none(), "{route:#}");
+        // What was written of a Certificate is found again.
+        let written = r#"{"cert-manager.io/issue-temporary-certificate": "true", "acme.cert-manager.io/http01-edit-in-place": "true"}"#;
+        let object = json(&format!(r#"{{"metadata": {{"name": "a", "annotations": {written}}}}}"#));
+        let read = serde_json::from_value::<Item<Certificate>>(object).unwrap();
+        let certificate = serde_json::to_value(&read.object).unwrap();
+        assert_eq!(certificate["metadata"]["annotations"], json(written));
         for secret in [kept_of::<Secret>(json("{}")), kept_of::<IngressClass>(json("{}"))] {
             assert!(secret["metadata"].get("annotations").is_none(), "{secret:#}");
         }
