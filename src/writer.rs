@@ -78,19 +78,18 @@ async fn run<R>(mut work: impl Work<R>, mut reports: watch::Receiver<Arc<R>>, mu
         leading.mark_unchanged();
         let report = Arc::clone(&reports.borrow_and_update());
         // Without a word a replica would go on to lead, and write nothing.
-        let next = AssertUnwindSafe(work.step(&report, &leading)).catch_unwind().await.map_err(|_| {
+        let due = if let Ok(next) = AssertUnwindSafe(work.step(&report, &leading)).catch_unwind().await {
+            fault = None;
+            let Next::Later(due) = next else { continue };
+            due
+        } else {
             let again = Again::after(fault, Instant::now());
+            fault = Some(again);
             tracing::error!(
                 again_seconds = again.pause.as_secs(),
                 "a writer panicked, a fault of the gateway; please report it"
             );
-            again
-        });
-        fault = next.as_ref().err().copied();
-        let due = match next {
-            Ok(Next::Now) => continue,
-            Ok(Next::Later(due)) => due,
-            Err(again) => Some(again.at),
+            Some(again.at)
         };
         let due = async {
             match due {

@@ -109,9 +109,13 @@ impl Follower {
         }
     }
 
-    /// Loads, compiles and publishes; whether there is anything to serve then. Should a compile panic, what was published
-    /// last keeps serving. Blocks: call it where that is allowed.
-    pub(super) fn follow(&mut self) -> bool {
+    /// Whether there is anything to serve: a compile that panicked leaves what was published before it.
+    pub(super) fn serves(&self) -> bool {
+        self.compiled.is_some()
+    }
+
+    /// Loads, compiles and publishes. Blocks: call it where that is allowed.
+    pub(super) fn follow(&mut self) {
         let began = Instant::now();
         let loaded = self.source.load();
         self.options.outage = Arc::clone(&self.outage.borrow_and_update());
@@ -128,7 +132,7 @@ impl Follower {
                 "the compile ended in a panic, a fault of the gateway: what was published last keeps serving, and no \
                  change takes effect; please report it with the place that the log names"
             );
-            return self.compiled.is_some();
+            return;
         };
         let accepted = compiled.accepted();
         let routes = compiled.statuses.len();
@@ -149,7 +153,6 @@ impl Follower {
             control.report(cluster, &loaded, &compiled);
         }
         self.compiled = Some(Arc::new(compiled));
-        true
     }
 
     /// Logs what is wrong with files and routes, each thing once until it changes.
@@ -220,19 +223,22 @@ mod tests {
         let mut follower = Follower::new(source, None, options, Arc::clone(&live), metrics, changed, outages);
         let panics: Compile = |_, _, _, _| panic!("a parser of somebody else");
         follower.compile = panics;
-        assert!(!follower.follow(), "there is nothing to serve");
+        follower.follow();
+        assert!(!follower.serves(), "there is nothing to serve");
         // There is something else to say at once.
         follower.compile = |objects, options, now, before| {
             let mut compiled = compile::compile(objects, options, now, before);
             compiled.due = Some(now - 1);
             compiled
         };
-        assert!(follower.follow() && changes.has_changed().unwrap());
+        follower.follow();
+        assert!(follower.serves() && changes.has_changed().unwrap());
         changes.mark_unchanged();
         timeout(Duration::from_secs(10), follower.changed()).await.unwrap();
         let before = live.load();
         follower.compile = panics;
-        assert!(follower.follow(), "what was published serves");
+        follower.follow();
+        assert!(follower.serves(), "what was published serves");
         assert!(Arc::ptr_eq(&before, &live.load()) && !changes.has_changed().unwrap());
         assert!(timeout(Duration::from_millis(200), follower.changed()).await.is_err());
     }

@@ -194,7 +194,8 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
             return Ok(());
         }
     }
-    if !tokio::task::block_in_place(|| follower.follow()) {
+    tokio::task::block_in_place(|| follower.follow());
+    if !follower.serves() {
         return Err(Error::Start("the first compile ended in a panic: see the log".to_owned()));
     }
     listening("wss", &wss)?;
@@ -239,9 +240,7 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
             }
             _ = second.wait_for(|count| *count > 1) => break,
             () = sleep_until(stop.unwrap_or_else(tokio::time::Instant::now)), if stop.is_some() => break,
-            () = follower.changed() => {
-                tokio::task::block_in_place(|| follower.follow());
-            }
+            () = follower.changed() => tokio::task::block_in_place(|| follower.follow()),
             reload = reloaded => if let Some(next) = tokio::task::block_in_place(|| reload.read()) {
                 settings = next;
                 proxy.set_memory_budget(settings.memory_budget);
