@@ -37,7 +37,6 @@ fn the_chart_the_image_and_the_binary_have_one_version() {
     }
 }
 
-/// The documents of a file.
 /// The Dockerfile builds without our script: what both say stays the same.
 #[test]
 fn the_image_for_people_is_built_alike_by_the_dockerfile_and_the_script() {
@@ -58,6 +57,7 @@ fn the_image_for_people_is_built_alike_by_the_dockerfile_and_the_script() {
     assert!(dockerfile.contains("\nFROM scratch\n") && script.contains("--build-context \"build=$work/build\""));
 }
 
+/// The documents of a file.
 fn documents(text: &str) -> Vec<Value> {
     let parts = text.split("\n---\n").filter(|part| part.lines().any(|l| !l.is_empty() && !l.starts_with(['#', '-'])));
     parts.map(|part| serde_saphyr::from_str(part).unwrap_or_else(|e| panic!("{e}\n{part}"))).collect()

@@ -184,9 +184,7 @@ fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clu
     let message = scene.certificate_ready("chat", "Failed");
     assert!(message.contains("needs cert-manager"), "{message}");
     let own = Authority::new();
-    let mut secret = manifests::secret("plain-tls", &own.leaf(&["plain.example.com"]));
-    secret["metadata"]["namespace"] = kubectl.namespace().into();
-    kubectl.apply(&secret.to_string());
+    kubectl.put(vec![manifests::secret("plain-tls", &own.leaf(&["plain.example.com"]))]);
     let plain = route("[plain.example.com]", "plain-tls").replace("name: chat\n", "name: plain\n");
     kubectl.apply(&plain.replace("    issuerRef: {name: tests, kind: ClusterIssuer}\n", ""));
     kubectl.wait("swsr/plain", "condition=Ready", LIMIT);
@@ -435,9 +433,7 @@ spec: {policyName: names, validationActions: [Deny]}
     told("secret", &["secret-tls could not be written", "names are registered first"]);
     // A certificate that is there already is served, and the refusal of another is a note beside it.
     let pair = Authority::new().leaf(&["chat.example.com"]);
-    let mut secret = manifests::secret("chat-tls", &pair);
-    secret["metadata"]["namespace"] = kubectl.namespace().into();
-    kubectl.apply(&secret.to_string());
+    kubectl.put(vec![manifests::secret("chat-tls", &pair)]);
     kubectl.until(LIMIT, &["swsr", "chat"], "to be ready", |route| {
         (condition(route, "CertificateReady")?["status"] == "True").then_some(())
     });

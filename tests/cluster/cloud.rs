@@ -4,7 +4,6 @@
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 
 use serde_json::json;
 
@@ -13,7 +12,7 @@ use super::programs;
 
 /// The cloud; it ends when this is dropped.
 pub struct Cloud {
-    watch: Mutex<Child>,
+    watch: Child,
 }
 
 impl Cloud {
@@ -42,14 +41,13 @@ impl Cloud {
                 kubectl.in_namespace(namespace).run(&patch);
             }
         });
-        Self { watch: Mutex::new(watch) }
+        Self { watch }
     }
 }
 
 impl Drop for Cloud {
     fn drop(&mut self) {
-        let mut watch = self.watch.lock().unwrap();
-        let _ = watch.kill();
-        let _ = watch.wait();
+        let _ = self.watch.kill();
+        let _ = self.watch.wait();
     }
 }

@@ -94,6 +94,13 @@ impl Fleet {
         self.endings.lock().unwrap().clone()
     }
 
+    /// Every socket that ended was closed with this code.
+    pub fn all_told(&self, code: u16) {
+        let all: Vec<_> = self.endings().into_iter().flatten().collect();
+        let others: Vec<_> = all.iter().filter(|end| end.as_ref().is_none_or(|end| end.0 != code)).collect();
+        assert!(others.is_empty(), "{} endings were no Close with {code}, the first: {:?}", others.len(), others[0]);
+    }
+
     /// None has ended, and each sends a message and gets it back.
     pub async fn all_live(&self) {
         let ended: Vec<_> = self.endings().into_iter().flatten().collect();

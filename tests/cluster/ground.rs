@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::Test;
 use super::clusters::Clusters;
-use super::kubectl::TEST_NAMESPACES;
+use super::kubectl::{Said, TEST_NAMESPACES};
 use super::sandbox;
 
 fn a_service_account_can_do_what_its_role_says_and_no_more(clusters: &Clusters) {
@@ -81,21 +81,19 @@ fn a_killed_api_server_refuses_and_comes_back_with_what_it_knew(clusters: &Clust
 /// rest is named.
 fn a_cluster_that_exists_can_be_tested_and_is_left_tidy(clusters: &Clusters) {
     let plane = clusters.another("visited");
-    let output = Command::new(std::env::current_exe().unwrap())
+    let said: Said = Command::new(std::env::current_exe().unwrap())
         .env_remove(sandbox::STATE)
         .env("WSSGATE_TEST_CLUSTER", "existing")
         .env("KUBECONFIG", plane.kubeconfig("admin"))
         .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    assert!(output.status.success(), "{said}");
-    let ran = said.lines().filter(|line| line.starts_with("test [api] ") && line.ends_with(" ok")).count();
-    assert!(ran >= 10, "{ran} tests ran: {said}");
-    let left_out = format!(
-        "left out: api: {} (it needs a cluster of its own)",
-        "a_killed_api_server_refuses_and_comes_back_with_what_it_knew"
-    );
-    assert!(said.contains(&left_out), "{said}");
+        .unwrap()
+        .into();
+    assert!(said.ok, "{}{}", said.out, said.err);
+    let ran = said.out.lines().filter(|line| line.starts_with("test [api] ") && line.ends_with(" ok")).count();
+    assert!(ran >= 10, "{ran} tests ran: {}", said.out);
+    let left_out =
+        "left out: api: a_killed_api_server_refuses_and_comes_back_with_what_it_knew (it needs a cluster of its own)";
+    assert!(said.err.contains(left_out), "{}", said.err);
     // Nobody but a controller could end the namespaces; here there is none.
     let kubectl = plane.kubectl();
     let made = kubectl.get(&["namespaces", "--selector", TEST_NAMESPACES]);

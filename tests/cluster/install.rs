@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::Test;
 use super::clusters::Clusters;
 use super::fleet::{Fleet, Prober, open};
@@ -45,10 +47,10 @@ fn a_route_is_ready_and_echoes_over_wss_with_the_charts_rights_alone(clusters: &
     }
     // Where its host has to point, for people and external-dns.
     let address = release.balancer().to_string();
-    assert_eq!(route["status"]["addresses"], serde_json::json!([{"type": "IPAddress", "value": address}]));
+    assert_eq!(route["status"]["addresses"], json!([{"type": "IPAddress", "value": address}]));
     // The gateway's own Certificate, which goes with the route.
     let kept = release.shop.get(&["certificate", &format!("{HOST}-tls")]);
-    assert_eq!(kept["spec"]["dnsNames"], serde_json::json!([HOST]));
+    assert_eq!(kept["spec"]["dnsNames"], json!([HOST]));
     assert_eq!(kept["spec"]["privateKey"]["rotationPolicy"], "Always");
     assert_eq!(kept["metadata"]["ownerReferences"][0]["name"], "chat");
     let row = release.shop.must(&["get", "swsr", "chat", "--no-headers"]);
@@ -209,9 +211,8 @@ fn of_two_pods_one_can_be_evicted_at_a_time(clusters: &Clusters) {
     let pods = release.pods(&release.own, NAME);
     let evict = |pod: &str| {
         let path = format!("/api/v1/namespaces/{NAME}/pods/{pod}/eviction");
-        let body =
-            format!("{{\"apiVersion\": \"policy/v1\", \"kind\": \"Eviction\", \"metadata\": {{\"name\": \"{pod}\"}}}}");
-        release.own.run_with(&["create", "--raw", &path, "-f", "-"], &body)
+        let body = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
+        release.own.run_with(&["create", "--raw", &path, "-f", "-"], &body.to_string())
     };
     let said = evict(&pods[0]);
     assert!(said.ok, "{said:?}");
@@ -294,7 +295,7 @@ fn upgrade_rollback_and_uninstall_leave_what_they_should(clusters: &Clusters) {
             release.rolled_out(&admin, NAME);
         });
         fleet.all_returned(1, LIMIT).await;
-        assert!(fleet.endings().iter().flatten().all(|end| matches!(end, Some((1001, _)))), "{:?}", fleet.endings());
+        fleet.all_told(1001);
         fleet.all_echo().await;
         prober.stop().await;
     });

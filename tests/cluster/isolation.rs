@@ -22,6 +22,15 @@ fn apart(clusters: &Clusters) -> &'static ControlPlane {
     })
 }
 
+/// A ReferenceGrant `far` for the routes of a scene.
+fn grant(scene: &Scene<'_>, to: &Value) -> Value {
+    let from = json!({"group": "wssgate.io", "kind": "SecureWebSocketRoute", "namespace": scene.kubectl.namespace()});
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant", "metadata": {"name": "far"},
+        "spec": {"from": [from], "to": [to]},
+    })
+}
+
 fn a_grant_lets_a_route_use_what_lies_elsewhere_until_it_is_revoked(clusters: &Clusters) {
     run(async {
         let plane = clusters.another("grants");
@@ -29,9 +38,7 @@ fn a_grant_lets_a_route_use_what_lies_elsewhere_until_it_is_revoked(clusters: &C
         let scene = Scene::new(&plane, "grants", &json!({})).await;
         let gateway = scene.gateway("wssgate-0").await;
         let vault = scene.plane.kubectl().make_namespace("vault");
-        let mut secret = scene.secret("far-tls", &scene.authority.leaf(&["far.example.com"]));
-        secret["metadata"]["namespace"] = vault.namespace().into();
-        vault.apply(&secret.to_string());
+        vault.put(vec![scene.secret("far-tls", &scene.authority.leaf(&["far.example.com"]))]);
         let far = json!({"tls": {"certificateRefs": [{"name": "far-tls", "namespace": vault.namespace()}]}});
         scene.apply(&[scene.route("far", "far.example.com", &far)]);
         let message = scene.condition("far", "ResolvedRefs", "False", "RefNotPermitted");
@@ -45,16 +52,8 @@ fn a_grant_lets_a_route_use_what_lies_elsewhere_until_it_is_revoked(clusters: &C
         // The kind itself appears later than the gateway, and in the older of its versions alone.
         assert!(scene.plane.kubectl().find(&["crd", "referencegrants.gateway.networking.k8s.io"]).is_none());
         install_definitions_of(&scene.plane.kubectl(), "gateway-api-v1beta1");
-        let grant = json!({
-            "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant", "metadata": {"name": "far"},
-            "spec": {
-                "from": [{
-                    "group": "wssgate.io", "kind": "SecureWebSocketRoute", "namespace": scene.kubectl.namespace(),
-                }],
-                "to": [{"group": "", "kind": "Secret", "name": "far-tls"}],
-            },
-        });
-        vault.apply(&grant.to_string());
+        let to = json!({"group": "", "kind": "Secret", "name": "far-tls"});
+        vault.put(vec![grant(&scene, &to)]);
         let mut socket = scene.open(&gateway, "far.example.com").await;
         socket.echo(&Frame::text("granted")).await;
         scene.kubectl.wait("swsr/far", "condition=Ready", LIMIT);
@@ -78,8 +77,8 @@ fn reaches(namespace: &str) -> [(&'static str, Value, &'static str); 8] {
         method(&json!({"name": "keys", "type": "JWT", "jwt": jwt}))
     };
     let service = json!({"name": "far", "namespace": namespace, "port": 8080});
-    let external = json!({"name": "judge", "type": "External", 
-        "external": {"backendRef": service, "path": "/", "allowedHeaders": ["cookie"]}});
+    let asked = json!({"backendRef": service, "path": "/", "allowedHeaders": ["cookie"]});
+    let external = json!({"name": "judge", "type": "External", "external": asked});
     let rule = |more: Value| {
         let mut rule = json!({"name": "all", "backendRefs": [{"name": "chat", "port": 8080}]});
         merge(&mut rule, &more);
@@ -127,30 +126,17 @@ fn every_reference_of_a_route_needs_a_grant_for_its_kind(clusters: &Clusters) {
             assert!(message.contains(kind) && message.contains(vault.namespace()), "{name}: {message}");
         }
         // They are there now; nothing else is said.
-        for kind in ["Secret", "ConfigMap"] {
-            vault.apply(&json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "far"}}).to_string());
-        }
-        vault.apply(
-            &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "far"},
-            "spec": {"ports": [{"port": 8080}]}})
-            .to_string(),
-        );
+        let object = |kind: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "far"}});
+        let mut service = object("Service");
+        service["spec"] = json!({"ports": [{"port": 8080}]});
+        vault.put(vec![object("Secret"), object("ConfigMap"), service]);
         // What is applied after them is seen after them.
         scene.apply(&[scene.route("last", "last.example.com", &json!({}))]);
         scene.kubectl.wait("swsr/last", "condition=Ready", LIMIT);
         assert_eq!(reaches.iter().map(|(name, ..)| refused(name)).collect::<Vec<_>>(), absent);
 
         for kind in ["Secret", "ConfigMap", "Service"] {
-            let grant = json!({
-                "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant", "metadata": {"name": "far"},
-                "spec": {
-                    "from": [{
-                        "group": "wssgate.io", "kind": "SecureWebSocketRoute", "namespace": scene.kubectl.namespace(),
-                    }],
-                    "to": [{"group": "", "kind": kind}],
-                },
-            });
-            vault.apply(&grant.to_string());
+            vault.put(vec![grant(&scene, &json!({"group": "", "kind": kind}))]);
             for (name, _, of) in &reaches {
                 let granted = |route: &Value| (missing(route).is_some() != (*of == kind)).then_some(());
                 let what = format!("with a grant for {kind} to be refused, or not");

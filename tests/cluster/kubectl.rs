@@ -2,19 +2,20 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::harness::manifests::text;
 use super::process::until;
 use super::programs;
 
 /// The label of the namespaces that tests make.
 pub const TEST_NAMESPACES: &str = "wssgate.io/test=true";
 
-/// What a call of kubectl said.
+/// What a program said.
 #[derive(Debug)]
 pub struct Said {
     /// Whether it ended with 0.
@@ -23,6 +24,13 @@ pub struct Said {
     pub out: String,
     /// Standard error.
     pub err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { ok: output.status.success(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
 }
 
 /// kubectl with a kubeconfig and, where one is set, a namespace.
@@ -91,11 +99,7 @@ impl Kubectl {
         let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
         let output = child.wait_with_output().unwrap();
         writer.join().unwrap();
-        Said {
-            ok: output.status.success(),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        output.into()
     }
 
     /// Runs kubectl.
@@ -115,6 +119,14 @@ impl Kubectl {
         let said = self.run_with(&["apply", "-f", "-"], manifests);
         assert!(said.ok, "kubectl apply: {}{}\n{manifests}", said.out, said.err);
         said.out
+    }
+
+    /// Applies objects in this namespace, whichever they say.
+    pub fn put(&self, mut objects: Vec<Value>) {
+        for object in &mut objects {
+            object["metadata"]["namespace"] = self.namespace().into();
+        }
+        self.apply(&text(&objects));
     }
 
     /// Applies manifests that must be refused; the API server's words.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Test;
 use super::clusters::{Clusters, install_definitions_of, state};
 use super::image::{self, WSSGATE};
-use super::kubectl::Kubectl;
+use super::kubectl::{Kubectl, Said};
 use super::node::story;
 use super::process::{Process, until};
 use super::release::{condition, config_map};
@@ -38,7 +38,7 @@ fn commands() -> Vec<String> {
     found
 }
 
-/// What has to be true after the block with these words; `said` is all that it printed.
+/// What has to be true after the block with these words; `said` is what it printed.
 struct After {
     words: &'static str,
     check: fn(&Kubectl, said: &str),
@@ -137,16 +137,16 @@ fn every_command_of_the_page_works_as_it_stands_there(clusters: &Clusters) {
             }
             "curl" => {
                 // It has no end but its own time-out: the socket stays open.
-                let said = output(&mut shell(&block, &clone, &kubectl)).1;
+                let said = output(&mut shell(&block, &clone, &kubectl));
                 let forward: Process = forward.take().expect("a port-forward before");
                 forward.terminate(LIMIT);
-                said
+                said.out
             }
             _ => {
-                let (ok, said) = output(&mut shell(&block, &clone, &kubectl));
+                let said = output(&mut shell(&block, &clone, &kubectl));
                 let pods = || ["wssgate", "demo"].map(|namespace| story(&kubectl.in_namespace(namespace))).concat();
-                assert!(ok, "{block}\n{said}\n{}", pods());
-                said
+                assert!(said.ok, "{block}\n{}{}\n{}", said.out, said.err, pods());
+                said.out
             }
         };
         eprintln!("{block}\n{said}({:.1} s)", began.elapsed().as_secs_f32());
@@ -170,11 +170,9 @@ fn shell(block: &str, clone: &Path, kubectl: &Kubectl) -> Command {
     command
 }
 
-/// Whether it went well, and all that it said.
-fn output(command: &mut Command) -> (bool, String) {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    (output.status.success(), said)
+/// Runs it to its end.
+fn output(command: &mut Command) -> Said {
+    command.stdin(Stdio::null()).output().unwrap().into()
 }
 
 pub fn tests() -> Vec<Test> {

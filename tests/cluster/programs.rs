@@ -46,6 +46,9 @@ fn needed(tier: Tier) -> &'static [(&'static str, &'static str)] {
             ("iptables", "iptables"),
             ("conntrack", "conntrack"),
             ("buildah", "buildah"),
+            // The page's own.
+            ("openssl", "openssl"),
+            ("curl", "curl"),
         ],
     }
 }

@@ -89,17 +89,13 @@ impl Release {
 
     /// Runs helm, as the administrator.
     pub fn helm(&self, arguments: &[&str]) -> Said {
-        let output = Command::new(programs::path("helm"))
+        Command::new(programs::path("helm"))
             .args(["--namespace", NAME])
             .args(arguments)
             .env("KUBECONFIG", self.own.kubeconfig())
             .output()
-            .expect("helm");
-        Said {
-            ok: output.status.success(),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+            .expect("helm")
+            .into()
     }
 
     /// Runs helm, which must succeed.

@@ -159,9 +159,9 @@ impl<'a> Scene<'a> {
 
     /// A route of the release's class for a host, everything to the Service `chat`; `spec` is laid over it.
     pub fn route(&self, name: &str, host: &str, spec: &Value) -> Value {
-        let mut all = json!({"ingressClassName": self.class()});
-        merge(&mut all, spec);
-        self.here(manifests::route(name, host, "chat-tls", "chat", &all))
+        let mut route = manifests::route(name, host, "chat-tls", "chat", &json!({"ingressClassName": self.class()}));
+        merge(&mut route["spec"], spec);
+        self.here(route)
     }
 
     /// A Service of a name and an EndpointSlice of it with the recorder's address.

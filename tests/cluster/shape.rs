@@ -7,6 +7,7 @@ use wssgate::api::crd;
 
 use super::Test;
 use super::clusters::Clusters;
+use super::harness::manifests::merge;
 
 /// A route that uses every field.
 pub const COMPLETE: &str = include_str!("complete.yaml");
@@ -210,34 +211,14 @@ fn bad() -> Vec<Bad> {
 const EXTRACT: &str = "Header, Query and Cookie need the name of the header, parameter or cookie; Subprotocol needs valuePrefix and no name";
 const HEADER: &str = "this header belongs to the protocol or the application and cannot be set here: remove it";
 
-/// JSON merge patch (RFC 7396).
-fn merge(target: &mut Value, patch: &Value) {
-    let Some(patch) = patch.as_object() else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    let target = target.as_object_mut().unwrap();
-    for (key, value) in patch {
-        if value.is_null() {
-            target.remove(key);
-        } else {
-            merge(target.entry(key.clone()).or_insert(Value::Null), value);
-        }
-    }
-}
-
 fn complete() -> Value {
     serde_saphyr::from_str(COMPLETE).unwrap()
 }
 
 fn a_route_with_every_field_is_accepted_and_kept_whole(clusters: &Clusters) {
     let kubectl = clusters.api().make_namespace("complete");
-    let mut route = complete();
-    route["metadata"]["namespace"] = kubectl.namespace().into();
-    kubectl.apply(&route.to_string());
+    let route = complete();
+    kubectl.put(vec![route.clone()]);
     let kept = kubectl.get(&["swsr", "chat"]);
     // Nothing was pruned: merging what was written into what is kept changes nothing. Lists of objects gain defaults
     // (kind, group), so entries are compared one by one.

@@ -91,17 +91,12 @@ fn a_list_of_namespaces_needs_no_cluster_role_and_sees_nothing_else(clusters: &C
         assert!(!roles["items"].as_array().unwrap().iter().any(|role| ours(&role)), "a right over the cluster is left");
 
         let elsewhere = scene.plane.kubectl().make_namespace("unlisted");
-        let mut foreign = scene.route("chat", "unlisted.example.com", &json!({}));
-        foreign["metadata"]["namespace"] = elsewhere.namespace().into();
-        elsewhere.apply(&foreign.to_string());
+        elsewhere.put(vec![scene.route("chat", "unlisted.example.com", &json!({}))]);
         scene.apply(&[scene.route("chat", "listed.example.com", &json!({}))]);
         let mut objects = scene.service("chat", &scene.recorder);
         objects.push(scene.secret("chat-tls", &scene.authority.leaf(&["*.example.com"])));
         objects.push(scene.route("chat", "second.example.com", &json!({})));
-        for object in &mut objects {
-            object["metadata"]["namespace"] = second.namespace().into();
-        }
-        second.apply(&text(&objects));
+        second.put(objects);
         let gateway = scene.gateway("wssgate-0").await;
         for (kubectl, host) in [(&scene.kubectl, "listed.example.com"), (&second, "second.example.com")] {
             scene.open(&gateway, host).await;
@@ -119,14 +114,10 @@ fn a_host_that_brings_no_certificate_is_served_with_that_of_the_settings(cluster
         let home = scene.home.namespace();
         scene.install(&json!({"settings": {"defaultCertificate": {"namespace": home, "name": "fallback"}}}));
         let fallback = |authority: &Authority| {
-            let mut secret = scene.secret("fallback", &authority.leaf(&["*.example.com"]));
-            secret["metadata"]["namespace"] = home.into();
-            scene.home.apply(&secret.to_string());
+            scene.home.put(vec![scene.secret("fallback", &authority.leaf(&["*.example.com"]))]);
         };
         fallback(&scene.authority);
-        let mut route = scene.route("bare", "bare.example.com", &json!({}));
-        route["spec"].as_object_mut().unwrap().remove("tls").unwrap();
-        scene.apply(&[route]);
+        scene.apply(&[scene.route("bare", "bare.example.com", &json!({"tls": null}))]);
         let gateway = scene.gateway("wssgate-0").await;
         let mut socket = scene.open(&gateway, "bare.example.com").await;
         scene.kubectl.wait("swsr/bare", "condition=Ready", LIMIT);

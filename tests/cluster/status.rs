@@ -141,26 +141,20 @@ fn a_neighbour_joins_a_host_without_tls_and_a_stranger_does_not(clusters: &Clust
         let scene = Scene::new(clusters.control_plane(), "join", &json!({})).await;
         let gateway = scene.gateway("wssgate-0").await;
         let host = "join.example.com";
-        let route = |name: &str| {
+        let route = |name: &str, tls: &Value| {
             let matches = json!([{"path": {"type": "PathPrefix", "value": format!("/{name}")}}]);
             let rule = json!({"name": "all", "matches": matches, "backendRefs": [{"name": "chat", "port": 8080}]});
-            scene.route(name, host, &json!({"rules": [rule]}))
+            scene.route(name, host, &json!({"rules": [rule], "tls": tls}))
         };
-        let without = |name: &str| {
-            let mut route = route(name);
-            route["spec"].as_object_mut().unwrap().remove("tls").unwrap();
-            route
-        };
-        scene.apply(&[route("owner")]);
+        let (with, without) = (|name| route(name, &json!({})), |name| route(name, &Value::Null));
+        scene.apply(&[with("owner")]);
         scene.kubectl.wait("swsr/owner", "condition=Ready", LIMIT);
-        scene.apply(&[without("neighbour"), route("second")]);
+        scene.apply(&[without("neighbour"), with("second")]);
         scene.kubectl.wait("swsr/neighbour", "condition=Ready", LIMIT);
         let message = scene.condition("second", "Accepted", "False", "HostnameConflict");
         assert!(message.contains("spec.tls"), "{message}");
         let rival = scene.plane.kubectl().make_namespace("join-rival");
-        let mut stranger = without("stranger");
-        stranger["metadata"]["namespace"] = rival.namespace().into();
-        rival.apply(&stranger.to_string());
+        rival.put(vec![without("stranger")]);
         rival.until(LIMIT, &["swsr", "stranger"], "to be refused the host", |route| {
             condition(route, "Accepted").filter(|found| found["reason"] == "HostnameConflict").map(drop)
         });
