@@ -123,7 +123,10 @@ fn a_bad_value_is_an_error_that_names_key_and_fix() {
     }
     refused("memoryBudget: plenty\n", "3:15", &["memoryBudget", "64Ki"]);
     refused("logFormat: xml\n", "3:12", &["logFormat", "json", "text"]);
-    refused("hostnameSuffixes: {shop: ['*.example.com']}\n", "3:27", &["hostnameSuffixes.shop[0]", "star"]);
+    for suffix in ["*.example.com", "example.com.", "a..b", "-a.b", ".", "Shop.example.com"] {
+        let text = format!("hostnameSuffixes: {{shop: ['{suffix}']}}\n");
+        refused(&text, "3:27", &["hostnameSuffixes.shop[0]", "star"]);
+    }
     refused("defaultCertificate: {name: tls}\n", "3:22", &["defaultCertificate: missing field", "namespace"]);
 }
 

@@ -12,6 +12,18 @@ pub const DURATION_PATTERN: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 /// Pattern of a size that is written as text: a whole number of bytes with an optional suffix, no fractions.
 pub const SIZE_PATTERN: &str = "^[1-9][0-9]{0,11}(k|M|G|Ki|Mi|Gi)?$";
 
+/// Whether a text is a DNS name (RFC 1123 §2.1) as Kubernetes writes it: in lower case, without a dot at its end.
+pub fn is_lower_dns_name(text: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
 /// Why a value cannot be read: a sentence that names the value and what is expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueError(String);

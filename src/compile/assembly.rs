@@ -3,7 +3,7 @@
 //! Knows what the other rooms found; decides only who gets a path.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::api::objects::Key;
@@ -147,6 +147,8 @@ pub struct Shared {
     pub default_tls: Option<Arc<TlsIdentity>>,
     /// What ACME asks of the plain port.
     pub challenges: Challenges,
+    /// Names that no wildcard serves.
+    pub spared: HashSet<Box<str>>,
     /// What is never dialled.
     pub fence: Fence,
 }
@@ -154,8 +156,8 @@ pub struct Shared {
 /// The next snapshot: parts that are equal to those of `before` are those of `before`, and if all are, so is the
 /// version.
 pub fn snapshot(hosts: Vec<Host>, shared: Shared, before: Option<&Snapshot>) -> Snapshot {
-    let Shared { backends, keys, default_tls, challenges, fence } = shared;
-    let mut next = Snapshot { version: 1, keys, default_tls, challenges, fence, ..Snapshot::default() };
+    let Shared { backends, keys, default_tls, challenges, spared, fence } = shared;
+    let mut next = Snapshot { version: 1, keys, default_tls, challenges, spared, fence, ..Snapshot::default() };
     for host in hosts {
         let wildcard: Option<Box<str>> = host.name.strip_prefix("*.").map(Into::into);
         let (map, name, old) = match wildcard {
@@ -181,6 +183,7 @@ pub fn snapshot(hosts: Vec<Host>, shared: Shared, before: Option<&Snapshot>) -> 
             && before.keys == next.keys
             && before.default_tls == next.default_tls
             && before.challenges == next.challenges
+            && before.spared == next.spared
             && before.fence == next.fence;
         next.version = if same { before.version } else { before.version + 1 };
     }

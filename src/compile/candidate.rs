@@ -11,7 +11,8 @@ use crate::compile::Options;
 use crate::compile::class::{self, Class};
 use crate::compile::condition::{Problem, quote};
 use crate::compile::draft::Draft;
-use crate::compile::host::{Claim, Rank, is_within};
+use crate::compile::host::{Claim, Rank};
+use crate::compile::suffix::Suffixes;
 
 /// A route of ours.
 #[derive(Debug)]
@@ -141,28 +142,22 @@ pub fn collect<'a>(
     candidates
 }
 
-/// The hostnames that a namespace may use by the settings, and what to say of the others. A suffix is kept for the
-/// namespaces that list it; a namespace that lists any may use no other name.
+/// The hostnames that a namespace may use by the settings, and what to say of the others.
 fn permitted(namespace: &str, hostnames: &[Box<str>], options: &Options) -> (Vec<Box<str>>, Vec<Problem>) {
-    let all = &options.hostname_suffixes;
-    let own = all.get(namespace);
-    let (good, bad): (Vec<_>, Vec<_>) = hostnames.iter().cloned().partition(|name| match own {
-        Some(suffixes) => suffixes.iter().any(|suffix| is_within(name, suffix)),
-        None => !all.values().flatten().any(|suffix| is_within(name, suffix)),
-    });
-    let problem = |name: Box<str>| {
-        let instead = match own.map(|suffixes| suffixes.first()) {
-            Some(Some(suffix)) => format!("use a name below {}", quote(suffix)),
-            Some(None) => "use a name below no suffix at all".to_owned(),
-            // Whose it is, is none of this namespace's business.
-            None => "it is kept for another; use another name".to_owned(),
-        };
-        let text = format!(
-            "spec.hostnames: the gateway's settings do not let namespace {} use {}; {instead}",
-            quote(namespace),
-            quote(&name),
-        );
-        Problem::new(Reason::HostnameNotPermitted, text)
-    };
-    (good, bad.into_iter().map(problem).collect())
+    let suffixes = Suffixes(&options.hostname_suffixes);
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for name in hostnames {
+        match suffixes.permit(namespace, name) {
+            Ok(()) => good.push(name.clone()),
+            Err(instead) => {
+                let text = format!(
+                    "spec.hostnames: the gateway's settings do not let namespace {} use {}; {instead}",
+                    quote(namespace),
+                    quote(name),
+                );
+                bad.push(Problem::new(Reason::HostnameNotPermitted, text));
+            }
+        }
+    }
+    (good, bad)
 }

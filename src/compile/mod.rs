@@ -5,7 +5,7 @@
 //! before serves two ends: parts that did not change keep their `Arc`, and what was good stands in for what is broken,
 //! within what may be kept. Knows Kubernetes objects and the snapshot; not who reads objects or serves connections.
 //!
-//! Each room knows one thing: [`class`] whose a route is, [`draft`] what it wants, [`host`] who owns a name,
+//! Each room knows one thing: [`class`] whose a route is, [`draft`] what it wants, [`host`] who owns a name, [`suffix`] who may,
 //! [`vault`] the certificates, [`issuance`] what cert-manager is asked for, [`keys`] the keys of tokens, [`external`]
 //! the services that judge handshakes, [`outage`] what of all that cannot be reached, [`rule`] the backends,
 //! [`challenge`] what ACME asks, [`assembly`] puts all together, [`condition`] says how it went.
@@ -40,6 +40,7 @@ pub mod report;
 pub mod rule;
 pub mod service;
 pub mod status;
+pub mod suffix;
 pub mod trust;
 pub mod vault;
 
@@ -63,6 +64,7 @@ use condition::{Facet, Problem, Verdict};
 use issuance::Wanted;
 use reference::Grants;
 use rule::{Clients, Resolver};
+use suffix::Suffixes;
 use vault::Vault;
 
 /// What is said of a Certificate that the gateway made and no longer keeps.
@@ -87,7 +89,7 @@ pub struct Options {
     pub ingress_class_name: Option<String>,
     /// The Secret for hosts that no route gives a certificate.
     pub default_certificate: Option<Key>,
-    /// Suffixes of the hostnames that a namespace may use; one that is not listed may use every other hostname.
+    /// Suffixes of the hostnames that a namespace may use ([`suffix`]).
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
     /// What routes that say nothing get, over what is built in.
     pub defaults: Defaults,
@@ -226,10 +228,12 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
 
     let default_tls = vault.default_identity().map(|identity| Arc::clone(&identity.tls));
     let (certificates, due) = vault.keep();
-    let (challenges, mut remarks) = challenge::collect(objects, options, &holdings, &mut resolver);
+    let spared = Suffixes(&options.hostname_suffixes).spared(&holdings);
+    let (challenges, mut remarks) = challenge::collect(objects, options, (&holdings, &spared), &mut resolver);
     remarks.extend(wanted.unwanted.iter().map(|key| (format!("Certificate {key}"), UNWANTED.to_owned())));
     let (backends, clients) = resolver.finish();
-    let shared = assembly::Shared { backends, keys: keys.finish(), default_tls, challenges, fence: fence.clone() };
+    let shared =
+        assembly::Shared { backends, keys: keys.finish(), default_tls, challenges, spared, fence: fence.clone() };
     let snapshot = assembly::snapshot(hosts, shared, previous.map(|previous| &previous.snapshot));
 
     let mut statuses = BTreeMap::new();

@@ -18,7 +18,7 @@ use super::proxies::TrustedProxies;
 use super::store::SharedStore;
 use crate::api::findings;
 use crate::api::route::{Connection, Handshake, Messages};
-use crate::api::scalar;
+use crate::api::scalar::{self, is_lower_dns_name};
 use crate::api::yaml::{self, Fault, Tree};
 use crate::telemetry::Format;
 
@@ -260,7 +260,7 @@ impl GatewayConfiguration {
         for (namespace, suffixes) in &self.hostname_suffixes {
             for (index, suffix) in suffixes.iter().enumerate() {
                 let plain = suffix.strip_prefix('.').unwrap_or(suffix);
-                if plain.is_empty() || plain.bytes().any(|b| !b"abcdefghijklmnopqrstuvwxyz0123456789-.".contains(&b)) {
+                if !is_lower_dns_name(plain) {
                     return Err(at(
                         &format!("hostnameSuffixes.{namespace}[{index}]"),
                         "write a domain in lower case without star, such as shop.example.com".to_owned(),

@@ -6,7 +6,7 @@
 pub mod dependency;
 pub mod live;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub exact: HashMap<Box<str>, Arc<Host>>,
     /// Hosts of `*.rest` by `rest`; the star stands for exactly one label.
     pub wildcard: HashMap<Box<str>, Arc<Host>>,
+    /// Names that no wildcard serves, because they are kept for others than its holder.
+    pub spared: HashSet<Box<str>>,
     /// Where Services' endpoints are, apart from routes, so that endpoint churn never looks like a policy change.
     pub backends: BTreeMap<BackendId, Arc<Backend>>,
     /// Keys that objects of the cluster hold, apart from routes, so that their rotation never looks like a policy change.
@@ -53,7 +55,7 @@ impl Snapshot {
     /// Every host that a name belongs to, as in [`Snapshot::host`], in the order in which they count.
     fn hosts(&self, name: &str) -> impl Iterator<Item = &Arc<Host>> {
         let star = name.split_once('.').filter(|(label, _)| !label.is_empty()).map(|(_, rest)| rest);
-        let star = move || star.and_then(|rest| self.wildcard.get(rest));
+        let star = move || star.and_then(|rest| self.wildcard.get(rest)).filter(|_| !self.spared.contains(name));
         self.exact.get(name).into_iter().chain(std::iter::once_with(star).flatten())
     }
 
@@ -270,6 +272,7 @@ mod tests {
         let snapshot = Snapshot {
             exact: [("a.example.com".into(), host("a.example.com"))].into(),
             wildcard: [("example.com".into(), host("*.example.com"))].into(),
+            spared: ["a.example.com".into(), "kept.example.com".into()].into(),
             ..Snapshot::default()
         };
         let found = |name: &str| snapshot.host(name).map(|h| h.name.to_string());
@@ -278,5 +281,6 @@ mod tests {
         assert_eq!(found("a.b.example.com"), None);
         assert_eq!(found("example.com"), None);
         assert_eq!(found(".example.com"), None);
+        assert_eq!(found("kept.example.com"), None);
     }
 }

@@ -90,6 +90,11 @@ impl Names {
                 let _ = writeln!(text, "    {}{}", self.route(route), if same { " (kept)" } else { "" });
             }
         }
+        let mut spared: Vec<_> = snapshot.spared.iter().collect();
+        spared.sort();
+        for name in spared {
+            let _ = writeln!(text, "  no wildcard serves {name}");
+        }
         for (host, paths) in &snapshot.challenges {
             for (path, solver) in paths {
                 let _ = writeln!(text, "  challenge {host}{path} -> {solver}");
