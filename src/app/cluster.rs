@@ -73,6 +73,7 @@ impl Control {
 
     /// What became of the routes, and what cert-manager shall be asked for.
     pub(super) fn report(&self, cluster: &Cluster, loaded: &Loaded, compiled: &Compiled) {
+        self.election.compete();
         let classes = loaded.objects.ingress_classes.iter();
         let ours = classes.filter(|(_, class)| {
             class.spec.as_ref().and_then(|spec| spec.controller.as_ref()) == Some(&self.controller)
@@ -83,7 +84,7 @@ impl Control {
             statuses: compiled.statuses.clone(),
             addresses: if self.addresses.is_empty() { published() } else { self.addresses.clone() },
             defaulted: ours.clone().any(|(_, class)| is_default(class)),
-            classes: ours.map(|(key, _)| key.name.clone()).collect::<BTreeSet<_>>(),
+            classes: cluster.reads_classes().then(|| ours.map(|(key, _)| key.name.clone()).collect::<BTreeSet<_>>()),
         });
         self.issuance.report(issuance::Report {
             apply: compiled.wanted.apply.clone(),

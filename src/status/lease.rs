@@ -80,8 +80,25 @@ fn released(before: &LeaseSpec, now: Timestamp) -> LeaseSpec {
 /// A candidate.
 pub struct Election {
     leading: watch::Receiver<bool>,
-    stop: watch::Sender<bool>,
-    task: Option<JoinHandle<()>>,
+    phase: watch::Sender<Phase>,
+    /// Who competes, or who keeps it up where there is nobody to compete with.
+    course: Course,
+}
+
+/// How far a candidate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It does not compete yet.
+    Waits,
+    /// It competes.
+    Competes,
+    /// It gives up what it holds.
+    Ends,
+}
+
+enum Course {
+    Alone(#[expect(dead_code, reason = "kept so that nobody who looks sees an end")] watch::Sender<bool>),
+    Competing(JoinHandle<()>),
 }
 
 impl Election {
@@ -89,17 +106,14 @@ impl Election {
     pub fn none(metrics: &Metrics) -> Self {
         metrics.leader(true);
         let (leads, leading) = watch::channel(true);
-        let (stop, _) = watch::channel(false);
-        // Kept for as long as somebody looks, so that nobody sees an end.
-        let task = tokio::spawn(async move { leads.closed().await });
-        Self { leading, stop, task: Some(task) }
+        Self { leading, phase: watch::Sender::new(Phase::Waits), course: Course::Alone(leads) }
     }
 
-    /// Competes for the Lease `namespace/name`, as `pod` with a random part: a process that is started anew under the
+    /// A candidate for the Lease `namespace/name`, as `pod` with a random part: a process that is started anew under the
     /// same name is another candidate.
     pub fn start(client: Client, namespace: &str, name: &str, pod: &str, metrics: &Metrics) -> Self {
         let (leads, leading) = watch::channel(false);
-        let (stop, stopped) = watch::channel(false);
+        let phase = watch::Sender::new(Phase::Waits);
         let me = format!("{pod}_{:016x}", RandomState::new().build_hasher().finish());
         let candidate = Candidate {
             api: Api::namespaced(client, namespace),
@@ -111,7 +125,8 @@ impl Election {
             metrics: metrics.clone(),
         };
         metrics.leader(false);
-        Self { leading, stop, task: Some(tokio::spawn(candidate.run(stopped))) }
+        let task = tokio::spawn(candidate.run(phase.subscribe()));
+        Self { leading, phase, course: Course::Competing(task) }
     }
 
     /// Whether this replica leads.
@@ -119,20 +134,28 @@ impl Election {
         self.leading.clone()
     }
 
+    /// Competes from now on, if it does not already. Whoever has nothing to write yet would lead and say nothing.
+    pub fn compete(&self) {
+        self.phase.send_if_modified(|phase| {
+            *phase == Phase::Waits && {
+                *phase = Phase::Competes;
+                true
+            }
+        });
+    }
+
     /// Gives the Lease up.
     pub async fn release(mut self) {
-        self.stop.send_replace(true);
-        if let Some(mut task) = self.task.take()
-            && timeout(ATTEMPT, &mut task).await.is_err()
-        {
-            task.abort();
+        self.phase.send_replace(Phase::Ends);
+        if let Course::Competing(task) = &mut self.course {
+            let _ = timeout(ATTEMPT, task).await;
         }
     }
 }
 
 impl Drop for Election {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
+        if let Course::Competing(task) = &self.course {
             task.abort();
         }
     }
@@ -151,7 +174,10 @@ struct Candidate {
 }
 
 impl Candidate {
-    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+    async fn run(mut self, mut phase: watch::Receiver<Phase>) {
+        if phase.wait_for(|phase| *phase != Phase::Waits).await.is_ok_and(|phase| *phase == Phase::Ends) {
+            return;
+        }
         let mut renewed: Option<Instant> = None;
         let mut said = String::new();
         loop {
@@ -181,7 +207,7 @@ impl Candidate {
             let pause = if renewed.is_some() { RETRY } else { RETRY + chance };
             tokio::select! {
                 () = sleep(pause) => {}
-                _ = stopped.wait_for(|stop| *stop) => break,
+                _ = phase.wait_for(|phase| *phase == Phase::Ends) => break,
             }
         }
         self.say(false);

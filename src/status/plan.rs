@@ -18,8 +18,8 @@ pub struct Report {
     pub statuses: BTreeMap<Key, RouteStatus>,
     /// The gateway's addresses.
     pub addresses: Vec<Address>,
-    /// Names of the IngressClasses of our controller, also those of other gateways.
-    pub classes: BTreeSet<String>,
+    /// Names of the IngressClasses of our controller, also those of other gateways; `None`: they may not be read.
+    pub classes: Option<BTreeSet<String>>,
     /// Whether one of those is the default: then a route that names none is ours or another gateway's.
     pub defaulted: bool,
 }
@@ -35,8 +35,8 @@ pub(super) struct Write {
     pub(super) status: Option<RouteStatus>,
 }
 
-/// Every write that is due, in the order of the keys.
-pub(super) fn plan(report: &Report, controller: &str) -> Vec<Write> {
+/// Every write that is due, in the order of the keys. `ours` are routes that were ours a moment ago.
+pub(super) fn plan(report: &Report, controller: &str, ours: &BTreeSet<Key>) -> Vec<Write> {
     let mut writes = Vec::new();
     for (key, route) in &report.routes {
         let live = route.status.as_ref();
@@ -50,11 +50,19 @@ pub(super) fn plan(report: &Report, controller: &str) -> Vec<Write> {
                 }
             }
             None => {
-                let said = live.is_some_and(|live| live.controller_name.as_deref() == Some(controller));
-                // A class of our controller that is not ours is another gateway's, which speaks for itself.
+                let Some(speaker) = live.and_then(|live| live.controller_name.as_deref()) else { continue };
+                let left = ours.contains(key);
                 let class = route.spec.ingress_class_name.as_ref();
-                let theirs = class.map_or(report.defaulted, |class| report.classes.contains(class));
-                if said && !theirs {
+                let back = match &report.classes {
+                    // A class of our controller that is not ours is another gateway's, which speaks for itself.
+                    Some(classes) if speaker == controller => {
+                        !class.map_or(report.defaulted, |class| classes.contains(class))
+                    }
+                    // Another controller was faster, and what it does not say itself would stay; or nobody knows whose
+                    // the class is. Only what we said ourselves is taken back, and only once.
+                    _ => left,
+                };
+                if back {
                     writes.push(Write { key: key.clone(), route: Arc::clone(route), status: None });
                 }
             }
@@ -122,7 +130,7 @@ mod tests {
             routes: [(key.clone(), Arc::new(route))].into(),
             statuses: said.map(|said| (key, said)).into_iter().collect(),
             addresses: Vec::new(),
-            classes: ["wssgate".to_owned(), "other".to_owned()].into(),
+            classes: Some(["wssgate".to_owned(), "other".to_owned()].into()),
             defaulted: false,
         }
     }
@@ -131,13 +139,13 @@ mod tests {
     fn what_the_api_server_has_is_not_written_again() {
         let live = status(vec![condition("Ready", "True", 5), condition("Accepted", "True", 5)]);
         let said = status(vec![condition("Accepted", "True", 90), condition("Ready", "True", 91)]);
-        assert!(plan(&report("wssgate", Some(live.clone()), Some(said)), "ours").is_empty());
+        assert!(plan(&report("wssgate", Some(live.clone()), Some(said)), "ours", &BTreeSet::new()).is_empty());
         for changed in [
             status(vec![condition("Accepted", "True", 5)]),
             status(vec![condition("Accepted", "True", 5), condition("Ready", "False", 9)]),
             RouteStatus { observed_generation: Some(2), ..live.clone() },
         ] {
-            assert_eq!(plan(&report("wssgate", Some(live.clone()), Some(changed)), "ours").len(), 1);
+            assert_eq!(plan(&report("wssgate", Some(live.clone()), Some(changed)), "ours", &BTreeSet::new()).len(), 1);
         }
     }
 
@@ -145,7 +153,7 @@ mod tests {
     fn a_condition_that_stays_keeps_its_time_and_one_that_turns_does_not() {
         let live = status(vec![condition("Accepted", "True", 5), condition("Ready", "Unknown", 0)]);
         let said = status(vec![condition("Accepted", "True", 90), condition("Ready", "True", 91)]);
-        let writes = plan(&report("wssgate", Some(live), Some(said)), "ours");
+        let writes = plan(&report("wssgate", Some(live), Some(said)), "ours", &BTreeSet::new());
         let conditions = writes[0].status.clone().unwrap().conditions.unwrap();
         let times: Vec<i64> = conditions.iter().map(|c| c.last_transition_time.0.as_second()).collect();
         assert_eq!(times, [5, 91]);
@@ -155,27 +163,44 @@ mod tests {
     fn the_gateways_addresses_are_part_of_every_status() {
         let live = status(vec![condition("Accepted", "True", 5)]);
         let mut report = report("wssgate", Some(live.clone()), Some(live));
-        assert!(plan(&report, "ours").is_empty());
+        assert!(plan(&report, "ours", &BTreeSet::new()).is_empty());
         report.addresses =
             vec![Address { kind: crate::api::status::AddressKind::IpAddress, value: "192.0.2.1".to_owned() }];
-        assert_eq!(plan(&report, "ours")[0].status.clone().unwrap().addresses.unwrap().len(), 1);
+        assert_eq!(plan(&report, "ours", &BTreeSet::new())[0].status.clone().unwrap().addresses.unwrap().len(), 1);
     }
 
     #[test]
     fn a_route_that_left_loses_what_we_said_and_only_that() {
         let live = status(vec![condition("Accepted", "True", 5)]);
         let taken_back = |class: &str, live: Option<RouteStatus>| {
-            plan(&report(class, live, None), "ours").iter().any(|write| write.status.is_none())
+            plan(&report(class, live, None), "ours", &BTreeSet::new()).iter().any(|write| write.status.is_none())
         };
         assert!(taken_back("nginx", Some(live.clone())));
         assert!(!taken_back("other", Some(live.clone())), "another gateway of the same controller speaks of it");
         assert!(!taken_back("nginx", None));
         // Without a class it is the default's, which another gateway of the same controller may be.
         let mut classless = report("null", Some(live.clone()), None);
-        assert_eq!(plan(&classless, "ours").len(), 1, "nobody's");
+        assert_eq!(plan(&classless, "ours", &BTreeSet::new()).len(), 1, "nobody's");
         classless.defaulted = true;
-        assert!(plan(&classless, "ours").is_empty());
+        assert!(plan(&classless, "ours", &BTreeSet::new()).is_empty());
         let theirs = RouteStatus { controller_name: Some("theirs".to_owned()), ..live };
         assert!(!taken_back("nginx", Some(theirs)));
+    }
+
+    #[test]
+    fn what_was_ours_a_moment_ago_is_taken_back_whoever_spoke_since() {
+        let live = status(vec![condition("Accepted", "True", 5)]);
+        let theirs = RouteStatus { controller_name: Some("theirs".to_owned()), ..live.clone() };
+        let mine = BTreeSet::from([Key::new("shop", "r")]);
+        let taken_back = |report: &Report, ours: &BTreeSet<Key>| !plan(report, "ours", ours).is_empty();
+        let other = report("nginx", Some(theirs), None);
+        assert!(taken_back(&other, &mine) && !taken_back(&other, &BTreeSet::new()));
+        // Another gateway of our controller replaces what we said with what it says.
+        assert!(!taken_back(&report("other", Some(live.clone()), None), &mine));
+        // Where classes cannot be read, a route of another class may be another gateway's of our controller.
+        let mut blind = report("nginx", Some(live), None);
+        blind.classes = None;
+        assert!(taken_back(&blind, &mine) && !taken_back(&blind, &BTreeSet::new()));
+        assert!(!taken_back(&Report { classes: None, ..report("nginx", None, None) }, &mine), "nothing is said");
     }
 }

@@ -1,7 +1,7 @@
 //! Writes what the plan says, while this replica leads: by server-side apply of the status alone, a few at a time, each
 //! once, and again later where it failed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +42,7 @@ pub fn start(
         manager: writer::field_manager(controller),
         metrics,
         tried: HashMap::new(),
+        ours: BTreeSet::new(),
     };
     Writer::start(work, leading)
 }
@@ -54,6 +55,8 @@ struct Work {
     metrics: Metrics,
     /// The last write of each route, until the API server has shown its outcome.
     tried: HashMap<Key, Tried>,
+    /// Routes that are ours, or were, and what was said of them is not taken back yet.
+    ours: BTreeSet<Key>,
 }
 
 /// A write that was tried.
@@ -70,6 +73,7 @@ impl writer::Work<Report> for Work {
         if !*leading.borrow() {
             // Whoever leads next goes by what the API server shows.
             self.tried.clear();
+            self.ours = report.statuses.keys().cloned().collect();
             return Next::Later(None);
         }
         let (batch, later) = self.batch(report);
@@ -86,7 +90,9 @@ impl writer::Work<Report> for Work {
 impl Work {
     /// The next writes, and when the first of those that failed may be tried again.
     fn batch(&mut self, report: &Report) -> (Vec<Write>, Option<Instant>) {
-        let mut due = plan(report, &self.controller);
+        let mut due = plan(report, &self.controller, &self.ours);
+        let leaving = due.iter().filter(|write| write.status.is_none()).map(|write| &write.key);
+        self.ours = report.statuses.keys().chain(leaving).cloned().collect();
         let now = Instant::now();
         let mut later = None;
         due.retain(|write| {
@@ -118,7 +124,7 @@ impl Work {
                 return None;
             }
             let outcome = this.apply(&write).await;
-            if outcome.is_ok() {
+            if outcome == Ok(Outcome::Written) {
                 event::publish(&this.events, &write).await;
             }
             Some((write, outcome))
@@ -126,6 +132,9 @@ impl Work {
         .await;
         for (write, outcome) in outcomes.into_iter().flatten() {
             self.metrics.status_write(outcome.is_ok());
+            if outcome.is_ok() && write.status.is_none() {
+                self.ours.remove(&write.key);
+            }
             let again = outcome.err().map(|why| {
                 let before = self.tried.get(&write.key).and_then(|tried| tried.again);
                 let again = Again::after(before, Instant::now());
@@ -137,29 +146,47 @@ impl Work {
         }
     }
 
-    async fn apply(&self, write: &Write) -> Result<(), String> {
-        let api: Api<SecureWebSocketRoute> = Api::namespaced(self.client.clone(), &write.key.namespace);
-        let params = PatchParams::apply(&self.manager).force();
-        let body = body(write);
-        match timeout(PATIENCE, api.patch_status(&write.key.name, &params, &Patch::Apply(&body))).await {
-            Ok(Ok(_)) => Ok(()),
-            // Deleted meanwhile.
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
+    async fn apply(&self, write: &Write) -> Result<Outcome, String> {
+        let before = write.route.status.as_ref().and_then(|status| status.controller_name.as_deref());
+        let before = before.map(writer::field_manager).filter(|manager| *manager != self.manager);
+        if let (Some(manager), Some(_)) = (before, &write.status) {
+            // The route came from another controller, or ours had another name: what that said is over, and what we do
+            // not say ourselves would stay.
+            if let Err(problem) = self.patch(&manager, write, &json!({})).await {
+                tracing::debug!(route = %write.key, manager, problem, "the status of before could not be taken back");
+            }
+        }
+        self.patch(&self.manager, write, &write.status.as_ref().map_or_else(|| json!({}), |status| json!(status))).await
+    }
+
+    /// Applies nothing but the status, so that nothing else becomes ours. The uid keeps a status from reaching another
+    /// route of the same name.
+    async fn patch(&self, manager: &str, write: &Write, status: &Value) -> Result<Outcome, String> {
+        let Key { namespace, name } = &write.key;
+        let api: Api<SecureWebSocketRoute> = Api::namespaced(self.client.clone(), namespace);
+        let body = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": "SecureWebSocketRoute",
+            "metadata": {"name": name, "namespace": namespace, "uid": write.route.metadata.uid},
+            "status": status,
+        });
+        let params = PatchParams::apply(manager).force();
+        match timeout(PATIENCE, api.patch_status(name, &params, &Patch::Apply(&body))).await {
+            Ok(Ok(_)) => Ok(Outcome::Written),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(Outcome::Gone),
             Ok(Err(error)) => Err(describe(&error)),
             Err(_) => Err("the API server does not answer".to_owned()),
         }
     }
 }
 
-/// What is applied: nothing but the status, so that nothing else becomes ours. The uid keeps a status from reaching
-/// another route of the same name.
-fn body(write: &Write) -> Value {
-    json!({
-        "apiVersion": format!("{GROUP}/{VERSION}"),
-        "kind": "SecureWebSocketRoute",
-        "metadata": {"name": write.key.name, "namespace": write.key.namespace, "uid": write.route.metadata.uid},
-        "status": write.status.as_ref().map_or_else(|| json!({}), |status| json!(status)),
-    })
+/// What became of a write that needs no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// The API server has it.
+    Written,
+    /// The route was deleted meanwhile.
+    Gone,
 }
 
 fn is_same(a: Option<&RouteStatus>, b: Option<&RouteStatus>) -> bool {

@@ -147,6 +147,11 @@ impl Cluster {
         self.store.stand_in(all);
     }
 
+    /// Whether IngressClasses can be read; without that right the class of [`Options::class`] stands in.
+    pub fn reads_classes(&self) -> bool {
+        self.store.read(|stock| !stock.classless)
+    }
+
     /// The gateway's own Service, if there is one and it was named.
     pub fn published(&self) -> Option<Arc<Service>> {
         self.store.read(|stock| stock.published.values().next().map(|service| Arc::new(service.0.clone())))
@@ -203,6 +208,7 @@ impl Start<'_> {
         let (name, controller) = self.options.class.clone();
         let scope = Scope { optional, ..Scope::default() };
         self.spawn::<IngressClass>(scope, move |store, read| {
+            store.reads_classes(read);
             if !read {
                 let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
                 let spec = IngressClassSpec { controller: Some(controller.clone()), ..IngressClassSpec::default() };

@@ -16,6 +16,8 @@ pub(super) struct Stock {
     pub(super) published: BTreeMap<Key, Arc<Published>>,
     /// Namespaces whose Certificates can be read; the empty one stands for all.
     certificates: BTreeSet<String>,
+    /// IngressClasses may not be read.
+    pub(super) classless: bool,
     by_route: HashMap<Key, References>,
     secrets: Counts,
     config_maps: Counts,

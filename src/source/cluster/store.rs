@@ -251,6 +251,15 @@ impl Store {
         });
     }
 
+    /// Whether IngressClasses can be read.
+    pub(super) fn reads_classes(&self, read: bool) {
+        self.change(|inner| {
+            if std::mem::replace(&mut inner.stock.classless, !read) == read {
+                inner.dirty.touch(Instant::now());
+            }
+        });
+    }
+
     /// Whether the API server lets the gateway read an object that is named.
     pub(super) fn readable<K: Kind>(&self, key: &Key, readable: bool) {
         self.change(|inner| {
