@@ -66,6 +66,8 @@ pub struct Objects {
     pub cert_manager: bool,
     /// What routes name and the API server does not let the gateway read, by kind and key.
     pub unreadable: BTreeSet<(&'static str, Key)>,
+    /// What routes name and the API server has not answered for yet, by kind and key: whether it is there is not known.
+    pub awaited: BTreeSet<(&'static str, Key)>,
     /// What the API server would have refused or dropped in a route, for sources that have none: a sentence per
     /// finding that begins with the field's path. Such a route must not be accepted; unknown fields may be security
     /// settings with a typing error.

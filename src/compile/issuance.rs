@@ -17,6 +17,7 @@ use crate::compile::candidate::Candidate;
 use crate::compile::condition::{Problem, quote};
 use crate::compile::host::Holdings;
 use crate::compile::progress::Secrets;
+use crate::compile::reference::unread;
 
 /// Says who keeps an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -214,7 +215,10 @@ fn foreign(objects: &Objects, secrets: &Secrets<'_>, secret: &Key, candidates: &
             refuse(format!("Certificate {secret} exists already, {}; {FIX}", whose(certificate)))
         };
     }
-    let filled = objects.secrets.get(secret)?;
+    let Some(filled) = objects.secrets.get(secret) else {
+        // It may be somebody's key, which cert-manager would replace.
+        return unread(objects, "spec.tls.issuerRef", "Secret", secret);
+    };
     let note = filled.metadata.annotations.as_ref().and_then(|notes| notes.get(CERTIFICATE_NAME));
     match note {
         Some(name) if *name == secret.name => None,

@@ -12,7 +12,7 @@ use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::condition::{Problem, quote};
 use crate::compile::guard::guarded;
-use crate::compile::reference::{Grants, unreadable};
+use crate::compile::reference::{Grants, unread};
 use crate::policy::authentication::{Authentication, KeySource, Kind};
 use crate::policy::keys::KeySet;
 
@@ -98,8 +98,8 @@ impl<'a> Reader<'a> {
             Problem::new(Reason::RefNotFound, format!("{field}: {what} does not exist; {fix}"))
         };
         let absent = |fix: &str| {
-            let unreadable = unreadable(self.objects, &field, kind, key);
-            unreadable.unwrap_or_else(|| missing(format!("{kind} {key}"), fix))
+            let unread = unread(self.objects, &field, kind, key);
+            unread.unwrap_or_else(|| missing(format!("{kind} {key}"), fix))
         };
         let found = if secret {
             let object = self.objects.secrets.get(key);

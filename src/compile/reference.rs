@@ -65,10 +65,15 @@ impl<'a> Grants<'a> {
     }
 }
 
-/// What is said of an object that is not there because the gateway may not read it; `None` where it may, so that there is
-/// none.
-pub fn unreadable(objects: &Objects, field: impl std::fmt::Display, kind: &'static str, key: &Key) -> Option<Problem> {
-    objects.unreadable.contains(&(kind, key.clone())).then(|| {
+/// What is said of an object that is not there because the gateway may not read it, or has not yet; `None` where it was
+/// read, so that there is none.
+pub fn unread(objects: &Objects, field: impl std::fmt::Display, kind: &'static str, key: &Key) -> Option<Problem> {
+    let named = (kind, key.clone());
+    if objects.awaited.contains(&named) {
+        let text = format!("{field}: the API server has not answered for {kind} {key} yet");
+        return Some(Problem::new(Reason::RefNotReadable, text));
+    }
+    objects.unreadable.contains(&named).then(|| {
         let Key { namespace, name } = key;
         let plural = format!("{}s", kind.to_ascii_lowercase());
         let text = format!(

@@ -16,7 +16,7 @@ use crate::compile::bundle::{CA, same, value};
 use crate::compile::condition::Problem;
 use crate::compile::draft::{BackendTlsDraft, RuleDraft};
 use crate::compile::guard::guarded;
-use crate::compile::reference::{Grants, unreadable};
+use crate::compile::reference::{Grants, unread};
 use crate::compile::service::{Port, Protocol, Services};
 use crate::policy::fence::Fence;
 use crate::snapshot::{Backend, BackendId, BackendTls};
@@ -183,8 +183,8 @@ impl<'a> Resolver<'a> {
             let key = self.grants.resolve(field, home, "ConfigMap", namespace, &authority.name)?;
             let Some(map) = self.objects.config_maps.get(&key) else {
                 let text = format!("{field}: ConfigMap {key} does not exist; create it with the key {CA}");
-                let unreadable = unreadable(self.objects, field, "ConfigMap", &key);
-                return Err(unreadable.unwrap_or_else(|| Problem::new(Reason::RefNotFound, text)));
+                let unread = unread(self.objects, field, "ConfigMap", &key);
+                return Err(unread.unwrap_or_else(|| Problem::new(Reason::RefNotFound, text)));
             };
             keys.push(key);
             maps.push(map);

@@ -23,7 +23,7 @@ use crate::compile::condition::Problem;
 use crate::compile::draft::ClientDraft;
 use crate::compile::guard::guarded;
 use crate::compile::identity::provider;
-use crate::compile::reference::{Grants, unreadable};
+use crate::compile::reference::{Grants, unread};
 use crate::policy::certificate::{ClientRule, ClientTrust};
 
 /// The key of revocation lists in their ConfigMap.
@@ -98,8 +98,8 @@ impl Trusts {
                         None => {
                             let text =
                                 format!("{field}: ConfigMap {name} does not exist; create it with the key {key}");
-                            let unreadable = unreadable(objects, &field, "ConfigMap", &name);
-                            problems.push(unreadable.unwrap_or_else(|| Problem::new(Reason::RefNotFound, text)));
+                            let unread = unread(objects, &field, "ConfigMap", &name);
+                            problems.push(unread.unwrap_or_else(|| Problem::new(Reason::RefNotFound, text)));
                         }
                         Some(map) => {
                             keys.push(name);

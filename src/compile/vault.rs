@@ -17,7 +17,7 @@ use crate::compile::guard::guarded;
 use crate::compile::identity::{Identity, MinVersion, TlsPolicy};
 use crate::compile::issuance::Issue;
 use crate::compile::progress::{Progress, Secrets, Stage};
-use crate::compile::reference::{Grants, unreadable};
+use crate::compile::reference::{Grants, unread};
 use crate::compile::trust::Trusts;
 use crate::compile::{Options, development};
 use crate::policy::ClientRule;
@@ -233,7 +233,7 @@ impl<'a> Vault<'a> {
             if self.options.dev {
                 return (self.develop(host.unwrap_or("localhost"), before, next), None);
             }
-            if let Some(problem) = unreadable(self.objects, field, "Secret", key) {
+            if let Some(problem) = unread(self.objects, field, "Secret", key) {
                 return (Facet::default(), Some(problem));
             }
             return missing(field, key, progress, issue);

@@ -45,17 +45,17 @@ pub(crate) fn walk(root: &Path) -> Found {
                 continue;
             }
         }
-        let entries = match fs::read_dir(&directory) {
+        // An entry that cannot be read may be any of its files: none counts as deleted.
+        let entries = fs::read_dir(&directory).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+        let entries = match entries {
             Ok(entries) => entries,
             Err(error) => {
                 unreadable(&mut found, root, directory, &error);
                 continue;
             }
         };
-        let mut names: Vec<_> = entries
-            .filter_map(|entry| entry.ok().map(|entry| entry.file_name()))
-            .filter(|name| !name.as_encoded_bytes().starts_with(b"."))
-            .collect();
+        let names = entries.into_iter().map(|entry| entry.file_name());
+        let mut names: Vec<_> = names.filter(|name| !name.as_encoded_bytes().starts_with(b".")).collect();
         names.sort();
         for name in names.into_iter().rev() {
             let path = directory.join(name);

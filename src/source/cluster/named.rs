@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -21,6 +23,8 @@ use crate::telemetry::failure::describe;
 const LOOK: Duration = Duration::from_secs(10);
 /// Time for one question.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Questions at a time.
+const QUESTIONS: usize = 16;
 
 /// What runs for the names.
 pub(super) struct Named {
@@ -33,6 +37,7 @@ pub(super) struct Named {
     namespaces: BTreeSet<String>,
     secrets: BTreeMap<Key, Task>,
     config_maps: BTreeMap<Key, Task>,
+    questions: Arc<Semaphore>,
 }
 
 /// A task that ends when it is no longer needed.
@@ -55,7 +60,8 @@ impl Named {
     ) -> Self {
         let (store, client) = (Arc::clone(store), client.clone());
         let (secrets, config_maps) = (BTreeMap::new(), BTreeMap::new());
-        Self { store, client, confirm, secrets_by_name, namespaces, secrets, config_maps }
+        let questions = Arc::new(Semaphore::new(QUESTIONS));
+        Self { store, client, confirm, secrets_by_name, namespaces, secrets, config_maps, questions }
     }
 
     /// Follows what is named, for ever.
@@ -94,7 +100,7 @@ impl Named {
 
     /// A reflector for one object.
     fn reflect<K: Kind>(&self, key: &Key) -> Task {
-        let expected = Expected::new(&self.store, key);
+        let expected = Expected::<K>::new(&self.store, key);
         let reflector = Reflector::<K>::new(&self.store, &self.client, scope(key), self.confirm);
         let seen = Seen::<K>::new(&self.store, key);
         Task(tokio::spawn(async move {
@@ -106,27 +112,35 @@ impl Named {
         }))
     }
 
-    /// Asks once for a Secret that its reflector passed by before it was named.
+    /// Asks for a Secret that its reflector passed by before it was named.
     fn ask(&self, key: &Key) -> Task {
-        let expected = Expected::new(&self.store, key);
+        let expected = Expected::<Secret>::new(&self.store, key);
         let seen = Seen::<Secret>::new(&self.store, key);
         let (store, client, key) = (Arc::clone(&self.store), self.client.clone(), key.clone());
+        let questions = Arc::clone(&self.questions);
         Task(tokio::spawn(async move {
             let api: Api<Item<Secret>> = Api::namespaced_with(client, &key.namespace, &resource::<Secret>("v1"));
             let mut pause = Pause::default();
-            loop {
+            let mut refused = false;
+            // What the list of the start had is there, and its watch follows it.
+            while !store.read(|stock| stock.objects().secrets.contains_key(&key)) {
+                let turn = questions.acquire().await;
                 store.fetch(&key);
-                let why = match timeout(PATIENCE, api.get_opt(&key.name)).await {
-                    Ok(Ok(item)) => {
-                        store.fetched(&key, item);
-                        seen.readable(true);
-                        break;
-                    }
+                let answer = timeout(PATIENCE, api.get_opt(&key.name)).await;
+                drop(turn);
+                let why = match answer {
+                    Ok(Ok(item)) => match store.fetched(&key, item) {
+                        true => break,
+                        // A list or the watch spoke meanwhile.
+                        false => continue,
+                    },
                     Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
                         store.fetched::<Secret>(&key, None);
                         seen.readable(false);
                         expected.settle();
-                        tracing::warn!(secret = %key, "the gateway may not get this Secret; grant it by RBAC");
+                        if !std::mem::replace(&mut refused, true) {
+                            tracing::warn!(secret = %key, "the gateway may not get this Secret; grant it by RBAC");
+                        }
                         sleep(LOOK).await;
                         continue;
                     }
@@ -136,6 +150,7 @@ impl Named {
                 tracing::debug!(secret = %key, problem = why, "a Secret could not be read; it is asked for again");
                 sleep(pause.next()).await;
             }
+            seen.readable(true);
             expected.settle();
         }))
     }
@@ -171,26 +186,27 @@ pub(super) fn scope(key: &Key) -> Scope {
 }
 
 /// Something that a compile waits for a moment for; settled once, at the latest when it is dropped.
-struct Expected {
+struct Expected<K: Kind> {
     store: Arc<Store>,
     key: Key,
-    settled: std::sync::atomic::AtomicBool,
+    settled: AtomicBool,
+    kind: PhantomData<fn() -> K>,
 }
 
-impl Expected {
+impl<K: Kind> Expected<K> {
     fn new(store: &Arc<Store>, key: &Key) -> Self {
-        store.expect(key);
-        Self { store: Arc::clone(store), key: key.clone(), settled: false.into() }
+        store.expect::<K>(key);
+        Self { store: Arc::clone(store), key: key.clone(), settled: AtomicBool::new(false), kind: PhantomData }
     }
 
     fn settle(&self) {
-        if !self.settled.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            self.store.settle(&self.key);
+        if !self.settled.swap(true, Ordering::Relaxed) {
+            self.store.settle::<K>(&self.key);
         }
     }
 }
 
-impl Drop for Expected {
+impl<K: Kind> Drop for Expected<K> {
     fn drop(&mut self) {
         self.settle();
     }

@@ -3,7 +3,6 @@
 //! Built on `Api::list` and `Api::watch` alone, because the gateway has to know what a ready-made reflector hides: when
 //! a broken watch is whole again, and that a list came back empty. Whatever fails leaves the store as it is.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::AssertUnwindSafe;
@@ -16,7 +15,7 @@ use kube::{Api, Client};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::kind::{Item, Kind, resource};
-use super::store::{Id, Store, Taken};
+use super::store::{Id, Listed, Store, Taken};
 use crate::api::objects::Key;
 use crate::telemetry::failure::describe;
 
@@ -158,13 +157,19 @@ impl<K: Kind> Reflector<K> {
                     let api = self.api(served);
                     match self.list(&api).await {
                         Ok(at) => {
-                            pause = Pause::default();
-                            self.store.healthy(self.id);
+                            self.store.listed(self.id);
                             told(&self.store, true);
                             let began = Instant::now();
-                            self.follow(&api, at).await;
-                            // A server that forgets every version at once is not asked without end.
-                            if began.elapsed() < PAUSES.0 {
+                            let forbidden = self.follow(&api, at).await;
+                            if began.elapsed() > PAUSES.1 {
+                                pause = Pause::default();
+                            }
+                            if let Some(why) = forbidden {
+                                self.store.failing(self.id, &why);
+                            }
+                            // A server that forgets every version at once, or lets nobody watch, is not asked without
+                            // end.
+                            if began.elapsed() < PAUSES.1 {
                                 sleep(pause.next()).await;
                             }
                             continue;
@@ -186,7 +191,7 @@ impl<K: Kind> Reflector<K> {
                 Trouble::Absent(why) => {
                     version = None;
                     // Without the kind there are no objects of it: that is a list, and an empty one.
-                    self.take(BTreeMap::new(), true);
+                    self.take(Listed::default());
                     self.without(&why, K::OPTIONAL, told);
                     sleep(LOOK.min(pause.next() * 2)).await;
                 }
@@ -240,19 +245,19 @@ impl<K: Kind> Reflector<K> {
             label_selector: K::LABELLED.map(str::to_owned),
             ..ListParams::default()
         };
-        let mut found = BTreeMap::new();
-        let mut empty = true;
+        let mut listed = Listed::default();
         let at = loop {
             let page = match timeout(PATIENCE, api.list(&params)).await {
                 Ok(Ok(page)) => page,
                 Ok(Err(error)) => return Err(self.trouble(&error)),
                 Err(_) => return Err(Trouble::Failed("the API server does not answer".to_owned())),
             };
-            empty &= page.items.is_empty();
             for item in page.items {
                 let key = Key::of(item.object.metadata());
-                if self.store.read(|stock| K::is_wanted(stock, &key)) {
-                    found.insert(key, item);
+                if self.store.keeps::<K>(&key) {
+                    listed.found.insert(key, item);
+                } else {
+                    listed.passed.insert(key);
                 }
             }
             params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
@@ -260,15 +265,15 @@ impl<K: Kind> Reflector<K> {
                 break page.metadata.resource_version.unwrap_or_default();
             }
         };
-        self.take(found, empty);
+        self.take(listed);
         Ok(at)
     }
 
     /// Hands a list over. Where everything would be gone at once, it takes effect only the second time, some time later.
-    fn take(&mut self, found: BTreeMap<Key, Item<K>>, empty: bool) {
+    fn take(&mut self, list: Listed<K>) {
         let now = Instant::now();
         let confirmed = self.suspect.is_some_and(|due| due <= now);
-        match self.store.replace(&self.scope, found, empty, confirmed) {
+        match self.store.replace(&self.scope, list, confirmed) {
             Taken::Whole => self.suspect = None,
             Taken::Suspect if self.suspect.is_none() => {
                 self.suspect = Some(now + self.confirm);
@@ -282,8 +287,8 @@ impl<K: Kind> Reflector<K> {
         }
     }
 
-    /// Follows changes from the version `at` until a new list is needed.
-    async fn follow(&mut self, api: &Api<Item<K>>, mut at: String) {
+    /// Follows changes from the version `at` until a new list is needed, or because it may not; then it says why.
+    async fn follow(&mut self, api: &Api<Item<K>>, mut at: String) -> Option<String> {
         let params = WatchParams {
             timeout: Some(WATCH),
             field_selector: self.scope.fields(),
@@ -296,22 +301,24 @@ impl<K: Kind> Reflector<K> {
             let began = Instant::now();
             let ended = tokio::select! {
                 ended = self.watch(api, &params, &mut at) => ended,
-                () = until(self.suspect) => return,
+                () = until(self.suspect) => return None,
             };
+            let lasted = began.elapsed();
+            if lasted > PAUSES.1 {
+                pause = Pause::default();
+            }
             match ended {
                 // The API server ended it in its time.
+                Ok(()) if lasted > PAUSES.1 => continue,
+                // Or something between ends it at once, and is not asked without end.
                 Ok(()) => {}
-                Err(Trouble::Stale | Trouble::Absent(_) | Trouble::Forbidden(_)) => return,
-                Err(Trouble::Failed(why)) => {
-                    self.store.failing(self.id, &why);
-                    if began.elapsed() > PAUSES.1 {
-                        pause = Pause::default();
-                    }
-                    tokio::select! {
-                        () = sleep(pause.next()) => {}
-                        () = until(self.suspect) => return,
-                    }
-                }
+                Err(Trouble::Forbidden(why)) => return Some(why),
+                Err(Trouble::Stale | Trouble::Absent(_)) => return None,
+                Err(Trouble::Failed(why)) => self.store.failing(self.id, &why),
+            }
+            tokio::select! {
+                () = sleep(pause.next()) => {}
+                () = until(self.suspect) => return None,
             }
         }
     }
@@ -320,8 +327,8 @@ impl<K: Kind> Reflector<K> {
     async fn watch(&self, api: &Api<Item<K>>, params: &WatchParams, at: &mut String) -> Result<(), Trouble> {
         let stream = match timeout(PATIENCE, api.watch(params, at)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(kube::Error::Api(status))) if [GONE, 403, 404].contains(&status.code) => return Err(Trouble::Stale),
-            Ok(Err(error)) => return Err(Trouble::Failed(describe(&error))),
+            Ok(Err(kube::Error::Api(status))) if status.code == GONE => return Err(Trouble::Stale),
+            Ok(Err(error)) => return Err(self.trouble(&error)),
             Err(_) => return Err(Trouble::Failed("the API server does not answer".to_owned())),
         };
         self.store.healthy(self.id);
@@ -390,33 +397,81 @@ mod tests {
     use super::*;
     use crate::telemetry::Metrics;
 
-    #[tokio::test]
-    async fn what_panics_is_read_anew() {
-        // An API server that forbids everything, which is as it may be for this scope.
+    const FORBIDDEN: &str = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    /// A list without anything.
+    const EMPTY: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n\
+        {\"kind\":\"ServiceList\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[]}";
+    /// A watch that is over at once.
+    const OVER: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\
+        Connection: close\r\n\r\n";
+
+    /// An API server that answers each list and each watch with the same, and counts watches; and a store with a reflector
+    /// of it.
+    async fn reflect(list: &'static str, watch: &'static str) -> (Arc<AtomicUsize>, Metrics, Reflector<Service>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = kube::Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
+        let watches = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&watches);
         tokio::spawn(async move {
             while let Ok((mut tcp, _)) = listener.accept().await {
-                let _ = tcp.read(&mut [0; 4096]).await;
-                let _ =
-                    tcp.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+                let mut head = [0; 4096];
+                let length = tcp.read(&mut head).await.unwrap_or(0);
+                let watches = head[..length].windows(6).any(|part| part == b"watch=");
+                counted.fetch_add(usize::from(watches), Ordering::SeqCst);
+                let _ = tcp.write_all(if watches { watch } else { list }.as_bytes()).await;
             }
         });
-        let store = Store::new(Stock::default(), Metrics::new());
+        let metrics = Metrics::new();
+        let store = Store::new(Stock::default(), metrics.clone());
         let client = Client::try_from(config).unwrap();
         let scope = Scope { optional: true, ..Scope::default() };
-        let reflector = Reflector::<Service>::new(&store, &client, scope, Duration::from_secs(1));
+        (watches, metrics, Reflector::new(&store, &client, scope, Duration::from_secs(1)))
+    }
+
+    async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let held = async {
+            while !holds() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), held).await.expect(what);
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_is_over_at_once_is_not_begun_again_without_end() {
+        let (watches, _, reflector) = reflect(EMPTY, OVER).await;
+        let task = tokio::spawn(reflector.run(|_, _| {}));
+        until("two watches", || watches.load(Ordering::SeqCst) > 1).await;
+        sleep(Duration::from_secs(1)).await;
+        task.abort();
+        let count = watches.load(Ordering::SeqCst);
+        assert!(count < 10, "{count} watches in a second");
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_may_be_listed_and_not_watched_counts_as_stale() {
+        let (watches, metrics, reflector) = reflect(EMPTY, FORBIDDEN).await;
+        let task = tokio::spawn(reflector.run(|_, _| {}));
+        until("two watches", || watches.load(Ordering::SeqCst) > 1).await;
+        let stale = || {
+            let text = metrics.encode();
+            let line = text.lines().find(|line| line.starts_with("wssgate_source_stale_seconds ")).unwrap();
+            line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() > 0.0
+        };
+        until("staleness", stale).await;
+        task.abort();
+    }
+
+    #[tokio::test]
+    async fn what_panics_is_read_anew() {
+        // Everything is forbidden, which is as it may be for this scope.
+        let (_, _, reflector) = reflect(FORBIDDEN, FORBIDDEN).await;
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&calls);
         let task = tokio::spawn(reflector.run(move |_, _| {
             assert!(counted.fetch_add(1, Ordering::SeqCst) > 0, "a fault");
         }));
-        let again = async {
-            while calls.load(Ordering::SeqCst) < 2 {
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(Duration::from_secs(20), again).await.expect("it is told a second time");
+        until("it is told a second time", || calls.load(Ordering::SeqCst) > 1).await;
         task.abort();
     }
 }

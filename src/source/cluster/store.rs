@@ -2,7 +2,7 @@
 //!
 //! Knows no client. Every change goes through here under one lock, held for moments only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -15,6 +15,12 @@ pub(super) use super::stock::Stock;
 use crate::api::objects::{Key, Objects};
 use crate::source::debounce::Debounce;
 use crate::telemetry::Metrics;
+
+/// An object by kind and key.
+type Named = (&'static str, Key);
+
+/// The kind that is asked for by name beside its list and watch.
+const SECRET: &str = "Secret";
 
 /// Number of a reflector.
 pub(super) type Id = u64;
@@ -31,7 +37,7 @@ struct Inner {
     stock: Stock,
     dirty: Debounce,
     /// What is named and was not asked for yet; a compile waits for it, within the debounce's patience.
-    pending: BTreeMap<Key, usize>,
+    pending: BTreeMap<Named, usize>,
     watches: BTreeMap<Id, Health>,
     next: Id,
     /// Secrets that are asked for by name, and whether their watch has said something meanwhile.
@@ -47,6 +53,20 @@ struct Health {
     answered: bool,
     /// Since when it fails, and what was logged of it.
     failing: Option<(Instant, String)>,
+}
+
+/// All that a list showed.
+pub(super) struct Listed<K> {
+    /// What is kept.
+    pub(super) found: BTreeMap<Key, Item<K>>,
+    /// What nobody named when its page came. It is there all the same, and may have been named since.
+    pub(super) passed: BTreeSet<Key>,
+}
+
+impl<K> Default for Listed<K> {
+    fn default() -> Self {
+        Self { found: BTreeMap::new(), passed: BTreeSet::new() }
+    }
 }
 
 /// What became of a list.
@@ -94,6 +114,10 @@ impl Store {
     pub(super) fn take(&self) -> Arc<Objects> {
         let mut inner = self.lock();
         inner.dirty.clear();
+        let awaited: BTreeSet<Named> = inner.pending.keys().cloned().collect();
+        if inner.stock.objects().awaited != awaited {
+            inner.stock.objects_mut().awaited = awaited;
+        }
         inner.stock.objects()
     }
 
@@ -146,7 +170,16 @@ impl Store {
         self.measure();
     }
 
-    /// A reflector has what it is there for, and follows it.
+    /// A reflector has what it is there for, and is about to follow it.
+    pub(super) fn listed(&self, id: Id) {
+        self.change(|inner| {
+            if let Some(health) = inner.watches.get_mut(&id) {
+                health.answered = true;
+            }
+        });
+    }
+
+    /// A reflector follows what it is there for.
     pub(super) fn healthy(&self, id: Id) {
         let mended = self.change(|inner| {
             let health = inner.watches.get_mut(&id)?;
@@ -201,20 +234,19 @@ impl Store {
         self.metrics.source_stale(failing.map(Instant::into_std));
     }
 
-    /// A list of all that is in `scope`. Where it is empty (`empty`: before anything was left out as unwanted) although
-    /// there were objects, it takes effect only if `confirmed`.
-    pub(super) fn replace<K: Kind>(
-        &self,
-        scope: &Scope,
-        found: BTreeMap<Key, Item<K>>,
-        empty: bool,
-        confirmed: bool,
-    ) -> Taken {
+    /// A list of all that is in `scope`. Where it is empty although there were objects, it takes effect only if `confirmed`.
+    pub(super) fn replace<K: Kind>(&self, scope: &Scope, list: Listed<K>, confirmed: bool) -> Taken {
+        let Listed { found, passed } = list;
         self.change(|inner| {
             let held = K::shelf(&mut inner.stock).iter().filter(|(key, object)| scope.holds::<K>(key, object));
-            let gone: Vec<Key> = held.map(|(key, _)| key).filter(|key| !found.contains_key(key)).cloned().collect();
-            if empty && !gone.is_empty() && !confirmed {
+            let gone = held.map(|(key, _)| key).filter(|key| !found.contains_key(key) && !passed.contains(key));
+            let gone: Vec<Key> = gone.cloned().collect();
+            if found.is_empty() && passed.is_empty() && !gone.is_empty() && !confirmed {
                 return Taken::Suspect;
+            }
+            if K::NAME == SECRET {
+                // Whether the list or what is on its way is newer cannot be told.
+                inner.fetching.values_mut().for_each(|touched| *touched = true);
             }
             for key in gone {
                 inner.take_away::<K>(&key, None);
@@ -224,6 +256,11 @@ impl Store {
             }
             Taken::Whole
         })
+    }
+
+    /// Whether an object of that name would be kept.
+    pub(super) fn keeps<K: Kind>(&self, key: &Key) -> bool {
+        self.lock().keeps::<K>(key)
     }
 
     /// An object that was made or changed.
@@ -275,41 +312,51 @@ impl Store {
     }
 
     /// Something is named that was not asked for yet.
-    pub(super) fn expect(&self, key: &Key) {
-        self.change(|inner| *inner.pending.entry(key.clone()).or_default() += 1);
+    pub(super) fn expect<K: Kind>(&self, key: &Key) {
+        self.change(|inner| *inner.pending.entry((K::NAME, key.clone())).or_default() += 1);
     }
 
     /// What was named is there, or is known not to be.
-    pub(super) fn settle(&self, key: &Key) {
+    pub(super) fn settle<K: Kind>(&self, key: &Key) {
         self.change(|inner| {
-            if let Some(count) = inner.pending.get_mut(key) {
-                *count -= 1;
-                if *count == 0 {
-                    inner.pending.remove(key);
+            let named = (K::NAME, key.clone());
+            let Some(count) = inner.pending.get_mut(&named) else { return };
+            *count -= 1;
+            if *count == 0 {
+                inner.pending.remove(&named);
+                // A compile that did not wait for it said so.
+                if inner.stock.objects().awaited.contains(&named) {
+                    inner.dirty.touch(Instant::now());
                 }
             }
         });
     }
 
-    /// A Secret is asked for by its name, beside the watch.
+    /// A Secret is asked for by its name, beside the list and watch.
     pub(super) fn fetch(&self, key: &Key) {
         self.lock().fetching.insert(key.clone(), false);
     }
 
-    /// The answer. What the watch said meanwhile is newer and stays.
-    pub(super) fn fetched<K: Kind>(&self, key: &Key, item: Option<Item<K>>) {
+    /// The answer. Whether it counts: what a list or the watch said meanwhile may be newer.
+    pub(super) fn fetched<K: Kind>(&self, key: &Key, item: Option<Item<K>>) -> bool {
         self.change(|inner| {
-            let newer = inner.fetching.remove(key).unwrap_or(true);
-            if let Some(item) = item.filter(|_| !newer) {
+            let counts = !inner.fetching.remove(key).unwrap_or(true);
+            if let Some(item) = item.filter(|_| counts) {
                 inner.put(key.clone(), item);
             }
-        });
+            counts
+        })
     }
 }
 
 impl Inner {
+    /// Whether an object of that name is kept: it is named, or was and no compile has said yet that nobody needs it.
+    fn keeps<K: Kind>(&mut self, key: &Key) -> bool {
+        K::is_wanted(&self.stock, key) || K::shelf(&mut self.stock).contains_key(key)
+    }
+
     fn put<K: Kind>(&mut self, key: Key, item: Item<K>) {
-        if !K::is_wanted(&self.stock, &key) {
+        if !self.keeps::<K>(&key) {
             return;
         }
         let Item { mut object, findings } = item;
@@ -337,10 +384,87 @@ impl Inner {
     }
 
     fn touch_fetch(&mut self, kind: &str, key: &Key) {
-        if kind == "Secret"
+        if kind == SECRET
             && let Some(touched) = self.fetching.get_mut(key)
         {
             *touched = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Secret;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::*;
+
+    fn key() -> Key {
+        Key::new("shop", "tls")
+    }
+
+    fn secret(type_: &str) -> Item<Secret> {
+        let metadata = ObjectMeta { namespace: Some("shop".into()), name: Some("tls".into()), ..ObjectMeta::default() };
+        let object = Secret { metadata, type_: Some(type_.to_owned()), ..Secret::default() };
+        Item { object, findings: Vec::new() }
+    }
+
+    /// A store in which a route names the Secret.
+    fn named() -> Arc<Store> {
+        let store = Store::new(Stock::default(), Metrics::new());
+        let references = References { secrets: [key()].into(), ..References::default() };
+        store.change(|inner| inner.stock.refers(&Key::new("shop", "r"), references));
+        store
+    }
+
+    fn has(store: &Store) -> bool {
+        store.take().secrets.contains_key(&key())
+    }
+
+    #[test]
+    fn what_was_named_while_a_list_ran_stays_although_its_page_had_passed() {
+        let store = named();
+        store.fetch(&key());
+        assert!(store.fetched(&key(), Some(secret("kubernetes.io/tls"))) && has(&store));
+        let passed = Listed::<Secret> { passed: [key()].into(), ..Listed::default() };
+        assert_eq!(store.replace(&Scope::default(), passed, false), Taken::Whole);
+        assert!(has(&store));
+        let other = Listed::<Secret> { passed: [Key::new("shop", "other")].into(), ..Listed::default() };
+        assert_eq!(store.replace(&Scope::default(), other, false), Taken::Whole);
+        assert!(!has(&store), "a list without it takes it away");
+    }
+
+    #[test]
+    fn an_answer_that_a_list_may_have_overtaken_does_not_count() {
+        let store = named();
+        store.fetch(&key());
+        store.replace(&Scope::default(), Listed::<Secret>::default(), false);
+        assert!(!store.fetched(&key(), Some(secret("kubernetes.io/tls"))) && !has(&store));
+        store.fetch(&key());
+        store.put(key(), secret("newer"));
+        assert!(!store.fetched(&key(), Some(secret("older"))));
+        assert_eq!(store.take().secrets[&key()].type_.as_deref(), Some("newer"));
+    }
+
+    #[test]
+    fn what_is_no_longer_named_is_kept_current_until_a_compile_has_said_that_nobody_needs_it() {
+        let store = named();
+        store.put(key(), secret("old"));
+        store.change(|inner| inner.stock.refers(&Key::new("shop", "r"), References::default()));
+        store.put(key(), secret("new"));
+        assert_eq!(store.take().secrets[&key()].type_.as_deref(), Some("new"));
+        store.stand_in(References::default());
+        store.put(key(), secret("newest"));
+        assert!(!has(&store));
+    }
+
+    #[test]
+    fn a_compile_knows_what_the_api_server_has_not_answered_for_and_hears_when_it_has() {
+        let store = named();
+        store.expect::<Secret>(&key());
+        assert_eq!(store.take().awaited, [("Secret", key())].into());
+        assert_eq!(store.due(), None);
+        store.settle::<Secret>(&key());
+        assert!(store.due().is_some() && store.take().awaited.is_empty());
     }
 }
