@@ -58,6 +58,7 @@ mod dependency;
 mod ground;
 mod install;
 mod isolation;
+mod neighbours;
 mod outage;
 mod page;
 mod pods;
@@ -127,6 +128,7 @@ fn all() -> Vec<Test> {
         certificates::tests(),
         dependency::tests(),
         isolation::tests(),
+        neighbours::tests(),
         rights::tests(),
         ground::tests(),
         definition::tests(),

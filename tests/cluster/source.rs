@@ -207,11 +207,15 @@ fn nothing_is_served_before_everything_was_read(clusters: &Clusters) {
         assert_eq!(gateway.get("/readyz").await.0, 503);
         assert_eq!(gateway.get("/livez").await.0, 200);
         assert_eq!(gateway.listener("wss").or(gateway.listener("http")), None, "it accepts connections");
+        // It would lead and have nothing to write.
+        assert!(scene.home.find(&["lease", "wssgate"]).is_none(), "it competes");
         let mut whole = whole;
         whole["metadata"].as_object_mut().unwrap().remove("resourceVersion");
         scene.home.apply(&whole.to_string());
         gateway.ready().await;
         scene.open(&gateway, "start.example.com").await;
+        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        assert!(scene.home.find(&["lease", "wssgate"]).is_some());
     });
 }
 

@@ -30,6 +30,9 @@ struct Line {
     ingress_class_name: Option<String>,
     default_certificate: Option<String>,
     cert_manager: bool,
+    /// Secrets that the API server does not show, or has not answered for yet.
+    unreadable: Vec<String>,
+    awaited: Vec<String>,
     hostname_suffixes: BTreeMap<String, Vec<String>>,
     defaults: Defaults,
     unshared: Option<std::num::NonZeroUsize>,
@@ -44,6 +47,8 @@ impl Default for Line {
             ingress_class_name: None,
             default_certificate: None,
             cert_manager: false,
+            unreadable: Vec::new(),
+            awaited: Vec::new(),
             hostname_suffixes: BTreeMap::new(),
             defaults: Defaults::default(),
             unshared: None,
@@ -170,6 +175,8 @@ pub(crate) fn load(step: &Path, mint: &mut Mint) -> (Objects, Options) {
     }
     let line = line(step);
     objects.cert_manager = line.cert_manager;
+    let secrets = |texts: &[String]| texts.iter().map(|text| ("Secret", key(text))).collect();
+    (objects.unreadable, objects.awaited) = (secrets(&line.unreadable), secrets(&line.awaited));
     (objects, options(line))
 }
 
@@ -183,16 +190,18 @@ fn line(step: &Path) -> Line {
     line.map_or_else(Line::default, |line| serde_saphyr::from_str(line).unwrap())
 }
 
+fn key(text: &str) -> Key {
+    let (namespace, name) = text.split_once('/').unwrap();
+    Key::new(namespace, name)
+}
+
 fn options(line: Line) -> Options {
     Options {
         dev: line.dev,
         standalone: line.standalone,
         fence: wssgate::policy::fence::Fence { allow_loopback: line.allow_loopback, ..Default::default() },
         ingress_class_name: line.ingress_class_name,
-        default_certificate: line.default_certificate.map(|text| {
-            let (namespace, name) = text.split_once('/').unwrap();
-            Key::new(namespace, name)
-        }),
+        default_certificate: line.default_certificate.as_deref().map(key),
         hostname_suffixes: line.hostname_suffixes,
         unshared: line.unshared,
         defaults: line.defaults,
