@@ -100,16 +100,19 @@ impl Control {
     }
 }
 
-/// The cluster that the settings name, what else is done with it, and what a compile of its objects goes by.
+/// A cluster that is being read.
+pub(super) struct Opened {
+    source: Cluster,
+    connection: Connection,
+}
+
+/// The cluster that the settings name, as far as they say it is to be read.
 ///
 /// # Errors
 /// No cluster is configured, or its configuration cannot be read. A cluster that does not answer is no error: it is
 /// waited for.
-pub(super) async fn open(
-    settings: &Settings,
-    metrics: &Metrics,
-) -> Result<(Source, Option<Control>, compile::Options), super::Error> {
-    let connection = cluster::connect(settings.cluster.kubeconfig.as_deref()).await.map_err(super::Error::Start)?;
+pub(super) async fn open(settings: &Settings, metrics: &Metrics) -> Result<Opened, String> {
+    let connection = cluster::connect(settings.cluster.kubeconfig.as_deref()).await?;
     let class = settings.ingress_class_name.clone().unwrap_or_else(|| CLASS.to_owned());
     let options = cluster::Options {
         namespaces: settings.watch_namespaces.clone(),
@@ -120,10 +123,42 @@ pub(super) async fn open(
         ..cluster::Options::default()
     };
     tracing::info!(namespaces = ?options.namespaces, "reading from the API server");
-    let source = Cluster::start(&connection.client, options, metrics);
-    let control = Control::start(settings, &connection, metrics);
-    let options = compile::Options { standalone: false, fence: fence(&connection), ..super::options(settings) };
-    Ok((Source::Cluster(source), Some(control), options))
+    Ok(Opened { source: Cluster::start(&connection.client, options, metrics), connection })
+}
+
+/// The same, as soon as everything was read.
+///
+/// # Errors
+/// Those of [`open`].
+pub(super) async fn read(settings: Settings, metrics: Metrics) -> Result<Opened, String> {
+    let mut opened = open(&settings, &metrics).await?;
+    opened.source.ready().await;
+    Ok(opened)
+}
+
+/// Whether a cluster is to be read otherwise, or somebody else is to write to it.
+pub(super) fn differs(before: &Settings, next: &Settings) -> bool {
+    let part = |settings: &Settings| {
+        (
+            settings.cluster.clone(),
+            settings.watch_namespaces.clone(),
+            settings.controller_name.clone(),
+            settings.ingress_class_name.clone(),
+            settings.default_certificate.clone(),
+        )
+    };
+    next.manifests.is_none() && part(before) != part(next)
+}
+
+impl Opened {
+    /// The source, what else is done with it, and what a compile of its objects goes by. The settings are those by which
+    /// it was opened.
+    pub(super) fn parts(self, settings: &Settings, metrics: &Metrics) -> (Source, Option<Control>, compile::Options) {
+        let control = Control::start(settings, &self.connection, metrics);
+        let fence = fence(&self.connection);
+        let options = compile::Options { standalone: false, fence, ..super::options(settings) };
+        (Source::Cluster(self.source), Some(control), options)
+    }
 }
 
 /// What no backend of a cluster may be.

@@ -88,14 +88,26 @@ impl Follower {
         }
     }
 
-    /// Compiles by other options from the next [`Follower::follow`] on; a directory is read for other namespaces. What
-    /// depends on the source stays as it is.
+    /// Compiles by other options from the next [`Follower::follow`] on; a directory is read for other namespaces. As what a
+    /// cluster is read stays as it is: [`Follower::adopt`] what was read otherwise.
     pub(super) fn reconfigure(&mut self, options: compile::Options, namespaces: &[String]) {
-        let fence = std::mem::take(&mut self.options.fence);
-        self.options = compile::Options { standalone: self.options.standalone, fence, ..options };
-        if let Source::Files(files) = &mut self.source {
-            files.limit(namespaces.iter().cloned());
+        let before = std::mem::take(&mut self.options);
+        self.options = compile::Options { standalone: before.standalone, fence: before.fence, ..options };
+        match &mut self.source {
+            Source::Files(files) => files.limit(namespaces.iter().cloned()),
+            Source::Cluster(_) => {
+                self.options.controller_name = before.controller_name;
+                self.options.ingress_class_name = before.ingress_class_name;
+                self.options.default_certificate = before.default_certificate;
+                self.options.own_service = before.own_service;
+            }
         }
+    }
+
+    /// Follows another source from the next [`Follower::follow`] on, in place of this one.
+    pub(super) fn adopt(&mut self, (source, control, options): (Source, Option<Control>, compile::Options)) {
+        drop(self.stop());
+        (self.source, self.control, self.options) = (source, control, options);
     }
 
     /// Ends what else is done with a cluster, so that another replica can begin with it. What is followed after that

@@ -9,6 +9,7 @@ use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -159,6 +160,9 @@ fn signals() -> io::Result<watch::Receiver<u32>> {
     Ok(counted)
 }
 
+/// A cluster that is read as the settings say now, beside what is served, until it can take its place.
+type Opening = Pin<Box<dyn Future<Output = Result<cluster::Opened, String>>>>;
+
 async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Result<(), Error> {
     // Signals first: one that arrives during start-up must not kill half a gateway.
     let mut signals = signals()?;
@@ -169,7 +173,7 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
     let (outage, outages) = watch::channel(proxy::Outage::default());
     let (source, control, compiling) = match &settings.manifests {
         Some(manifests) => (Source::Files(Box::new(open(&settings, manifests)?)), None, options(&settings)),
-        None => cluster::open(&settings, &metrics).await?,
+        None => cluster::open(&settings, &metrics).await.map_err(Error::Start)?.parts(&settings, &metrics),
     };
     let trust = trust()?;
     let store = settings.shared_store.as_ref().map(|shared| store(shared, &trust)).transpose()?;
@@ -222,6 +226,7 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
     let mut reload = file.map(|(file, overrides)| Reload::new(file, overrides, settings.clone(), metrics.clone()));
     let (mut first, mut second) = (signals.clone(), signals.clone());
     let mut stop = None;
+    let mut opening: Option<Opening> = None;
     loop {
         let reloaded = async {
             match &mut reload {
@@ -229,6 +234,12 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
                     reload.changed().await;
                     reload
                 }
+                None => pending().await,
+            }
+        };
+        let opened = async {
+            match &mut opening {
+                Some(opened) => opened.await,
                 None => pending().await,
             }
         };
@@ -242,10 +253,21 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
             () = sleep_until(stop.unwrap_or_else(tokio::time::Instant::now)), if stop.is_some() => break,
             () = follower.changed() => tokio::task::block_in_place(|| follower.follow()),
             reload = reloaded => if let Some(next) = tokio::task::block_in_place(|| reload.read()) {
+                if cluster::differs(&settings, &next) {
+                    opening = Some(Box::pin(cluster::read(next.clone(), metrics.clone())));
+                }
                 settings = next;
                 proxy.set_memory_budget(settings.memory_budget);
                 proxy.set_trusted_proxies(proxies(&settings));
                 follower.reconfigure(options(&settings), &settings.watch_namespaces);
+                tokio::task::block_in_place(|| follower.follow());
+            },
+            opened = opened => {
+                opening = None;
+                match opened {
+                    Ok(opened) => follower.adopt(opened.parts(&settings, &metrics)),
+                    Err(problem) => tracing::warn!(problem, "the cluster is read as before"),
+                }
                 tokio::task::block_in_place(|| follower.follow());
             }
         }

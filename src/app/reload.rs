@@ -82,22 +82,6 @@ fn keep(current: &Settings, next: &mut Settings) -> Vec<&'static str> {
         ("logFormat", current.log_format != next.log_format),
         ("sharedStore", current.shared_store != next.shared_store),
     ];
-    let mut differs = differs.to_vec();
-    if current.manifests.is_none() {
-        // What is watched in a cluster, and as whom, is settled at the start.
-        differs.extend([
-            ("watchNamespaces", current.watch_namespaces != next.watch_namespaces),
-            ("cluster", current.cluster != next.cluster),
-            ("controllerName", current.controller_name != next.controller_name),
-            ("ingressClassName", current.ingress_class_name != next.ingress_class_name),
-            ("defaultCertificate", current.default_certificate != next.default_certificate),
-        ]);
-        next.watch_namespaces.clone_from(&current.watch_namespaces);
-        next.cluster.clone_from(&current.cluster);
-        next.controller_name.clone_from(&current.controller_name);
-        next.ingress_class_name.clone_from(&current.ingress_class_name);
-        next.default_certificate.clone_from(&current.default_certificate);
-    }
     next.listeners = current.listeners;
     next.manifests.clone_from(&current.manifests);
     next.shared_store.clone_from(&current.shared_store);

@@ -130,6 +130,48 @@ fn a_host_that_brings_no_certificate_is_served_with_that_of_the_settings(cluster
     });
 }
 
+fn settings_change_what_is_read_under_open_sockets(clusters: &Clusters) {
+    run(async {
+        let scene = Scene::new(clusters.control_plane(), "reread", &json!({})).await;
+        let home = scene.home.namespace();
+        scene.home.put(vec![scene.secret("fallback", &scene.authority.leaf(&["*.example.com"]))]);
+        let elsewhere = scene.plane.kubectl().make_namespace("reread-elsewhere");
+        let mut objects = scene.service("chat", &scene.recorder);
+        objects.push(scene.secret("chat-tls", &scene.authority.leaf(&["*.example.com"])));
+        objects.push(scene.route("chat", "elsewhere.example.com", &json!({})));
+        elsewhere.put(objects);
+        scene.apply(&[
+            scene.route("chat", "reread.example.com", &json!({})),
+            scene.route("bare", "nothing.example.com", &json!({"tls": null})),
+        ]);
+        let gateway = scene.gateway("wssgate-0").await;
+        let mut socket = scene.open(&gateway, "reread.example.com").await;
+        let mut other = scene.open(&gateway, "elsewhere.example.com").await;
+        assert_eq!(scene.status(&gateway, "nothing.example.com").await, 0);
+
+        let settings = json!({"defaultCertificate": {"namespace": home, "name": "fallback"}});
+        scene.install(&json!({"settings": settings}));
+        scene.open(&gateway, "nothing.example.com").await;
+        scene.kubectl.wait("swsr/bare", "condition=Ready", LIMIT);
+
+        scene.install(&json!({"settings": settings, "watchNamespaces": [scene.kubectl.namespace(), home]}));
+        assert!(other.close_within(LIMIT).await.is_some(), "what is read no longer is served no longer");
+        assert_eq!(scene.status(&gateway, "elsewhere.example.com").await, 404, "by the default certificate");
+        for socket in [&mut socket, &mut scene.open(&gateway, "nothing.example.com").await] {
+            socket.echo(&Frame::text("undisturbed")).await;
+        }
+
+        // A class has one controller for its life.
+        scene.home.must(&["delete", "ingressclass", scene.class()]);
+        scene.install(&json!({"settings": settings, "controllerName": "example.com/own"}));
+        scene.open(&gateway, "elsewhere.example.com").await;
+        scene.kubectl.until(LIMIT, &["swsr", "chat"], "to be spoken of by the new controller", |route| {
+            (route["status"]["controllerName"] == "example.com/own").then_some(())
+        });
+        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+    });
+}
+
 fn secrets_by_name_need_the_right_to_those_names_alone(clusters: &Clusters) {
     run(async {
         let scene = Scene::new(clusters.control_plane(), "named", &json!({})).await;
@@ -225,6 +267,7 @@ pub fn tests() -> Vec<Test> {
         only_secrets_and_config_maps_that_routes_name_are_kept,
         a_list_of_namespaces_needs_no_cluster_role_and_sees_nothing_else,
         a_host_that_brings_no_certificate_is_served_with_that_of_the_settings,
+        settings_change_what_is_read_under_open_sockets,
         secrets_by_name_need_the_right_to_those_names_alone,
         nothing_is_served_before_everything_was_read,
     ]

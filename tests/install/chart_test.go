@@ -181,15 +181,15 @@ func TestSettingsThatAreRereadRestartNothing(t *testing.T) {
 		"settings.perAddress=7", "settings.hostnameSuffixes.shop={shop.test}",
 		"settings.memoryBudget=300Mi", "settings.trustedProxies.proxyProtocol.networks={10.0.0.0/24}",
 		"settings.defaults.connection.limits.total=5", "service.type=ClusterIP", "networkPolicy.enabled=false",
+		"ingressClass.name=other", "watchNamespaces={shop}", "controllerName=example.com/own",
+		"settings.defaultCertificate.name=a,settings.defaultCertificate.namespace=b", "publishAddresses={192.0.2.1}",
 	} {
 		if template(flags) != before {
 			t.Errorf("%s changes the Pods", flags)
 		}
 	}
 	for _, flags := range []string{
-		"bindAddress=0.0.0.0", "workers=3", "logFormat=text", "ingressClass.name=other", "watchNamespaces={shop}",
-		"settings.defaultCertificate.name=a,settings.defaultCertificate.namespace=b", "publishAddresses={192.0.2.1}",
-		"sharedStore.url=redis://store",
+		"bindAddress=0.0.0.0", "workers=3", "logFormat=text", "sharedStore.url=redis://store",
 		"trustedAuthorities.configMap=issuers",
 	} {
 		if template(flags) == before {
