@@ -45,6 +45,8 @@ impl Live {
         let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.snapshot.swap(Arc::clone(&next));
         let (old, new) = (routes(&before), routes(&next));
+        // Which names a wildcard serves is no part of its routes.
+        let stars = before.spared != next.spared;
         // A bell that no lease holds any more is forgotten; the others ring if their route is not what it was.
         bells.retain(|(host, path), bell| {
             let place = (&**host, path);
@@ -53,7 +55,7 @@ impl Live {
                 (None, None) => true,
                 _ => false,
             };
-            if !same {
+            if !same || (stars && host.starts_with("*.")) {
                 bell.fetch_add(1, Ordering::Release);
             }
             Arc::strong_count(bell) > 1
@@ -213,6 +215,18 @@ mod tests {
         live.publish(Snapshot { exact, wildcard: wildcard(), ..Snapshot::default() });
         assert_eq!(&*live.renew(&lease, "a.test", "/").unwrap().route.id.name, "star");
         assert_eq!(&*live.lease("a.test", "/").unwrap().route.id.name, "exact");
+    }
+
+    #[test]
+    fn a_lease_of_a_wildcard_ends_when_its_name_is_kept_for_others() {
+        let live = Live::default();
+        let star = Arc::new(Host { name: "*.test".into(), tls: None, routes: vec![route("/", Reason::NoEndpoints)] });
+        let snapshot = Snapshot { wildcard: [("test".into(), star)].into(), ..Snapshot::default() };
+        live.publish(snapshot.clone());
+        let (kept, other) = (live.lease("kept.test", "/").unwrap(), live.lease("other.test", "/").unwrap());
+        live.publish(Snapshot { spared: ["kept.test".into()].into(), ..snapshot });
+        assert!(kept.changed() && live.renew(&kept, "kept.test", "/").is_none());
+        assert!(live.renew(&other, "other.test", "/").is_some());
     }
 
     #[test]
