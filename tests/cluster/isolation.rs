@@ -218,6 +218,14 @@ fn settings_of_the_config_map_take_effect_under_open_sockets(clusters: &Clusters
         let message = scene.condition("own", "Accepted", "False", "HostnameNotPermitted");
         assert!(message.contains("own.example.com") && !message.contains("later"), "{message}");
         scene.becomes(&gateway, "silent.example.com", 101).await;
+        // No wildcard serves them either, nor goes on to.
+        scene.apply(&[scene.route("star", "*.example.com", &json!({}))]);
+        let mut any = scene.open(&gateway, "any.example.com").await;
+        assert_eq!(scene.status(&gateway, "own.example.com").await, 0);
+        let kept = json!({"later": ["own.example.com", "any.example.com"]});
+        scene.install(&json!({"settings": {"hostnameSuffixes": kept}}));
+        assert!(any.close_within(LIMIT).await.is_some());
+        scene.open(&gateway, "other.example.com").await;
     });
 }
 
