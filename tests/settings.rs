@@ -127,6 +127,9 @@ fn a_bad_value_is_an_error_that_names_key_and_fix() {
         let text = format!("hostnameSuffixes: {{shop: ['{suffix}']}}\n");
         refused(&text, "3:27", &["hostnameSuffixes.shop[0]", "star"]);
     }
+    for name in ["wssgate", "/own", "example.com/", "Example.com/own", "example.com/own/", "example.com/a b"] {
+        refused(&format!("controllerName: '{name}'\n"), "3:1", &["controllerName", "such as example.com/gateway"]);
+    }
     refused("defaultCertificate: {name: tls}\n", "3:22", &["defaultCertificate: missing field", "namespace"]);
 }
 

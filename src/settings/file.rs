@@ -254,6 +254,11 @@ impl GatewayConfiguration {
             let fix = "authentication is never a default, each route must say it; move it to the routes";
             return Err(at("defaults.handshake.authentication", fix.to_owned()));
         }
+        if self.controller_name.as_deref().is_some_and(|name| !is_controller_name(name)) {
+            let fix = "write a domain, a slash and a name of at most 63 letters, digits, -, _ and ., such as \
+                       example.com/gateway; 128 characters in all";
+            return Err(at("controllerName", fix.to_owned()));
+        }
         if let Some((key, fix)) = cluster::check(&self.cluster) {
             return Err(at(&format!("cluster.{key}"), fix.to_owned()));
         }
@@ -270,6 +275,19 @@ impl GatewayConfiguration {
         }
         Ok(())
     }
+}
+
+/// Whether the API server takes a name as `spec.controller` of an IngressClass, as `reportingController` of an event (a
+/// qualified name) and as field manager (at most 128 characters).
+fn is_controller_name(text: &str) -> bool {
+    let Some((domain, name)) = text.split_once('/') else { return false };
+    let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    is_lower_dns_name(domain)
+        && edge(name.bytes().next())
+        && edge(name.bytes().last())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && name.len() <= 63
+        && text.len() <= 128
 }
 
 /// What is read before the rest.
