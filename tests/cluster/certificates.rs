@@ -276,27 +276,30 @@ fn a_certificate_of_someone_else_is_not_taken_over(clusters: &Clusters) {
     let cert_manager = scene.cert_manager();
     cert_manager.make_authority(&scene.plane.kubectl(), "tests");
     kubectl.apply(
-        "
-apiVersion: cert-manager.io/v1
-kind: Certificate
-metadata: {name: theirs}
-spec:
-  secretName: theirs
-  dnsNames: [other.example.com]
-  issuerRef: {name: tests, kind: ClusterIssuer}
-",
+        "{apiVersion: cert-manager.io/v1, kind: Certificate, metadata: {name: theirs}, spec: {secretName: theirs,
+          dnsNames: [other.example.com], issuerRef: {name: tests, kind: ClusterIssuer}}}",
+    );
+    kubectl.apply(
+        "{apiVersion: v1, kind: Secret, metadata: {name: by-hand}, type: kubernetes.io/tls,
+          stringData: {tls.crt: theirs, tls.key: theirs}}",
     );
     kubectl.wait("certificate/theirs", "condition=Ready", LIMIT);
     let before = kubectl.get(&["certificate", "theirs"]);
+    let by_hand = kubectl.get(&["secret", "by-hand"]);
     kubectl.apply(&route("[chat.example.com]", "theirs"));
     let message = scene.certificate_ready("chat", "CertificateConflict");
     assert!(message.contains("exists already") && message.contains("wssgate did not create"), "{message}");
+    kubectl.apply(&route("[hand.example.com]", "by-hand").replace("name: chat\n", "name: hand\n"));
+    let message = scene.certificate_ready("hand", "CertificateConflict");
+    assert!(message.contains("exists already and is not of cert-manager"), "{message}");
     // What is written, is written before this one, which comes later.
     kubectl.apply(&route("[later.example.com]", "later").replace("name: chat\n", "name: later\n"));
     kubectl.until(LIMIT, &["certificate", "later"], "to exist", |_| Some(()));
     let after = kubectl.get(&["certificate", "theirs"]);
     assert_eq!(before["spec"], after["spec"]);
     assert_eq!(before["metadata"], after["metadata"]);
+    assert!(kubectl.find(&["certificate", "by-hand"]).is_none());
+    assert_eq!(by_hand, kubectl.get(&["secret", "by-hand"]));
     scene.gateway.must_run();
 }
 
