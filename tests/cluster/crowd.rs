@@ -195,7 +195,7 @@ async fn churn(scene: &Scene<'_>, gateway: &Gateway, sockets: &mut [Peer]) {
     }
     let (changes, compiles) =
         (changes.load(Ordering::SeqCst), gateway.metric("wssgate_compiles_total", &[]).await - compiles);
-    println!(
+    eprintln!(
         "{changes} changes in {took:?}, {compiles} compiles; of ten edits the slowest took effect after {longest:?}"
     );
     // Quiet for a moment, or a second at the most, and then one compile for all.
