@@ -402,6 +402,19 @@ fn what_clients_and_users_write_stays_data(clusters: &Clusters) {
         peer.echo(&Frame::text("hello")).await;
         let (answer, _peer) = scene.ask(&gateway, "header.example.com").await.unwrap();
         assert_eq!(answer.field("x-note").as_deref(), Some("{{ .Values }} $(id) `id` %0d%0a"));
+        // What statuses and events quote is short and plain.
+        let mut third = scene.route("issued", "issued.example.com", &json!({"tls": {"issuerRef": {"name": "x"}}}));
+        third["metadata"]["annotations"] = json!({"cert-manager.io/duration": hostile.repeat(1000)});
+        scene.apply(&[third]);
+        let message = scene.condition("issued", "CertificateReady", "False", "Invalid");
+        let told = scene.kubectl.until(LIMIT, &["events"], "to tell it", |events| {
+            let all = events["items"].as_array()?.iter().filter_map(|event| event["message"].as_str());
+            all.filter(|told| told.contains("duration")).map(str::to_owned).next()
+        });
+        for text in [message, told] {
+            assert!(text.contains("cert-manager.io/duration") && text.contains("forged"), "{text}");
+            assert!(text.len() < 1024 && !text.contains(char::is_control), "{text:?}");
+        }
         let head = upgrade("data.example.com").add("User-Agent", "a \"b\" {\"forged\":true} \u{1b}[31m");
         scene.client(&gateway, "data.example.com").ask(&head).await;
         for log in [gateway.log_text(), gateway.access_text()] {
