@@ -88,8 +88,8 @@ impl Follower {
         }
     }
 
-    /// Compiles by other options from the next [`Follower::follow`] on; a directory is read for other namespaces. As what a
-    /// cluster is read stays as it is: [`Follower::adopt`] what was read otherwise.
+    /// Compiles by other options from the next [`Follower::follow`] on; a directory is read for other namespaces. How a cluster
+    /// is read, and as whom, stays as it is: [`Follower::adopt`] what was read otherwise.
     pub(super) fn reconfigure(&mut self, options: compile::Options, namespaces: &[String]) {
         let before = std::mem::take(&mut self.options);
         self.options = compile::Options { standalone: before.standalone, fence: before.fence, ..options };
