@@ -39,8 +39,13 @@ async fn leaf(client: &Client) -> io::Result<Vec<u8>> {
 /// Waits until so many looks by [`leaf`] are counted, which they are when their end is seen: no refusal that follows is
 /// taken for one of them.
 async fn looked(gateway: &Gateway, times: u32) {
-    until(SOON, "the looks at certificates to be counted", async || {
-        (gateway.refusals(Some("client_lost")).await == f64::from(times)).then_some(())
+    counted(gateway, "client_lost", times).await;
+}
+
+/// Waits until so many refusals for a reason are counted, which may be after their clients have heard of them.
+async fn counted(gateway: &Gateway, reason: &str, times: u32) {
+    until(SOON, "the refusals to be counted", async || {
+        (gateway.refusals(Some(reason)).await == f64::from(times)).then_some(())
     })
     .await;
 }
@@ -195,6 +200,7 @@ async fn a_star_stands_for_one_label_and_exact_names_come_first() {
         assert!(error.to_string().contains("UnrecognisedName"), "{name}: {error}");
     }
     looked(&gateway, 3).await;
+    counted(&gateway, "unknown_server_name", 3).await;
     // One connection, one host: also below the same star.
     let any = client.named("any.example.com");
     let head = Head::upgrade("/").set("Host", "other.example.com");
