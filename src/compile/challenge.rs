@@ -4,8 +4,8 @@
 //! Ingress counts only in the namespace that holds the name by a route, and can open nothing but the path of one token.
 //! Knows Ingresses, and who holds a hostname; not what tokens mean.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashSet};
 
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress};
 
@@ -29,14 +29,11 @@ const MAX_TOKEN: usize = 255;
 /// Solvers by exact host and whole path.
 pub type Challenges = BTreeMap<Box<str>, BTreeMap<Box<str>, BackendId>>;
 
-/// Who holds a hostname, and which names no wildcard serves.
-type Held<'a> = (&'a Holdings<'a>, &'a HashSet<Box<str>>);
-
 /// Every challenge that is answered; and by object why others are not.
 pub fn collect(
     objects: &Objects,
     options: &Options,
-    held: Held<'_>,
+    holdings: &Holdings<'_>,
     resolver: &mut Resolver<'_>,
 ) -> (Challenges, BTreeMap<String, String>) {
     let mut challenges = Challenges::new();
@@ -45,7 +42,7 @@ pub fn collect(
         let found = match class::named(class_name(ingress), objects, options) {
             Class::Foreign => continue,
             Class::Lost(text) => Err(text),
-            Class::Ours => read(key, ingress, held, resolver, &mut challenges),
+            Class::Ours => read(key, ingress, holdings, resolver, &mut challenges),
         };
         if let Err(text) = found {
             remarks.insert(format!("Ingress {key}"), text);
@@ -68,7 +65,7 @@ fn class_name(ingress: &Ingress) -> Option<&str> {
 fn read(
     key: &Key,
     ingress: &Ingress,
-    held: Held<'_>,
+    holdings: &Holdings<'_>,
     resolver: &mut Resolver<'_>,
     challenges: &mut Challenges,
 ) -> Result<(), String> {
@@ -77,7 +74,7 @@ fn read(
     for (place, rule) in rules.iter().enumerate() {
         let field = format!("spec.rules[{place}]");
         let host = rule.host.as_deref().unwrap_or_default();
-        if let Err(text) = permitted(host, &key.namespace, held) {
+        if let Err(text) = permitted(host, &key.namespace, holdings) {
             wrong.push(format!("{field}.host: {text}"));
             continue;
         }
@@ -103,13 +100,13 @@ fn read(
 }
 
 /// Whether a namespace may prove that it holds a name: a route of it has the name, or the wildcard that serves it.
-fn permitted(host: &str, namespace: &str, (holdings, spared): Held<'_>) -> Result<(), String> {
+fn permitted(host: &str, namespace: &str, holdings: &Holdings<'_>) -> Result<(), String> {
     if host.starts_with('*') || host::check(host).is_err() {
         return Err(format!("{} is not one lower-case DNS name; challenges have an exact host", quote(host)));
     }
     // As at look-up: whoever has the exact name has it whole, whatever there is for the wildcard.
     let holding = holdings.hosts.get(host).or_else(|| {
-        let (_, rest) = host.split_once('.').filter(|_| !spared.contains(host))?;
+        let (_, rest) = host.split_once('.').filter(|_| !holdings.spared.contains(host))?;
         holdings.hosts.get(format!("*.{rest}").as_str())
     });
     let holder = holding.and_then(|holding| holding.routes.first()).map(|route| &route.namespace);

@@ -3,7 +3,7 @@
 //!
 //! Knows claims only: no certificate, no path, no object.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::api::objects::Key;
 use crate::api::scalar::is_lower_dns_name;
@@ -52,6 +52,8 @@ pub struct Holdings<'a> {
     pub hosts: BTreeMap<&'a str, Holding<'a>>,
     /// Routes that do not get a hostname, and why.
     pub conflicts: BTreeMap<&'a Key, Vec<Problem>>,
+    /// Names that no wildcard serves, by the settings.
+    pub spared: HashSet<Box<str>>,
 }
 
 /// Gives every hostname to the namespace of the oldest claim, and its TLS to the first of them by rank that carries it.

@@ -5,10 +5,10 @@
 //! before serves two ends: parts that did not change keep their `Arc`, and what was good stands in for what is broken,
 //! within what may be kept. Knows Kubernetes objects and the snapshot; not who reads objects or serves connections.
 //!
-//! Each room knows one thing: [`class`] whose a route is, [`draft`] what it wants, [`host`] who owns a name, [`suffix`] who may,
-//! [`vault`] the certificates, [`issuance`] what cert-manager is asked for, [`keys`] the keys of tokens, [`external`]
-//! the services that judge handshakes, [`outage`] what of all that cannot be reached, [`rule`] the backends,
-//! [`challenge`] what ACME asks, [`assembly`] puts all together, [`condition`] says how it went.
+//! Each room knows one thing: [`class`] whose a route is, [`draft`] what it wants, [`suffix`] who may use a name,
+//! [`host`] who owns it, [`vault`] the certificates, [`issuance`] what cert-manager is asked for, [`keys`] the keys of
+//! tokens, [`external`] the services that judge handshakes, [`outage`] what of all that cannot be reached, [`rule`] the
+//! backends, [`challenge`] what ACME asks, [`assembly`] puts all together, [`condition`] says how it went.
 
 pub mod annotation;
 pub mod assembly;
@@ -180,7 +180,8 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let candidates = candidate::collect(objects, options, kept.map(|kept| &kept.drafts), same_defaults);
     let Candidates { routes, lost, drafts } = candidates;
     let claims: Vec<_> = routes.iter().map(Candidate::claim).collect();
-    let holdings = host::settle(&claims);
+    let mut holdings = host::settle(&claims);
+    holdings.spared = Suffixes(&options.hostname_suffixes).spared(&holdings);
     let index: HashMap<&Key, usize> = routes.iter().enumerate().map(|(place, route)| (route.key, place)).collect();
 
     let grants = Grants::new(objects);
@@ -228,12 +229,11 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
 
     let default_tls = vault.default_identity().map(|identity| Arc::clone(&identity.tls));
     let (certificates, due) = vault.keep();
-    let spared = Suffixes(&options.hostname_suffixes).spared(&holdings);
-    let (challenges, mut remarks) = challenge::collect(objects, options, (&holdings, &spared), &mut resolver);
+    let (challenges, mut remarks) = challenge::collect(objects, options, &holdings, &mut resolver);
     remarks.extend(wanted.unwanted.iter().map(|key| (format!("Certificate {key}"), UNWANTED.to_owned())));
     let (backends, clients) = resolver.finish();
-    let shared =
-        assembly::Shared { backends, keys: keys.finish(), default_tls, challenges, spared, fence: fence.clone() };
+    let (keys, spared) = (keys.finish(), std::mem::take(&mut holdings.spared));
+    let shared = assembly::Shared { backends, keys, default_tls, challenges, spared, fence: fence.clone() };
     let snapshot = assembly::snapshot(hosts, shared, previous.map(|previous| &previous.snapshot));
 
     let mut statuses = BTreeMap::new();

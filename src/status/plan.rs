@@ -135,17 +135,22 @@ mod tests {
         }
     }
 
+    /// What is due to a gateway that remembers no route as its own.
+    fn due(report: &Report) -> Vec<Write> {
+        plan(report, "ours", &BTreeSet::new())
+    }
+
     #[test]
     fn what_the_api_server_has_is_not_written_again() {
         let live = status(vec![condition("Ready", "True", 5), condition("Accepted", "True", 5)]);
         let said = status(vec![condition("Accepted", "True", 90), condition("Ready", "True", 91)]);
-        assert!(plan(&report("wssgate", Some(live.clone()), Some(said)), "ours", &BTreeSet::new()).is_empty());
+        assert!(due(&report("wssgate", Some(live.clone()), Some(said))).is_empty());
         for changed in [
             status(vec![condition("Accepted", "True", 5)]),
             status(vec![condition("Accepted", "True", 5), condition("Ready", "False", 9)]),
             RouteStatus { observed_generation: Some(2), ..live.clone() },
         ] {
-            assert_eq!(plan(&report("wssgate", Some(live.clone()), Some(changed)), "ours", &BTreeSet::new()).len(), 1);
+            assert_eq!(due(&report("wssgate", Some(live.clone()), Some(changed))).len(), 1);
         }
     }
 
@@ -153,7 +158,7 @@ mod tests {
     fn a_condition_that_stays_keeps_its_time_and_one_that_turns_does_not() {
         let live = status(vec![condition("Accepted", "True", 5), condition("Ready", "Unknown", 0)]);
         let said = status(vec![condition("Accepted", "True", 90), condition("Ready", "True", 91)]);
-        let writes = plan(&report("wssgate", Some(live), Some(said)), "ours", &BTreeSet::new());
+        let writes = due(&report("wssgate", Some(live), Some(said)));
         let conditions = writes[0].status.clone().unwrap().conditions.unwrap();
         let times: Vec<i64> = conditions.iter().map(|c| c.last_transition_time.0.as_second()).collect();
         assert_eq!(times, [5, 91]);
@@ -163,26 +168,26 @@ mod tests {
     fn the_gateways_addresses_are_part_of_every_status() {
         let live = status(vec![condition("Accepted", "True", 5)]);
         let mut report = report("wssgate", Some(live.clone()), Some(live));
-        assert!(plan(&report, "ours", &BTreeSet::new()).is_empty());
+        assert!(due(&report).is_empty());
         report.addresses =
             vec![Address { kind: crate::api::status::AddressKind::IpAddress, value: "192.0.2.1".to_owned() }];
-        assert_eq!(plan(&report, "ours", &BTreeSet::new())[0].status.clone().unwrap().addresses.unwrap().len(), 1);
+        assert_eq!(due(&report)[0].status.clone().unwrap().addresses.unwrap().len(), 1);
     }
 
     #[test]
     fn a_route_that_left_loses_what_we_said_and_only_that() {
         let live = status(vec![condition("Accepted", "True", 5)]);
         let taken_back = |class: &str, live: Option<RouteStatus>| {
-            plan(&report(class, live, None), "ours", &BTreeSet::new()).iter().any(|write| write.status.is_none())
+            due(&report(class, live, None)).iter().any(|write| write.status.is_none())
         };
         assert!(taken_back("nginx", Some(live.clone())));
         assert!(!taken_back("other", Some(live.clone())), "another gateway of the same controller speaks of it");
         assert!(!taken_back("nginx", None));
         // Without a class it is the default's, which another gateway of the same controller may be.
         let mut classless = report("null", Some(live.clone()), None);
-        assert_eq!(plan(&classless, "ours", &BTreeSet::new()).len(), 1, "nobody's");
+        assert_eq!(due(&classless).len(), 1, "nobody's");
         classless.defaulted = true;
-        assert!(plan(&classless, "ours", &BTreeSet::new()).is_empty());
+        assert!(due(&classless).is_empty());
         let theirs = RouteStatus { controller_name: Some("theirs".to_owned()), ..live };
         assert!(!taken_back("nginx", Some(theirs)));
     }
