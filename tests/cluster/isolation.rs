@@ -294,10 +294,7 @@ fn a_gateway_of_single_namespaces_goes_around_the_api_server_as_far_as_it_may_se
     run(async {
         let scene = Scene::new(clusters.control_plane(), "around", &json!({})).await;
         let home = scene.home.namespace().to_owned();
-        for kind in ["clusterrole", "clusterrolebinding"] {
-            scene.home.must(&["delete", kind, &format!("{home}-wssgate")]);
-        }
-        scene.install(&json!({"watchNamespaces": [scene.kubectl.namespace()], "ingressClass": {"create": false}}));
+        scene.confine(&json!([scene.kubectl.namespace()]));
         let gateway = scene.gateway("wssgate-0").await;
         let service = scene.plane.kubectl().get(&["service", "kubernetes", "--namespace", "default"]);
         let cluster_ip = service["spec"]["clusterIP"].as_str().unwrap();

@@ -36,13 +36,8 @@ fn gateways_that_may_not_read_classes_leave_each_others_routes_alone(clusters: &
         let (first, second) =
             (Scene::new(plane, "left", &json!({})).await, Scene::new(plane, "right", &json!({})).await);
         for scene in [&first, &second] {
-            let home = scene.home.namespace();
-            for kind in ["clusterrole", "clusterrolebinding"] {
-                scene.home.must(&["delete", kind, &format!("{home}-wssgate")]);
-            }
-            scene.home.must(&["delete", "ingressclass", home]);
-            let watched = [first.kubectl.namespace(), second.kubectl.namespace()];
-            scene.install(&json!({"watchNamespaces": watched, "ingressClass": {"create": false}}));
+            scene.home.must(&["delete", "ingressclass", scene.class()]);
+            scene.confine(&json!([first.kubectl.namespace(), second.kubectl.namespace()]));
         }
         first.apply(&[
             first.route("own", "own.left.test", &json!({"tls": null})),

@@ -88,6 +88,14 @@ impl<'a> Scene<'a> {
         self.home.namespace()
     }
 
+    /// Installs the chart for these namespaces alone, and takes away the rights over the cluster of the install before.
+    pub fn confine(&self, namespaces: &Value) {
+        for kind in ["clusterrole", "clusterrolebinding"] {
+            self.home.must(&["delete", kind, &format!("{}-wssgate", self.home.namespace())]);
+        }
+        self.install(&json!({"watchNamespaces": namespaces, "ingressClass": {"create": false}}));
+    }
+
     /// Renders the chart with these values and applies it, and puts the settings file where it is followed.
     pub fn install(&self, values: &Value) {
         let mut all = json!({"crds": {"enabled": false}, "ingressClass": {"name": self.class()}});

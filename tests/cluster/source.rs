@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Test;
 use super::clusters::Clusters;
@@ -74,29 +74,29 @@ fn only_secrets_and_config_maps_that_routes_name_are_kept(clusters: &Clusters) {
     });
 }
 
+/// A route `chat` for a host with all that it needs, for another namespace than the scene's.
+fn whole(scene: &Scene<'_>, host: &str) -> Vec<Value> {
+    let mut objects = scene.service("chat", &scene.recorder);
+    objects.push(scene.secret("chat-tls", &scene.authority.leaf(&["*.example.com"])));
+    objects.push(scene.route("chat", host, &json!({})));
+    objects
+}
+
 fn a_list_of_namespaces_needs_no_cluster_role_and_sees_nothing_else(clusters: &Clusters) {
     run(async {
         // The namespace has to be there before it can be watched.
         let scene = Scene::new(clusters.control_plane(), "listed", &json!({})).await;
         let home = scene.home.namespace();
-        for kind in ["clusterrole", "clusterrolebinding"] {
-            scene.home.must(&["delete", kind, &format!("{home}-wssgate")]);
-        }
         let second = scene.plane.kubectl().make_namespace("listed-too");
-        let listed = json!([scene.kubectl.namespace(), second.namespace()]);
-        let values = json!({"watchNamespaces": listed, "ingressClass": {"create": false}});
-        scene.install(&values);
+        scene.confine(&json!([scene.kubectl.namespace(), second.namespace()]));
         let roles = scene.home.get(&["clusterrolebindings"]);
-        let ours = |role: &&serde_json::Value| role["subjects"][0]["namespace"] == home;
+        let ours = |role: &&Value| role["subjects"][0]["namespace"] == home;
         assert!(!roles["items"].as_array().unwrap().iter().any(|role| ours(&role)), "a right over the cluster is left");
 
         let elsewhere = scene.plane.kubectl().make_namespace("unlisted");
         elsewhere.put(vec![scene.route("chat", "unlisted.example.com", &json!({}))]);
         scene.apply(&[scene.route("chat", "listed.example.com", &json!({}))]);
-        let mut objects = scene.service("chat", &scene.recorder);
-        objects.push(scene.secret("chat-tls", &scene.authority.leaf(&["*.example.com"])));
-        objects.push(scene.route("chat", "second.example.com", &json!({})));
-        second.put(objects);
+        second.put(whole(&scene, "second.example.com"));
         let gateway = scene.gateway("wssgate-0").await;
         for (kubectl, host) in [(&scene.kubectl, "listed.example.com"), (&second, "second.example.com")] {
             scene.open(&gateway, host).await;
@@ -136,10 +136,7 @@ fn settings_change_what_is_read_under_open_sockets(clusters: &Clusters) {
         let home = scene.home.namespace();
         scene.home.put(vec![scene.secret("fallback", &scene.authority.leaf(&["*.example.com"]))]);
         let elsewhere = scene.plane.kubectl().make_namespace("reread-elsewhere");
-        let mut objects = scene.service("chat", &scene.recorder);
-        objects.push(scene.secret("chat-tls", &scene.authority.leaf(&["*.example.com"])));
-        objects.push(scene.route("chat", "elsewhere.example.com", &json!({})));
-        elsewhere.put(objects);
+        elsewhere.put(whole(&scene, "elsewhere.example.com"));
         scene.apply(&[
             scene.route("chat", "reread.example.com", &json!({})),
             scene.route("bare", "nothing.example.com", &json!({"tls": null})),
