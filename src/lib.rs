@@ -1,7 +1,7 @@
 //! wssgate: the WebSocket security gateway for Kubernetes.
 //!
 //! The map of the house is the table of `tests/layers.rs`: one row per module, from the ground up, and a module may
-//! import only what its row names. `ARCHITECTURE.md` is the page to read first, `proxy::connection` the code.
+//! import only what its row names. `ARCHITECTURE.md` is the page to read first, `proxy::handshake::connection` the code.
 
 mod accept;
 pub mod admin;

@@ -1,36 +1,20 @@
 //! THE DATA PLANE: accepts wss connections, judges handshakes and frames, relays to backends.
 //!
-//! Read `connection` first: it is one connection from top to bottom. Workers are single-threaded runtimes, one per
+//! Read `handshake::connection` first: it is one connection from top to bottom. Workers are single-threaded runtimes, one per
 //! core; what they share is [`Shared`]: the snapshot, the meters, telemetry. Knows nothing of Kubernetes, files or
 //! compiling.
 
-mod answer;
-mod attempts;
-mod authenticate;
-mod capacity;
-mod challenge;
-mod connection;
+pub mod auth;
+mod dependency_health;
 pub mod drain;
-mod exchange;
-mod external;
-pub mod fetch;
-mod gate;
-mod keys;
-mod meters;
-mod outages;
+mod handshake;
+mod io;
+mod limits;
 mod plain;
-mod preamble;
-mod purchase;
 mod relay;
-mod scratch;
-mod session;
 pub mod store;
-mod tickets;
-mod tls;
-mod upstream;
 mod worker;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -41,16 +25,16 @@ use tokio::sync::watch;
 use crate::policy::client::TrustedProxies;
 use crate::snapshot::Live;
 use crate::telemetry::{AccessLog, Metrics};
-use capacity::Capacity;
+use auth::external::Externals;
+use auth::fetch::Fetcher;
+use auth::jwks::Keys;
+use auth::tickets::{Memory, Tickets};
+pub use dependency_health::Outage;
+use dependency_health::Outages;
 pub use drain::Drain;
-use external::Externals;
-use fetch::Fetcher;
-use keys::Keys;
-use meters::Meters;
-pub use outages::Outage;
-use outages::Outages;
+use limits::capacity::Capacity;
+use limits::connections::Meters;
 use store::Store;
-use tickets::{Memory, Tickets};
 
 /// What all workers share.
 #[derive(Debug)]
@@ -120,7 +104,7 @@ impl Proxy {
     ///
     /// # Errors
     /// A thread or runtime that cannot be created, or a listener that cannot be registered.
-    pub fn start(options: Options) -> io::Result<Self> {
+    pub fn start(options: Options) -> std::io::Result<Self> {
         let capacity = Capacity::new(options.memory_budget);
         let connections = capacity.sockets();
         let outages = Arc::new(Outages::new(options.outage, options.metrics.clone()));
@@ -184,7 +168,8 @@ impl Proxy {
 /// over.
 async fn follow(shared: Arc<Shared>) {
     let (mut changed, mut drain) = (shared.changed.clone(), shared.drain.clone());
-    let (mut keys, mut outages) = (tokio::time::interval(keys::LOOK), tokio::time::interval(outages::LOOK));
+    let (mut keys, mut outages) =
+        (tokio::time::interval(auth::jwks::LOOK), tokio::time::interval(dependency_health::LOOK));
     loop {
         tokio::select! {
             _ = keys.tick() => {}
@@ -205,7 +190,7 @@ async fn follow(shared: Arc<Shared>) {
 ///
 /// # Errors
 /// The address is in use or not ours.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+pub fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {

@@ -18,10 +18,12 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::proxy::capacity::{self, Slot};
+use crate::proxy::handshake::connection;
+use crate::proxy::limits::capacity::{self, Slot};
+use crate::proxy::plain::http;
 use crate::proxy::relay::Relay;
-use crate::proxy::session::{self, Session, TICKS};
-use crate::proxy::{Drain, Shared, connection, plain};
+use crate::proxy::relay::session::{self, Session, TICKS};
+use crate::proxy::{Drain, Shared};
 use crate::reason::Reason;
 use crate::telemetry::access::Refused;
 
@@ -103,7 +105,7 @@ async fn run(
             tokio::task::spawn_local(accept(Arc::clone(&shared), TcpListener::from_std(listener)?, Rc::clone(&desks)));
         }
         for listener in plain {
-            tokio::task::spawn_local(plain::serve(Arc::clone(&shared), TcpListener::from_std(listener)?));
+            tokio::task::spawn_local(http::serve(Arc::clone(&shared), TcpListener::from_std(listener)?));
         }
     }
     let sweeper = tokio::task::spawn_local(sweep(Arc::clone(&shared)));

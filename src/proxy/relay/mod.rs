@@ -5,8 +5,8 @@
 //! ends, each side gets a Close frame unless it would fall within a frame; then its TCP ends without one, so that the
 //! incomplete frame is never delivered.
 
-mod backend;
 mod pump;
+pub(crate) mod session;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::proxy::meters::{EndpointPlace, Places};
-use crate::proxy::scratch::{self, Scratch};
-use crate::proxy::session::{self, Session};
-use crate::proxy::tls::ClientTls;
+use crate::proxy::io::backend::{BackendIo, BackendSide};
+use crate::proxy::io::buffers::{self, Scratch};
+use crate::proxy::io::client_tls::ClientTls;
+use crate::proxy::limits::connections::{EndpointPlace, Places};
+use crate::proxy::relay::session::Session;
 use crate::reason::Reason;
 use crate::snapshot::RouteState;
 use crate::telemetry::access::{Ended, Volume};
@@ -27,7 +28,6 @@ use crate::telemetry::{AccessLog, Initiator};
 use crate::ws::close;
 use crate::ws::frame::{self, Opcode};
 use crate::ws::message::{Judge, Limits};
-pub(crate) use backend::{BackendIo, BackendSide};
 
 /// How many times one wake-up goes round before it lets other connections run.
 const ROUNDS: usize = 8;
@@ -135,8 +135,8 @@ impl Relay {
         let (up, down) = limits(&parts.session);
         parts.metrics.connections.inc();
         let mut nonce = [0; 8];
-        nonce[..4].copy_from_slice(&scratch::mask());
-        nonce[4..].copy_from_slice(&scratch::mask());
+        nonce[..4].copy_from_slice(&buffers::mask());
+        nonce[4..].copy_from_slice(&buffers::mask());
         Self {
             client: parts.client,
             backend: BackendSide::new(parts.backend),
@@ -376,7 +376,7 @@ impl Future for Relay {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        scratch::with(|scratch| self.step(cx, scratch))
+        buffers::with(|scratch| self.step(cx, scratch))
     }
 }
 

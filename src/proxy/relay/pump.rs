@@ -3,9 +3,9 @@
 use std::task::{Context, Poll};
 
 use super::{Direction, Ending, Phase, Relay, stamp};
-use crate::proxy::scratch::{BACKEND_READ, HEADROOM, Masks, Scratch};
-use crate::proxy::session::{self, Pulse};
-use crate::proxy::tls::Fill;
+use crate::proxy::io::buffers::{BACKEND_READ, HEADROOM, Masks, Scratch};
+use crate::proxy::io::client_tls::Fill;
+use crate::proxy::relay::session::{self, Pulse};
 use crate::reason::Reason;
 use crate::telemetry::Initiator;
 use crate::telemetry::access::Volume;

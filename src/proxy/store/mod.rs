@@ -4,7 +4,7 @@
 //! Knows how to ask, and when an answer is worth nothing: [`ticket`] and [`place`] know what is asked. A command whose
 //! answer did not come may have been carried out, and may still be; each of theirs is such that this lets nobody in.
 
-pub(crate) mod place;
+pub(crate) mod subject;
 pub(crate) mod ticket;
 
 use std::fmt;
@@ -26,13 +26,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::proxy::Drain;
-use crate::proxy::meters::Table;
-use crate::proxy::outages::Outages;
+use crate::proxy::dependency_health::Outages;
+use crate::proxy::limits::connections::Table;
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
 use crate::snapshot::dependency::Dependency;
 use crate::telemetry::Metrics;
-use place::Leases;
+use subject::Leases;
 
 /// Handshakes and calls of one route that wait for the store at a time; more are refused at once.
 const PLACES: u32 = 1024;
@@ -135,7 +135,7 @@ impl Store {
             outages,
         });
         control.spawn(keep(Arc::clone(&store), drain));
-        control.spawn(place::give_back(Arc::clone(&store), returned));
+        control.spawn(subject::give_back(Arc::clone(&store), returned));
         store
     }
 

@@ -12,7 +12,7 @@ use hyper::body::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::proxy::exchange::{bounded, exchange};
+use crate::proxy::io::http::{bounded, exchange};
 use crate::snapshot::{BackendId, Snapshot};
 
 /// How long a solver may take, from the dial to the last byte.

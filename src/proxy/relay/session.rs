@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustls_pki_types::UnixTime;
 
 use crate::policy::{Connection, Facts, admit};
-use crate::proxy::authenticate;
+use crate::proxy::auth::verify;
 use crate::reason::Reason;
 use crate::snapshot::{Lease, Live, RouteState};
 use crate::telemetry::access::Id;
@@ -206,7 +206,7 @@ impl Session {
             Some(next) => match &next.route.state {
                 RouteState::Serving(policy) => {
                     let renewed = self.facts.renewed(policy, UnixTime::now());
-                    match admit(policy, renewed.as_ref().unwrap_or(&self.facts), authenticate::now()) {
+                    match admit(policy, renewed.as_ref().unwrap_or(&self.facts), verify::now()) {
                         Ok(_) => None,
                         Err(Reason::CredentialExpired) => Some(Reason::CredentialExpired),
                         Err(_) => Some(Reason::AccessWithdrawn),
@@ -280,7 +280,7 @@ impl Session {
         let RouteState::Serving(policy) = &lease.route.state else { return None };
         let policy = &policy.connection;
         let expires = self.facts.proof.as_ref().and_then(|proof| proof.expires);
-        if !policy.outlives_credential && expires.is_some_and(|expires| expires <= authenticate::now()) {
+        if !policy.outlives_credential && expires.is_some_and(|expires| expires <= verify::now()) {
             return Some(Reason::CredentialExpired);
         }
         if let Some(heartbeat) = policy.heartbeat {

@@ -7,9 +7,11 @@ use std::time::Duration;
 use crate::policy::authentication::{Authentication, Carrier, Kind, Ticket};
 use crate::policy::network::limit_key;
 use crate::policy::{ClientCertificate, Handshake, Origin, admit, credential};
-use crate::proxy::connection::{Refusal, facts, screened};
-use crate::proxy::tickets::Record;
-use crate::proxy::{Drain, Shared, answer, authenticate};
+use crate::proxy::auth::tickets::Record;
+use crate::proxy::auth::verify;
+use crate::proxy::handshake::answer;
+use crate::proxy::handshake::connection::{Refusal, facts, screened};
+use crate::proxy::{Drain, Shared};
 use crate::reason::Reason;
 use crate::snapshot::RouteState;
 use crate::ws::upgrade::{Call, Request};
@@ -49,13 +51,13 @@ pub(crate) async fn answer(
     screened(shared, &route, policy, &facts, refusal)?;
     // Audit lets handshakes through; what is read by a page of another site is no handshake.
     policy.handshake.origins.judge(&facts)?;
-    let verified = authenticate::verify(shared, &route.id, authentication, &presented, &facts, &mut request).await?;
+    let verified = verify::verify(shared, &route.id, authentication, &presented, &facts, &mut request).await?;
     // A ticket buys no ticket: it would be worth more than the credential that bought it.
     if verified.ticket.is_some() {
         return Err(Reason::TicketInvalid);
     }
     facts.proof = verified.proof;
-    let now = authenticate::now();
+    let now = verify::now();
     admit(policy, &facts, now)?;
     let proof = facts.proof.ok_or(Reason::CredentialMissing)?;
     let ttl = lifetime(ticket, proof.expires, now).ok_or(Reason::CredentialExpired)?;

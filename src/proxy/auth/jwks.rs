@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::policy::keys::{KeySet, MAX_SET};
-use crate::proxy::fetch::{Fetcher, LIMIT};
-use crate::proxy::outages::Outages;
+use crate::proxy::auth::fetch::{Fetcher, LIMIT};
+use crate::proxy::dependency_health::Outages;
 use crate::snapshot::dependency::Dependency;
 use crate::telemetry::Metrics;
 

@@ -7,9 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::policy::network::limit_key;
-use crate::proxy::attempts::AttemptTable;
+use crate::proxy::limits::attempts::AttemptTable;
 use crate::proxy::store::Store;
-use crate::proxy::store::place::Lease;
+use crate::proxy::store::subject::Lease;
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
 

@@ -14,10 +14,17 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::policy::client::TrustedProxies;
 use crate::policy::{ClientCertificate, Facts, Origin, Policy, admit, credential, screen};
+use crate::proxy::auth::verify;
+use crate::proxy::handshake::answer;
+use crate::proxy::handshake::backend;
+use crate::proxy::handshake::proxy_protocol;
+use crate::proxy::handshake::ticket_endpoint;
+use crate::proxy::io::buffers;
+use crate::proxy::io::client_tls::{self, ClientTls};
+use crate::proxy::limits::fair_queue;
+use crate::proxy::relay::session::Session;
 use crate::proxy::relay::{Parts, Relay};
-use crate::proxy::session::Session;
-use crate::proxy::tls::{self, ClientTls};
-use crate::proxy::{Drain, Shared, answer, authenticate, gate, preamble, purchase, scratch, upstream, worker};
+use crate::proxy::{Drain, Shared, worker};
 use crate::reason::{self, Reason};
 use crate::snapshot::{Lease, Route, RouteState};
 use crate::telemetry::access::{Opened, Refused};
@@ -82,7 +89,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketA
     let mut who = Who::new(peer);
     // One and the same for the whole connection.
     let proxies = shared.proxies.load_full();
-    match preamble::read(&proxies, &mut tcp, who.client).await {
+    match proxy_protocol::read(&proxies, &mut tcp, who.client).await {
         Ok(client) => who.stands_for(client),
         Err(reason) => return refused(&shared, who, &reason.into()),
     }
@@ -110,7 +117,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketA
         // Whole seconds (RFC 9110 §10.2.3), never too early; where nothing is known, spread a little.
         let retry_after = match refusal.retry_after {
             Some(wait) => wait.as_secs() + u64::from(wait.subsec_nanos() > 0),
-            None => u64::from(1 + scratch::mask()[0] % 5),
+            None => u64::from(1 + buffers::mask()[0] % 5),
         };
         let bytes = answer::refusal(status, reason.challenge(), handshake, retry_after);
         farewell(&mut client, &bytes).await;
@@ -146,19 +153,19 @@ fn refused(shared: &Shared, who: Who, refusal: &Refusal) -> Option<Relay> {
 
 /// TLS: the name of the ClientHello chooses the host's own configuration.
 async fn accept(shared: &Shared, mut tcp: TcpStream, address: IpAddr) -> Result<Accepted, Reason> {
-    let (hello, name) = tls::client_hello(&mut tcp).await?;
+    let (hello, name) = client_tls::client_hello(&mut tcp).await?;
     let snapshot = shared.live.load();
     let identity = match &name {
         Some(name) => snapshot.tls(name),
         None => snapshot.default_tls.as_ref(),
     };
     let Some(identity) = identity else {
-        tls::refuse_name(&mut tcp).await;
+        client_tls::refuse_name(&mut tcp).await;
         return Err(Reason::UnknownServerName);
     };
     let identity = Arc::clone(identity);
     drop(snapshot);
-    let place = gate::enter(address)?;
+    let place = fair_queue::enter(address)?;
     let client = ClientTls::accept(tcp, Arc::clone(&identity.config), hello, place).await?;
     let certificate = match (&identity.client, client.client_chain()) {
         (Some(rule), chain @ [_, ..]) => Some(Box::new(ClientCertificate::read(chain, &rule.trust)?)),
@@ -192,8 +199,8 @@ struct Judged {
     policy: Arc<Policy>,
     route: Arc<str>,
     audited: Option<Reason>,
-    places: crate::proxy::meters::Places,
-    upstream: upstream::Upstream,
+    places: crate::proxy::limits::connections::Places,
+    upstream: backend::Upstream,
 }
 
 /// Judges a request; what is known of it by then stands in `refusal`, also where time runs out in the middle.
@@ -216,7 +223,7 @@ async fn judge(
     let (mut request, early) = match read {
         Head::Handshake(request, early) => (request, early),
         Head::Call(call) => {
-            let answer = purchase::answer(shared, call, name, certificate, who.client.ip(), refusal).await;
+            let answer = ticket_endpoint::answer(shared, call, name, certificate, who.client.ip(), refusal).await;
             return answer.map(Outcome::Answered);
         }
     };
@@ -227,7 +234,8 @@ async fn judge(
     Ok(Outcome::Admitted(Box::new(judged)))
 }
 
-type Admitted = (Lease, Arc<Policy>, Facts, Option<Reason>, crate::proxy::meters::Places, upstream::Upstream);
+type Admitted =
+    (Lease, Arc<Policy>, Facts, Option<Reason>, crate::proxy::limits::connections::Places, backend::Upstream);
 
 /// The order of judgement after the form: Host = SNI, route, networks, origin, attempts, subprotocol, client
 /// certificate, credential, places, backend.
@@ -262,9 +270,9 @@ async fn admitted(
     if presented.by_subprotocol && facts.subprotocols.is_empty() {
         return Err(Reason::SubprotocolDenied);
     }
-    let verified = authenticate::verify(shared, &route.id, authentication, &presented, &facts, request).await?;
+    let verified = verify::verify(shared, &route.id, authentication, &presented, &facts, request).await?;
     facts.proof = verified.proof;
-    let admission = admit(&policy, &facts, authenticate::now())?;
+    let admission = admit(&policy, &facts, verify::now())?;
     let limits = &policy.connection;
     let mut places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
     if let Some(identity) = facts.identity() {
@@ -275,7 +283,7 @@ async fn admitted(
         shared.tickets.redeem(&ticket, &route.id).await?;
         shared.metrics.route(refusal.route.as_deref().unwrap_or_default()).tickets_redeemed.inc();
     }
-    let mut upstream = match upstream::connect(shared, &route, request, &facts, &admission).await {
+    let mut upstream = match backend::connect(shared, &route, request, &facts, &admission).await {
         Ok(upstream) => upstream,
         Err(failure) => {
             refusal.status = failure.status.map(reason::passed_on);
@@ -392,7 +400,7 @@ async fn relay(shared: &Arc<Shared>, mut client: ClientTls, judged: Judged, who:
     if let Some(reason) = audited {
         metrics.audited(reason);
     }
-    let session = Session::new(id, facts, lease, scratch::mask()[0]);
+    let session = Session::new(id, facts, lease, buffers::mask()[0]);
     worker::register(&session);
     // What changed while the backend was dialled is judged now.
     session.rejudge(&shared.live);

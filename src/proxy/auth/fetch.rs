@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::proxy::exchange::exchange;
+use crate::proxy::io::http::exchange;
 use crate::snapshot::Live;
 
 /// DNS, TCP, TLS, request and answer together.

@@ -13,8 +13,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::policy::{Admission, Facts};
 use crate::proxy::Shared;
-use crate::proxy::meters::EndpointPlace;
-use crate::proxy::relay::BackendIo;
+use crate::proxy::io::backend::BackendIo;
+use crate::proxy::limits::connections::EndpointPlace;
 use crate::reason::Reason;
 use crate::snapshot::{Balance, Route};
 use crate::ws::upgrade::{self, Forwarded, Request, Response};

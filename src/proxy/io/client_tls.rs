@@ -14,8 +14,8 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::proxy::gate;
-use crate::proxy::scratch::{self, RECORD, Scratch};
+use crate::proxy::io::buffers::{self, RECORD, Scratch};
+use crate::proxy::limits::fair_queue;
 use crate::reason::Reason;
 
 /// The most bytes of a ClientHello that are kept while it is not whole.
@@ -118,7 +118,7 @@ impl ClientTls {
         tcp: TcpStream,
         config: Arc<ServerConfig>,
         hello: Vec<u8>,
-        place: gate::Place,
+        place: fair_queue::Place,
     ) -> Result<Self, Reason> {
         let tls = UnbufferedServerConnection::new(config).map_err(|_| Reason::TlsFailed)?;
         let (opened, unsent) = (Vec::new(), Vec::new());
@@ -135,7 +135,7 @@ impl ClientTls {
         self.tls.peer_certificates().unwrap_or_default()
     }
 
-    async fn handshake(&mut self, place: gate::Place) -> io::Result<()> {
+    async fn handshake(&mut self, place: fair_queue::Place) -> io::Result<()> {
         let address = place.address();
         let mut turn = place.turn().await;
         loop {
@@ -166,7 +166,7 @@ impl ClientTls {
                     return Err(error);
                 }
             }
-            turn = gate::again(address).await;
+            turn = fair_queue::again(address).await;
         }
     }
 
@@ -347,7 +347,7 @@ impl ClientTls {
         while !rest.is_empty() {
             // What fits `sealed` with its records' overhead.
             let part;
-            (part, rest) = rest.split_at(rest.len().min(scratch::READ));
+            (part, rest) = rest.split_at(rest.len().min(buffers::READ));
             let n = self.seal(part, sealed)?;
             self.poll_write(cx, &sealed[..n])?;
         }
@@ -455,7 +455,7 @@ impl ClientTls {
     /// Reads one piece of plaintext into `out`; 0 at the end. For the request's head.
     pub(crate) async fn read_some(&mut self, out: &mut Vec<u8>) -> io::Result<usize> {
         poll_fn(|cx| {
-            scratch::with(|scratch| match ready!(self.poll_fill(cx, scratch, 0))? {
+            buffers::with(|scratch| match ready!(self.poll_fill(cx, scratch, 0))? {
                 Fill::Bytes(n) => {
                     out.extend_from_slice(&scratch.plain[..n]);
                     Poll::Ready(Ok(n))
@@ -470,7 +470,7 @@ impl ClientTls {
     pub(crate) async fn send_all(&mut self, plain: &[u8]) -> io::Result<()> {
         let mut todo = Some(plain);
         poll_fn(|cx| match todo.take() {
-            Some(plain) => scratch::with(|scratch| self.poll_send(cx, plain, &mut scratch.sealed)),
+            Some(plain) => buffers::with(|scratch| self.poll_send(cx, plain, &mut scratch.sealed)),
             None => self.poll_flush(cx),
         })
         .await
@@ -480,7 +480,7 @@ impl ClientTls {
     pub(crate) async fn finish(&mut self) {
         let mut notify = true;
         if poll_fn(|cx| self.poll_shutdown(cx, &mut notify)).await.is_ok() {
-            poll_fn(|cx| scratch::with(|scratch| self.poll_drain(cx, scratch))).await;
+            poll_fn(|cx| buffers::with(|scratch| self.poll_drain(cx, scratch))).await;
         }
     }
 

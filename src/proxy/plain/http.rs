@@ -18,11 +18,12 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::policy::network::limit_key;
-use crate::proxy::answer::SECURE_HEADERS;
-use crate::proxy::challenge::Solvers;
-use crate::proxy::meters::Table;
+use crate::proxy::handshake::answer::SECURE_HEADERS;
+use crate::proxy::handshake::proxy_protocol;
+use crate::proxy::limits::connections::Table;
+use crate::proxy::plain::acme::Solvers;
 use crate::proxy::worker::{ACCEPT_PAUSE, turned_away};
-use crate::proxy::{Drain, Shared, preamble};
+use crate::proxy::{Drain, Shared};
 use crate::snapshot::{BackendId, Snapshot};
 
 /// Requests that are answered at a time.
@@ -54,7 +55,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         let (shared, solvers, addresses) = (Arc::clone(&shared), Rc::clone(&solvers), Rc::clone(&addresses));
         tokio::task::spawn_local(async move {
             let proxies = shared.proxies.load_full();
-            let client = match preamble::read(&proxies, &mut tcp, peer).await {
+            let client = match proxy_protocol::read(&proxies, &mut tcp, peer).await {
                 Ok(client) => client,
                 Err(reason) => return turned_away(&shared, reason, peer),
             };
