@@ -16,7 +16,8 @@ use text::Names;
 use wssgate::api::objects::{Key, Object, Objects};
 use wssgate::api::route::{RouteSpec, SecureWebSocketRoute};
 use wssgate::api::status::RouteStatus;
-use wssgate::compile::{Compiled, Options, compile, status};
+use wssgate::compile::status::route;
+use wssgate::compile::{Compiled, Options, compile};
 use wssgate::policy::Policy;
 use wssgate::snapshot::{Host, RouteState};
 
@@ -326,7 +327,7 @@ proptest! {
             }
         }
         for (key, status) in &compiled.statuses {
-            let programmed = status::condition(status, "Programmed").is_some_and(|c| c.status == "True");
+            let programmed = route::condition(status, "Programmed").is_some_and(|c| c.status == "True");
             prop_assert!(!programmed || served.contains_key(key), "{}", key);
             prop_assert_eq!(bounded(status), Ok(()));
         }

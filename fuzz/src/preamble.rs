@@ -1,6 +1,6 @@
 //! The PROXY header: it is whole exactly when nothing more is wanted, and never takes a byte of what follows it.
 
-use wssgate::policy::preamble::{MAX, Preamble, SIGNATURE, parse, wanted};
+use wssgate::ws::proxy_protocol::{MAX, Preamble, SIGNATURE, parse, wanted};
 
 /// Any bytes as the start of a connection.
 pub fn check(data: &[u8]) {

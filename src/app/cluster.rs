@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::api::status::Address;
-use crate::compile::class::is_default;
+use crate::compile::ownership::class::is_default;
 use crate::compile::{self, Compiled};
 use crate::policy::fence::Fence;
 use crate::settings::Settings;

@@ -20,7 +20,7 @@ use tokio::time::{sleep, sleep_until};
 
 use crate::admin::{self, Admin};
 use crate::compile;
-use crate::compile::backend_tls::{Trust, client};
+use crate::compile::resolve::backend_tls::{Trust, client};
 use crate::echo;
 use crate::policy::client::{ForwardedFor, TrustedProxies};
 use crate::policy::fence::Fence;
@@ -113,7 +113,8 @@ pub fn check(settings: &Settings, manifests: &Path) -> io::Result<Checked> {
     let compiled = compile::compile(&loaded.objects, &options(settings), now(), None);
     let accepted = compiled.accepted() == compiled.statuses.len() && loaded.problems.is_empty();
     let problems = loaded.problems.iter().map(ToString::to_string).collect();
-    let (table, json) = (compile::report::table(&compiled.statuses), compile::report::json(&compiled.statuses));
+    let (table, json) =
+        (compile::status::report::table(&compiled.statuses), compile::status::report::json(&compiled.statuses));
     Ok(Checked { accepted, problems, table, json: json.to_string() })
 }
 

@@ -5,44 +5,17 @@
 //! before serves two ends: parts that did not change keep their `Arc`, and what was good stands in for what is broken,
 //! within what may be kept. Knows Kubernetes objects and the snapshot; not who reads objects or serves connections.
 //!
-//! Each room knows one thing: [`class`] whose a route is, [`draft`] what it wants, [`suffix`] who may use a name,
-//! [`host`] who owns it, [`vault`] the certificates, [`issuance`] what cert-manager is asked for, [`keys`] the keys of
-//! tokens, [`external`] the services that judge handshakes, [`outage`] what of all that cannot be reached, [`rule`] the
-//! backends, [`challenge`] what ACME asks, [`assembly`] puts all together, [`condition`] says how it went.
+//! Each room knows one thing: [`ownership`] whose a route and a hostname are, [`spec`] what a route wants, [`resolve`] what
+//! it names in other objects, [`tls`] the certificates of hosts, [`status`] what is said of it; [`assembly`] puts all
+//! together.
 
-pub mod annotation;
 pub mod assembly;
-pub mod authentication;
-pub mod backend_tls;
-pub mod bundle;
-pub mod candidate;
-pub mod certificate;
-pub mod challenge;
-pub mod class;
-pub mod condition;
-pub mod development;
-pub mod draft;
-pub mod external;
-pub mod fence;
 pub mod guard;
-pub mod header;
-pub mod host;
-pub mod identity;
-pub mod issuance;
-pub mod keys;
-pub mod origin;
-pub mod outage;
-pub mod policy;
-pub mod progress;
-pub mod rate;
-pub mod reference;
-pub mod report;
-pub mod rule;
-pub mod service;
+pub mod ownership;
+pub mod resolve;
+pub mod spec;
 pub mod status;
-pub mod suffix;
-pub mod trust;
-pub mod vault;
+pub mod tls;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -59,13 +32,13 @@ use crate::settings::Defaults;
 use crate::snapshot::Snapshot;
 use crate::snapshot::dependency::Dependency;
 use assembly::Placed;
-use candidate::{Candidate, Candidates, Drafts};
-use condition::{Facet, Problem, Verdict};
-use issuance::Wanted;
-use reference::Grants;
-use rule::{Clients, Resolver};
-use suffix::Suffixes;
-use vault::Vault;
+use ownership::candidate::{Candidate, Candidates, Drafts};
+use ownership::suffix::Suffixes;
+use resolve::reference::Grants;
+use resolve::rule::{Clients, Resolver};
+use status::condition::{Facet, Problem, Verdict};
+use tls::host_certificates::Vault;
+use tls::issuance::Wanted;
 
 /// What is said of a Certificate that the gateway made and no longer keeps.
 const UNWANTED: &str = "no route asks for it any more; it is left as it is until its route is deleted; delete it if its \
@@ -89,7 +62,7 @@ pub struct Options {
     pub ingress_class_name: Option<String>,
     /// The Secret for hosts that no route gives a certificate.
     pub default_certificate: Option<Key>,
-    /// Suffixes of the hostnames that a namespace may use ([`suffix`]).
+    /// Suffixes of the hostnames that a namespace may use ([`ownership::suffix`]).
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
     /// What routes that say nothing get, over what is built in.
     pub defaults: Defaults,
@@ -153,7 +126,7 @@ impl fmt::Debug for Compiled {
 impl Compiled {
     /// How many routes are accepted.
     pub fn accepted(&self) -> usize {
-        status::accepted(&self.statuses)
+        status::route::accepted(&self.statuses)
     }
 
     /// Last good specs that serve in place of what their routes say now.
@@ -166,7 +139,7 @@ impl Compiled {
 struct Kept {
     defaults: Defaults,
     drafts: Drafts,
-    certificates: vault::Kept,
+    certificates: tls::host_certificates::Kept,
     clients: Clients,
 }
 
@@ -177,17 +150,17 @@ struct Kept {
 pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<&Compiled>) -> Compiled {
     let kept = previous.map(|previous| &previous.kept);
     let same_defaults = kept.is_some_and(|kept| kept.defaults == options.defaults);
-    let candidates = candidate::collect(objects, options, kept.map(|kept| &kept.drafts), same_defaults);
+    let candidates = ownership::candidate::collect(objects, options, kept.map(|kept| &kept.drafts), same_defaults);
     let Candidates { routes, lost, drafts } = candidates;
     let claims: Vec<_> = routes.iter().map(Candidate::claim).collect();
-    let mut holdings = host::settle(&claims);
+    let mut holdings = ownership::host::settle(&claims);
     holdings.spared = Suffixes(&options.hostname_suffixes).spared(&holdings);
     let index: HashMap<&Key, usize> = routes.iter().enumerate().map(|(place, route)| (route.key, place)).collect();
 
     let grants = Grants::new(objects);
-    let fence = fence::around(&options.fence, options.own_service.as_ref(), objects);
+    let fence = resolve::blocked_addresses::around(&options.fence, options.own_service.as_ref(), objects);
     let mut resolver = Resolver::new(objects, &grants, &fence, kept.map(|kept| &kept.clients), options.standalone);
-    let mut keys = keys::Reader::new(objects, &grants, previous.map(|previous| &previous.snapshot.keys));
+    let mut keys = resolve::jwks::Reader::new(objects, &grants, previous.map(|previous| &previous.snapshot.keys));
     let mut verdicts = Vec::with_capacity(routes.len());
     let mut placed: Vec<Placed> = Vec::with_capacity(routes.len());
     for candidate in &routes {
@@ -203,10 +176,10 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
         if let Some(policy) = &candidate.effective().policy {
             let authentication = &policy.handshake.authentication;
             let (home, counted) = (&candidate.key.namespace, policy.connection.per_subject.is_some());
-            verdict.warnings.extend(outage::warnings(home, authentication, counted, &options.outage));
+            verdict.warnings.extend(status::dependency::warnings(home, authentication, counted, &options.outage));
             let outcome = keys.route(&candidate.key.namespace, authentication);
             verdict.resolved.problems.extend(outcome.problems);
-            let asked = external::resolve(&candidate.key.namespace, policy, &grants, &mut resolver);
+            let asked = resolve::external::resolve(&candidate.key.namespace, policy, &grants, &mut resolver);
             verdict.resolved.problems.extend(asked.problems);
             verdict.resolved.notes.extend(asked.notes);
             rules.iter_mut().for_each(|rule| rule.refuses |= outcome.refuses || asked.refuses);
@@ -215,7 +188,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
         verdicts.push(verdict);
     }
 
-    let (wanted, issues) = issuance::plan(objects, options, &routes, &holdings);
+    let (wanted, issues) = tls::issuance::plan(objects, options, &routes, &holdings);
     let mut vault = Vault::new(objects, &grants, options, now, kept.map(|kept| &kept.certificates));
     let mut hosts = Vec::with_capacity(holdings.hosts.len());
     for (name, holding) in &holdings.hosts {
@@ -229,7 +202,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
 
     let default_tls = vault.default_identity().map(|identity| Arc::clone(&identity.tls));
     let (certificates, due) = vault.keep();
-    let (challenges, mut remarks) = challenge::collect(objects, options, &holdings, &mut resolver);
+    let (challenges, mut remarks) = tls::acme::collect(objects, options, &holdings, &mut resolver);
     remarks.extend(wanted.unwanted.iter().map(|key| (format!("Certificate {key}"), UNWANTED.to_owned())));
     let (backends, clients) = resolver.finish();
     let (keys, spared) = (keys.finish(), std::mem::take(&mut holdings.spared));
@@ -240,7 +213,8 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let mut say = |key: &Key, route: &crate::api::route::SecureWebSocketRoute, verdict: Verdict| {
         let before = previous.and_then(|previous| previous.statuses.get(key)).or(route.status.as_ref());
         let findings = verdict.findings();
-        statuses.insert(key.clone(), status::of(&route.metadata, &options.controller_name, findings, before, now));
+        statuses
+            .insert(key.clone(), status::route::of(&route.metadata, &options.controller_name, findings, before, now));
     };
     for (candidate, verdict) in routes.iter().zip(verdicts) {
         say(candidate.key, candidate.route, end(verdict));

@@ -14,7 +14,6 @@ pub mod fence;
 pub mod keys;
 pub mod network;
 pub mod origin;
-pub mod preamble;
 pub mod subprotocol;
 pub mod token;
 

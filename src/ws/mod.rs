@@ -4,5 +4,6 @@
 pub mod close;
 pub mod frame;
 pub mod message;
+pub mod proxy_protocol;
 pub mod upgrade;
 pub mod utf8;

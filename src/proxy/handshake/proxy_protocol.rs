@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::policy::client::TrustedProxies;
-use crate::policy::preamble::{self, Preamble};
 use crate::reason::Reason;
+use crate::ws::proxy_protocol::{self, Preamble};
 
 /// How long a proxy may take for its header, which it sends before anything else.
 const TIME: Duration = Duration::from_secs(3);
@@ -38,9 +38,9 @@ pub(crate) async fn read(
 async fn header(tcp: &mut TcpStream) -> Result<Preamble, Reason> {
     let mut bytes = Vec::with_capacity(64);
     loop {
-        let wanted = preamble::wanted(&bytes).map_err(|_| Reason::ProxyHeaderInvalid)?;
+        let wanted = proxy_protocol::wanted(&bytes).map_err(|_| Reason::ProxyHeaderInvalid)?;
         if wanted == 0 {
-            let read = preamble::parse(&bytes).map_err(|_| Reason::ProxyHeaderInvalid)?;
+            let read = proxy_protocol::parse(&bytes).map_err(|_| Reason::ProxyHeaderInvalid)?;
             return read.map(|(preamble, _)| preamble).ok_or(Reason::ProxyHeaderInvalid);
         }
         let read = (&mut *tcp).take(wanted as u64).read_buf(&mut bytes).await;

@@ -1,0 +1,163 @@
+//! The routes that are ours, each with the draft that counts: its own, or the last good one in place of one that does
+//! not compile. Knows routes and drafts; not what they refer to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::api::objects::{self, Key, Objects};
+use crate::api::route::{RouteSpec, SecureWebSocketRoute};
+use crate::api::status::ConditionReason as Reason;
+use crate::compile::Options;
+use crate::compile::ownership::class::{self, Class};
+use crate::compile::ownership::host::{Claim, Rank};
+use crate::compile::ownership::suffix::Suffixes;
+use crate::compile::spec::draft::Draft;
+use crate::compile::status::condition::{Problem, quote};
+
+/// A route of ours.
+#[derive(Debug)]
+pub struct Candidate<'a> {
+    /// Namespace and name.
+    pub key: &'a Key,
+    /// The object.
+    pub route: &'a Arc<SecureWebSocketRoute>,
+    /// The draft of the spec as it is now.
+    pub draft: Arc<Draft>,
+    /// The last draft without mistakes, if there ever was one: the same one if the spec is right.
+    good: Option<Arc<Draft>>,
+    /// Hostnames of the draft that counts and that the namespace may use.
+    hostnames: Vec<Box<str>>,
+    /// Hostnames that it may not use.
+    pub forbidden: Vec<Problem>,
+}
+
+impl Candidate<'_> {
+    /// The draft that counts.
+    pub fn effective(&self) -> &Arc<Draft> {
+        self.good.as_ref().unwrap_or(&self.draft)
+    }
+
+    /// Whether the last good draft stands in for the spec.
+    pub fn is_last_good(&self) -> bool {
+        self.draft.policy.is_none() && self.good.is_some()
+    }
+
+    /// What it wants of hostnames.
+    pub fn claim(&self) -> Claim<'_> {
+        let created = self.route.metadata.creation_timestamp.as_ref();
+        let created = created.map_or(i64::MAX, |time| time.0.as_second());
+        Claim {
+            rank: Rank { never_good: self.good.is_none(), created, id: self.key },
+            hostnames: &self.hostnames,
+            tls: self.effective().tls.is_some(),
+        }
+    }
+}
+
+/// Drafts of the compile before.
+#[derive(Debug, Default)]
+pub struct Drafts {
+    by_route: BTreeMap<Key, Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    route: Arc<SecureWebSocketRoute>,
+    findings: Option<Arc<[objects::Finding]>>,
+    draft: Arc<Draft>,
+    good: Option<Arc<Draft>>,
+    /// The route as it was when it was good.
+    good_route: Option<Arc<SecureWebSocketRoute>>,
+}
+
+impl Drafts {
+    /// Last good specs that stand in for what their routes say now.
+    pub fn standing_in(&self) -> impl Iterator<Item = (&Key, &RouteSpec)> {
+        let last_good = self.by_route.iter().filter(|(_, kept)| kept.draft.policy.is_none());
+        last_good.filter_map(|(key, kept)| Some((key, &kept.good_route.as_ref()?.spec)))
+    }
+}
+
+/// What there is of ours.
+#[derive(Debug)]
+pub struct Candidates<'a> {
+    /// By key.
+    pub routes: Vec<Candidate<'a>>,
+    /// Routes of a class that does not exist, and what to tell.
+    pub lost: Vec<(&'a Key, &'a SecureWebSocketRoute, String)>,
+    /// What the next compile needs.
+    pub drafts: Drafts,
+}
+
+/// Reads every route of ours, or takes the draft of `before` where neither the route nor the defaults changed.
+pub fn collect<'a>(
+    objects: &'a Objects,
+    options: &Options,
+    before: Option<&Drafts>,
+    same_defaults: bool,
+) -> Candidates<'a> {
+    let mut candidates = Candidates { routes: Vec::new(), lost: Vec::new(), drafts: Drafts::default() };
+    for (key, route) in &objects.routes {
+        match class::of(route, objects, options) {
+            Class::Ours => {}
+            Class::Foreign => continue,
+            Class::Lost(text) => {
+                candidates.lost.push((key, route, text));
+                continue;
+            }
+        }
+        // A route that was deleted and made anew is another route, whatever its name.
+        let kept = before.and_then(|before| before.by_route.get(key));
+        let kept = kept.filter(|kept| kept.route.metadata.uid == route.metadata.uid);
+        let findings = objects.findings.get(key);
+        let same = kept.filter(|kept| {
+            same_defaults
+                && (Arc::ptr_eq(&kept.route, route) || kept.route.spec == route.spec)
+                && kept.findings.as_deref() == findings.map(|findings| &**findings)
+        });
+        let draft = same.map_or_else(
+            || Arc::new(Draft::read(&route.spec, findings.map_or(&[][..], |findings| findings), &options.defaults)),
+            |kept| Arc::clone(&kept.draft),
+        );
+        let good = match &draft.policy {
+            Some(_) => Some(Arc::clone(&draft)),
+            None => kept.and_then(|kept| kept.good.clone()),
+        };
+        let good_route = match &draft.policy {
+            Some(_) => Some(Arc::clone(route)),
+            None => kept.and_then(|kept| kept.good_route.clone()),
+        };
+        let effective = good.as_ref().unwrap_or(&draft);
+        let (hostnames, forbidden) = permitted(&key.namespace, &effective.hostnames, options);
+        let kept = Kept {
+            route: Arc::clone(route),
+            findings: findings.cloned(),
+            draft: Arc::clone(&draft),
+            good: good.clone(),
+            good_route,
+        };
+        candidates.drafts.by_route.insert(key.clone(), kept);
+        candidates.routes.push(Candidate { key, route, draft, good, hostnames, forbidden });
+    }
+    candidates
+}
+
+/// The hostnames that a namespace may use by the settings, and what to say of the others.
+fn permitted(namespace: &str, hostnames: &[Box<str>], options: &Options) -> (Vec<Box<str>>, Vec<Problem>) {
+    let suffixes = Suffixes(&options.hostname_suffixes);
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for name in hostnames {
+        match suffixes.permit(namespace, name) {
+            Ok(()) => good.push(name.clone()),
+            Err(instead) => {
+                let text = format!(
+                    "spec.hostnames: the gateway's settings do not let namespace {} use {}; {instead}",
+                    quote(namespace),
+                    quote(name),
+                );
+                bad.push(Problem::new(Reason::HostnameNotPermitted, text));
+            }
+        }
+    }
+    (good, bad)
+}

@@ -1,0 +1,231 @@
+//! Who owns a hostname, and who may join: the oldest route decides the namespace, at most one route of it carries
+//! `tls`, its neighbours join by leaving `tls` out.
+//!
+//! Knows claims only: no certificate, no path, no object.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::api::objects::Key;
+use crate::api::scalar::is_lower_dns_name;
+use crate::api::status::ConditionReason as Reason;
+use crate::compile::status::condition::{Problem, quote};
+
+/// What orders routes of one namespace that want the same thing: routes that compiled at least once, then age, then
+/// namespace/name. A route that never compiled has served nobody, so it takes nothing from one that does.
+///
+/// Between namespaces age alone counts. Which routes once compiled is forgotten with the process, and a name must not
+/// change hands because an older route does not compile when the gateway starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank<'a> {
+    /// Whether no version of the route ever compiled.
+    pub never_good: bool,
+    /// `metadata.creationTimestamp`, seconds since the Unix epoch; the largest value where there is none.
+    pub created: i64,
+    /// Last resort, and unique.
+    pub id: &'a Key,
+}
+
+/// A route's wish for its hostnames.
+#[derive(Debug, Clone)]
+pub struct Claim<'a> {
+    /// Who, and how old.
+    pub rank: Rank<'a>,
+    /// The valid ones among `spec.hostnames`.
+    pub hostnames: &'a [Box<str>],
+    /// Whether the route carries `tls`.
+    pub tls: bool,
+}
+
+/// One hostname after all claims were heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding<'a> {
+    /// The route whose `tls` the host has; `None`: the default certificate.
+    pub owner: Option<&'a Key>,
+    /// Every route of the host, the owner included, by rank.
+    pub routes: Vec<&'a Key>,
+}
+
+/// The outcome: hostnames, and who was turned away.
+#[derive(Debug, Default)]
+pub struct Holdings<'a> {
+    /// By hostname as routes write it.
+    pub hosts: BTreeMap<&'a str, Holding<'a>>,
+    /// Routes that do not get a hostname, and why.
+    pub conflicts: BTreeMap<&'a Key, Vec<Problem>>,
+    /// Names that no wildcard serves, by the settings.
+    pub spared: HashSet<Box<str>>,
+}
+
+/// Gives every hostname to the namespace of the oldest claim, and its TLS to the first of them by rank that carries it.
+///
+/// A name and a wildcard that includes it are two hostnames with an owner each; the exact one wins at look-up.
+pub fn settle<'a>(claims: &[Claim<'a>]) -> Holdings<'a> {
+    let mut wanted: BTreeMap<&'a str, Vec<&Claim<'a>>> = BTreeMap::new();
+    for claim in claims {
+        for hostname in claim.hostnames {
+            wanted.entry(hostname).or_default().push(claim);
+        }
+    }
+    let mut holdings = Holdings::default();
+    for (hostname, mut claims) in wanted {
+        claims.sort_by_key(|claim| claim.rank);
+        let Some(oldest) = claims.iter().min_by_key(|claim| (claim.rank.created, claim.rank.id)) else { continue };
+        let namespace = &oldest.rank.id.namespace;
+        let owner =
+            claims.iter().find(|claim| claim.tls && claim.rank.id.namespace == *namespace).map(|claim| claim.rank.id);
+        let mut routes = Vec::with_capacity(claims.len());
+        for claim in claims {
+            let id = claim.rank.id;
+            let text = if id.namespace != *namespace {
+                // Whose it is stays untold: that is another tenant's business.
+                Some(format!(
+                    "spec.hostnames: {} belongs to a route of another namespace; use another name",
+                    quote(hostname)
+                ))
+            } else if claim.tls && owner.is_some_and(|owner| owner != id) {
+                let owner = owner.map(ToString::to_string).unwrap_or_default();
+                Some(format!(
+                    "spec.tls: host {} has its tls from route {owner}; remove tls from one of the two",
+                    quote(hostname)
+                ))
+            } else {
+                None
+            };
+            match text {
+                None => routes.push(id),
+                Some(text) => {
+                    holdings.conflicts.entry(id).or_default().push(Problem::new(Reason::HostnameConflict, text));
+                }
+            }
+        }
+        holdings.hosts.insert(hostname, Holding { owner, routes });
+    }
+    holdings
+}
+
+/// Whether this is a hostname as the API takes it: lower-case DNS labels, one star as the whole first label at most,
+/// not an IP address.
+///
+/// # Errors
+/// What is wrong with it, for a message that quotes it.
+pub fn check(hostname: &str) -> Result<(), &'static str> {
+    let name = hostname.strip_prefix("*.").unwrap_or(hostname);
+    if hostname.len() > 253 {
+        return Err("is longer than 253 bytes");
+    }
+    if name.parse::<std::net::IpAddr>().is_ok() || hostname.contains([':', '[']) {
+        return Err("is an address or has a port; routes are chosen by name");
+    }
+    if !is_lower_dns_name(name) {
+        return Err("is not a lower-case DNS name, or *. and one");
+    }
+    // "127.1" is an address to many parsers; no top-level domain is a number (RFC 3696 §2).
+    if name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
+        return Err("ends in a number, as addresses do");
+    }
+    if name != hostname && !name.contains('.') {
+        return Err("has a star directly below a top-level domain");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> Key {
+        let (namespace, name) = text.split_once('/').unwrap();
+        Key::new(namespace, name)
+    }
+
+    struct Wish(Key, i64, bool, bool);
+
+    fn wish(text: &str, created: i64, tls: bool) -> Wish {
+        Wish(id(text), created, tls, false)
+    }
+
+    /// (owner, routes, turned away) of `a.test`, which all claim.
+    fn outcome(wishes: &[Wish]) -> (Option<String>, Vec<String>, Vec<String>) {
+        let hostnames = ["a.test".into()];
+        let claims: Vec<Claim<'_>> = wishes
+            .iter()
+            .map(|Wish(id, created, tls, never_good)| Claim {
+                rank: Rank { never_good: *never_good, created: *created, id },
+                hostnames: &hostnames,
+                tls: *tls,
+            })
+            .collect();
+        let holdings = settle(&claims);
+        let holding = &holdings.hosts["a.test"];
+        let text = |ids: &[&Key]| ids.iter().map(ToString::to_string).collect();
+        let away: Vec<&Key> = holdings.conflicts.keys().copied().collect();
+        (holding.owner.map(ToString::to_string), text(&holding.routes), text(&away))
+    }
+
+    #[test]
+    fn the_oldest_decides_the_namespace_even_without_tls() {
+        let (owner, routes, away) = outcome(&[wish("a/young", 9, true), wish("z/old", 1, false)]);
+        assert_eq!((owner, routes, away), (None, vec!["z/old".into()], vec!["a/young".into()]));
+    }
+
+    #[test]
+    fn neighbours_join_and_a_second_tls_does_not() {
+        let wishes = [wish("shop/b", 2, false), wish("shop/a", 1, true), wish("shop/c", 3, true)];
+        let (owner, routes, away) = outcome(&wishes);
+        assert_eq!(owner.as_deref(), Some("shop/a"));
+        assert_eq!(routes, ["shop/a", "shop/b"]);
+        assert_eq!(away, ["shop/c"]);
+    }
+
+    #[test]
+    fn names_decide_between_routes_of_one_age() {
+        let (owner, ..) = outcome(&[wish("b/a", 1, true), wish("a/z", 1, true)]);
+        assert_eq!(owner.as_deref(), Some("a/z"));
+    }
+
+    #[test]
+    fn a_route_that_never_compiled_takes_no_host_from_one_that_did() {
+        let (owner, routes, _) = outcome(&[Wish(id("shop/broken"), 1, true, true), wish("shop/good", 2, true)]);
+        assert_eq!((owner.as_deref(), routes.len()), (Some("shop/good"), 1));
+    }
+
+    #[test]
+    fn no_other_namespace_gets_the_host_of_an_older_route_that_never_compiled() {
+        let wishes = [Wish(id("z/broken"), 1, true, true), wish("a/good", 2, true), wish("z/good", 3, true)];
+        let (owner, routes, away) = outcome(&wishes);
+        assert_eq!(owner.as_deref(), Some("z/good"));
+        assert_eq!((routes, away), (vec!["z/good".into()], vec!["a/good".into(), "z/broken".into()]));
+    }
+
+    #[test]
+    fn hostnames_are_lower_case_names_with_one_star_at_most() {
+        for good in ["localhost", "a.test", "*.example.com", "xn--bcher-kva.example"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        let long = "a.".repeat(130);
+        for bad in [
+            "",
+            "A.test",
+            "a..test",
+            ".a",
+            "a.",
+            "-a.test",
+            "*",
+            "*.com",
+            "*.*.test",
+            "a.*.test",
+            "a*.test",
+            "a_b.test",
+            "127.0.0.1",
+            "*.127.0.0.1",
+            "127.1",
+            "[::1]",
+            "::1",
+            "a.test:443",
+            "a/b",
+            &long,
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! OWNERSHIP: whose a route is, and who may serve a hostname. Knows routes, classes and names; not what routes refer to.
+
+pub mod candidate;
+pub mod class;
+pub mod host;
+pub mod suffix;

@@ -1,0 +1,97 @@
+//! TLS toward wss backends: whom the gateway trusts there. The name is verified always, and there is no way back to
+//! plain text.
+//!
+//! Knows bytes of CA bundles; not ConfigMaps, routes or sockets.
+
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use crate::compile::tls::server_config::provider;
+
+/// The most bytes of one CA bundle; the API server allows no ConfigMap over 1 MiB.
+const MAX_BYTES: usize = 1 << 20;
+
+/// What a backend's certificate is verified against.
+#[derive(Debug, Clone, Copy)]
+pub enum Trust<'a> {
+    /// The public CAs that the build carries (Mozilla's list).
+    System,
+    /// CA bundles: where each comes from, as messages name it, and its PEM.
+    Bundles(&'a [(String, &'a [u8])]),
+}
+
+/// A client configuration that trusts only `trust`, with HTTP/1.1 and the gateway's own suites.
+///
+/// # Errors
+/// Which bundle is not usable, and why.
+pub fn client(trust: Trust<'_>) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    match trust {
+        Trust::System => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Trust::Bundles(bundles) => {
+            for (name, pem) in bundles {
+                add(&mut roots, pem).map_err(|text| format!("{name}: {text}"))?;
+            }
+        }
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|error| format!("no TLS configuration: {error}"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Adds a bundle of CA certificates in PEM.
+///
+/// # Errors
+/// What is wrong with it; the text names its key `ca.crt`.
+pub fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), &'static str> {
+    if pem.len() > MAX_BYTES {
+        return Err("ca.crt is larger than 1 MiB");
+    }
+    let mut some = false;
+    for der in CertificateDer::pem_slice_iter(pem) {
+        let der = der.map_err(|_| "ca.crt is not valid PEM; put CERTIFICATE blocks there")?;
+        roots.add(der).map_err(|_| "ca.crt has a certificate that is no CA certificate of X.509 version 3")?;
+        some = true;
+    }
+    if some { Ok(()) } else { Err("ca.crt has no CERTIFICATE block") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    fn with(pem: &str) -> Result<Arc<ClientConfig>, String> {
+        client(Trust::Bundles(&[("ConfigMap shop/ca".to_owned(), pem.as_bytes())]))
+    }
+
+    #[test]
+    fn a_bundle_of_cas_and_the_public_cas_make_a_client() {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
+        for client in [with(&ca.repeat(2)), client(Trust::System)] {
+            let client = client.unwrap();
+            assert_eq!(client.alpn_protocols, [b"http/1.1".to_vec()]);
+        }
+    }
+
+    #[test]
+    fn a_broken_bundle_is_named() {
+        for (pem, expected) in [
+            ("", "has no CERTIFICATE block"),
+            ("-----BEGIN CERTIFICATE-----\n", "not valid PEM"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no CA certificate"),
+        ] {
+            let text = with(pem).unwrap_err();
+            assert!(text.starts_with("ConfigMap shop/ca: ") && text.contains(expected), "{text}");
+        }
+    }
+}

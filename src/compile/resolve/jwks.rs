@@ -1,0 +1,120 @@
+//! Key sets that objects of the cluster hold: ConfigMaps for public keys, Secrets of one type for symmetric ones too.
+//!
+//! An object, entry or grant that is gone takes the route's authority to admit with it, so the route refuses. A set that
+//! cannot be read has no keys: nobody new gets in by it, and nobody who is in is closed for a typing error. The last good
+//! set does not stand in for it, for a key that was withdrawn would live on by the mistake beside it.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use crate::api::objects::{Key, Objects};
+use crate::api::status::ConditionReason as Reason;
+use crate::compile::guard::guarded;
+use crate::compile::resolve::reference::{Grants, unread};
+use crate::compile::status::condition::{Problem, quote};
+use crate::policy::authentication::{Authentication, KeySource, Kind};
+use crate::policy::keys::KeySet;
+
+/// The type of Secrets that hold keys.
+const TYPE: &str = "wssgate.io/jwks";
+
+/// What an entry is read as.
+type Read = Result<Arc<KeySet>, &'static str>;
+
+/// Key sets by where they stand.
+pub type Sets = BTreeMap<KeySource, Arc<KeySet>>;
+
+/// Reads the key sets of one compile.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    objects: &'a Objects,
+    grants: &'a Grants<'a>,
+    before: Option<&'a Sets>,
+    read: BTreeMap<KeySource, Read>,
+}
+
+/// What is wrong with the keys of a route.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// In the order of the methods.
+    pub problems: Vec<Problem>,
+    /// Whether the route must refuse because of one of them.
+    pub refuses: bool,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader over the objects, with the sets of the compile before.
+    pub fn new(objects: &'a Objects, grants: &'a Grants<'a>, before: Option<&'a Sets>) -> Self {
+        Self { objects, grants, before, read: BTreeMap::new() }
+    }
+
+    /// The sets that routes name and that can be read; equal ones are those of the compile before.
+    pub fn finish(self) -> Sets {
+        self.read.into_iter().filter_map(|(source, read)| Some((source, read.ok()?))).collect()
+    }
+
+    /// Reads what the methods of a route in the namespace `home` name.
+    pub fn route(&mut self, home: &str, authentication: &Authentication) -> Outcome {
+        let mut outcome = Outcome::default();
+        for (place, method) in authentication.methods().iter().enumerate() {
+            let Kind::Jwt(jwt) = &method.kind else { continue };
+            let field = format_args!("spec.handshake.authentication.methods[{place}].jwt.jwks.local.ref").to_string();
+            if let Err((problem, refuses)) = self.source(&field, home, &jwt.keys) {
+                outcome.problems.push(problem);
+                outcome.refuses |= refuses;
+            }
+        }
+        outcome
+    }
+
+    /// Reads one source. An error says whether it takes authority away.
+    fn source(&mut self, field: &str, home: &str, source: &KeySource) -> Result<(), (Problem, bool)> {
+        let KeySource::Local { namespace, name, key: entry, secret } = source else { return Ok(()) };
+        let kind = if *secret { "Secret" } else { "ConfigMap" };
+        let lost = |problem| (problem, true);
+        let key = self.grants.resolve(field, home, kind, namespace.as_deref(), name).map_err(lost)?;
+        let bytes = self.bytes(field, &key, entry, *secret).map_err(lost)?;
+        let read = self.read.entry(source.within(home)).or_insert_with_key(|source| {
+            let set = guarded(|fault| fault, || KeySet::parse(bytes, *secret))?;
+            let same = self.before.and_then(|before| before.get(source)).filter(|before| ***before == set);
+            Ok(same.cloned().unwrap_or_else(|| Arc::new(set)))
+        });
+        match read {
+            Ok(_) => Ok(()),
+            Err(why) => {
+                let text = format!(
+                    "{field}: key {} of {kind} {key} {why}; handshakes get 503 until that is mended",
+                    quote(entry)
+                );
+                Err((Problem::new(Reason::InvalidKeySet, text), false))
+            }
+        }
+    }
+
+    fn bytes(&self, field: impl Display, key: &Key, entry: &str, secret: bool) -> Result<&'a [u8], Problem> {
+        let kind = if secret { "Secret" } else { "ConfigMap" };
+        let missing = |what: String, fix: &str| {
+            Problem::new(Reason::RefNotFound, format!("{field}: {what} does not exist; {fix}"))
+        };
+        let absent = |fix: &str| {
+            let unread = unread(self.objects, &field, kind, key);
+            unread.unwrap_or_else(|| missing(format!("{kind} {key}"), fix))
+        };
+        let found = if secret {
+            let object = self.objects.secrets.get(key);
+            let object = object.ok_or_else(|| absent("create it with the key set"))?;
+            if object.type_.as_deref() != Some(TYPE) {
+                let text = format!("{field}: Secret {key}: its type is not {TYPE}; create it anew with that type");
+                return Err(Problem::new(Reason::InvalidKeySet, text));
+            }
+            let text = object.string_data.as_ref().and_then(|data| data.get(entry)).map(String::as_bytes);
+            text.or_else(|| object.data.as_ref().and_then(|data| data.get(entry)).map(|value| value.0.as_slice()))
+        } else {
+            let object = self.objects.config_maps.get(key);
+            let object = object.ok_or_else(|| absent("create it with the key set"))?;
+            object.data.as_ref().and_then(|data| data.get(entry)).map(String::as_bytes)
+        };
+        found.ok_or_else(|| missing(format!("key {} of {kind} {key}", quote(entry)), "add it or correct its name"))
+    }
+}

@@ -1,0 +1,79 @@
+//! Rates of a spec: so many in an interval, with a burst. Knows numbers and their bounds, not what is counted.
+
+use std::time::Duration;
+
+use crate::api::route::handshake;
+use crate::compile::spec::policy::Notes;
+use crate::policy::Attempts;
+
+/// The most that a count or burst may be set to.
+const MOST: u32 = 1_000_000;
+/// The shortest and the longest interval.
+const INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+
+/// The limit of handshakes per client address; `layer` is `spec` or `defaults`, for messages. `None` where a value is
+/// out of bounds, which is noted.
+pub fn attempts(attempts: &handshake::Attempts, layer: &str, notes: &mut Notes) -> Option<Attempts> {
+    let field = format!("{layer}.handshake.attempts");
+    let number = |name: &str, value: i32, least: u32, notes: &mut Notes| match u32::try_from(value) {
+        Ok(number) if (least..=MOST).contains(&number) => Some(number),
+        _ => {
+            notes.invalid(format_args!("{field}.{name}"), format_args!("{value} is not between {least} and {MOST}"));
+            None
+        }
+    };
+    let count = number("count", attempts.count, 1, notes);
+    let burst = match (attempts.burst, count) {
+        (None, count) => count,
+        // More than the burst would never pass in an interval.
+        (Some(burst), count) => number("burst", burst, count.unwrap_or(1), notes),
+    };
+    let interval = match attempts.interval.parse() {
+        Err(error) => {
+            notes.invalid(format_args!("{field}.interval"), error);
+            None
+        }
+        Ok(interval) if (INTERVALS.0..=INTERVALS.1).contains(&interval) => Some(interval),
+        Ok(_) => {
+            notes.invalid(format_args!("{field}.interval"), "is not between 1s and 1h");
+            None
+        }
+    };
+    Some(Attempts { count: count?, interval: interval?, burst: burst? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(yaml: &str) -> (Option<Attempts>, Vec<String>) {
+        let mut notes = Notes::default();
+        let attempts = attempts(&serde_saphyr::from_str(yaml).unwrap(), "spec", &mut notes);
+        (attempts, notes.problems.into_iter().map(|problem| problem.message).collect())
+    }
+
+    #[test]
+    fn the_burst_is_the_count_where_nothing_is_said() {
+        let limit = |count, seconds, burst| Attempts { count, interval: Duration::from_secs(seconds), burst };
+        assert_eq!(read("{count: 20, interval: 1s}"), (Some(limit(20, 1, 20)), vec![]));
+        assert_eq!(read("{count: 20, interval: 1h, burst: 40}"), (Some(limit(20, 3600, 40)), vec![]));
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_named() {
+        for (yaml, field) in [
+            ("{count: 0, interval: 1s}", "spec.handshake.attempts.count: 0 "),
+            ("{count: 1000001, interval: 1s}", "spec.handshake.attempts.count: 1000001 "),
+            ("{count: 5, interval: 1s, burst: 4}", "spec.handshake.attempts.burst: 4 is not between 5 and"),
+            ("{count: 5, interval: 999ms}", "spec.handshake.attempts.interval: is not between 1s and 1h"),
+            ("{count: 5, interval: 61m}", "spec.handshake.attempts.interval: is not between"),
+            ("{count: 5, interval: soon}", "spec.handshake.attempts.interval: "),
+        ] {
+            let (attempts, problems) = read(yaml);
+            assert!(
+                attempts.is_none() && problems.len() == 1 && problems[0].starts_with(field),
+                "{yaml}: {problems:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Statuses for people and for scripts, as `wssgate check` prints them. Text in, text out: prints nothing itself.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::api::objects::Key;
+use crate::api::status::RouteStatus;
+
+/// The columns.
+const HEAD: [&str; 5] = ["ROUTE", "CONDITION", "STATUS", "REASON", "MESSAGE"];
+
+/// One line per condition, columns aligned, the route named once; ends with a line that sums up.
+pub fn table(statuses: &BTreeMap<Key, RouteStatus>) -> String {
+    let mut rows: Vec<[String; 5]> = vec![HEAD.map(str::to_owned)];
+    for (key, status) in statuses {
+        let mut name = plain(&key.to_string());
+        for condition in status.conditions.iter().flatten() {
+            rows.push([
+                std::mem::take(&mut name),
+                plain(&condition.type_),
+                plain(&condition.status),
+                plain(&condition.reason),
+                plain(&condition.message),
+            ]);
+        }
+    }
+    let mut widths = [0; 4];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for [route, kind, status, reason, message] in &rows {
+        let [a, b, c, d] = widths;
+        text.push_str(format!("{route:a$}  {kind:b$}  {status:c$}  {reason:d$}  {message}").trim_end());
+        text.push('\n');
+    }
+    let accepted = crate::compile::status::route::accepted(statuses);
+    text.push_str(&format!("\n{} routes, {accepted} accepted\n", statuses.len()));
+    text
+}
+
+/// A `List` of routes with their status, in the shape of `kubectl get -o json` less what `check` cannot know.
+pub fn json(statuses: &BTreeMap<Key, RouteStatus>) -> Value {
+    let items: Vec<Value> = statuses
+        .iter()
+        .map(|(key, status)| {
+            json!({
+                "apiVersion": format!("{}/{}", crate::api::GROUP, crate::api::VERSION),
+                "kind": "SecureWebSocketRoute",
+                "metadata": {"namespace": key.namespace, "name": key.name},
+                "status": status,
+            })
+        })
+        .collect();
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
+}
+
+/// Names come from files, where nothing has checked them: a terminal must not obey them.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
+    use crate::compile::status::condition::{Finding, State};
+    use crate::compile::status::route;
+
+    fn statuses() -> BTreeMap<Key, RouteStatus> {
+        let finding =
+            |kind, status, reason, message: &str| Finding { kind, status, reason, message: message.to_owned() };
+        let of = |findings| route::of(&Default::default(), "c", findings, None, 0);
+        let good = of(vec![finding(Type::Accepted, State::True, Reason::Accepted, "the spec is valid")]);
+        let bad = of(vec![
+            finding(Type::Accepted, State::False, Reason::Invalid, "spec.hostnames: is empty"),
+            finding(Type::Ready, State::False, Reason::Invalid, "Accepted: spec.hostnames: is empty"),
+        ]);
+        [(Key::new("shop", "chat"), good), (Key::new("shop", "bad\u{1b}[2J"), bad)].into()
+    }
+
+    #[test]
+    fn the_table_names_each_route_once_and_sums_up() {
+        let expected = "\
+ROUTE         CONDITION  STATUS  REASON    MESSAGE
+shop/bad?[2J  Accepted   False   Invalid   spec.hostnames: is empty
+              Ready      False   Invalid   Accepted: spec.hostnames: is empty
+shop/chat     Accepted   True    Accepted  the spec is valid
+
+2 routes, 1 accepted
+";
+        assert_eq!(table(&statuses()), expected);
+    }
+
+    #[test]
+    fn the_json_is_a_list_of_routes() {
+        let value = json(&statuses());
+        assert_eq!(value["kind"], "List");
+        assert_eq!(value["items"][1]["metadata"]["name"], "chat");
+        assert_eq!(value["items"][1]["status"]["conditions"][0]["type"], "Accepted");
+    }
+}

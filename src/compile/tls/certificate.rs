@@ -1,0 +1,318 @@
+//! Certificates: the two values of a `kubernetes.io/tls` Secret to a key that rustls can serve, with every check that
+//! can be made before a client sees it.
+//!
+//! Knows bytes, not Secrets, routes or hosts' owners. Never prints a byte of a key: errors of the parsers below are
+//! replaced by our own words.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
+
+use crate::api::status::ConditionReason as Reason;
+use crate::compile::status::condition::{Problem, quote};
+use crate::compile::tls::server_config::provider;
+use crate::policy::certificate::fingerprint;
+use crate::snapshot::CertificateFacts;
+
+/// The most bytes of one value that are parsed; the API server allows no Secret over 1 MiB.
+const MAX_BYTES: usize = 1 << 20;
+/// The most certificates of one chain; public chains have two or three.
+const MAX_CHAIN: usize = 10;
+/// The weakest RSA key that is served (NIST SP 800-131A; browsers refuse less).
+const MIN_RSA_BITS: usize = 2048;
+
+/// A certificate chain with its key, checked, and what clients and conditions need to know of it.
+pub struct Certificate {
+    /// What the handshake uses.
+    pub key: Arc<CertifiedKey>,
+    /// What metrics show.
+    pub facts: CertificateFacts,
+    /// Start of validity, seconds since the Unix epoch.
+    pub not_before: i64,
+    /// The DNS names of the subjectAltName (RFC 6125), lower case.
+    pub names: Vec<String>,
+    /// Whether the leaf signs itself, by its names: no client that was not told trusts it.
+    pub self_signed: bool,
+    /// Whether it is what cert-manager puts in place of a certificate that it has not got yet.
+    pub temporary: bool,
+    /// Whether the key is of an elliptic curve: cheaper to sign with than RSA, so preferred.
+    pub elliptic: bool,
+    /// Where the chain does not follow from leaf to root: clients that do not fetch issuers fail.
+    pub disorder: Option<String>,
+}
+
+impl fmt::Debug for Certificate {
+    /// Never prints the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate").field("facts", &self.facts).field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl Certificate {
+    /// Parses and checks `tls.crt` and `tls.key` of the Secret `secret` (`namespace/name`).
+    ///
+    /// Other PEM blocks (parameters, comments) are passed over. Validity in time and hostnames are not judged here:
+    /// they depend on when and where the certificate is used.
+    ///
+    /// # Errors
+    /// What is wrong and how to mend it; the text never has a byte of the values.
+    pub fn parse(secret: &str, crt: &[u8], key: &[u8]) -> Result<Self, Problem> {
+        let bad = |text: &str| Problem::new(Reason::InvalidCertificate, format!("Secret {secret}: {text}"));
+        for (name, value) in [("tls.crt", crt), ("tls.key", key)] {
+            if value.is_empty() {
+                let text = format!("Secret {secret}: {name} is missing or empty; put the PEM file there");
+                return Err(Problem::new(Reason::InvalidCertificateRef, text));
+            }
+            if value.len() > MAX_BYTES {
+                return Err(bad(&format!("{name} is larger than 1 MiB")));
+            }
+        }
+        let chain = CertificateDer::pem_slice_iter(crt)
+            .take(MAX_CHAIN + 1)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| bad(&format!("tls.crt is not valid PEM: {}", words(&error))))?;
+        if chain.len() > MAX_CHAIN {
+            return Err(bad("tls.crt has more than 10 certificates; keep the leaf and its intermediates"));
+        }
+        let Some(der) = chain.first() else {
+            return Err(bad("tls.crt has no CERTIFICATE block"));
+        };
+        let (rest, leaf) = X509Certificate::from_der(der)
+            .map_err(|_| bad("the first certificate of tls.crt is not an X.509 certificate"))?;
+        if !rest.is_empty() {
+            return Err(bad("the first certificate of tls.crt has bytes after its end"));
+        }
+        let elliptic = key_strength(&leaf).map_err(|text| Problem { reason: Reason::WeakKey, ..bad(&text) })?;
+
+        let private = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
+            bad(&match error {
+                pem::Error::NoItemsFound if contains(key, b"ENCRYPTED PRIVATE KEY") => {
+                    "tls.key is encrypted; store it without a pass phrase".to_owned()
+                }
+                pem::Error::NoItemsFound => "tls.key has no PRIVATE KEY block".to_owned(),
+                error => format!("tls.key is not valid PEM: {}", words(&error)),
+            })
+        })?;
+        let signing = provider()
+            .key_provider
+            .load_private_key(private)
+            .map_err(|_| bad("tls.key is not an RSA, ECDSA P-256/P-384/P-521 or Ed25519 key"))?;
+        let facts = CertificateFacts {
+            secret: secret.to_owned(),
+            not_after: leaf.validity().not_after.timestamp(),
+            fingerprint: fingerprint(der),
+        };
+        let not_before = leaf.validity().not_before.timestamp();
+        let names = dns_names(&leaf).map_err(|text| bad(&text))?;
+        let self_signed = leaf.subject().as_raw() == leaf.issuer().as_raw();
+        let temporary = is_temporary(&leaf);
+        let disorder = disorder(&chain);
+        let key = CertifiedKey::new(chain, signing);
+        key.keys_match().map_err(|_| {
+            bad("tls.key is not the key of the first certificate in tls.crt; the leaf comes first, its issuers after it")
+        })?;
+        Ok(Self { key: Arc::new(key), facts, not_before, names, self_signed, temporary, elliptic, disorder })
+    }
+
+    /// What is wrong with serving this certificate to `host` at `now` (seconds since the Unix epoch), the worst first;
+    /// `None` for the host: whatever its name.
+    pub fn flaw(&self, host: Option<&str>, now: i64) -> Option<Problem> {
+        let secret = &self.facts.secret;
+        if let Some(host) = host.filter(|host| !self.covers(host)) {
+            let text = format!(
+                "Secret {secret}: the certificate does not cover {}; add it to the subjectAltName",
+                quote(host)
+            );
+            return Some(Problem::new(Reason::HostnameMismatch, text));
+        }
+        let text = if now > self.facts.not_after {
+            format!("expired on {}; renew it", date(self.facts.not_after))
+        } else if now < self.not_before {
+            format!("is not valid before {}; check its dates and the clock", date(self.not_before))
+        } else {
+            return None;
+        };
+        Some(Problem::new(Reason::Expired, format!("Secret {secret}: the certificate {text}")))
+    }
+
+    /// Whether a client that asks for `host` (a name or `*.rest`) accepts the names of this certificate: exact, or a
+    /// star in place of one whole label (RFC 6125 §6.4.3).
+    pub fn covers(&self, host: &str) -> bool {
+        self.names.iter().any(|name| {
+            name == host
+                || name.strip_prefix("*.").is_some_and(|rest| {
+                    host.split_once('.').is_some_and(|(label, tail)| !label.is_empty() && label != "*" && tail == rest)
+                })
+        })
+    }
+}
+
+/// A time for people.
+pub fn date(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
+}
+
+/// Whether the key is elliptic.
+fn key_strength(leaf: &X509Certificate<'_>) -> Result<bool, String> {
+    match leaf.public_key().parsed() {
+        Ok(PublicKey::RSA(rsa)) => {
+            let bits = rsa.modulus.iter().skip_while(|byte| **byte == 0).count() * 8;
+            if bits < MIN_RSA_BITS {
+                return Err(format!("its RSA key of {bits} bits is too weak; use 2048 bits or more, or ECDSA P-256"));
+            }
+            Ok(false)
+        }
+        Ok(PublicKey::EC(_)) => Ok(true),
+        // Ed25519 and whatever the key provider accepts: it judges the private key.
+        Ok(PublicKey::Unknown(_)) => Ok(true),
+        _ => Err("its key is of a type that TLS does not use; use RSA or ECDSA".to_owned()),
+    }
+}
+
+/// By the name of the authority that cert-manager makes for one such certificate. (It also means to put a serial number
+/// into the subject, which does not arrive there.)
+fn is_temporary(leaf: &X509Certificate<'_>) -> bool {
+    let mut names = leaf.issuer().iter_attributes();
+    let first = leaf.issuer().iter_common_name().next().and_then(|name| name.as_str().ok());
+    first == Some("cert-manager.local") && names.nth(1).is_none() && leaf.issuer() != leaf.subject()
+}
+
+fn dns_names(leaf: &X509Certificate<'_>) -> Result<Vec<String>, String> {
+    let names = leaf.subject_alternative_name().map_err(|_| "its subjectAltName is malformed".to_owned())?;
+    Ok(names
+        .iter()
+        .flat_map(|san| &san.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(name.trim_end_matches('.').to_ascii_lowercase()),
+            _ => None,
+        })
+        .collect())
+}
+
+/// Where a certificate of the chain was not issued by the one that follows it.
+fn disorder(chain: &[CertificateDer<'_>]) -> Option<String> {
+    let mut issuer: Option<Vec<u8>> = None;
+    for (place, der) in chain.iter().enumerate() {
+        let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+            return Some(format!("certificate {} of tls.crt is not an X.509 certificate", place + 1));
+        };
+        if issuer.is_some_and(|issuer| issuer != certificate.subject().as_raw()) {
+            return Some(format!("certificate {place} of tls.crt was not issued by certificate {}", place + 1));
+        }
+        issuer = Some(certificate.issuer().as_raw().to_vec());
+    }
+    None
+}
+
+/// Our own words for a PEM error: the parser's may quote what it read.
+fn words(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "an END line is missing",
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is malformed",
+        pem::Error::Base64Decode(_) => "a block is not base64",
+        _ => "it cannot be read",
+    }
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|window| window == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair};
+
+    fn pair(names: &[&str]) -> (String, String) {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let cert = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        (cert.pem(), key.serialize_pem())
+    }
+
+    fn error(crt: &str, key: &str) -> String {
+        Certificate::parse("shop/tls", crt.as_bytes(), key.as_bytes()).unwrap_err().message
+    }
+
+    #[test]
+    fn a_good_pair_has_its_names_and_is_known_as_self_signed() {
+        let (crt, key) = pair(&["Chat.Example.com", "*.example.com"]);
+        let cert = Certificate::parse("shop/tls", crt.as_bytes(), key.as_bytes()).unwrap();
+        assert!(cert.self_signed && cert.elliptic && cert.disorder.is_none());
+        assert_eq!(cert.facts.fingerprint.len(), 64);
+        for covered in ["chat.example.com", "other.example.com", "*.example.com"] {
+            assert!(cert.covers(covered), "{covered}");
+        }
+        for other in ["example.com", "a.b.example.com", ".example.com", "*.a.example.com", "example.org"] {
+            assert!(!cert.covers(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_host_needs_a_wildcard_certificate() {
+        let (crt, key) = pair(&["a.example.com"]);
+        let cert = Certificate::parse("shop/tls", crt.as_bytes(), key.as_bytes()).unwrap();
+        assert!(!cert.covers("*.example.com"));
+    }
+
+    #[test]
+    fn the_key_of_another_certificate_is_refused() {
+        let (crt, _) = pair(&["a.test"]);
+        let (_, key) = pair(&["a.test"]);
+        assert!(error(&crt, &key).contains("not the key of the first certificate"));
+    }
+
+    #[test]
+    fn every_broken_value_is_named_and_never_quoted() {
+        let (crt, key) = pair(&["a.test"]);
+        let body = key.lines().nth(1).unwrap();
+        for (crt, key, expected) in [
+            ("", key.as_str(), "tls.crt is missing"),
+            (&crt, "", "tls.key is missing"),
+            ("hello", &key, "no CERTIFICATE block"),
+            (&crt, "hello", "no PRIVATE KEY block"),
+            (&crt[..crt.len() - 40], &key, "END line is missing"),
+            (&crt, &key[..key.len() - 30], "END line is missing"),
+            (&crt, &format!("-----BEGIN PRIVATE KEY-----\n{body}?!\n-----END PRIVATE KEY-----\n"), "not base64"),
+            (&crt, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "not an RSA, ECDSA"),
+            (&crt, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n", "pass phrase"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key, "not an X.509"),
+        ] {
+            let text = error(crt, key);
+            assert!(text.contains(expected) && text.starts_with("Secret shop/tls: "), "{text}");
+            assert!(!text.contains(body) && text.len() <= 512, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_over_a_mebibyte_is_not_parsed() {
+        let (crt, key) = pair(&["a.test"]);
+        assert!(error(&crt.repeat(3000), &key).contains("1 MiB"));
+        assert!(error(&crt.repeat(11), &key).contains("more than 10"));
+    }
+
+    #[test]
+    fn other_pem_blocks_and_issuers_behind_the_leaf_are_fine_and_a_wrong_order_is_told() {
+        let (crt, key) = pair(&["a.test"]);
+        let mut other = CertificateParams::new(vec!["b.test".to_owned()]).unwrap();
+        other.distinguished_name.push(rcgen::DnType::CommonName, "someone else");
+        let other = other.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
+        let extra = "-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----\n";
+        let crt = format!("{extra}{crt}{other}");
+        let cert = Certificate::parse("shop/tls", crt.as_bytes(), key.as_bytes()).unwrap();
+        assert!(cert.disorder.unwrap().contains("certificate 1 of tls.crt was not issued by certificate 2"));
+    }
+
+    #[test]
+    fn a_short_rsa_key_is_refused() {
+        // A certificate whose RSA modulus has 1024 bits; made for this test, its key was thrown away.
+        let text = error(include_str!("../../../tests/compile/rsa1024.pem"), "x");
+        assert!(text.contains("1024 bits is too weak"), "{text}");
+    }
+}

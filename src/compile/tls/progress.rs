@@ -1,0 +1,123 @@
+//! How far cert-manager has come with a Secret, from the Certificate that asks for it. Knows Certificates, not what is
+//! in Secrets.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::api::certificate::Certificate;
+use crate::api::objects::{Key, Objects};
+use crate::api::status::ConditionReason as Reason;
+use crate::compile::status::condition::Problem;
+
+/// How far it has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The Certificate.
+    pub certificate: Key,
+    /// What cert-manager is at.
+    pub stage: Stage,
+    /// When it will renew what is there, seconds since the Unix epoch.
+    pub renewal: Option<i64>,
+}
+
+/// What cert-manager is at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// It is issuing, or has not begun; what it says of that.
+    Issuing(String),
+    /// The last attempt failed, and the next one waits; what it says of that.
+    Failed(String),
+    /// It has issued and is waiting for the time to renew.
+    Issued,
+}
+
+impl Progress {
+    /// A problem of a Secret that this Certificate fills: while cert-manager is at it nobody else can mend it.
+    #[must_use]
+    pub fn explain(&self, problem: Problem) -> Problem {
+        let Self { certificate, .. } = self;
+        let Problem { reason, message } = problem;
+        match &self.stage {
+            Stage::Issuing(text) => Problem::new(
+                Reason::Issuing,
+                format!("{message}; Certificate {certificate} is being issued{}", tail(text)),
+            ),
+            Stage::Failed(text) => Problem::new(
+                Reason::Failed,
+                format!("{message}; the last attempt to issue Certificate {certificate} failed{}", tail(text)),
+            ),
+            Stage::Issued => Problem { reason, message },
+        }
+    }
+
+    fn of(key: &Key, certificate: &Certificate) -> Self {
+        let (issuing, ready) = (certificate.condition("Issuing"), certificate.condition("Ready"));
+        let stage = match (issuing, ready) {
+            (Some(issuing), _) if issuing.status == "True" => Stage::Issuing(issuing.message.clone()),
+            // cert-manager leaves this word behind when it gives up for a while.
+            (Some(issuing), _) if issuing.reason == "Failed" => Stage::Failed(issuing.message.clone()),
+            (_, Some(ready)) if ready.status == "True" => Stage::Issued,
+            (_, ready) => Stage::Issuing(ready.map(|ready| ready.message.clone()).unwrap_or_default()),
+        };
+        let renewal = certificate.status.renewal_time.as_ref().map(|time| time.0.as_second());
+        Self { certificate: key.clone(), stage, renewal }
+    }
+}
+
+fn tail(text: &str) -> String {
+    let text = text.trim().trim_end_matches('.');
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+/// Certificates by the Secret that they fill.
+#[derive(Debug, Default)]
+pub struct Secrets<'a> {
+    by_secret: HashMap<Key, Vec<(&'a Key, &'a Arc<Certificate>)>>,
+}
+
+impl<'a> Secrets<'a> {
+    /// The Certificates among the objects.
+    pub fn new(objects: &'a Objects) -> Self {
+        let mut by_secret: HashMap<_, Vec<_>> = HashMap::new();
+        for (key, certificate) in &objects.certificates {
+            let secret = Key::new(key.namespace.as_str(), certificate.spec.secret_name.as_str());
+            by_secret.entry(secret).or_default().push((key, certificate));
+        }
+        Self { by_secret }
+    }
+
+    /// The Certificates that fill a Secret, by name.
+    pub fn of(&self, secret: &Key) -> &[(&'a Key, &'a Arc<Certificate>)] {
+        self.by_secret.get(secret).map_or(&[], Vec::as_slice)
+    }
+
+    /// How far the first of them has come.
+    pub fn progress(&self, secret: &Key) -> Option<Progress> {
+        self.of(secret).first().map(|(key, certificate)| Progress::of(key, certificate))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stage(conditions: &str) -> Stage {
+        let certificate = serde_saphyr::from_str(&format!("status: {{conditions: [{conditions}]}}")).unwrap();
+        Progress::of(&Key::new("shop", "tls"), &certificate).stage
+    }
+
+    #[test]
+    fn conditions_of_a_certificate_say_how_far_it_has_come() {
+        let ready = "{type: Ready, status: 'True', reason: Ready, message: up to date}";
+        let unready = "{type: Ready, status: 'False', reason: DoesNotExist, message: no Secret yet}";
+        let issuing = "{type: Issuing, status: 'True', reason: DoesNotExist, message: asking}";
+        let failed = "{type: Issuing, status: 'False', reason: Failed, message: refused}";
+        assert_eq!(stage(""), Stage::Issuing(String::new()));
+        assert_eq!(stage(unready), Stage::Issuing("no Secret yet".into()));
+        assert_eq!(stage(&format!("{unready}, {issuing}")), Stage::Issuing("asking".into()));
+        assert_eq!(stage(&format!("{unready}, {failed}")), Stage::Failed("refused".into()));
+        assert_eq!(stage(ready), Stage::Issued);
+        assert_eq!(stage(&format!("{ready}, {issuing}")), Stage::Issuing("asking".into()));
+        assert_eq!(stage(&format!("{ready}, {failed}")), Stage::Failed("refused".into()));
+    }
+}
