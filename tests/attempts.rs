@@ -19,13 +19,13 @@ async fn the_burst_passes_and_the_next_is_told_when_to_come_again() {
     for n in 0..3 {
         setup.admitted(&format!("attempt {n}"), &Head::upgrade("/")).await;
     }
-    let answer = setup.refused("the fourth", &Head::upgrade("/"), &[429], &["too_many_attempts"]).await;
+    let answer = setup.refused("the fourth", &Head::upgrade("/"), &[429], &["handshake_rate_limit"]).await;
     let wait: u64 = answer.field("retry-after").unwrap().parse().unwrap();
     assert!((20..=30).contains(&wait), "{answer:?}");
     // What is refused does not count: the time to wait does not grow.
-    let again = setup.refused("the fifth", &Head::upgrade("/"), &[429], &["too_many_attempts"]).await;
+    let again = setup.refused("the fifth", &Head::upgrade("/"), &[429], &["handshake_rate_limit"]).await;
     assert!(again.field("retry-after").unwrap().parse::<u64>().unwrap() <= wait);
-    let line = setup.gateway.access_line("the refusal", |line| line["reason"] == "too_many_attempts").await;
+    let line = setup.gateway.access_line("the refusal", |line| line["reason"] == "handshake_rate_limit").await;
     assert_eq!((&line["status"], &line["route"]), (&json!(429), &json!("shop/chat")));
 }
 
@@ -49,7 +49,7 @@ async fn other_addresses_are_not_touched_and_none_is_believed() {
 async fn time_gives_attempts_back() {
     let setup = Setup::new(&attempts(json!({"count": 1, "interval": "1s"}))).await;
     setup.admitted("the first", &Head::upgrade("/")).await;
-    let answer = setup.refused("at once again", &Head::upgrade("/"), &[429], &["too_many_attempts"]).await;
+    let answer = setup.refused("at once again", &Head::upgrade("/"), &[429], &["handshake_rate_limit"]).await;
     assert_eq!(answer.field("retry-after").as_deref(), Some("1"));
     until(SOON, "the next attempt to be free", async || {
         (setup.client().ask(&Head::upgrade("/")).await.0.status() == 101).then_some(())
@@ -74,9 +74,9 @@ async fn a_swap_resets_nothing_and_judging_again_does_not_count() {
     // Two of four were used, however often the two were judged since.
     setup.admitted("the third", &Head::upgrade("/")).await;
     setup.admitted("the fourth", &Head::upgrade("/")).await;
-    setup.refused("the fifth", &Head::upgrade("/"), &[429], &["too_many_attempts"]).await;
+    setup.refused("the fifth", &Head::upgrade("/"), &[429], &["handshake_rate_limit"]).await;
     setup.respec(&spec(json!({"connection": {"limits": {"total": 53}}}))).await;
-    setup.refused("after another swap", &Head::upgrade("/"), &[429], &["too_many_attempts"]).await;
+    setup.refused("after another swap", &Head::upgrade("/"), &[429], &["handshake_rate_limit"]).await;
     // A tighter limit ends nobody who is in.
     setup.respec(&attempts(json!({"count": 1, "interval": "1h", "burst": 1}))).await;
     first.echo(&harness::Frame::text("in for good")).await;
@@ -96,7 +96,7 @@ async fn attempts_are_judged_after_the_origin_and_before_the_subprotocol() {
     for _ in 0..2 {
         setup.refused("no subprotocol, counted", &wrong, &[400], &["subprotocol_denied"]).await;
     }
-    setup.refused("too many", &wrong, &[429], &["too_many_attempts"]).await;
+    setup.refused("too many", &wrong, &[429], &["handshake_rate_limit"]).await;
     setup.refused("the origin comes first", &foreign, &[403], &["origin_denied"]).await;
 }
 
@@ -106,7 +106,7 @@ async fn the_default_of_the_class_applies_to_routes_that_say_nothing() {
     let options = Options::settings(&defaults);
     let setup = Setup::with(harness::Behaviour::Echo, &json!({}), &options).await;
     setup.admitted("the first", &Head::upgrade("/")).await;
-    setup.refused("the second", &Head::upgrade("/"), &[429], &["too_many_attempts"]).await;
+    setup.refused("the second", &Head::upgrade("/"), &[429], &["handshake_rate_limit"]).await;
     setup.respec(&attempts(json!({"count": 5, "interval": "1s"}))).await;
     // What was used up stays used, but comes back at the route's own pace.
     until(SOON, "the route's own limit to win", async || {
@@ -140,7 +140,7 @@ async fn guessing_tokens_ends_soon_is_seen_and_does_not_touch_others() {
     assert_eq!(setup.recorder.count(), (0, 0), "E18: nothing reached the backend");
     assert_eq!(ask_from(&client, "127.0.0.3", &bearer(&key)).await.status(), 101, "E18");
     // One query shows it, by route and reason, and the log says from where, in a few lines.
-    for (reason, count) in [("token_untrusted", 15.0), ("too_many_attempts", 26.0)] {
+    for (reason, count) in [("token_untrusted", 15.0), ("handshake_rate_limit", 26.0)] {
         let labels = [("route", "shop/chat"), ("outcome", "refused"), ("reason", reason)];
         setup.gateway.metric_becomes("wssgate_handshakes_total", &labels, count).await;
         let line = setup.gateway.access_line("the refusals", |line| line["reason"] == reason).await;

@@ -72,11 +72,11 @@ async fn a_flood_of_tls_handshakes_is_cut_short_and_live_connections_and_others_
     let tcp = client.tcp_from("127.0.0.2").await;
     let neighbour = harness::within(PATIENCE, "G6: another address", client.connect_over(tcp)).await;
     assert!(neighbour.is_ok(), "G6: another address was shut out");
-    let limit = Some("handshake_limit");
+    let limit = Some("tls_queue_full");
     until(PATIENCE, "G6: the line was full", async || (setup.gateway.refusals(limit).await > 0.5).then_some(())).await;
     live.echo(&Frame::text("still in")).await;
     assert_eq!(setup.recorder.count().0, before.0, "G6: nothing of them reached the backend");
-    let line = setup.gateway.access_line("the refusal", |line| line["reason"] == "handshake_limit").await;
+    let line = setup.gateway.access_line("the refusal", |line| line["reason"] == "tls_queue_full").await;
     assert!(line["client"].is_string() && line.get("status").is_none(), "{line}");
     drop(flood);
     setup.open().await.echo(&Frame::text("in again")).await;

@@ -48,7 +48,8 @@ async fn accepting_goes_on_for_the_grace_then_closes_are_spread_and_the_exit_is_
     let status = setup.gateway.exit(PATIENCE).await;
     assert_eq!(status.code(), Some(0), "{status}");
     assert!(start.elapsed() < Duration::from_secs(9), "no connection was left to wait for");
-    let ends = setup.gateway.access().iter().filter(|line| line["event"] == "end" && line["reason"] == "drain").count();
+    let ends =
+        setup.gateway.access().iter().filter(|line| line["event"] == "end" && line["reason"] == "draining").count();
     assert_eq!(ends, 21, "every connection has its line in the access log");
 }
 
@@ -94,7 +95,7 @@ async fn what_changes_while_it_drains_takes_effect() {
     let ended = |reason: &str| {
         setup.gateway.access().iter().filter(|line| line["event"] == "end" && line["reason"] == reason).count()
     };
-    let all = async || (ended("drain") + ended("access_withdrawn") == 20).then_some(());
+    let all = async || (ended("draining") + ended("access_withdrawn") == 20).then_some(());
     until(PATIENCE, "everybody to leave", all).await;
     assert!(ended("access_withdrawn") > 10, "{}", setup.gateway.access_text());
     assert_eq!(setup.gateway.exit(PATIENCE).await.code(), Some(0));

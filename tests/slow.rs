@@ -109,7 +109,7 @@ async fn a_handshake_that_keeps_each_time_out_is_given_up_all_the_same() {
     assert_eq!(status, Some(504), "after {elapsed:?}");
     assert!(elapsed > TIME - Duration::from_secs(1) && elapsed < TIME + SOON, "after {elapsed:?}");
     let line = setup.gateway.access_line("the refusal", |line| line["event"] == "refused").await;
-    assert_eq!(line["reason"], "upstream_timeout", "{line}");
+    assert_eq!(line["reason"], "backend_upgrade_timeout", "{line}");
     setup.gateway.metric_becomes("wssgate_connections", &[], 0.0).await;
 }
 

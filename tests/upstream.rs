@@ -75,12 +75,12 @@ async fn a_backend_that_does_not_switch_opens_no_tunnel_and_leaks_no_body() {
             )
         }));
         let case = format!("B2/C14 the backend answers {status}");
-        bad_answer(&setup, &case, expected, &["upstream_refused"]).await;
+        bad_answer(&setup, &case, expected, &["backend_refused"]).await;
     }
     // The log has what the client saw, and who was asked.
     let endpoint = format!("127.0.0.1:{}", setup.recorder.port());
     for status in [401, 502] {
-        let refused = |line: &serde_json::Value| line["reason"] == "upstream_refused" && line["status"] == status;
+        let refused = |line: &serde_json::Value| line["reason"] == "backend_refused" && line["status"] == status;
         let line = setup.gateway.access_line("a refusal with the status that was passed on", refused).await;
         assert_eq!(line["backend"], endpoint.as_str(), "{line}");
     }
@@ -177,7 +177,7 @@ async fn a_101_that_does_not_answer_our_own_key_is_none() {
     ];
     for (case, behaviour) in rows {
         setup.recorder.behave(behaviour);
-        bad_answer(&setup, case, 502, &["upstream_bad_handshake"]).await;
+        bad_answer(&setup, case, 502, &["backend_handshake_invalid"]).await;
     }
     // B18: no connection is used twice; the next client gets its own.
     setup.recorder.behave(Behaviour::Echo);
@@ -301,7 +301,7 @@ async fn an_endpoint_that_cannot_be_reached_is_passed_over() {
     }
     assert!(setup.gateway.log_text().contains("endpoint not reached"), "WSSGATE_LOG=debug says more");
     setup.gateway.edit("service.yaml", &text(&service("chat", &[dead]))).await;
-    setup.refused("nobody listens", &Head::upgrade("/"), &[502], &["dial_failed"]).await;
+    setup.refused("nobody listens", &Head::upgrade("/"), &[502], &["backend_connect_failed"]).await;
     setup.gateway.edit("service.yaml", &text(&service("chat", &[]))).await;
     setup.refused("no endpoint", &Head::upgrade("/"), &[503], &["no_endpoints"]).await;
     let not_ready = json!({"ready": false, "serving": false, "terminating": false});
@@ -328,7 +328,7 @@ async fn a_backend_that_resets_or_says_nothing_is_given_up() {
     let answer = client.head().await.expect("an answer when time is up");
     assert_eq!(answer.status(), 504, "silent: {answer:?}");
     upstream.ended(SOON, "the end of a silent upstream").await;
-    setup.gateway.metric_becomes("wssgate_handshakes_total", &[("reason", "upstream_timeout")], 1.0).await;
+    setup.gateway.metric_becomes("wssgate_handshakes_total", &[("reason", "backend_upgrade_timeout")], 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -387,7 +387,7 @@ async fn a_wss_backend_must_prove_its_name_and_is_never_reached_in_plain() {
         let (recorder, gateway, client) = wss_backend(&trusted, pair.server()).await;
         let (answer, _) = client.ask(&Head::upgrade("/")).await;
         assert_eq!(answer.status(), 502, "{case}: {answer:?}");
-        gateway.metric_becomes("wssgate_handshakes_total", &[("reason", "upstream_tls_failed")], 1.0).await;
+        gateway.metric_becomes("wssgate_handshakes_total", &[("reason", "backend_tls_failed")], 1.0).await;
         assert!(recorder.seen().iter().all(|seen| seen.bytes.lock().unwrap().is_empty()), "{case}: a request in plain");
     }
     // One that speaks no TLS at all gets a ClientHello, and nothing else.

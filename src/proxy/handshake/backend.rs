@@ -143,7 +143,7 @@ pub(crate) async fn connect(
                 continue;
             }
             Err(_) => {
-                failure.reason = Reason::DialTimeout;
+                failure.reason = Reason::BackendConnectTimeout;
                 continue;
             }
         };
@@ -156,18 +156,18 @@ pub(crate) async fn connect(
                     Ok(Ok(stream)) => BackendIo::Tls(Box::new(stream)),
                     Ok(Err(error)) => {
                         tracing::debug!(%endpoint, %error, "backend TLS failed");
-                        failure.reason = Reason::UpstreamTlsFailed;
+                        failure.reason = Reason::BackendTlsFailed;
                         continue;
                     }
                     Err(_) => {
-                        failure.reason = Reason::UpstreamTimeout;
+                        failure.reason = Reason::BackendUpgradeTimeout;
                         continue;
                     }
                 }
             }
         };
         let answer = timeout(ANSWER, handshake(io, request, facts, admission)).await;
-        match answer.unwrap_or(Err((Reason::UpstreamTimeout, None))) {
+        match answer.unwrap_or(Err((Reason::BackendUpgradeTimeout, None))) {
             Ok((io, subprotocol, early)) => return Ok(Upstream { io, early, subprotocol, endpoint, place }),
             Err((reason, status)) => return Err(Failure { reason, status, ..failure }),
         }
@@ -181,7 +181,7 @@ fn undialled(error: &std::io::Error) -> Reason {
     match Errno::from_io_error(error) {
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Reason::Overloaded,
         Some(Errno::ADDRNOTAVAIL) => Reason::PortsExhausted,
-        _ => Reason::DialFailed,
+        _ => Reason::BackendConnectFailed,
     }
 }
 
@@ -213,7 +213,7 @@ async fn handshake(
     let identity = identity(facts);
     let forwarded = Forwarded { identity: &identity, ..Forwarded::of(request, facts.address) };
     upgrade::write_request(&mut head, request, &key, admission.offered(), &forwarded);
-    let lost = |_| (Reason::UpstreamBadHandshake, None);
+    let lost = |_| (Reason::BackendHandshakeInvalid, None);
     write(&mut io, &head).await.map_err(lost)?;
     let mut answer = Vec::with_capacity(1024);
     loop {
@@ -222,12 +222,12 @@ async fn handshake(
             Ok(Some((Response::Switching { subprotocol }, used))) => {
                 return Ok((io, subprotocol, answer.split_off(used)));
             }
-            Ok(Some((Response::Refused { status }, _))) => return Err((Reason::UpstreamRefused, Some(status))),
+            Ok(Some((Response::Refused { status }, _))) => return Err((Reason::BackendRefused, Some(status))),
             Ok(None) if n > 0 && answer.len() < upgrade::MAX_HEAD => {}
-            Ok(None) => return Err((Reason::UpstreamBadHandshake, None)),
+            Ok(None) => return Err((Reason::BackendHandshakeInvalid, None)),
             Err(error) => {
                 tracing::debug!(?error, "the backend's answer to the upgrade is not valid");
-                return Err((Reason::UpstreamBadHandshake, None));
+                return Err((Reason::BackendHandshakeInvalid, None));
             }
         }
     }
@@ -283,6 +283,6 @@ mod tests {
         let reason = |errno: rustix::io::Errno| undialled(&errno.into());
         assert_eq!(reason(rustix::io::Errno::MFILE), Reason::Overloaded);
         assert_eq!(reason(rustix::io::Errno::ADDRNOTAVAIL), Reason::PortsExhausted);
-        assert_eq!(reason(rustix::io::Errno::CONNREFUSED), Reason::DialFailed);
+        assert_eq!(reason(rustix::io::Errno::CONNREFUSED), Reason::BackendConnectFailed);
     }
 }

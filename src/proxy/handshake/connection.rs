@@ -101,7 +101,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketA
     let mut refusal = Refusal::default();
     let judging = judge(&shared, &mut client, name.as_deref(), certificate, &proxies, &mut who, &mut refusal);
     let judged = timeout_at((began + OVERALL).into(), judging).await;
-    refusal.reason = match judged.unwrap_or(Err(Reason::UpstreamTimeout)) {
+    refusal.reason = match judged.unwrap_or(Err(Reason::BackendUpgradeTimeout)) {
         Ok(Outcome::Admitted(judged)) => return relay(&shared, client, *judged, who, began).await,
         Ok(Outcome::Answered(bytes)) => {
             farewell(&mut client, &bytes).await;
@@ -330,7 +330,7 @@ pub(crate) fn screened(
         let free = shared.meters.attempts.judge(&route.id, facts.address, limit, Instant::now());
         free.map_err(|wait| {
             refusal.retry_after = Some(wait);
-            Reason::TooManyAttempts
+            Reason::HandshakeRateLimit
         })
     })
 }

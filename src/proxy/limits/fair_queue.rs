@@ -85,7 +85,7 @@ impl Line {
     fn enter(&mut self, address: IpAddr) -> Result<(), Reason> {
         let own = self.by_address.get(&address).copied().unwrap_or(0);
         if self.all >= LINE || own >= OF_ADDRESS {
-            return Err(Reason::HandshakeLimit);
+            return Err(Reason::TlsQueueFull);
         }
         self.all += 1;
         self.by_address.insert(address, own + 1);
@@ -146,7 +146,7 @@ impl Drop for Turn {
 /// A place for a client that has said all of its ClientHello.
 ///
 /// # Errors
-/// [`Reason::HandshakeLimit`]: too many wait, of everybody or of its address.
+/// [`Reason::TlsQueueFull`]: too many wait, of everybody or of its address.
 pub(crate) fn enter(address: IpAddr) -> Result<Place, Reason> {
     let address = limit_key(address);
     WAITING.with_borrow_mut(|line| line.enter(address))?;
@@ -206,9 +206,9 @@ mod tests {
     fn one_address_has_half_of_the_line_and_all_together_the_whole() {
         let (one, other) = (address("192.0.2.1"), address("192.0.2.2"));
         let mut places: Vec<Place> = (0..OF_ADDRESS).map(|_| enter(one).unwrap()).collect();
-        assert_eq!(enter(one).unwrap_err(), Reason::HandshakeLimit);
+        assert_eq!(enter(one).unwrap_err(), Reason::TlsQueueFull);
         places.extend((0..LINE - OF_ADDRESS).map(|_| enter(other).unwrap()));
-        assert_eq!(enter(address("192.0.2.3")).unwrap_err(), Reason::HandshakeLimit);
+        assert_eq!(enter(address("192.0.2.3")).unwrap_err(), Reason::TlsQueueFull);
         places.pop();
         assert!(enter(address("192.0.2.3")).is_ok());
         drop(places);

@@ -259,18 +259,7 @@ impl Relay {
         self.phase = Phase::Closing;
         self.tell_backend(cx, scratch);
         self.tell_client(code, cx, scratch);
-        // Whoever broke the protocol is not waited for: its next bytes could mean anything.
-        let broken = matches!(
-            reason,
-            Reason::ProtocolError
-                | Reason::InvalidUtf8
-                | Reason::MessageTooBig
-                | Reason::TypeNotAllowed
-                | Reason::TooManyFragments
-                | Reason::ControlFlood
-                | Reason::FrameTooSlow
-        );
-        if broken || self.down.cut || self.up.gone {
+        if reason.cuts() || self.down.cut || self.up.gone {
             self.shut();
         }
     }
@@ -387,7 +376,7 @@ impl Relay {
             return;
         }
         // A task that is dropped without an end either panicked or outlived the drain.
-        let reason = if std::thread::panicking() { Reason::Internal } else { Reason::Drain };
+        let reason = if std::thread::panicking() { Reason::Internal } else { Reason::Draining };
         let ending = self.ending.unwrap_or(Ending { reason, code: None, initiator: Initiator::Gateway });
         self.metrics.connections.dec();
         self.metrics.ended(ending.reason, ending.code, ending.initiator);

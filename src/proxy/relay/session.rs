@@ -229,7 +229,7 @@ impl Session {
     pub(crate) fn drain(&self, since: u32, window: Duration) {
         let turn = u64::from(ticks(window)) * u64::from(self.spread) / 256;
         if u64::from(now() - since) >= turn {
-            self.end(Reason::Drain);
+            self.end(Reason::Draining);
         }
     }
 

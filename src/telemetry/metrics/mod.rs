@@ -502,7 +502,7 @@ mod tests {
         let route = metrics.route("a/b");
         route.refused(Reason::Internal);
         route.audited(Reason::OriginDenied);
-        route.ended(Reason::Drain, Some(1001), Initiator::Gateway);
+        route.ended(Reason::Draining, Some(1001), Initiator::Gateway);
         metrics.certificates(vec![Certificate { secret: "s".into(), host: "h".into(), not_after: 1 }]);
         metrics.key_set_fetched("https://idp.test/jwks", true, Instant::now());
         metrics.shared_store(true);
