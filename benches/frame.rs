@@ -12,7 +12,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use wssgate::ws::frame::{self, Header, Opcode};
 use wssgate::ws::message::{Judge, Limits, Step};
 
-const LIMITS: Limits = Limits { text: true, binary: true, max_size: 1 << 20, max_fragments: 1024 };
+const LIMITS: Limits =
+    Limits { text: true, binary: true, max_size: 1 << 20, max_fragments: 1024, ..Limits::CONTROL_ONLY };
 const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
 fn headers(c: &mut Criterion) {
@@ -48,7 +49,7 @@ fn judge(bytes: &mut [u8], masked: bool, keys: &mut u32) -> usize {
                 at += len;
                 messages += usize::from(message);
             }
-            Step::Control { len, .. } => at += len,
+            Step::Held { len, .. } | Step::Control { len, .. } | Step::Close { len, .. } => at += len,
         }
     }
 }

@@ -78,7 +78,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
     let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
-    let limits = Limits { text: true, binary: false, max_size: 64 * 1024, max_fragments: 1024 };
+    let limits = Limits { text: true, binary: false, max_size: 64 * 1024, max_fragments: 1024, ..Limits::CONTROL_ONLY };
     let connection = Connection {
         total: 100,
         per_address: None,
@@ -131,7 +131,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         store: None,
         drain: draining,
         changed: changes,
-        outage: watch::Sender::default(),
+        dependencies: watch::Sender::default(),
         trust: Arc::new(nobody.with_no_client_auth()),
         control: control.handle().clone(),
     };

@@ -299,7 +299,7 @@ async fn an_endpoint_that_cannot_be_reached_is_passed_over() {
     for _ in 0..6 {
         setup.open().await.echo(&Frame::text("somewhere")).await;
     }
-    assert!(setup.gateway.log_text().contains("endpoint not reached"), "WSSGATE_LOG=debug says more");
+    assert!(setup.gateway.log_text().contains("backend not reached"), "WSSGATE_LOG=debug says more");
     setup.gateway.edit("service.yaml", &text(&service("chat", &[dead]))).await;
     setup.refused("nobody listens", &Head::upgrade("/"), &[502], &["backend_connect_failed"]).await;
     setup.gateway.edit("service.yaml", &text(&service("chat", &[]))).await;

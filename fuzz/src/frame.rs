@@ -6,17 +6,25 @@ use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use wssgate::ws::frame::{self, Header, HeaderError, Opcode};
+use wssgate::ws::hold::Hold;
 use wssgate::ws::message::{Judge, Limits, MAX_KEPT, Step, Violation};
 
 /// Limits that small inputs can reach.
-pub const LIMITS: Limits = Limits { text: true, binary: true, max_size: 70_000, max_fragments: 16 };
+pub const LIMITS: Limits =
+    Limits { text: true, binary: true, max_size: 70_000, max_fragments: 16, ..Limits::CONTROL_ONLY };
 
-/// Byte 0: bit 0 whether frames are masked, bit 1 no text, bit 2 no binary. Bytes 1 to 4: sizes of pieces. Then the
-/// stream.
+/// Byte 0: bit 0 whether frames are masked, bit 1 no text, bit 2 no binary, bit 3 text is held, bit 4 binary is held.
+/// Bytes 1 to 4: sizes of pieces. Then the stream.
 pub fn check(data: &[u8]) {
     let Some((&[flags, pieces @ ..], stream)) = data.split_first_chunk::<5>() else { return };
     let masked = flags & 1 != 0;
-    let limits = Limits { text: flags & 2 == 0, binary: flags & 4 == 0, ..LIMITS };
+    let limits = Limits {
+        text: flags & 2 == 0,
+        binary: flags & 4 == 0,
+        hold_text: flags & 8 != 0,
+        hold_binary: flags & 16 != 0,
+        ..LIMITS
+    };
     check_header(stream, masked);
     let whole = Run::of(stream, &[usize::MAX], masked, &limits);
     check_cuts(&whole, stream, &pieces.map(|size| usize::from(size) + 1), masked, &limits);
@@ -116,7 +124,7 @@ impl Run {
             keys = keys.wrapping_mul(0x9E37_79B1).wrapping_add(0x7F4A_7C15);
             keys.to_be_bytes()
         };
-        let mut kept = Vec::new();
+        let (mut kept, mut hold) = (Vec::new(), Hold::default());
         let mut sizes = pieces.iter().cycle();
         let mut rest = stream;
         while !rest.is_empty() {
@@ -133,7 +141,22 @@ impl Run {
                         run.messages += usize::from(message);
                         at += len;
                     }
-                    Ok(Step::Control { opcode, header, len }) => {
+                    Ok(Step::Held { opcode, header, len, frame, message }) => {
+                        assert!(len > 0, "a step that takes nothing");
+                        hold.push(opcode, &kept[at + header..at + len], frame, message);
+                        assert!(hold.payload().len() as u64 <= limits.max_size, "more held than is allowed");
+                        if message {
+                            hold.release(&mut run.out, || masked.then(&mut key));
+                            run.messages += 1;
+                        }
+                        at += len;
+                    }
+                    Ok(Step::Control { header, len, .. } | Step::Close { header, len, .. }) => {
+                        let opcode = match kept[at] & 0x0F {
+                            0x8 => Opcode::Close,
+                            0x9 => Opcode::Ping,
+                            _ => Opcode::Pong,
+                        };
                         let payload = &kept[at + header..at + len];
                         frame::write(&mut run.out, opcode, payload, masked.then(&mut key));
                         run.controls.push((opcode, payload.to_vec()));

@@ -171,7 +171,7 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
     let access = AccessLog::stdout(settings.log_format, metrics.clone())?;
     let (changed, changes) = watch::channel(0);
     let (drain, draining) = watch::channel(Drain::Serving);
-    let (outage, outages) = watch::channel(proxy::Outage::default());
+    let (outage, outages) = watch::channel(proxy::Failing::default());
     let (source, control, compiling) = match &settings.manifests {
         Some(manifests) => (Source::Files(Box::new(open(&settings, manifests)?)), None, options(&settings)),
         None => cluster::open(&settings, &metrics).await.map_err(Error::Start)?.parts(&settings, &metrics),
@@ -217,7 +217,7 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
         store,
         drain: draining,
         changed: changes,
-        outage,
+        dependencies: outage,
         trust,
         control: tokio::runtime::Handle::current(),
     })

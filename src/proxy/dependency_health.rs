@@ -20,25 +20,25 @@ const HOLD: Duration = Duration::from_secs(5);
 /// How long no failure must have come until it is over.
 const CALM: Duration = Duration::from_secs(10);
 /// After so long without being asked nothing is known any more.
-const FORGOTTEN: Duration = Duration::from_secs(10 * 60);
+const FORGET: Duration = Duration::from_secs(10 * 60);
 /// How often the verdict is looked at.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
-/// What cannot be reached, as it is told.
-pub type Outage = Arc<BTreeSet<Dependency>>;
+/// What cannot be reached, as it is reported.
+pub type Failing = Arc<BTreeSet<Dependency>>;
 
 /// All that handshakes are judged with.
 #[derive(Debug)]
-pub(crate) struct Outages {
+pub(crate) struct DependencyHealth {
     began: Instant,
-    pulses: ArcSwap<HashMap<Dependency, Arc<Pulse>>>,
-    told: watch::Sender<Outage>,
+    records: ArcSwap<HashMap<Dependency, Arc<Record>>>,
+    reported: watch::Sender<Failing>,
     metrics: Metrics,
 }
 
 /// When one was asked, in milliseconds since the beginning; 0: never.
 #[derive(Debug, Default)]
-struct Pulse {
+struct Record {
     answered: AtomicU64,
     failed: AtomicU64,
     /// The first failure since the last answer.
@@ -47,9 +47,9 @@ struct Pulse {
     why: Mutex<&'static str>,
 }
 
-impl Pulse {
+impl Record {
     /// What was heard at `now`. Two that write at once may leave the numbers of either.
-    fn hear(&self, outcome: Result<(), &'static str>, now: u64) {
+    fn record(&self, outcome: Result<(), &'static str>, now: u64) {
         let Err(why) = outcome else {
             self.answered.store(now, Ordering::Relaxed);
             return;
@@ -60,7 +60,7 @@ impl Pulse {
         }
         let (since, last) = (self.failing_since.load(Ordering::Relaxed), self.answered.load(Ordering::Relaxed));
         let silence = now.saturating_sub(self.failed.load(Ordering::Relaxed).max(last));
-        if since <= last || silence >= millis(FORGOTTEN) {
+        if since <= last || silence >= millis(FORGET) {
             self.failing_since.store(now, Ordering::Relaxed);
         }
         self.failed.store(now, Ordering::Relaxed);
@@ -73,7 +73,7 @@ impl Pulse {
     /// Whether it is an outage at `now`, where it `was` one before.
     fn is_out(&self, was: bool, now: u64) -> bool {
         let (answered, failed) = (self.answered.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed));
-        if now.saturating_sub(failed.max(answered)) >= millis(FORGOTTEN) {
+        if now.saturating_sub(failed.max(answered)) >= millis(FORGET) {
             return false;
         }
         let failing = failed > answered;
@@ -84,46 +84,46 @@ impl Pulse {
     }
 }
 
-impl Outages {
-    /// Nothing is known yet. What cannot be reached is told to `told`.
-    pub(crate) fn new(told: watch::Sender<Outage>, metrics: Metrics) -> Self {
-        Self { began: Instant::now(), pulses: ArcSwap::default(), told, metrics }
+impl DependencyHealth {
+    /// Nothing is known yet. What cannot be reached is reported to `reported`.
+    pub(crate) fn new(reported: watch::Sender<Failing>, metrics: Metrics) -> Self {
+        Self { began: Instant::now(), records: ArcSwap::default(), reported, metrics }
     }
 
     /// Whoever asked says whether there was a valid answer, and what there was instead: a constant text. Waits for no
     /// lock; what nobody depends on is not counted.
-    pub(crate) fn hear(&self, dependency: &Dependency, outcome: Result<(), &'static str>) {
-        if let Some(pulse) = self.pulses.load().get(dependency) {
-            pulse.hear(outcome, self.now());
+    pub(crate) fn record(&self, dependency: &Dependency, outcome: Result<(), &'static str>) {
+        if let Some(record) = self.records.load().get(dependency) {
+            record.record(outcome, self.now());
         }
     }
 
     /// These are what handshakes are judged with from now on; what is known of them stays.
     pub(crate) fn follow(&self, dependencies: &BTreeSet<Dependency>) {
-        let before = self.pulses.load();
+        let before = self.records.load();
         if before.len() == dependencies.len() && dependencies.iter().all(|one| before.contains_key(one)) {
             return;
         }
         let next = dependencies.iter().map(|one| (one.clone(), before.get(one).cloned().unwrap_or_default()));
-        self.pulses.store(Arc::new(next.collect()));
+        self.records.store(Arc::new(next.collect()));
     }
 
     /// Tells what cannot be reached now, if that is news.
     pub(crate) fn look(&self) {
-        let (now, pulses) = (self.now(), self.pulses.load());
-        let before = Arc::clone(&self.told.borrow());
-        let out: BTreeSet<Dependency> = pulses
+        let (now, records) = (self.now(), self.records.load());
+        let before = Arc::clone(&self.reported.borrow());
+        let out: BTreeSet<Dependency> = records
             .iter()
-            .filter(|(one, pulse)| pulse.is_out(before.contains(one), now))
+            .filter(|(one, record)| record.is_out(before.contains(one), now))
             .map(|(one, _)| one.clone())
             .collect();
-        let asked = pulses.iter().filter(|(_, pulse)| pulse.was_asked());
+        let asked = records.iter().filter(|(_, record)| record.was_asked());
         let numbers = asked.map(|(one, _)| (one.kind(), one.to_string(), out.contains(one)));
         self.metrics.dependencies(numbers);
-        for (one, pulse) in pulses.iter().filter(|(one, _)| out.contains(one) != before.contains(one)) {
+        for (one, record) in records.iter().filter(|(one, _)| out.contains(one) != before.contains(one)) {
             let (kind, name) = (one.kind(), one.to_string());
             if out.contains(one) {
-                let problem = *pulse.why.lock().unwrap_or_else(PoisonError::into_inner);
+                let problem = *record.why.lock().unwrap_or_else(PoisonError::into_inner);
                 tracing::warn!(
                     kind,
                     name,
@@ -135,7 +135,7 @@ impl Outages {
             }
         }
         if *before != out {
-            self.told.send_replace(Arc::new(out));
+            self.reported.send_replace(Arc::new(out));
         }
     }
 
@@ -155,12 +155,12 @@ mod tests {
 
     /// The seconds at which the verdict changed, looked at every second for `seconds`. `hears` says what is heard in one.
     fn turns(seconds: u64, hears: impl Fn(u64) -> Vec<bool>) -> Vec<u64> {
-        let (pulse, mut out, mut turns) = (Pulse::default(), false, Vec::new());
+        let (record, mut out, mut turns) = (Record::default(), false, Vec::new());
         for second in 1..=seconds {
             for (place, answered) in (0..).zip(hears(second)) {
-                pulse.hear(if answered { Ok(()) } else { Err("x") }, second * 1000 + place);
+                record.record(if answered { Ok(()) } else { Err("x") }, second * 1000 + place);
             }
-            let next = pulse.is_out(out, second * 1000 + 999);
+            let next = record.is_out(out, second * 1000 + 999);
             if next != out {
                 turns.push(second);
             }
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_flaps_is_told_seldom_and_what_nobody_asks_is_forgotten() {
+    fn what_flaps_is_reported_seldom_and_what_nobody_asks_is_forgotten() {
         for period in 1..30 {
             let turns = turns(3000, |second| vec![(second / period) % 2 == 0]);
             let pairs = turns.windows(2).map(|pair| pair[1] - pair[0]);
@@ -198,23 +198,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_what_somebody_depends_on() {
-        let (sender, told) = watch::channel(Outage::default());
-        let outages = Outages::new(sender, Metrics::new());
+    fn what_is_reported_is_what_somebody_depends_on() {
+        let (sender, reported) = watch::channel(Failing::default());
+        let outages = DependencyHealth::new(sender, Metrics::new());
         let keys = |name: &str| Dependency::KeySet(name.into());
-        outages.hear(&keys("a"), Err("x"));
-        assert!(outages.pulses.load().is_empty());
+        outages.record(&keys("a"), Err("x"));
+        assert!(outages.records.load().is_empty());
         outages.follow(&[keys("a"), keys("b")].into());
-        let pulse = outages.pulses.load().get(&keys("a")).cloned().unwrap();
+        let record = outages.records.load().get(&keys("a")).cloned().unwrap();
         for now in [1, 6001] {
-            pulse.hear(Err("x"), now);
+            record.record(Err("x"), now);
         }
         outages.look();
-        assert_eq!(**told.borrow(), [keys("a")].into());
+        assert_eq!(**reported.borrow(), [keys("a")].into());
         outages.follow(&[keys("a")].into());
-        assert!(Arc::ptr_eq(&pulse, &outages.pulses.load()[&keys("a")]), "what is known stays");
+        assert!(Arc::ptr_eq(&record, &outages.records.load()[&keys("a")]), "what is known stays");
         outages.follow(&[keys("b")].into());
         outages.look();
-        assert!(told.borrow().is_empty());
+        assert!(reported.borrow().is_empty());
     }
 }

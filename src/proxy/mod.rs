@@ -1,10 +1,13 @@
 //! THE DATA PLANE: accepts wss connections, judges handshakes and frames, relays to backends.
 //!
 //! Read `handshake::connection` first: it is one connection from top to bottom. Workers are single-threaded runtimes, one per
-//! core; what they share is [`Shared`]: the snapshot, the meters, telemetry. Knows nothing of Kubernetes, files or
+//! core; what they share is [`Shared`]: the snapshot,
+//! counters, telemetry. Knows nothing of Kubernetes, files or
 //! compiling.
 
+mod acceptor;
 pub mod auth;
+mod clock;
 mod dependency_health;
 pub mod drain;
 mod handshake;
@@ -12,6 +15,7 @@ mod io;
 mod limits;
 mod plain;
 mod relay;
+mod shared;
 pub mod store;
 mod worker;
 
@@ -25,40 +29,20 @@ use tokio::sync::watch;
 use crate::policy::client::TrustedProxies;
 use crate::snapshot::Live;
 use crate::telemetry::{AccessLog, Metrics};
+use auth::Auth;
 use auth::external::Externals;
 use auth::fetch::Fetcher;
 use auth::jwks::Keys;
 use auth::tickets::{Memory, Tickets};
-pub use dependency_health::Outage;
-use dependency_health::Outages;
+use dependency_health::DependencyHealth;
+pub use dependency_health::Failing;
 pub use drain::Drain;
+use limits::attempts::AttemptTable;
 use limits::capacity::Capacity;
-use limits::connections::Meters;
+use limits::connections::Connections;
+use limits::round_robin::RoundRobin;
+use shared::Shared;
 use store::Store;
-
-/// What all workers share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    live: Arc<Live>,
-    metrics: Metrics,
-    access: AccessLog,
-    meters: Arc<Meters>,
-    capacity: Arc<Capacity>,
-    /// Key sets that are fetched.
-    keys: Keys,
-    /// Whose word is taken for who the client is.
-    proxies: ArcSwap<TrustedProxies>,
-    /// Services that judge handshakes.
-    externals: Externals,
-    /// Which of all that cannot be reached.
-    outages: Arc<Outages>,
-    /// Tickets that are outstanding.
-    tickets: Tickets,
-    /// What replicas share; `None`: nothing.
-    store: Option<Arc<Store>>,
-    drain: watch::Receiver<Drain>,
-    changed: watch::Receiver<u64>,
-}
 
 /// What the data plane is started with.
 pub struct Options {
@@ -84,8 +68,8 @@ pub struct Options {
     pub drain: watch::Receiver<Drain>,
     /// Rings with the version of every snapshot that was published.
     pub changed: watch::Receiver<u64>,
-    /// Hears of what handshakes are judged with and cannot be reached.
-    pub outage: watch::Sender<Outage>,
+    /// Learns which dependencies of handshakes give no valid answer.
+    pub dependencies: watch::Sender<Failing>,
     /// Whom the gateway itself trusts when it fetches over https.
     pub trust: Arc<rustls::ClientConfig>,
     /// The runtime for what must not delay connections.
@@ -107,23 +91,29 @@ impl Proxy {
     pub fn start(options: Options) -> std::io::Result<Self> {
         let capacity = Capacity::new(options.memory_budget);
         let connections = capacity.sockets();
-        let outages = Arc::new(Outages::new(options.outage, options.metrics.clone()));
+        let health = Arc::new(DependencyHealth::new(options.dependencies, options.metrics.clone()));
         let fetcher = Fetcher::new(options.trust, Arc::clone(&options.live));
         let store = options.store.map(|store| {
-            let parts = (options.metrics.clone(), Arc::clone(&outages));
-            Store::open(store, &options.control, parts.0, parts.1, options.drain.clone())
+            let (metrics, health) = (options.metrics.clone(), Arc::clone(&health));
+            Store::open(store, &options.control, metrics, health, options.drain.clone())
         });
         let shared = Arc::new(Shared {
+            auth: Auth {
+                keys: Keys::new(fetcher, options.control.clone(), options.metrics.clone(), Arc::clone(&health)),
+                externals: Externals::new(Arc::clone(&options.live), Arc::clone(&health)),
+                tickets: store.clone().map_or_else(|| Tickets::Memory(Memory::default()), Tickets::Shared),
+                live: Arc::clone(&options.live),
+            },
             live: options.live,
-            keys: Keys::new(fetcher, options.control.clone(), options.metrics.clone(), Arc::clone(&outages)),
-            outages,
+            health,
             metrics: options.metrics,
             access: options.access,
-            externals: Externals::default(),
-            tickets: store.clone().map_or_else(|| Tickets::Memory(Memory::default()), Tickets::Shared),
             store,
-            meters: Arc::default(),
             capacity,
+            connections: Connections::default(),
+            attempts: AttemptTable::default(),
+            turns: RoundRobin::default(),
+            held: Arc::default(),
             proxies: ArcSwap::from_pointee(options.proxies),
             drain: options.drain,
             changed: options.changed,
@@ -132,10 +122,10 @@ impl Proxy {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
-        tracing::info!(workers, connections, "data plane");
+        tracing::info!(workers, connections, "data plane started");
         shared.metrics.workers(workers);
         options.control.spawn(follow(Arc::clone(&shared)));
-        let threads = worker::start(&shared, workers, options.wss, options.plain)?;
+        let threads = acceptor::start(&shared, workers, options.wss, options.plain)?;
         Ok(Self { shared, threads })
     }
 
@@ -158,7 +148,7 @@ impl Proxy {
     pub fn join(self) {
         for thread in self.threads {
             if thread.join().is_err() {
-                tracing::error!("a worker ended by a panic");
+                tracing::error!("worker ended by a panic");
             }
         }
     }
@@ -168,21 +158,21 @@ impl Proxy {
 /// over.
 async fn follow(shared: Arc<Shared>) {
     let (mut changed, mut drain) = (shared.changed.clone(), shared.drain.clone());
-    let (mut keys, mut outages) =
-        (tokio::time::interval(auth::jwks::LOOK), tokio::time::interval(dependency_health::LOOK));
+    let mut keys = tokio::time::interval(auth::jwks::LOOK);
+    let mut health = tokio::time::interval(dependency_health::LOOK);
     loop {
         tokio::select! {
             _ = keys.tick() => {}
             Ok(()) = changed.changed() => {}
-            _ = outages.tick() => {
-                shared.outages.look();
+            _ = health.tick() => {
+                shared.health.look();
                 continue;
             }
             _ = drain.wait_for(|drain| *drain == Drain::Over) => return,
         }
         let dependencies = shared.live.load().dependencies();
-        shared.outages.follow(&dependencies);
-        shared.keys.follow(&dependencies);
+        shared.health.follow(&dependencies);
+        shared.auth.keys.follow(&dependencies);
     }
 }
 

@@ -4,6 +4,7 @@
 //! Works in place on the bytes that arrived. A client's frame gets a fresh mask on the way (§5.3: the key must not be
 //! predictable for the one who chose the payload); header sizes do not change, so what is judged is what is sent.
 
+use crate::ws::close::{self, CloseError};
 use crate::ws::frame::{self, Header, HeaderError, MAX_HEADER, Opcode};
 use crate::ws::utf8::Utf8;
 
@@ -27,6 +28,16 @@ pub struct Limits {
     pub max_size: u64,
     /// The most frames of one message.
     pub max_fragments: u32,
+    /// Whether text messages are held until they are whole.
+    pub hold_text: bool,
+    /// Whether binary messages are held until they are whole.
+    pub hold_binary: bool,
+}
+
+impl Limits {
+    /// Nothing but control frames passes.
+    pub const CONTROL_ONLY: Self =
+        Self { text: false, binary: false, max_size: 0, max_fragments: 0, hold_text: false, hold_binary: false };
 }
 
 /// Why a frame is refused.
@@ -42,8 +53,10 @@ pub enum Violation {
     Size,
     /// More than `max_fragments`.
     Fragments,
-    /// Text that is not UTF-8.
+    /// Text, or the reason of a Close frame, that is not UTF-8.
     Utf8,
+    /// A Close frame whose payload RFC 6455 §5.5.1 and §7.4 forbid.
+    Close,
     /// Too many control frames.
     ControlFlood,
     /// A frame after Close (§5.5.1).
@@ -62,10 +75,32 @@ pub enum Step {
         /// A message ended with these bytes.
         message: bool,
     },
-    /// One whole control frame. Its payload is unmasked in place.
-    Control {
-        /// Close, Ping or Pong.
+    /// So many bytes of a data frame whose message is held: judged, and not to be sent before the message is whole.
+    Held {
+        /// The type of the message.
         opcode: Opcode,
+        /// Bytes of the header, 0 within a frame. What follows is payload, unmasked in place.
+        header: usize,
+        /// Bytes from the start.
+        len: usize,
+        /// The frame ends with these bytes.
+        frame: bool,
+        /// The message ends with these bytes.
+        message: bool,
+    },
+    /// One whole Ping or Pong. Its payload is unmasked in place.
+    Control {
+        /// Ping or Pong.
+        opcode: Opcode,
+        /// Bytes of the header.
+        header: usize,
+        /// Bytes of the whole frame.
+        len: usize,
+    },
+    /// One whole Close frame. Its payload is valid and unmasked in place.
+    Close {
+        /// The code, if there is one.
+        code: Option<u16>,
         /// Bytes of the header.
         header: usize,
         /// Bytes of the whole frame.
@@ -88,6 +123,8 @@ pub struct Judge {
     total: u64,
     /// The message that is open.
     open: Option<Opcode>,
+    /// It is held.
+    held: bool,
     size: u64,
     fragments: u32,
     utf8: Utf8,
@@ -108,6 +145,7 @@ impl Judge {
             done: 0,
             total: 0,
             open: None,
+            held: false,
             size: 0,
             fragments: 0,
             utf8: Utf8::NEW,
@@ -129,6 +167,11 @@ impl Judge {
     /// Bytes of payload that data frames have had so far.
     pub const fn payload_total(&self) -> u64 {
         self.total
+    }
+
+    /// Bytes of payload that the message of the last data frame has so far, in all its frames.
+    pub const fn message_size(&self) -> u64 {
+        self.size
     }
 
     /// Whether a message was begun and has not ended.
@@ -171,8 +214,10 @@ impl Judge {
         self.done = 0;
         if let Some(theirs) = header.mask {
             self.theirs = theirs;
-            self.ours = mask();
-            bytes[size - 4..size].copy_from_slice(&self.ours);
+            if !self.held {
+                self.ours = mask();
+                bytes[size - 4..size].copy_from_slice(&self.ours);
+            }
         }
         self.payload(bytes, size)
     }
@@ -183,11 +228,15 @@ impl Judge {
             (Opcode::Continuation, Some(_)) => {}
             (_, Some(_)) => return Err(Violation::Sequence),
             (opcode, None) => {
-                let allowed = if opcode == Opcode::Text { limits.text } else { limits.binary };
+                let (allowed, held) = match opcode {
+                    Opcode::Text => (limits.text, limits.hold_text),
+                    _ => (limits.binary, limits.hold_binary),
+                };
                 if !allowed {
                     return Err(Violation::Type);
                 }
                 self.open = Some(opcode);
+                self.held = held;
                 self.size = 0;
                 self.fragments = 0;
             }
@@ -210,6 +259,9 @@ impl Judge {
         let payload = &mut bytes[start..start + len];
         let text = self.open == Some(Opcode::Text);
         let offset = self.done as usize;
+        if self.held {
+            return self.hold(payload, start);
+        }
         if self.masked {
             if text {
                 self.remask_text(payload, offset)?;
@@ -220,6 +272,29 @@ impl Judge {
         } else if text {
             self.utf8.feed(payload).map_err(|_| Violation::Utf8)?;
         }
+        let message = self.pass(len, text)?;
+        Ok(Step::Data { len: start + len, message })
+    }
+
+    /// Payload of a message that is held: unmasked, and judged as that which streams.
+    #[cold]
+    fn hold(&mut self, payload: &mut [u8], start: usize) -> Result<Step, Violation> {
+        let opcode = self.open.unwrap_or(Opcode::Binary);
+        let text = opcode == Opcode::Text;
+        if self.masked {
+            frame::mask(payload, self.theirs, self.done as usize);
+        }
+        if text {
+            self.utf8.feed(payload).map_err(|_| Violation::Utf8)?;
+        }
+        let message = self.pass(payload.len(), text)?;
+        let frame = self.remaining == 0;
+        Ok(Step::Held { opcode, header: start, len: start + payload.len(), frame, message })
+    }
+
+    /// Counts payload that was judged; whether the message ends with it.
+    #[inline]
+    fn pass(&mut self, len: usize, text: bool) -> Result<bool, Violation> {
         self.remaining -= len as u64;
         self.done += len as u64;
         self.total += len as u64;
@@ -230,7 +305,7 @@ impl Judge {
                 self.utf8.finish().map_err(|_| Violation::Utf8)?;
             }
         }
-        Ok(Step::Data { len: start + len, message })
+        Ok(message)
     }
 
     /// ASCII, which most text is, is judged and masked anew in the same pass. What is not is unmasked, checked and
@@ -263,8 +338,15 @@ impl Judge {
         if let Some(key) = header.mask {
             frame::mask(payload, key, 0);
         }
-        self.closed = header.opcode == Opcode::Close;
-        Ok(Step::Control { opcode: header.opcode, header: size, len })
+        if header.opcode != Opcode::Close {
+            return Ok(Step::Control { opcode: header.opcode, header: size, len });
+        }
+        self.closed = true;
+        match close::parse(payload) {
+            Ok(code) => Ok(Step::Close { code, header: size, len }),
+            Err(CloseError::Reason) => Err(Violation::Utf8),
+            Err(CloseError::Truncated | CloseError::Code) => Err(Violation::Close),
+        }
     }
 }
 
@@ -273,7 +355,7 @@ mod tests {
     use super::*;
     use crate::ws::frame::write;
 
-    const LIMITS: Limits = Limits { text: true, binary: true, max_size: 10, max_fragments: 3 };
+    const LIMITS: Limits = Limits { text: true, binary: true, max_size: 10, max_fragments: 3, ..Limits::CONTROL_ONLY };
     const THEIRS: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
     const OURS: [u8; 4] = [0x01, 0x02, 0x03, 0x04];
 
@@ -294,7 +376,10 @@ mod tests {
         loop {
             match judge.next(&mut bytes[at..], limits, 7, &mut || OURS)? {
                 Step::NeedMore => return Ok(steps),
-                step @ (Step::Data { len, .. } | Step::Control { len, .. }) => {
+                step @ (Step::Data { len, .. }
+                | Step::Held { len, .. }
+                | Step::Control { len, .. }
+                | Step::Close { len, .. }) => {
                     steps.push(step);
                     at += len;
                 }
@@ -383,6 +468,51 @@ mod tests {
         assert_eq!(verdict(&[(0x81, b"\xe2\x82")]), Some(Violation::Utf8));
         assert_eq!(verdict(&[(0x01, b"\xe2"), (0x00, b"\x28")]), Some(Violation::Utf8));
         assert_eq!(verdict(&[(0x82, b"\xe2\x82"), (0x81, b"a")]), None);
+    }
+
+    #[test]
+    fn the_payload_of_a_close_frame_is_judged() {
+        let close = |payload: &[u8]| judge(&frames(&[(0x88, payload)]), &LIMITS);
+        let step = |code, len| Ok(vec![Step::Close { code, header: 6, len }]);
+        assert_eq!(close(b""), step(None, 6));
+        assert_eq!(close(b"\x03\xe8bye"), step(Some(1000), 11));
+        assert_eq!(close(b"\x03"), Err(Violation::Close));
+        assert_eq!(close(b"\x03\xed"), Err(Violation::Close));
+        assert_eq!(close(b"\x03\xe8\xff"), Err(Violation::Utf8));
+    }
+
+    #[test]
+    fn a_held_message_comes_unmasked_in_its_frames_and_others_pass_beside_it() {
+        let limits = Limits { hold_text: true, ..LIMITS };
+        let mut bytes = frames(&[(0x01, b"ab"), (0x89, b"?"), (0x80, b"c"), (0x82, b"xy")]);
+        let (mut judge, mut at, mut payload, mut steps) = (Judge::new(true), 0, Vec::new(), Vec::new());
+        while at < bytes.len() {
+            let step = judge.next(&mut bytes[at..], &limits, 0, &mut || OURS).unwrap();
+            steps.push(step);
+            at += match step {
+                Step::Held { header, len, .. } => {
+                    payload.extend_from_slice(&bytes[at + header..at + len]);
+                    len
+                }
+                Step::Data { len, .. } | Step::Control { len, .. } => len,
+                step => panic!("{step:?}"),
+            };
+        }
+        let held = |len, message| Step::Held { opcode: Opcode::Text, header: 6, len, frame: true, message };
+        let ping = Step::Control { opcode: Opcode::Ping, header: 6, len: 7 };
+        assert_eq!(steps, [held(8, false), ping, held(7, true), Step::Data { len: 8, message: true }]);
+        assert_eq!((payload.as_slice(), judge.message_size()), (&b"abc"[..], 2));
+    }
+
+    #[test]
+    fn a_held_message_is_judged_as_one_that_streams() {
+        let limits = Limits { hold_text: true, ..LIMITS };
+        let verdict = |sent: &[(u8, &[u8])]| judge(&frames(sent), &limits).err();
+        assert_eq!(verdict(&[(0x81, b"\xe2\x28")]), Some(Violation::Utf8));
+        assert_eq!(verdict(&[(0x81, b"\xe2\x82")]), Some(Violation::Utf8));
+        assert_eq!(verdict(&[(0x01, b"\xe2\x82"), (0x80, b"\xac")]), None);
+        assert_eq!(verdict(&[(0x01, &[b'a'; 6]), (0x80, &[b'a'; 5])]), Some(Violation::Size));
+        assert_eq!(verdict(&[(0x01, b"a"), (0x81, b"b")]), Some(Violation::Sequence));
     }
 
     #[test]

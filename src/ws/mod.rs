@@ -3,6 +3,7 @@
 
 pub mod close;
 pub mod frame;
+pub mod hold;
 pub mod message;
 pub mod proxy_protocol;
 pub mod upgrade;

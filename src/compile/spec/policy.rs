@@ -304,14 +304,14 @@ fn messages(layers: &Layers<'_, Messages>, notes: &mut Notes) -> (Limits, Limits
     let (text, binary) = self::types(types, "messages.fromClient.types", notes);
     let set = pick(&client, |c| c.max_size.as_ref());
     let max_size = size(set, "messages.fromClient.maxSize", (CLIENT_SIZE, MAX_CLIENT_SIZE), notes);
-    let from_client = Limits { text, binary, max_size, max_fragments: CLIENT_FRAGMENTS };
+    let from_client = Limits { text, binary, max_size, max_fragments: CLIENT_FRAGMENTS, ..Limits::CONTROL_ONLY };
 
     let backend = layers.part(|m| m.from_backend.as_ref());
     let types = pick(&backend, |b: &FromBackend| b.types.as_deref());
     let (text, binary) = self::types(types, "messages.fromBackend.types", notes);
     let set = pick(&backend, |b| b.max_size.as_ref());
     let max_size = size(set, "messages.fromBackend.maxSize", (BACKEND_SIZE, MAX_BACKEND_SIZE), notes);
-    (from_client, Limits { text, binary, max_size, max_fragments: BACKEND_FRAGMENTS })
+    (from_client, Limits { text, binary, max_size, max_fragments: BACKEND_FRAGMENTS, ..Limits::CONTROL_ONLY })
 }
 
 fn unsupported_content(layers: &Layers<'_, FromClient>, notes: &mut Notes) {

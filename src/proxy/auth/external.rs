@@ -20,20 +20,21 @@ use crate::policy::authentication::External;
 use crate::policy::credential;
 use crate::policy::token::is_clear;
 use crate::policy::{Facts, Origin};
-use crate::proxy::Shared;
+use crate::proxy::dependency_health::DependencyHealth;
 use crate::proxy::io::http::{bounded, exchange};
-use crate::proxy::limits::connections::Table;
+use crate::proxy::limits::permits::Permits;
+use crate::proxy::limits::round_robin::RoundRobin;
 use crate::reason::Reason;
 use crate::snapshot::dependency::Dependency;
-use crate::snapshot::{BackendId, RouteId};
+use crate::snapshot::{BackendId, Live, RouteId};
 use crate::ws::upgrade;
 
 /// How long a yes counts.
 const KEPT: Duration = Duration::from_secs(3);
-/// Verdicts that are kept at the most; when there are more, the service is asked again.
+/// Yess that are kept at the most; when there are more, the service is asked again.
 const MAX_KEPT: usize = 8192;
 /// Handshakes that wait for one Service at a time; more are refused at once.
-const PLACES: u32 = 256;
+const WAITING: u32 = 256;
 /// Endpoints that are tried.
 const ATTEMPTS: usize = 2;
 
@@ -44,19 +45,16 @@ type Headers = Vec<(Box<str>, Box<[u8]>)>;
 type Kept = (Arc<Headers>, Instant);
 
 /// What is known of services between two handshakes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Externals {
     kept: Mutex<HashMap<[u8; 32], Kept>>,
-    busy: Table<BackendId>,
-}
-
-/// A place among those who ask one Service.
-struct Place<'a>(&'a Externals, BackendId);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.busy.give(&self.1);
-    }
+    /// Handshakes that wait for a Service.
+    waiting: Arc<Permits<BackendId>>,
+    /// Whose turn it is among the endpoints of a Service, by route. Were these counted with the turns of backends, each
+    /// handshake that is judged would take two turns, and every other backend would get none.
+    turns: RoundRobin,
+    live: Arc<Live>,
+    health: Arc<DependencyHealth>,
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -64,8 +62,9 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Externals {
-    fn place(&self, service: &BackendId) -> Option<Place<'_>> {
-        self.busy.take(service, PLACES).then(|| Place(self, service.clone()))
+    /// Services whose endpoints are those of the snapshot.
+    pub(crate) fn new(live: Arc<Live>, health: Arc<DependencyHealth>) -> Self {
+        Self { kept: Mutex::default(), waiting: Arc::default(), turns: RoundRobin::default(), live, health }
     }
 
     fn known(&self, key: &[u8; 32], now: Instant) -> Option<Arc<Headers>> {
@@ -82,73 +81,73 @@ impl Externals {
             kept.insert(key, (Arc::clone(headers), now + KEPT));
         }
     }
-}
 
-/// Asks the service of a method about a handshake: the headers that it gives the backend.
-pub(crate) async fn ask(
-    shared: &Shared,
-    route: &RouteId,
-    external: &External,
-    facts: &Facts,
-    request: &upgrade::Request,
-) -> Result<Arc<Headers>, Reason> {
-    let shown = credential::shown(external, request)?;
-    let service = Dependency::service(&route.namespace, external);
-    let key = digest(route, &service, external, facts, request, &shown);
-    if let Some(headers) = shared.externals.known(&key, Instant::now()) {
-        return Ok(headers);
+    /// Asks the service of a method about a handshake: the headers that it gives the backend.
+    pub(crate) async fn ask(
+        &self,
+        route: &RouteId,
+        external: &External,
+        facts: &Facts,
+        request: &upgrade::Request,
+    ) -> Result<Arc<Headers>, Reason> {
+        let shown = credential::shown(external, request)?;
+        let service = Dependency::service(&route.namespace, external);
+        let key = digest(route, &service, external, facts, request, &shown);
+        if let Some(headers) = self.known(&key, Instant::now()) {
+            return Ok(headers);
+        }
+        // A Service that there is not is told by the route's own status; one without an endpoint gives no answer.
+        let endpoints = self.live.load().backends.get(&service).map(|found| found.endpoints.clone());
+        let (Some(endpoints), Some(_permit)) = (endpoints, self.waiting.acquire(service.clone(), WAITING)) else {
+            return Err(Reason::ExternalUnavailable);
+        };
+        let answer = self.put(route, external, facts, request, &shown, &endpoints).await;
+        let outcome = answer.and_then(|answer| judge(external, answer));
+        self.health.record(&Dependency::Service(service), outcome.as_ref().map(drop).map_err(|why| *why));
+        let Yes { headers, keep } = outcome.map_err(|_| Reason::ExternalUnavailable)??;
+        if keep {
+            self.keep(key, &headers, Instant::now());
+        }
+        Ok(headers)
     }
-    // A Service that there is not is told by the route's own status; one without an endpoint gives no answer.
-    let endpoints = shared.live.load().backends.get(&service).map(|found| found.endpoints.clone());
-    let (Some(endpoints), Some(_place)) = (endpoints, shared.externals.place(&service)) else {
-        return Err(Reason::ExternalUnavailable);
-    };
-    let answer = put(shared, route, external, facts, request, &shown, &endpoints).await;
-    let outcome = answer.and_then(|answer| judge(external, answer));
-    shared.outages.hear(&Dependency::Service(service), outcome.as_ref().map(drop).map_err(|why| *why));
-    let Verdict { headers, keep } = outcome.map_err(|_| Reason::ExternalUnavailable)??;
-    if keep {
-        shared.externals.keep(key, &headers, Instant::now());
+
+    /// Puts the question to one of the endpoints. An error says why there is no answer.
+    async fn put(
+        &self,
+        route: &RouteId,
+        external: &External,
+        facts: &Facts,
+        request: &upgrade::Request,
+        shown: &[(Box<str>, &[u8])],
+        endpoints: &[SocketAddr],
+    ) -> Result<(StatusCode, HeaderMap), &'static str> {
+        let turn = self.turns.next(route) % endpoints.len().max(1);
+        let asked = async {
+            for endpoint in endpoints.iter().cycle().skip(turn).take(ATTEMPTS.min(endpoints.len())) {
+                if let Ok(tcp) = TcpStream::connect(endpoint).await {
+                    let query = query(external, facts, request, shown).map_err(|_| "the question cannot be put")?;
+                    return answer(tcp, query).await.ok_or("no valid HTTP answer");
+                }
+            }
+            Err("no endpoint can be reached")
+        };
+        timeout(external.timeout, asked).await.unwrap_or(Err("no answer in time"))
     }
-    Ok(headers)
 }
 
 /// A yes.
-struct Verdict {
+struct Yes {
     /// For the backend.
     headers: Arc<Headers>,
     /// Whether it may count for a while.
     keep: bool,
 }
 
-/// Puts the question to one of the endpoints. An error says why there is no answer.
-async fn put(
-    shared: &Shared,
-    route: &RouteId,
-    external: &External,
-    facts: &Facts,
-    request: &upgrade::Request,
-    shown: &[(Box<str>, &[u8])],
-    endpoints: &[SocketAddr],
-) -> Result<(StatusCode, HeaderMap), &'static str> {
-    let turn = shared.meters.questions.next(route) % endpoints.len().max(1);
-    let asked = async {
-        for endpoint in endpoints.iter().cycle().skip(turn).take(ATTEMPTS.min(endpoints.len())) {
-            if let Ok(tcp) = TcpStream::connect(endpoint).await {
-                let query = query(external, facts, request, shown).map_err(|_| "the question cannot be put")?;
-                return answer(tcp, query).await.ok_or("no valid HTTP answer");
-            }
-        }
-        Err("no endpoint can be reached")
-    };
-    timeout(external.timeout, asked).await.unwrap_or(Err("no answer in time"))
-}
-
 /// What an answer means: a yes, or a no with its reason. An error says why it is neither.
 fn judge(
     external: &External,
     (status, answered): (StatusCode, HeaderMap),
-) -> Result<Result<Verdict, Reason>, &'static str> {
+) -> Result<Result<Yes, Reason>, &'static str> {
     match status.as_u16() {
         200..=299 => {}
         // A redirect leads to where one logs in, which is nothing for a handshake.
@@ -159,7 +158,7 @@ fn judge(
     let headers = passed_on(external, &answered).ok_or("answered with a header that cannot be passed on")?;
     let control = answered.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     let keep = !control.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("no-store"));
-    Ok(Ok(Verdict { headers: Arc::new(headers), keep }))
+    Ok(Ok(Yes { headers: Arc::new(headers), keep }))
 }
 
 /// The headers of an answer that the backend gets: each once, and nothing that two readers could read differently.
@@ -245,10 +244,16 @@ fn digest(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Metrics;
+
+    fn externals() -> Externals {
+        let health = DependencyHealth::new(tokio::sync::watch::Sender::default(), Metrics::new());
+        Externals::new(Arc::default(), Arc::new(health))
+    }
 
     #[test]
     fn a_yes_counts_for_seconds_and_what_does_not_fit_is_asked_again() {
-        let (externals, start) = (Externals::default(), Instant::now());
+        let (externals, start) = (externals(), Instant::now());
         let headers = Arc::new(Headers::new());
         let key = |number: usize| {
             let mut key = [0; 32];
@@ -262,17 +267,5 @@ mod tests {
         assert!(externals.known(&key(0), start + KEPT).is_none());
         externals.keep(key(MAX_KEPT), &headers, start + KEPT);
         assert_eq!(held(&externals.kept).len(), 1, "what is over makes room");
-    }
-
-    #[test]
-    fn a_service_has_so_many_askers_and_others_notice_nothing() {
-        let externals = Externals::default();
-        let service = |name: &str| BackendId { namespace: "shop".into(), service: name.into(), port: 80 };
-        let mut places: Vec<_> = (0..PLACES).map(|_| externals.place(&service("a")).unwrap()).collect();
-        assert!(externals.place(&service("a")).is_none() && externals.place(&service("b")).is_some());
-        places.pop();
-        assert!(externals.place(&service("a")).is_some());
-        drop(places);
-        assert!(externals.busy.is_empty());
     }
 }

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 
 use crate::policy::keys::{KeySet, MAX_SET};
 use crate::proxy::auth::fetch::{Fetcher, LIMIT};
-use crate::proxy::dependency_health::Outages;
+use crate::proxy::dependency_health::DependencyHealth;
+use crate::proxy::limits::permits::Count;
 use crate::snapshot::dependency::Dependency;
 use crate::telemetry::Metrics;
 
@@ -29,7 +30,7 @@ const COOL_DOWN: Duration = Duration::from_secs(30);
 /// How long a handshake waits for a fetch.
 const PATIENCE: Duration = LIMIT.saturating_add(Duration::from_millis(500));
 /// Handshakes that wait for one URI at a time; more are refused at once.
-const WAITERS: u32 = 256;
+const WAITERS: usize = 256;
 /// How often the age of sets is looked at.
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
 
@@ -40,7 +41,7 @@ pub(crate) struct Keys {
     fetcher: Arc<Fetcher>,
     control: Handle,
     metrics: Metrics,
-    outages: Arc<Outages>,
+    health: Arc<DependencyHealth>,
 }
 
 #[derive(Debug)]
@@ -49,6 +50,8 @@ struct Entry {
     state: Mutex<State>,
     /// Rings when a fetch is over.
     over: watch::Sender<u64>,
+    /// Handshakes that wait for it.
+    waiting: Arc<Count>,
 }
 
 /// What is known of one URI. Pure: the time is passed in.
@@ -60,7 +63,6 @@ struct State {
     /// When the last fetch began for the sake of an unknown id.
     renewed: Option<Instant>,
     flying: bool,
-    waiters: u32,
 }
 
 impl State {
@@ -123,8 +125,8 @@ impl Entry {
 }
 
 impl Keys {
-    pub(crate) fn new(fetcher: Fetcher, control: Handle, metrics: Metrics, outages: Arc<Outages>) -> Self {
-        Self { entries: Mutex::default(), fetcher: Arc::new(fetcher), control, metrics, outages }
+    pub(crate) fn new(fetcher: Fetcher, control: Handle, metrics: Metrics, health: Arc<DependencyHealth>) -> Self {
+        Self { entries: Mutex::default(), fetcher: Arc::new(fetcher), control, metrics, health }
     }
 
     /// The keys of a URI; waits for them if there are none. `None`: they cannot be had.
@@ -200,14 +202,15 @@ impl Keys {
         if let Some(entry) = entries.get(uri) {
             return Arc::clone(entry);
         }
-        let entry = Entry { uri: uri.into(), state: Mutex::default(), over: watch::Sender::new(0) };
+        let entry =
+            Entry { uri: uri.into(), state: Mutex::default(), over: watch::Sender::new(0), waiting: Arc::default() };
         Arc::clone(entries.entry(uri.into()).or_insert(Arc::new(entry)))
     }
 
     /// Fetches on the control runtime; whoever began it says so in the state.
     fn fetch(&self, entry: &Arc<Entry>) {
         let (entry, fetcher, metrics) = (Arc::clone(entry), Arc::clone(&self.fetcher), self.metrics.clone());
-        let outages = Arc::clone(&self.outages);
+        let health = Arc::clone(&self.health);
         self.control.spawn(async move {
             let label = label(&entry.uri);
             let fetched = match fetcher.get(&entry.uri, MAX_SET).await {
@@ -216,7 +219,7 @@ impl Keys {
             };
             metrics.key_set_fetched(label, fetched.is_ok(), Instant::now());
             let outcome = fetched.as_ref().map(drop).map_err(|problem| *problem);
-            outages.hear(&Dependency::KeySet(entry.uri.clone()), outcome);
+            health.record(&Dependency::KeySet(entry.uri.clone()), outcome);
             if let Err(problem) = fetched {
                 tracing::warn!(
                     uri = label,
@@ -230,25 +233,10 @@ impl Keys {
     }
 }
 
-/// Waits until a fetch is over, if there is a place to wait.
+/// Waits until a fetch is over, if not too many wait already.
 async fn wait(entry: &Entry, over: &mut watch::Receiver<u64>) {
-    {
-        let mut state = entry.state();
-        if state.waiters >= WAITERS {
-            return;
-        }
-        state.waiters += 1;
-    }
-    let _place = Waiting(entry);
-    let _ = timeout(PATIENCE, over.changed()).await;
-}
-
-/// A place among those who wait.
-struct Waiting<'a>(&'a Entry);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.state().waiters -= 1;
+    if let Some(_waiting) = entry.waiting.acquire(WAITERS) {
+        let _ = timeout(PATIENCE, over.changed()).await;
     }
 }
 

@@ -6,3 +6,23 @@ pub mod fetch;
 pub(crate) mod jwks;
 pub(crate) mod tickets;
 pub(crate) mod verify;
+
+use std::sync::Arc;
+
+use crate::snapshot::Live;
+use external::Externals;
+use jwks::Keys;
+use tickets::Tickets;
+
+/// What credentials are verified with.
+#[derive(Debug)]
+pub(crate) struct Auth {
+    /// Keys of the cluster's objects are in the snapshot.
+    pub(crate) live: Arc<Live>,
+    /// Key sets that are fetched.
+    pub(crate) keys: Keys,
+    /// Services that judge handshakes.
+    pub(crate) externals: Externals,
+    /// Tickets that are outstanding.
+    pub(crate) tickets: Tickets,
+}

@@ -8,17 +8,15 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::policy::network::limit_key;
-use crate::policy::{Facts, Origin, Proof};
+use crate::policy::Facts;
 use crate::proxy::store::Store;
+use crate::proxy::store::record::{Handle, Record};
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
 
@@ -26,50 +24,6 @@ use crate::snapshot::RouteId;
 const MOST: Taken = Taken { tickets: 65_536, bytes: 64 << 20 };
 /// Bytes of chance in a ticket.
 const RANDOM: usize = 32;
-
-/// What a ticket stands for.
-pub(crate) struct Record {
-    /// The route that issued it.
-    pub(crate) route: RouteId,
-    /// The origin of the page that bought it.
-    pub(crate) origin: Origin,
-    /// The address that alone can redeem it, as limits count addresses.
-    pub(crate) address: Option<IpAddr>,
-    /// What was proved when it was bought.
-    pub(crate) proof: Box<Proof>,
-    /// Headers for the backend.
-    pub(crate) headers: Vec<(Box<str>, Box<[u8]>)>,
-}
-
-impl Record {
-    /// Whether a handshake may redeem it.
-    fn fits(&self, route: &RouteId, facts: &Facts) -> bool {
-        self.route == *route
-            && self.origin == facts.origin
-            && self.address.is_none_or(|address| address == limit_key(facts.address))
-    }
-
-    fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        headers + self.proof.size() + size_of::<Self>()
-    }
-}
-
-/// What a ticket is kept by.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Handle([u8; 32]);
-
-impl fmt::Display for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
-    }
-}
-
-impl Handle {
-    pub(crate) fn of(ticket: &[u8]) -> Self {
-        Self(digest(&SHA256, ticket).as_ref().try_into().unwrap_or_default())
-    }
-}
 
 /// All tickets that are outstanding.
 #[derive(Debug)]
@@ -222,6 +176,8 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Origin;
+    use crate::policy::network::limit_key;
 
     fn facts(address: &str, origin: Origin) -> Facts {
         Facts {

@@ -2,25 +2,18 @@
 //! may see it. What counts as a credential and what verifies it is `policy`'s to say.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::policy::authentication::{Authentication, Jwt, KeySource, Kind, Method};
 use crate::policy::credential::{Credential, Presented};
 use crate::policy::keys::KeySet;
 use crate::policy::token::{self, Failure, Token};
 use crate::policy::{Facts, Proof};
-use crate::proxy::Shared;
-use crate::proxy::auth::external;
-use crate::proxy::auth::tickets::Handle;
+use crate::proxy::auth::Auth;
+use crate::proxy::clock::wall;
+use crate::proxy::store::record::Handle;
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
 use crate::ws::upgrade::Request;
-
-/// Seconds since the Unix epoch.
-pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    i64::try_from(since).unwrap_or(i64::MAX)
-}
 
 /// What became of a credential.
 #[derive(Default)]
@@ -33,96 +26,134 @@ pub(crate) struct Verified {
     pub(crate) ticket: Option<Handle>,
 }
 
-/// Verifies what was presented and makes the request one for the backend: without the credential unless the method
-/// forwards it, and with the headers of its claims, which nobody else can set.
-pub(crate) async fn verify(
-    shared: &Shared,
-    route: &RouteId,
-    authentication: &Authentication,
-    presented: &Presented,
-    facts: &Facts,
-    request: &mut Request,
-) -> Result<Verified, Reason> {
-    let Authentication::AnyOf(methods) = authentication else { return Ok(Verified::default()) };
-    let verified = match presented.one() {
-        Ok(credential) => by_credential(shared, route, methods, credential, facts, request).await?,
-        // What no other method looks for is for the first service that gets any of it.
-        Err(Reason::CredentialMissing) => asked(shared, route, methods, facts, request).await?,
-        Err(reason) => return Err(reason),
-    };
-    request.headers.retain(|(name, _)| !authentication.headers().any(|own| own == &**name));
-    request.headers.extend(verified.headers.iter().cloned());
-    Ok(verified)
-}
-
-async fn by_credential(
-    shared: &Shared,
-    route: &RouteId,
-    methods: &[Method],
-    credential: &Credential,
-    facts: &Facts,
-    request: &mut Request,
-) -> Result<Verified, Reason> {
-    let mut reason = Reason::TokenMalformed;
-    for (index, raw) in credential.takers() {
-        let Some(method) = methods.get(index) else { continue };
-        let jwt = match &method.kind {
-            Kind::Jwt(jwt) => jwt,
-            Kind::External(_) => continue,
-            Kind::Ticket(_) => {
-                let (handle, record) = shared.tickets.look(raw, route, facts).await?;
-                withhold(methods, request);
-                credential.strip(request);
-                let (proof, headers) = (Some(record.proof.clone()), record.headers.clone());
-                return Ok(Verified { proof, headers, ticket: Some(handle) });
-            }
-        };
-        let token = match Token::parse(raw) {
-            Ok(token) => token,
-            Err(_) => continue,
-        };
-        reason = Reason::TokenClaims;
-        if token.issuer() != Some(&*jwt.issuer) {
-            continue;
-        }
-        // This method decides, and no other is asked.
-        let token::Verified { proof, headers } = verify_token(shared, route, &token, method, jwt).await?;
-        withhold(methods, request);
-        if jwt.forward {
-            credential.keep(request);
-        } else {
-            credential.strip(request);
-        }
-        let headers = headers.into_iter().map(|(name, value)| (name, value.into_boxed_bytes())).collect();
-        return Ok(Verified { proof: Some(Box::new(proof)), headers, ticket: None });
-    }
-    Err(reason)
-}
-
-/// Asks the first service that gets a header of the handshake. What it judges stays here, as every credential does; the
-/// backend gets what the service answers.
-async fn asked(
-    shared: &Shared,
-    route: &RouteId,
-    methods: &[Method],
-    facts: &Facts,
-    request: &mut Request,
-) -> Result<Verified, Reason> {
-    for method in methods {
-        let Kind::External(external) = &method.kind else { continue };
-        let headers = match external::ask(shared, route, external, facts, request).await {
-            Ok(headers) => headers,
-            Err(Reason::CredentialMissing) => continue,
+impl Auth {
+    /// Verifies what was presented and makes the request one for the backend: without the credential unless the method
+    /// forwards it, and with the headers of its claims, which nobody else can set.
+    pub(crate) async fn verify(
+        &self,
+        route: &RouteId,
+        authentication: &Authentication,
+        presented: &Presented,
+        facts: &Facts,
+        request: &mut Request,
+    ) -> Result<Verified, Reason> {
+        let Authentication::AnyOf(methods) = authentication else { return Ok(Verified::default()) };
+        let verified = match presented.one() {
+            Ok(credential) => self.by_credential(route, methods, credential, facts, request).await?,
+            // What no other method looks for is for the first service that gets any of it.
+            Err(Reason::CredentialMissing) => self.asked(route, methods, facts, request).await?,
             Err(reason) => return Err(reason),
         };
-        let first = external.answers.first();
-        let subject = headers.iter().find(|(name, _)| Some(name) == first);
-        let subject = subject.and_then(|(_, value)| std::str::from_utf8(value).ok());
-        let proof = external.proof(&method.name, subject);
-        withhold(methods, request);
-        return Ok(Verified { proof: Some(Box::new(proof)), headers: headers.to_vec(), ticket: None });
+        request.headers.retain(|(name, _)| !authentication.headers().any(|own| own == &**name));
+        request.headers.extend(verified.headers.iter().cloned());
+        Ok(verified)
     }
-    Err(Reason::CredentialMissing)
+
+    async fn by_credential(
+        &self,
+        route: &RouteId,
+        methods: &[Method],
+        credential: &Credential,
+        facts: &Facts,
+        request: &mut Request,
+    ) -> Result<Verified, Reason> {
+        let mut reason = Reason::TokenMalformed;
+        for (index, raw) in credential.takers() {
+            let Some(method) = methods.get(index) else { continue };
+            let jwt = match &method.kind {
+                Kind::Jwt(jwt) => jwt,
+                Kind::External(_) => continue,
+                Kind::Ticket(_) => {
+                    let (handle, record) = self.tickets.look(raw, route, facts).await?;
+                    withhold(methods, request);
+                    credential.strip(request);
+                    let (proof, headers) = (Some(record.proof.clone()), record.headers.clone());
+                    return Ok(Verified { proof, headers, ticket: Some(handle) });
+                }
+            };
+            let token = match Token::parse(raw) {
+                Ok(token) => token,
+                Err(_) => continue,
+            };
+            reason = Reason::TokenClaims;
+            if token.issuer() != Some(&*jwt.issuer) {
+                continue;
+            }
+            // This method decides, and no other is asked.
+            let token::Verified { proof, headers } = self.verify_token(route, &token, method, jwt).await?;
+            withhold(methods, request);
+            if jwt.forward {
+                credential.keep(request);
+            } else {
+                credential.strip(request);
+            }
+            let headers = headers.into_iter().map(|(name, value)| (name, value.into_boxed_bytes())).collect();
+            return Ok(Verified { proof: Some(Box::new(proof)), headers, ticket: None });
+        }
+        Err(reason)
+    }
+
+    /// Asks the first service that gets a header of the handshake. What it judges stays here, as every credential does; the
+    /// backend gets what the service answers.
+    async fn asked(
+        &self,
+        route: &RouteId,
+        methods: &[Method],
+        facts: &Facts,
+        request: &mut Request,
+    ) -> Result<Verified, Reason> {
+        for method in methods {
+            let Kind::External(external) = &method.kind else { continue };
+            let headers = match self.externals.ask(route, external, facts, request).await {
+                Ok(headers) => headers,
+                Err(Reason::CredentialMissing) => continue,
+                Err(reason) => return Err(reason),
+            };
+            let first = external.answers.first();
+            let subject = headers.iter().find(|(name, _)| Some(name) == first);
+            let subject = subject.and_then(|(_, value)| std::str::from_utf8(value).ok());
+            let proof = external.proof(&method.name, subject);
+            withhold(methods, request);
+            return Ok(Verified { proof: Some(Box::new(proof)), headers: headers.to_vec(), ticket: None });
+        }
+        Err(Reason::CredentialMissing)
+    }
+
+    async fn verify_token(
+        &self,
+        route: &RouteId,
+        token: &Token<'_>,
+        method: &Method,
+        jwt: &Jwt,
+    ) -> Result<token::Verified, Reason> {
+        let refused = |failure| match failure {
+            Failure::UnknownKey => Reason::TokenUntrusted,
+            Failure::Refused(reason) => reason,
+        };
+        match &jwt.keys {
+            KeySource::Local { .. } => {
+                let keys = self.local(route, &jwt.keys).ok_or(Reason::KeysUnavailable)?;
+                token.verify(method, jwt, &keys, wall()).map_err(refused)
+            }
+            KeySource::Remote(uri) => {
+                let keys = self.keys.get(uri).await.ok_or(Reason::KeysUnavailable)?;
+                match token.verify(method, jwt, &keys, wall()) {
+                    // The issuer may have new keys: asked at most once in a while, whoever sends what.
+                    Err(Failure::UnknownKey) => {
+                        let newer = self.keys.renew(uri, &keys).await.ok_or(Reason::TokenUntrusted)?;
+                        token.verify(method, jwt, &newer, wall()).map_err(refused)
+                    }
+                    verified => verified.map_err(refused),
+                }
+            }
+        }
+    }
+
+    /// Keys of the cluster's objects, as the snapshot of now has them.
+    fn local(&self, route: &RouteId, source: &KeySource) -> Option<Arc<KeySet>> {
+        let source = source.within(&route.namespace);
+        self.live.load().keys.get(&source).cloned()
+    }
 }
 
 /// What services are asked with stays here, whichever method admits.
@@ -132,40 +163,4 @@ fn withhold(methods: &[Method], request: &mut Request) {
             request.headers.retain(|(name, _)| !external.headers.contains(name));
         }
     }
-}
-
-async fn verify_token(
-    shared: &Shared,
-    route: &RouteId,
-    token: &Token<'_>,
-    method: &Method,
-    jwt: &Jwt,
-) -> Result<token::Verified, Reason> {
-    let refused = |failure| match failure {
-        Failure::UnknownKey => Reason::TokenUntrusted,
-        Failure::Refused(reason) => reason,
-    };
-    match &jwt.keys {
-        KeySource::Local { .. } => {
-            let keys = local(shared, route, &jwt.keys).ok_or(Reason::KeysUnavailable)?;
-            token.verify(method, jwt, &keys, now()).map_err(refused)
-        }
-        KeySource::Remote(uri) => {
-            let keys = shared.keys.get(uri).await.ok_or(Reason::KeysUnavailable)?;
-            match token.verify(method, jwt, &keys, now()) {
-                // The issuer may have new keys: asked at most once in a while, whoever sends what.
-                Err(Failure::UnknownKey) => {
-                    let newer = shared.keys.renew(uri, &keys).await.ok_or(Reason::TokenUntrusted)?;
-                    token.verify(method, jwt, &newer, now()).map_err(refused)
-                }
-                verified => verified.map_err(refused),
-            }
-        }
-    }
-}
-
-/// Keys of the cluster's objects, as the snapshot of now has them.
-fn local(shared: &Shared, route: &RouteId, source: &KeySource) -> Option<Arc<KeySet>> {
-    let source = source.within(&route.namespace);
-    shared.live.load().keys.get(&source).cloned()
 }

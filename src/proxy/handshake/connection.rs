@@ -1,33 +1,32 @@
-//! One connection, top to bottom. Read this first.
+//! One connection, from its first byte to its 101. Read this first.
 //!
-//! PROXY header, where a trusted proxy sends one -> ClientHello and host -> TLS -> one bounded request, Host equals SNI ->
-//! lease -> `screen`, credential, `admit` -> places, ticket -> dial and upgrade the backend, verify its 101 -> answer 101 ->
-//! relay. A refusal is an HTTP answer and a line in the log; a call that buys a ticket is answered in `purchase`.
+//! PROXY header, where a trusted proxy sends one -> ClientHello and host -> TLS -> one bounded request; this is the part
+//! that knows HTTP/1.1. What was asked is judged in `judge`, a call to the ticket endpoint is answered in
+//! `ticket_endpoint`; then the answer is sent here: a 101 and the relay, or a refusal and a line in the log.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls_pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 
 use crate::policy::client::TrustedProxies;
-use crate::policy::{ClientCertificate, Facts, Origin, Policy, admit, credential, screen};
-use crate::proxy::auth::verify;
-use crate::proxy::handshake::answer;
-use crate::proxy::handshake::backend;
-use crate::proxy::handshake::proxy_protocol;
-use crate::proxy::handshake::ticket_endpoint;
-use crate::proxy::io::buffers;
-use crate::proxy::io::client_tls::{self, ClientTls};
-use crate::proxy::limits::fair_queue;
+use crate::policy::{ClientCertificate, Origin};
+use crate::proxy::clock::wall;
+use crate::proxy::handshake::judge::{self, Admitted, Asked};
+use crate::proxy::handshake::refusal::{self, ClientAddress, Refusal, Target};
+use crate::proxy::handshake::{answer, proxy_protocol, ticket_endpoint};
+use crate::proxy::io::backend::BackendPeer;
+use crate::proxy::io::client_hello;
+use crate::proxy::io::client_tls::ClientTls;
+use crate::proxy::relay::report::Report;
 use crate::proxy::relay::session::Session;
 use crate::proxy::relay::{Parts, Relay};
-use crate::proxy::{Drain, Shared, worker};
-use crate::reason::{self, Reason};
-use crate::snapshot::{Lease, Route, RouteState};
-use crate::telemetry::access::{Opened, Refused};
+use crate::proxy::worker::Worker;
+use crate::reason::Reason;
+use crate::telemetry::access::{Id, Opened};
 use crate::ws::upgrade::{self, Call, Request, RequestError};
 
 /// Everything before the 101, all stages together.
@@ -39,322 +38,158 @@ const HEAD: Duration = Duration::from_secs(5);
 /// Writing the answer and waiting for the client to take it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// What is known when a handshake is refused.
-#[derive(Default)]
-pub(crate) struct Refusal {
-    reason: Option<Reason>,
-    /// The backend's own status, as far as it is passed on.
-    status: Option<u16>,
-    /// The endpoint that was asked.
-    backend: Option<SocketAddr>,
-    host: Option<Box<str>>,
-    path: Option<Box<str>>,
-    pub(crate) route: Option<Arc<str>>,
-    pub(crate) policy: Option<Arc<Policy>>,
-    /// When the next attempt is free, where that is known.
-    pub(crate) retry_after: Option<Duration>,
-}
-
-impl From<Reason> for Refusal {
-    fn from(reason: Reason) -> Self {
-        Self { reason: Some(reason), ..Self::default() }
-    }
-}
-
-/// Who is at the other end.
-#[derive(Clone, Copy)]
-struct Who {
-    /// The client, as far as it is known; port 0 where it is not.
-    client: SocketAddr,
-    /// The proxy whose socket it is, where it spoke for the client.
-    proxy: Option<SocketAddr>,
-}
-
-impl Who {
-    fn new(peer: SocketAddr) -> Self {
-        Self { client: SocketAddr::new(peer.ip().to_canonical(), peer.port()), proxy: None }
-    }
-
-    fn stands_for(&mut self, client: SocketAddr) {
-        if client != self.client {
-            self.proxy.get_or_insert(self.client);
-            self.client = client;
-        }
-    }
-}
-
 /// Serves one accepted socket up to its 101; the relay does the rest.
-pub(crate) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketAddr) -> Option<Relay> {
+pub(crate) async fn serve(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr) -> Option<Relay> {
     let began = Instant::now();
-    let mut who = Who::new(peer);
+    let mut address = ClientAddress::new(peer);
     // One and the same for the whole connection.
-    let proxies = shared.proxies.load_full();
-    match proxy_protocol::read(&proxies, &mut tcp, who.client).await {
-        Ok(client) => who.stands_for(client),
-        Err(reason) => return refused(&shared, who, &reason.into()),
+    let proxies = worker.shared.proxies.load_full();
+    match proxy_protocol::read(&proxies, &mut tcp, address.client).await {
+        Ok(client) => address.stands_for(client),
+        Err(reason) => return end(&worker, address, None, &reason.into()),
     }
-    let Accepted { mut client, name, certificate } = match timeout(TLS, accept(&shared, tcp, who.client.ip())).await {
-        Ok(Ok(accepted)) => accepted,
-        Ok(Err(reason)) => return refused(&shared, who, &reason.into()),
-        Err(_) => return refused(&shared, who, &Reason::TlsTimeout.into()),
+    let accepted = timeout(TLS, accept(&worker, tcp, address.client.ip())).await;
+    let Accepted { mut tls, server_name, certificate } = match accepted.unwrap_or(Err(Reason::TlsTimeout)) {
+        Ok(accepted) => accepted,
+        Err(reason) => return end(&worker, address, None, &reason.into()),
     };
-    let mut refusal = Refusal::default();
-    let judging = judge(&shared, &mut client, name.as_deref(), certificate, &proxies, &mut who, &mut refusal);
-    let judged = timeout_at((began + OVERALL).into(), judging).await;
-    refusal.reason = match judged.unwrap_or(Err(Reason::BackendUpgradeTimeout)) {
-        Ok(Outcome::Admitted(judged)) => return relay(&shared, client, *judged, who, began).await,
-        Ok(Outcome::Answered(bytes)) => {
-            farewell(&mut client, &bytes).await;
-            return None;
+    let (request, head) = match timeout(HEAD, head(&worker, &mut tls)).await.unwrap_or(Err(Reason::HeadTimeout)) {
+        Ok(head) => head,
+        Err(reason) => return refuse(&worker, tls, address, None, &reason.into()).await,
+    };
+    let mut asked =
+        Asked { request, server_name, certificate, address: address.client.ip(), deadline: began + OVERALL };
+    let outcome = match forwarded(&proxies, &mut asked, &mut address) {
+        Ok(()) => judged(&worker, &mut asked, head).await,
+        Err(reason) => Err(reason.into()),
+    };
+    match outcome {
+        Ok(Reply::Switch(admitted, early)) => open(&worker, tls, *admitted, asked, early, address, began).await,
+        Ok(Reply::Answer(bytes)) => {
+            farewell(&worker, &mut tls, &bytes).await;
+            None
         }
-        Err(reason) => Some(reason),
-    };
-    refused(&shared, who, &refusal);
-    if let Some(reason) = refusal.reason
-        && let Some(status) = refusal.status.or(reason.http_status())
-    {
-        let handshake = refusal.policy.as_ref().map(|policy| &policy.handshake);
-        // Whole seconds (RFC 9110 §10.2.3), never too early; where nothing is known, spread a little.
-        let retry_after = match refusal.retry_after {
-            Some(wait) => wait.as_secs() + u64::from(wait.subsec_nanos() > 0),
-            None => u64::from(1 + buffers::mask()[0] % 5),
-        };
-        let bytes = answer::refusal(status, reason.challenge(), handshake, retry_after);
-        farewell(&mut client, &bytes).await;
+        Err(refusal) => refuse(&worker, tls, address, Some(&asked.request), &refusal).await,
+    }
+}
+
+/// What is replied to a request that is not refused.
+enum Reply {
+    /// A 101; with what the client sent behind its request.
+    Switch(Box<Admitted>, Vec<u8>),
+    /// An answer of the ticket endpoint.
+    Answer(Vec<u8>),
+}
+
+/// Takes the client's address from `X-Forwarded-For` of a trusted proxy.
+fn forwarded(proxies: &TrustedProxies, asked: &mut Asked, address: &mut ClientAddress) -> Result<(), Reason> {
+    if let Some(client) = proxies.client(asked.address, asked.request.forwarded_for.as_deref())? {
+        address.stands_for(SocketAddr::new(client, 0));
+        asked.address = client;
+    }
+    Ok(())
+}
+
+/// Judges what was asked.
+async fn judged(worker: &Worker, asked: &mut Asked, head: Head) -> Result<Reply, Refusal> {
+    // Each stage has a time of its own, and all together have less than this: only a fault of ours gets here.
+    let late = |_| Refusal::from(Reason::Internal);
+    let backstop = asked.deadline + FAREWELL;
+    match head {
+        Head::Handshake { early } => {
+            let admitted =
+                timeout_at(backstop.into(), judge::handshake(&worker.shared, asked)).await.map_err(late)??;
+            Ok(Reply::Switch(Box::new(admitted), early))
+        }
+        Head::Call { preflight } => {
+            let answer = ticket_endpoint::answer(&worker.shared, asked, preflight);
+            Ok(Reply::Answer(timeout_at(backstop.into(), answer).await.map_err(late)??))
+        }
+    }
+}
+
+/// Counts a refusal, writes it down, and answers with it.
+async fn refuse(
+    worker: &Worker,
+    mut tls: ClientTls,
+    address: ClientAddress,
+    request: Option<&Request>,
+    refusal: &Refusal,
+) -> Option<Relay> {
+    end(worker, address, request, refusal);
+    if let Some(bytes) = refusal.answer(worker.chance()) {
+        farewell(worker, &mut tls, &bytes).await;
     }
     None
 }
 
+/// Counts a refusal and writes it down.
+fn end(worker: &Worker, address: ClientAddress, request: Option<&Request>, refusal: &Refusal) -> Option<Relay> {
+    let target = request.map(|request| Target { host: &request.host, path: &request.path });
+    refusal::record(&worker.shared, address, target, refusal);
+    None
+}
+
 /// Sends the last answer of a connection.
-async fn farewell(client: &mut ClientTls, bytes: &[u8]) {
+async fn farewell(worker: &Worker, tls: &mut ClientTls, bytes: &[u8]) {
     let _ = timeout(FAREWELL, async {
-        if client.send_all(bytes).await.is_ok() {
-            client.finish().await;
+        if tls.send_all(&worker.buffers, bytes).await.is_ok() {
+            tls.finish(&worker.buffers).await;
         }
     })
     .await;
 }
 
-fn refused(shared: &Shared, who: Who, refusal: &Refusal) -> Option<Relay> {
-    let reason = refusal.reason.unwrap_or(Reason::Internal);
-    shared.metrics.refused(reason, refusal.route.as_deref());
-    shared.access.refused(&Refused {
-        reason,
-        status: refusal.status.or(reason.http_status()),
-        client: who.client,
-        proxy: who.proxy,
-        host: refusal.host.as_deref(),
-        path: refusal.path.as_deref(),
-        route: refusal.route.as_deref(),
-        backend: refusal.backend,
-    });
-    None
+/// A connection after its TLS handshake.
+struct Accepted {
+    tls: ClientTls,
+    server_name: Option<String>,
+    certificate: Option<Box<ClientCertificate>>,
 }
 
 /// TLS: the name of the ClientHello chooses the host's own configuration.
-async fn accept(shared: &Shared, mut tcp: TcpStream, address: IpAddr) -> Result<Accepted, Reason> {
-    let (hello, name) = client_tls::client_hello(&mut tcp).await?;
-    let snapshot = shared.live.load();
-    let identity = match &name {
+async fn accept(worker: &Worker, mut tcp: TcpStream, address: IpAddr) -> Result<Accepted, Reason> {
+    let (hello, server_name) = client_hello::read(&mut tcp).await?;
+    let snapshot = worker.shared.live.load();
+    let identity = match &server_name {
         Some(name) => snapshot.tls(name),
         None => snapshot.default_tls.as_ref(),
     };
-    let Some(identity) = identity else {
-        client_tls::refuse_name(&mut tcp).await;
+    let Some(identity) = identity.map(Arc::clone) else {
+        client_hello::refuse_name(&mut tcp).await;
         return Err(Reason::UnknownServerName);
     };
-    let identity = Arc::clone(identity);
     drop(snapshot);
-    let place = fair_queue::enter(address)?;
-    let client = ClientTls::accept(tcp, Arc::clone(&identity.config), hello, place).await?;
-    let certificate = match (&identity.client, client.client_chain()) {
+    let queued = worker.tls_queue.enter(address)?;
+    let tls = ClientTls::accept(tcp, Arc::clone(&identity.config), hello, queued).await?;
+    let certificate = match (&identity.client, tls.client_chain()) {
         (Some(rule), chain @ [_, ..]) => Some(Box::new(ClientCertificate::read(chain, &rule.trust)?)),
         _ => None,
     };
-    Ok(Accepted { client, name, certificate })
+    Ok(Accepted { tls, server_name, certificate })
 }
 
-/// A connection after its TLS handshake.
-struct Accepted {
-    client: ClientTls,
-    name: Option<String>,
-    certificate: Option<Box<ClientCertificate>>,
-}
-
-/// What becomes of a request that is not refused.
-enum Outcome {
-    /// A handshake goes on.
-    Admitted(Box<Judged>),
-    /// A call is answered with these bytes.
-    Answered(Vec<u8>),
-}
-
-/// A handshake that was admitted and has a backend.
-struct Judged {
-    request: Request,
-    /// What the client sent behind its request.
-    early: Vec<u8>,
-    facts: Facts,
-    lease: Lease,
-    policy: Arc<Policy>,
-    route: Arc<str>,
-    audited: Option<Reason>,
-    places: crate::proxy::limits::connections::Places,
-    upstream: backend::Upstream,
-}
-
-/// Judges a request; what is known of it by then stands in `refusal`, also where time runs out in the middle.
-async fn judge(
-    shared: &Arc<Shared>,
-    client: &mut ClientTls,
-    name: Option<&str>,
-    certificate: Option<Box<ClientCertificate>>,
-    proxies: &TrustedProxies,
-    who: &mut Who,
-    refusal: &mut Refusal,
-) -> Result<Outcome, Reason> {
-    let read = timeout(HEAD, head(client)).await.map_err(|_| Reason::HeadTimeout)??;
-    let (Head::Handshake(asked, _) | Head::Call(Call { request: asked, .. })) = &read;
-    refusal.host = Some(asked.host.clone());
-    refusal.path = Some(asked.path.clone());
-    if let Some(client) = proxies.client(who.client.ip(), asked.forwarded_for.as_deref())? {
-        who.stands_for(SocketAddr::new(client, 0));
-    }
-    let (mut request, early) = match read {
-        Head::Handshake(request, early) => (request, early),
-        Head::Call(call) => {
-            let answer = ticket_endpoint::answer(shared, call, name, certificate, who.client.ip(), refusal).await;
-            return answer.map(Outcome::Answered);
-        }
-    };
-    let (lease, policy, facts, audited, places, upstream) =
-        admitted(shared, &mut request, name, certificate, who.client.ip(), refusal).await?;
-    let route = refusal.route.clone().unwrap_or_default();
-    let judged = Judged { request, early, facts, lease, policy, route, audited, places, upstream };
-    Ok(Outcome::Admitted(Box::new(judged)))
-}
-
-type Admitted =
-    (Lease, Arc<Policy>, Facts, Option<Reason>, crate::proxy::limits::connections::Places, backend::Upstream);
-
-/// The order of judgement after the form: Host = SNI, route, networks, origin, attempts, subprotocol, client
-/// certificate, credential, places, backend.
-async fn admitted(
-    shared: &Arc<Shared>,
-    request: &mut Request,
-    name: Option<&str>,
-    certificate: Option<Box<ClientCertificate>>,
-    address: IpAddr,
-    refusal: &mut Refusal,
-) -> Result<Admitted, Reason> {
-    if name != Some(&*request.host) {
-        return Err(Reason::Misdirected);
-    }
-    if *shared.drain.borrow() != Drain::Serving {
-        return Err(Reason::Draining);
-    }
-    let lease = shared.live.lease(&request.host, &request.path)?;
-    let route = Arc::clone(&lease.route);
-    refusal.route = Some(route.id.to_string().into());
-    let policy = match &route.state {
-        RouteState::Serving(policy) => Arc::clone(policy),
-        RouteState::Refusing(reason) => return Err(*reason),
-    };
-    refusal.policy = Some(Arc::clone(&policy));
-    // Before anything is kept: facts hold no credential.
-    let authentication = &policy.handshake.authentication;
-    let presented = credential::take(authentication, request);
-    let mut facts = facts(request, &policy, address, certificate);
-    screened(shared, &route, &policy, &facts, refusal)?;
-    // Browsers take no answer without one of their offers, and a token is never answered.
-    if presented.by_subprotocol && facts.subprotocols.is_empty() {
-        return Err(Reason::SubprotocolDenied);
-    }
-    let verified = verify::verify(shared, &route.id, authentication, &presented, &facts, request).await?;
-    facts.proof = verified.proof;
-    let admission = admit(&policy, &facts, verify::now())?;
-    let limits = &policy.connection;
-    let mut places = shared.meters.place(&route.id, facts.address, limits.total, limits.per_address)?;
-    if let Some(identity) = facts.identity() {
-        places.subject(identity, limits.per_subject, shared.store.as_ref()).await?;
-    }
-    // Last: a handshake that something else refuses costs no ticket.
-    if let Some(ticket) = verified.ticket {
-        shared.tickets.redeem(&ticket, &route.id).await?;
-        shared.metrics.route(refusal.route.as_deref().unwrap_or_default()).tickets_redeemed.inc();
-    }
-    let mut upstream = match backend::connect(shared, &route, request, &facts, &admission).await {
-        Ok(upstream) => upstream,
-        Err(failure) => {
-            refusal.status = failure.status.map(reason::passed_on);
-            refusal.backend = failure.endpoint;
-            return Err(failure.reason);
-        }
-    };
-    if presented.by_subprotocol && upstream.subprotocol.is_none() {
-        upstream.subprotocol = admission.offered().first().cloned();
-    }
-    Ok((lease, policy, facts, admission.audited(), places, upstream))
-}
-
-/// What counts of a request, its credential apart.
-pub(crate) fn facts(
-    request: &Request,
-    policy: &Policy,
-    address: IpAddr,
-    certificate: Option<Box<ClientCertificate>>,
-) -> Facts {
-    let facts = Facts {
-        address,
-        host: request.host.clone(),
-        port: request.port,
-        path: request.path.clone(),
-        origin: request.origin.clone(),
-        subprotocols: request.subprotocols.clone(),
-        client_certificate: certificate,
-        proof: None,
-    };
-    // The policy may be newer than the TLS handshake.
-    facts.renewed(policy, UnixTime::now()).unwrap_or(facts)
-}
-
-/// [`screen`], with the attempt counted; a refusal says when the next one is free.
-pub(crate) fn screened(
-    shared: &Shared,
-    route: &Route,
-    policy: &Policy,
-    facts: &Facts,
-    refusal: &mut Refusal,
-) -> Result<(), Reason> {
-    screen(policy, facts, |limit| {
-        let free = shared.meters.attempts.judge(&route.id, facts.address, limit, Instant::now());
-        free.map_err(|wait| {
-            refusal.retry_after = Some(wait);
-            Reason::HandshakeRateLimit
-        })
-    })
-}
-
-/// A request's head.
+/// What a head asks for.
 enum Head {
     /// A handshake, and what was sent behind it.
-    Handshake(Request, Vec<u8>),
-    /// Something else.
-    Call(Call),
+    Handshake { early: Vec<u8> },
+    /// A POST, or a browser's question whether a page may make one.
+    Call { preflight: bool },
 }
 
 /// Reads the request's head, and nothing of what it means.
-async fn head(client: &mut ClientTls) -> Result<Head, Reason> {
+async fn head(worker: &Worker, tls: &mut ClientTls) -> Result<(Request, Head), Reason> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
-        let n = client.read_some(&mut bytes).await.map_err(|_| Reason::ClientLost)?;
+        let n = tls.read_some(&worker.buffers, &mut bytes).await.map_err(|_| Reason::ClientLost)?;
         match upgrade::parse_request(&bytes) {
-            Ok(Some((request, used))) => return Ok(Head::Handshake(request, bytes.split_off(used))),
+            Ok(Some((request, used))) => return Ok((request, Head::Handshake { early: bytes.split_off(used) })),
             Ok(None) => {}
             Err(RequestError::Method) => {
                 // Whatever is wrong with it as a call, it is no handshake.
-                let call = upgrade::parse_call(&bytes).ok().flatten();
-                return call.map(Head::Call).ok_or(Reason::MethodNotAllowed);
+                let call = upgrade::parse_call(&bytes).ok().flatten().ok_or(Reason::MethodNotAllowed)?;
+                let Call { preflight, request } = call;
+                return Ok((request, Head::Call { preflight }));
             }
             Err(error) => return Err(error.into()),
         }
@@ -365,55 +200,67 @@ async fn head(client: &mut ClientTls) -> Result<Head, Reason> {
 }
 
 /// Answers 101 and hands over to the relay.
-async fn relay(shared: &Arc<Shared>, mut client: ClientTls, judged: Judged, who: Who, began: Instant) -> Option<Relay> {
-    let Judged { request, early, facts, lease, policy, route, audited, places, upstream } = judged;
-    let switching = answer::switching(&request.key, upstream.subprotocol.as_deref(), &policy.handshake);
-    match timeout(FAREWELL, client.send_all(&switching)).await {
-        Ok(Ok(())) => {}
-        _ => {
-            let refusal = Refusal { route: Some(route), ..Reason::ClientLost.into() };
-            return refused(shared, who, &refusal);
-        }
+async fn open(
+    worker: &Rc<Worker>,
+    mut tls: ClientTls,
+    admitted: Admitted,
+    asked: Asked,
+    early: Vec<u8>,
+    address: ClientAddress,
+    began: Instant,
+) -> Option<Relay> {
+    let shared = &worker.shared;
+    let handshake = &admitted.policy.handshake;
+    let switching = answer::switching(&asked.request.key, admitted.backend.subprotocol.as_deref(), handshake);
+    if !matches!(timeout(FAREWELL, tls.send_all(&worker.buffers, &switching)).await, Ok(Ok(()))) {
+        return end(worker, address, Some(&asked.request), &Refusal::by(&admitted.lease.route, Reason::ClientLost));
     }
     let id = shared.access.id();
-    shared.access.opened(&Opened {
+    let route: Arc<str> = admitted.lease.route.id.to_string().into();
+    record_opened(worker, id, &route, &admitted, tls.version(), address);
+    let metrics = shared.metrics.route(&route);
+    metrics.accepted();
+    if let Some(reason) = admitted.audited {
+        metrics.audited(reason);
+    }
+    let Admitted { lease, facts, backend, permits, .. } = admitted;
+    let session = Session::new(facts, lease, worker.chance(), worker.clock.now(), wall());
+    worker.sessions.register(&session);
+    // What changed while the backend was connected to is judged now.
+    session.rejudge(&shared.live, wall());
+    let mut nonce = [0; 8];
+    nonce[..4].copy_from_slice(&worker.mask());
+    nonce[4..].copy_from_slice(&worker.mask());
+    Some(Relay::new(Parts {
+        client: tls,
+        backend: BackendPeer::new(backend.io),
+        client_early: early,
+        backend_early: backend.early,
+        session,
+        report: Report::new(id, route, began, metrics, shared.access.clone()),
+        nonce,
+        held: Arc::clone(&shared.held),
+        permits: Box::new((permits, backend.permit)),
+    }))
+}
+
+fn record_opened(worker: &Worker, id: Id, route: &str, admitted: &Admitted, tls: &str, address: ClientAddress) {
+    let Admitted { policy, facts, audited, backend, .. } = admitted;
+    let listed = |name: &&str| policy.handshake.subprotocols.iter().any(|listed| listed == name);
+    worker.shared.access.opened(&Opened {
         id,
-        route: &route,
-        client: who.client,
-        proxy: who.proxy,
+        route,
+        client: address.client,
+        proxy: address.proxy,
         host: &facts.host,
         path: &facts.path,
         origin: match &facts.origin {
             Origin::One(origin) => Some(origin),
             Origin::Missing | Origin::Several => None,
         },
-        subprotocol: upstream
-            .subprotocol
-            .as_deref()
-            .filter(|name| policy.handshake.subprotocols.iter().any(|listed| listed == name)),
-        tls: Some(client.version()),
-        backend: Some(upstream.endpoint),
-        audited,
+        subprotocol: backend.subprotocol.as_deref().filter(listed),
+        tls: Some(tls),
+        backend: Some(backend.endpoint),
+        audited: *audited,
     });
-    let metrics = shared.metrics.route(&route);
-    metrics.accepted();
-    if let Some(reason) = audited {
-        metrics.audited(reason);
-    }
-    let session = Session::new(id, facts, lease, buffers::mask()[0]);
-    worker::register(&session);
-    // What changed while the backend was dialled is judged now.
-    session.rejudge(&shared.live);
-    Some(Relay::new(Parts {
-        client,
-        backend: upstream.io,
-        client_early: early,
-        backend_early: upstream.early,
-        session,
-        route,
-        began,
-        metrics,
-        access: shared.access.clone(),
-        places: (places, upstream.place),
-    }))
 }

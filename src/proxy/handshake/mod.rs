@@ -2,6 +2,9 @@
 
 pub(crate) mod answer;
 pub(crate) mod backend;
+pub(crate) mod balance;
 pub(crate) mod connection;
+pub(crate) mod judge;
 pub(crate) mod proxy_protocol;
+pub(crate) mod refusal;
 pub(crate) mod ticket_endpoint;

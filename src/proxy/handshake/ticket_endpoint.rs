@@ -1,80 +1,73 @@
-//! The call that buys a ticket: a POST at the route's ticket path, with a credential of another method, judged as the
-//! handshake would be; and the question of a browser whether a page may make it (the preflight of the Fetch standard).
+//! The ticket endpoint: a POST at the route's ticket path, with a credential of another method, judged as the handshake
+//! would be; and a browser's question whether a page may make it (the preflight of the Fetch standard).
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::policy::Handshake;
 use crate::policy::authentication::{Authentication, Carrier, Kind, Ticket};
 use crate::policy::network::limit_key;
-use crate::policy::{ClientCertificate, Handshake, Origin, admit, credential};
-use crate::proxy::auth::tickets::Record;
-use crate::proxy::auth::verify;
+use crate::proxy::clock::wall;
 use crate::proxy::handshake::answer;
-use crate::proxy::handshake::connection::{Refusal, facts, screened};
-use crate::proxy::{Drain, Shared};
+use crate::proxy::handshake::judge::{Asked, Identified, Purpose, Routed, facts, identify, route};
+use crate::proxy::handshake::refusal::Refusal;
+use crate::proxy::shared::Shared;
+use crate::proxy::store::record::Record;
 use crate::reason::Reason;
 use crate::snapshot::RouteState;
-use crate::ws::upgrade::{Call, Request};
+use crate::ws::upgrade::{Origin, Request};
 
-/// Answers a call, or says why not.
-pub(crate) async fn answer(
-    shared: &Arc<Shared>,
-    call: Call,
-    name: Option<&str>,
-    certificate: Option<Box<ClientCertificate>>,
-    address: std::net::IpAddr,
-    refusal: &mut Refusal,
-) -> Result<Vec<u8>, Reason> {
-    let Call { preflight, mut request } = call;
-    let own = name == Some(&*request.host);
-    let lease = own.then(|| shared.live.lease(&request.host, &request.path).ok()).flatten();
+/// Answers a call. `preflight`: it is a browser's question.
+pub(crate) async fn answer(shared: &Arc<Shared>, asked: &mut Asked, preflight: bool) -> Result<Vec<u8>, Refusal> {
     // Everywhere but at a ticket's path these are methods that no handshake has.
-    let lease = lease.ok_or(Reason::MethodNotAllowed)?;
-    let route = Arc::clone(&lease.route);
-    let RouteState::Serving(policy) = &route.state else { return Err(Reason::MethodNotAllowed) };
-    let authentication = &policy.handshake.authentication;
-    let ticket = authentication.ticket(&request.path).ok_or(Reason::MethodNotAllowed)?;
-    refusal.route = Some(route.id.to_string().into());
-    refusal.policy = Some(Arc::clone(policy));
-    if *shared.drain.borrow() != Drain::Serving {
-        return Err(Reason::Draining);
+    if !is_ticket_path(shared, asked) {
+        return Err(Reason::MethodNotAllowed.into());
     }
-    let presented = credential::take(authentication, &mut request);
-    let mut facts = facts(&request, policy, address, certificate);
-    // A call offers none; those of the handshake that redeems are judged.
-    facts.subprotocols = policy.handshake.subprotocols.iter().map(|name| name.as_str().into()).collect();
+    let routed = route(shared, asked)?;
+    let handshake = &routed.policy.handshake;
+    let ticket = handshake.authentication.ticket(&asked.request.path).ok_or(Reason::MethodNotAllowed)?;
     if preflight {
-        policy.handshake.networks.judge(facts.address)?;
-        policy.handshake.origins.judge(&facts)?;
-        return Ok(answer::preflight(&policy.handshake, &cross_origin(&policy.handshake, &request, true)));
+        let facts = facts(asked, &routed.policy);
+        let judged = handshake.networks.judge(facts.address).and_then(|()| handshake.origins.judge(&facts));
+        judged.map_err(|reason| Refusal::by(routed.route(), reason))?;
+        return Ok(answer::preflight(handshake, &cross_origin(handshake, &asked.request, true)));
     }
-    screened(shared, &route, policy, &facts, refusal)?;
-    // Audit lets handshakes through; what is read by a page of another site is no handshake.
-    policy.handshake.origins.judge(&facts)?;
-    let verified = verify::verify(shared, &route.id, authentication, &presented, &facts, &mut request).await?;
-    // A ticket buys no ticket: it would be worth more than the credential that bought it.
-    if verified.ticket.is_some() {
-        return Err(Reason::TicketInvalid);
-    }
-    facts.proof = verified.proof;
-    let now = verify::now();
-    admit(policy, &facts, now)?;
+    let identified = identify(shared, &routed, asked, Purpose::Ticket).await?;
+    let issued = issue(shared, &routed, ticket, identified).await;
+    let body = issued.map_err(|reason| Refusal::by(routed.route(), reason))?;
+    Ok(answer::ticket(handshake, &cross_origin(handshake, &asked.request, false), &body))
+}
+
+fn is_ticket_path(shared: &Shared, asked: &Asked) -> bool {
+    let request = &asked.request;
+    let own = asked.server_name.as_deref() == Some(&*request.host);
+    let lease = own.then(|| shared.live.lease(&request.host, &request.path).ok()).flatten();
+    lease.is_some_and(|lease| match &lease.route.state {
+        RouteState::Serving(policy) => policy.handshake.authentication.ticket(&request.path).is_some(),
+        RouteState::Refusing(_) => false,
+    })
+}
+
+/// A new ticket, as the body of the answer.
+async fn issue(shared: &Shared, routed: &Routed, ticket: &Ticket, identified: Identified) -> Result<String, Reason> {
+    let Identified { facts, headers, .. } = identified;
     let proof = facts.proof.ok_or(Reason::CredentialMissing)?;
-    let ttl = lifetime(ticket, proof.expires, now).ok_or(Reason::CredentialExpired)?;
+    let ttl = lifetime(ticket, proof.expires, wall()).ok_or(Reason::CredentialExpired)?;
+    let id = &routed.route().id;
     let record = Record {
-        route: route.id.clone(),
+        route: id.clone(),
         origin: facts.origin,
         address: ticket.bind_address.then(|| limit_key(facts.address)),
         proof,
-        headers: verified.headers,
+        headers,
     };
-    let value = shared.tickets.issue(record, ttl).await?;
-    shared.metrics.route(&route.id.to_string()).tickets_issued.inc();
-    let body = format!("{{\"ticket\":\"{value}\",\"expiresIn\":{}}}\n", ttl.as_secs());
-    Ok(answer::ticket(&policy.handshake, &cross_origin(&policy.handshake, &request, false), &body))
+    let value = shared.auth.tickets.issue(record, ttl).await?;
+    shared.metrics.route(&id.to_string()).tickets_issued.inc();
+    Ok(format!("{{\"ticket\":\"{value}\",\"expiresIn\":{}}}\n", ttl.as_secs()))
 }
 
-/// How long a ticket is good: no longer than what bought it, even where connections outlive that; `None`: that is over.
+/// How long a ticket is good: no longer than the credential that bought it, even where connections outlive that;
+/// `None`: the credential has expired.
 fn lifetime(ticket: &Ticket, expires: Option<i64>, now: i64) -> Option<Duration> {
     let Some(expires) = expires else { return Some(ticket.ttl) };
     let left = u64::try_from(expires.saturating_sub(now)).ok().filter(|left| *left > 0)?;

@@ -8,6 +8,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::proxy::io::buffers::{BACKEND_READ, Buffers};
+use crate::proxy::io::{Fill, Peer};
+
 /// The bytes to and from a backend.
 pub(crate) enum BackendIo {
     /// `kubernetes.io/ws`, or a Service without appProtocol.
@@ -50,39 +53,16 @@ impl AsyncWrite for BackendIo {
 
 /// A backend with what it has not taken yet. Never more than one wake-up's bytes: while any wait, nothing is read
 /// from the client.
-pub(crate) struct BackendSide {
+pub(crate) struct BackendPeer {
     io: BackendIo,
     unsent: Vec<u8>,
     sent: usize,
 }
 
-impl BackendSide {
+impl BackendPeer {
+    /// A backend that has switched protocols.
     pub(crate) fn new(io: BackendIo) -> Self {
         Self { io, unsent: Vec::new(), sent: 0 }
-    }
-
-    /// Sends what the socket takes and keeps the rest.
-    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> Poll<io::Result<()>> {
-        while self.unsent.is_empty() && !bytes.is_empty() {
-            match Pin::new(&mut self.io).poll_write(cx, bytes) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(n)) => bytes = &bytes[n..],
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => break,
-            }
-        }
-        self.unsent.extend_from_slice(bytes);
-        self.poll_flush(cx)
-    }
-
-    /// Sends what is unsent. A backend that takes nothing any more leaves nothing unsent: what comes after it would be
-    /// kept behind it, without end.
-    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let written = ready!(self.poll_write_unsent(cx));
-        self.unsent = Vec::new();
-        self.sent = 0;
-        written?;
-        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_write_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -94,18 +74,60 @@ impl BackendSide {
         }
         Poll::Ready(Ok(()))
     }
+}
 
-    /// Reads once; the number of bytes, 0 at the end.
-    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(room);
+impl Peer for BackendPeer {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers, at: usize) -> Poll<io::Result<Fill>> {
+        let mut buf = ReadBuf::new(&mut buffers.plain[at..at + BACKEND_READ]);
         ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
-        Poll::Ready(Ok(buf.filled().len()))
+        Poll::Ready(Ok(match buf.filled().len() {
+            0 => Fill::End,
+            n => Fill::Bytes(n),
+        }))
     }
 
-    /// Sends what is unsent and FIN.
-    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut bytes: &[u8],
+        _sealed: &mut [u8],
+        more: bool,
+    ) -> Poll<io::Result<()>> {
+        while !more && self.unsent.is_empty() && !bytes.is_empty() {
+            match Pin::new(&mut self.io).poll_write(cx, bytes) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => bytes = &bytes[n..],
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => break,
+            }
+        }
+        self.unsent.extend_from_slice(bytes);
+        if more { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
+    }
+
+    /// A backend that takes nothing any more leaves nothing unsent: what comes after it would be kept behind it, without
+    /// end.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let written = ready!(self.poll_write_unsent(cx));
+        self.unsent = Vec::new();
+        self.sent = 0;
+        written?;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>, notify: &mut bool) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
+        *notify = false;
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<()> {
+        loop {
+            match ready!(self.poll_fill(cx, buffers, 0)) {
+                Ok(Fill::Bytes(_)) => {}
+                Ok(Fill::End) | Err(_) => return Poll::Ready(()),
+            }
+        }
     }
 }
 
@@ -120,9 +142,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (far, _) = listener.accept().await.unwrap();
-        let mut side = BackendSide::new(BackendIo::Plain(near));
+        let mut side = BackendPeer::new(BackendIo::Plain(near));
         let batch = vec![0; 1 << 16];
-        let mut send = async || poll_fn(|cx| Poll::Ready(side.poll_send(cx, &batch))).await;
+        let mut send = async || poll_fn(|cx| Poll::Ready(side.poll_send(cx, &batch, &mut [], false))).await;
         // Until the far end takes no more; it goes with bytes unread, which is a reset.
         while send().await.is_ready() {}
         drop(far);

@@ -1,7 +1,5 @@
 //! Buffers that a worker lends to whichever connection moves bytes, so that an idle connection holds none.
 
-use std::cell::RefCell;
-
 use crate::ws::message::MAX_KEPT;
 
 /// TLS bytes read in one wake-up. The read size is the strongest knob for large messages.
@@ -10,85 +8,51 @@ pub(crate) const READ: usize = 256 * 1024;
 pub(crate) const BACKEND_READ: usize = 128 * 1024;
 /// Room for what was kept of the last wake-up, in front of the new bytes.
 pub(crate) const HEADROOM: usize = MAX_KEPT;
+/// The largest TLS record on the wire (RFC 8446 §5.2, RFC 5246 §6.2.3).
+pub(crate) const RECORD: usize = 18 * 1024 + 5;
 
-/// One worker's buffers.
-pub(crate) struct Scratch {
+/// One worker's buffers, lent for the length of one poll.
+pub(crate) struct Buffers {
     /// TLS records as they arrive: up to one partial record, then what is read.
     pub(crate) input: Box<[u8]>,
     /// Plaintext of either direction, behind [`HEADROOM`].
     pub(crate) plain: Box<[u8]>,
     /// Sealed records.
     pub(crate) sealed: Box<[u8]>,
-    /// Unpredictable bytes for masks.
-    masks: Box<[u8]>,
-    used: usize,
+    /// Masking keys.
+    pub(crate) masks: Masks,
 }
 
-/// The largest TLS record on the wire (RFC 8446 §5.2, RFC 5246 §6.2.3).
-pub(crate) const RECORD: usize = 18 * 1024 + 5;
-
-impl Scratch {
-    fn new() -> Self {
+impl Buffers {
+    /// Buffers for one worker.
+    pub(crate) fn new() -> Self {
         Self {
             input: vec![0; READ + RECORD].into(),
             plain: vec![0; HEADROOM + READ + RECORD].into(),
             sealed: vec![0; READ + RECORD].into(),
-            masks: vec![0; 1024].into(),
-            used: usize::MAX,
+            masks: Masks { bytes: vec![0; 1024].into(), used: usize::MAX },
         }
     }
 }
 
-/// Fresh masking keys (RFC 6455 §5.3: unpredictable for the one who chose the payload).
-pub(crate) struct Masks<'a> {
-    bytes: &'a mut [u8],
-    used: &'a mut usize,
+/// Fresh masking keys (RFC 6455 §5.3: unpredictable for the peer that chose the payload).
+pub(crate) struct Masks {
+    bytes: Box<[u8]>,
+    used: usize,
 }
 
-impl Masks<'_> {
+impl Masks {
     /// The next key.
     pub(crate) fn next(&mut self) -> [u8; 4] {
-        if *self.used > self.bytes.len() - 4 {
+        if self.used > self.bytes.len() - 4 {
             // A generator that fails leaves no way to mask; the task ends, as with any broken invariant.
             #[expect(clippy::expect_used, reason = "the system's random generator does not fail once it has started")]
-            aws_lc_rs::rand::fill(self.bytes).expect("random bytes");
-            *self.used = 0;
+            aws_lc_rs::rand::fill(&mut self.bytes).expect("random bytes");
+            self.used = 0;
         }
         let mut key = [0; 4];
-        key.copy_from_slice(&self.bytes[*self.used..*self.used + 4]);
-        *self.used += 4;
+        key.copy_from_slice(&self.bytes[self.used..self.used + 4]);
+        self.used += 4;
         key
     }
-}
-
-/// The parts of a [`Scratch`], borrowed apart.
-pub(crate) struct Parts<'a> {
-    pub(crate) plain: &'a mut [u8],
-    pub(crate) sealed: &'a mut [u8],
-    pub(crate) masks: Masks<'a>,
-}
-
-impl Scratch {
-    /// Borrows the buffers apart.
-    pub(crate) fn parts(&mut self) -> Parts<'_> {
-        Parts {
-            plain: &mut self.plain,
-            sealed: &mut self.sealed,
-            masks: Masks { bytes: &mut self.masks, used: &mut self.used },
-        }
-    }
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
-}
-
-/// Lends the worker's buffers for the length of one poll; nothing in `f` may poll another connection.
-pub(crate) fn with<T>(f: impl FnOnce(&mut Scratch) -> T) -> T {
-    SCRATCH.with_borrow_mut(f)
-}
-
-/// A fresh masking key outside of the relay's loop.
-pub(crate) fn mask() -> [u8; 4] {
-    with(|scratch| scratch.parts().masks.next())
 }

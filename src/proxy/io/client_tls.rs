@@ -1,29 +1,28 @@
 //! The client's side of a connection: TLS over TCP on rustls' unbuffered API, so that an idle connection owns no
 //! buffer. It owns a partial record and unsent bytes only while there are any.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::server::{Acceptor, ServerConnectionData, UnbufferedServerConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 use rustls::{ProtocolVersion, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::proxy::io::buffers::{self, RECORD, Scratch};
-use crate::proxy::limits::fair_queue;
+use crate::proxy::io::buffers::{Buffers, READ, RECORD};
+use crate::proxy::io::client_hello::MAX_HELLO;
+use crate::proxy::io::{Fill, Peer};
+use crate::proxy::limits::fair_queue::Queued;
 use crate::reason::Reason;
 
-/// The most bytes of a ClientHello that are kept while it is not whole.
-const MAX_HELLO: usize = 64 * 1024;
 /// How often one wake-up reads before it lets others run.
 const READS: usize = 8;
-/// A fatal `unrecognized_name` alert (RFC 6066 §3) in a record of its own.
-const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// A TLS connection accepted from a client.
 pub(crate) struct ClientTls {
@@ -44,58 +43,8 @@ pub(crate) struct ClientTls {
     broken: Option<io::ErrorKind>,
 }
 
-/// What [`ClientTls::poll_fill`] found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fill {
-    /// So many bytes of plaintext.
-    Bytes(usize),
-    /// The client sends no more.
-    End,
-}
-
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-/// Reads the ClientHello: the bytes as received and the server name, lower case. Nothing is answered yet, but for the
-/// alert if it is no ClientHello.
-pub(crate) async fn client_hello(tcp: &mut TcpStream) -> Result<(Vec<u8>, Option<String>), Reason> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut acceptor = Acceptor::default();
-    let mut hello = Vec::new();
-    loop {
-        let start = hello.len();
-        hello.resize((start + 4096).min(MAX_HELLO), 0);
-        let n = tcp.read(&mut hello[start..]).await.map_err(|_| Reason::TlsFailed)?;
-        hello.truncate(start + n);
-        if n == 0 {
-            return Err(Reason::TlsFailed);
-        }
-        let mut fresh = &hello[start..];
-        while !fresh.is_empty() {
-            acceptor.read_tls(&mut fresh).map_err(|_| Reason::TlsFailed)?;
-            match acceptor.accept() {
-                Ok(Some(accepted)) => {
-                    let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
-                    return Ok((hello, name));
-                }
-                Ok(None) => {}
-                Err((_, mut alert)) => {
-                    let mut bytes = Vec::new();
-                    if alert.write_all(&mut bytes).is_ok() {
-                        let _ = tcp.write_all(&bytes).await;
-                    }
-                    return Err(Reason::TlsFailed);
-                }
-            }
-        }
-    }
-}
-
-/// Refuses a ClientHello whose name nobody owns.
-pub(crate) async fn refuse_name(tcp: &mut TcpStream) {
-    use tokio::io::AsyncWriteExt;
-    let _ = tcp.write_all(&UNRECOGNIZED_NAME).await;
 }
 
 /// Why a handshake failed: the client's certificate, or something else.
@@ -112,19 +61,19 @@ fn reason(error: &io::Error) -> Reason {
 }
 
 impl ClientTls {
-    /// Completes the handshake that `hello` began, each step in its turn; `place` is its place in the line for the first.
+    /// Completes the handshake that `hello` began, each step with a permit; `queued` is its place in the queue for the first.
     /// TLS 1.3 tickets stay unsent until the first answer, to go with it.
     pub(crate) async fn accept(
         tcp: TcpStream,
         config: Arc<ServerConfig>,
         hello: Vec<u8>,
-        place: fair_queue::Place,
+        queued: Queued,
     ) -> Result<Self, Reason> {
         let tls = UnbufferedServerConnection::new(config).map_err(|_| Reason::TlsFailed)?;
         let (opened, unsent) = (Vec::new(), Vec::new());
         let mut this =
             Self { tcp, tls, partial: hello, opened, unsent, sent: 0, ended: false, failed: false, broken: None };
-        match this.handshake(place).await {
+        match this.handshake(queued).await {
             Ok(()) => Ok(this),
             Err(error) => Err(reason(&error)),
         }
@@ -135,13 +84,12 @@ impl ClientTls {
         self.tls.peer_certificates().unwrap_or_default()
     }
 
-    async fn handshake(&mut self, place: fair_queue::Place) -> io::Result<()> {
-        let address = place.address();
-        let mut turn = place.turn().await;
+    async fn handshake(&mut self, queued: Queued) -> io::Result<()> {
+        let (mut permit, begun) = queued.first().await;
         loop {
             let stepped = self.step();
-            // Nobody's turn is held while the client is waited for.
-            drop(turn);
+            // No permit is held while the client is waited for.
+            drop(permit);
             match stepped {
                 Ok(true) => {
                     // In TLS 1.2 the server's Finished comes last: a client sends nothing before it has it (RFC 5246
@@ -166,7 +114,7 @@ impl ClientTls {
                     return Err(error);
                 }
             }
-            turn = fair_queue::again(address).await;
+            permit = begun.rejoin().await;
         }
     }
 
@@ -228,42 +176,22 @@ impl ClientTls {
         }
     }
 
-    /// Reads what is there, opens all whole records, and puts their plaintext at `scratch.plain[at..]`.
-    ///
-    /// Plaintext that does not fit is impossible: it is never longer than what was read.
-    pub(crate) fn poll_fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        scratch: &mut Scratch,
-        at: usize,
-    ) -> Poll<io::Result<Fill>> {
-        if !self.opened.is_empty() {
-            let opened = std::mem::take(&mut self.opened);
-            scratch.plain[at..at + opened.len()].copy_from_slice(&opened);
-            return Poll::Ready(Ok(Fill::Bytes(opened.len())));
-        }
-        if self.failed {
-            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-        }
-        if let Some(kind) = self.broken {
-            return Poll::Ready(Err(kind.into()));
-        }
+    /// Reads records into `input`, behind the partial one that is kept.
+    fn poll_read_records(&mut self, cx: &mut Context<'_>, input: &mut [u8]) -> Poll<io::Result<Records>> {
         let mut filled = self.partial.len();
-        scratch.input[..filled].copy_from_slice(&self.partial);
+        input[..filled].copy_from_slice(&self.partial);
         // Records that came behind the handshake's last flight can be opened without reading.
         let mut fresh = has_whole_record(&self.partial);
         let mut drained = false;
         for _ in 0..READS {
-            if self.ended || filled == scratch.input.len() {
+            if self.ended || filled == input.len() {
                 break;
             }
-            let mut buf = ReadBuf::new(&mut scratch.input[filled..]);
+            let mut buf = ReadBuf::new(&mut input[filled..]);
             match Pin::new(&mut self.tcp).poll_read(cx, &mut buf) {
                 Poll::Ready(Ok(())) => {
                     let n = buf.filled().len();
-                    if n == 0 {
-                        self.ended = true;
-                    }
+                    self.ended |= n == 0;
                     filled += n;
                     fresh |= n > 0;
                 }
@@ -278,13 +206,19 @@ impl ClientTls {
                 }
             }
         }
-        if !fresh {
-            return if self.ended { Poll::Ready(Ok(Fill::End)) } else { Poll::Pending };
+        match (fresh, self.ended) {
+            (true, _) => Poll::Ready(Ok(Records::Bytes { filled, drained })),
+            (false, true) => Poll::Ready(Ok(Records::End)),
+            (false, false) => Poll::Pending,
         }
-        let (mut used, mut out) = (0, at);
+    }
+
+    /// Opens all whole records of `input` and puts their plaintext at the start of `plain`: how much it is. What is left
+    /// of the input is kept.
+    fn open(&mut self, input: &mut [u8], plain: &mut [u8]) -> io::Result<usize> {
+        let (mut used, mut out) = (0, 0);
         loop {
-            let UnbufferedStatus { mut discard, state } =
-                self.tls.process_tls_records(&mut scratch.input[used..filled]);
+            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut input[used..]);
             let mut idle = false;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
@@ -292,7 +226,7 @@ impl ClientTls {
                         let record = record.inspect_err(|_| self.failed = true).map_err(invalid)?;
                         discard += record.discard;
                         let end = out + record.payload.len();
-                        scratch.plain[out..end].copy_from_slice(record.payload);
+                        plain[out..end].copy_from_slice(record.payload);
                         out = end;
                     }
                 }
@@ -303,11 +237,11 @@ impl ClientTls {
                     idle = true;
                 }
                 Ok(ConnectionState::WriteTraffic(_)) => idle = true,
-                Ok(_) => return Poll::Ready(Err(invalid("unexpected TLS state"))),
+                Ok(_) => return Err(invalid("unexpected TLS state")),
                 Err(error) => {
                     used += discard;
-                    self.fail(&mut scratch.input[used..filled]);
-                    return Poll::Ready(Err(invalid(error)));
+                    self.fail(&mut input[used..]);
+                    return Err(invalid(error));
                 }
             }
             used += discard;
@@ -315,11 +249,16 @@ impl ClientTls {
                 break;
             }
         }
-        let rest = &scratch.input[used..filled];
+        self.keep(&input[used..])?;
+        Ok(out)
+    }
+
+    /// Keeps what is not a whole record yet.
+    fn keep(&mut self, rest: &[u8]) -> io::Result<()> {
         // A key update has five bytes and no cause to be cut in two; what cuts it makes rustls keep whole records.
         if !self.ended && has_whole_record(rest) {
             self.failed = true;
-            return Poll::Ready(Err(invalid("a handshake message in pieces after the handshake")));
+            return Err(invalid("a handshake message in pieces after the handshake"));
         }
         if rest.is_empty() {
             self.partial = Vec::new();
@@ -328,30 +267,7 @@ impl ClientTls {
             self.partial.extend_from_slice(rest);
             self.partial.shrink_to(RECORD);
         }
-        match out - at {
-            0 if self.ended => Poll::Ready(Ok(Fill::End)),
-            // Records without data (a key update), or a partial one: the socket wakes us unless it was not emptied.
-            0 => {
-                if !drained {
-                    cx.waker().wake_by_ref();
-                }
-                Poll::Pending
-            }
-            n => Poll::Ready(Ok(Fill::Bytes(n))),
-        }
-    }
-
-    /// Seals `plain` and sends what the socket takes; the rest stays unsent.
-    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, plain: &[u8], sealed: &mut [u8]) -> Poll<io::Result<()>> {
-        let mut rest = plain;
-        while !rest.is_empty() {
-            // What fits `sealed` with its records' overhead.
-            let part;
-            (part, rest) = rest.split_at(rest.len().min(buffers::READ));
-            let n = self.seal(part, sealed)?;
-            self.poll_write(cx, &sealed[..n])?;
-        }
-        self.poll_flush(cx)
+        Ok(())
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
@@ -412,8 +328,102 @@ impl ClientTls {
         }
     }
 
-    /// Sends what is unsent.
-    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Reads one piece of plaintext into `out`; 0 at the end. For the request's head.
+    pub(crate) async fn read_some(&mut self, buffers: &RefCell<Buffers>, out: &mut Vec<u8>) -> io::Result<usize> {
+        poll_fn(|cx| {
+            let mut buffers = buffers.borrow_mut();
+            match ready!(self.poll_fill(cx, &mut buffers, 0))? {
+                Fill::Bytes(n) => {
+                    out.extend_from_slice(&buffers.plain[..n]);
+                    Poll::Ready(Ok(n))
+                }
+                Fill::End => Poll::Ready(Ok(0)),
+            }
+        })
+        .await
+    }
+
+    /// Sends all of `plain`. For answers to a handshake.
+    pub(crate) async fn send_all(&mut self, buffers: &RefCell<Buffers>, plain: &[u8]) -> io::Result<()> {
+        let mut todo = Some(plain);
+        poll_fn(|cx| match todo.take() {
+            Some(plain) => self.poll_send(cx, plain, &mut buffers.borrow_mut().sealed, false),
+            None => self.poll_flush(cx),
+        })
+        .await
+    }
+
+    /// Ends the connection after a refusal: close_notify, FIN, then reads until the client closes.
+    pub(crate) async fn finish(&mut self, buffers: &RefCell<Buffers>) {
+        let mut notify = true;
+        if poll_fn(|cx| self.poll_shutdown(cx, &mut notify)).await.is_ok() {
+            poll_fn(|cx| self.poll_drain(cx, &mut buffers.borrow_mut())).await;
+        }
+    }
+
+    /// The negotiated version, for the access log.
+    pub(crate) fn version(&self) -> &'static str {
+        match self.tls.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "1.3",
+            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            _ => "unknown",
+        }
+    }
+}
+
+/// What [`ClientTls::poll_read_records`] found.
+enum Records {
+    /// So many bytes of input; `drained`: the socket has no more for now.
+    Bytes { filled: usize, drained: bool },
+    /// The client sends no more.
+    End,
+}
+
+impl Peer for ClientTls {
+    /// Reads what is there and opens all whole records. Plaintext that does not fit is impossible: it is never longer
+    /// than what was read.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers, at: usize) -> Poll<io::Result<Fill>> {
+        if !self.opened.is_empty() {
+            let opened = std::mem::take(&mut self.opened);
+            buffers.plain[at..at + opened.len()].copy_from_slice(&opened);
+            return Poll::Ready(Ok(Fill::Bytes(opened.len())));
+        }
+        if let Some(kind) = self.broken {
+            return Poll::Ready(Err(kind.into()));
+        }
+        let Records::Bytes { filled, drained } = ready!(self.poll_read_records(cx, &mut buffers.input))? else {
+            return Poll::Ready(Ok(Fill::End));
+        };
+        match self.open(&mut buffers.input[..filled], &mut buffers.plain[at..])? {
+            0 if self.ended => Poll::Ready(Ok(Fill::End)),
+            // Records without data (a key update), or a partial one: the socket wakes us unless it was not emptied.
+            0 => {
+                if !drained {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+            n => Poll::Ready(Ok(Fill::Bytes(n))),
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8], sealed: &mut [u8], more: bool) -> Poll<io::Result<()>> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            // What fits `sealed` with its records' overhead.
+            let part;
+            (part, rest) = rest.split_at(rest.len().min(READ));
+            let n = self.seal(part, sealed)?;
+            if more {
+                self.unsent.extend_from_slice(&sealed[..n]);
+            } else {
+                self.poll_write(cx, &sealed[..n])?;
+            }
+        }
+        if more { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.unsent.len() {
             let n = ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.unsent[self.sent..]))?;
             self.sent += n;
@@ -425,8 +435,7 @@ impl ClientTls {
         Poll::Ready(Ok(()))
     }
 
-    /// Says close_notify, sends it with all that is unsent, and shuts our direction down.
-    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>, notify: &mut bool) -> Poll<io::Result<()>> {
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>, notify: &mut bool) -> Poll<io::Result<()>> {
         if *notify {
             *notify = false;
             let mut alert = [0; 128];
@@ -438,10 +447,9 @@ impl ClientTls {
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 
-    /// Reads and forgets until the client closes, so that what we sent last is not lost to a reset.
-    pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<()> {
         for _ in 0..READS {
-            let mut buf = ReadBuf::new(&mut scratch.input);
+            let mut buf = ReadBuf::new(&mut buffers.input);
             match Pin::new(&mut self.tcp).poll_read(cx, &mut buf) {
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(()),
@@ -450,47 +458,6 @@ impl ClientTls {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    /// Reads one piece of plaintext into `out`; 0 at the end. For the request's head.
-    pub(crate) async fn read_some(&mut self, out: &mut Vec<u8>) -> io::Result<usize> {
-        poll_fn(|cx| {
-            buffers::with(|scratch| match ready!(self.poll_fill(cx, scratch, 0))? {
-                Fill::Bytes(n) => {
-                    out.extend_from_slice(&scratch.plain[..n]);
-                    Poll::Ready(Ok(n))
-                }
-                Fill::End => Poll::Ready(Ok(0)),
-            })
-        })
-        .await
-    }
-
-    /// Sends all of `plain`. For answers to a handshake.
-    pub(crate) async fn send_all(&mut self, plain: &[u8]) -> io::Result<()> {
-        let mut todo = Some(plain);
-        poll_fn(|cx| match todo.take() {
-            Some(plain) => buffers::with(|scratch| self.poll_send(cx, plain, &mut scratch.sealed)),
-            None => self.poll_flush(cx),
-        })
-        .await
-    }
-
-    /// Ends the connection after a refusal: close_notify, FIN, then reads until the client closes.
-    pub(crate) async fn finish(&mut self) {
-        let mut notify = true;
-        if poll_fn(|cx| self.poll_shutdown(cx, &mut notify)).await.is_ok() {
-            poll_fn(|cx| buffers::with(|scratch| self.poll_drain(cx, scratch))).await;
-        }
-    }
-
-    /// The negotiated version, for the access log.
-    pub(crate) fn version(&self) -> &'static str {
-        match self.tls.protocol_version() {
-            Some(ProtocolVersion::TLSv1_3) => "1.3",
-            Some(ProtocolVersion::TLSv1_2) => "1.2",
-            _ => "unknown",
-        }
     }
 }
 

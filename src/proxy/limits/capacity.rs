@@ -5,9 +5,10 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::proxy::limits::permits::{Count, Counted};
 use crate::reason::Reason;
 use crate::telemetry::metrics;
 
@@ -24,7 +25,7 @@ const PORTS: u32 = 28_232;
 #[derive(Debug)]
 pub(crate) struct Capacity {
     /// Client connections, from accept to end.
-    open: AtomicUsize,
+    open: Arc<Count>,
     /// The most of them: each needs two sockets.
     sockets: usize,
     /// Connections that one endpoint can have.
@@ -37,24 +38,14 @@ pub(crate) struct Capacity {
     entered: AtomicU64,
 }
 
-/// One client connection's share of the capacity.
-#[derive(Debug)]
-pub(crate) struct Slot(Arc<Capacity>);
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Capacity {
     /// The limits of this process; `budget` as [`Capacity::set_budget`].
-    pub(crate) fn new(budget: Option<u64>) -> Arc<Self> {
+    pub(crate) fn new(budget: Option<u64>) -> Self {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(1 << 20);
         let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok();
         let capacity = Self {
-            open: AtomicUsize::new(0),
+            open: Arc::default(),
             sockets: sockets(files),
             ports: range.and_then(|range| ports(&range)).unwrap_or(PORTS),
             budget: AtomicU64::new(0),
@@ -63,7 +54,7 @@ impl Capacity {
         };
         capacity.set_budget(budget);
         capacity.look();
-        Arc::new(capacity)
+        capacity
     }
 
     /// Resident bytes from which on nobody is let in. `None`: four fifths of what the control group allows, so that
@@ -76,20 +67,16 @@ impl Capacity {
         self.budget.store(budget.or_else(own).unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// Lets a connection in, or says which bound is reached.
-    pub(crate) fn enter(self: &Arc<Self>) -> Result<Slot, Reason> {
-        let slot = Slot(Arc::clone(self));
-        // Counted first, compared after: two callers cannot both take the last place.
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.sockets {
-            return Err(Reason::ConnectionLimit);
-        }
+    /// A place for one client connection, or the bound that is reached.
+    pub(crate) fn acquire(&self) -> Result<Counted, Reason> {
+        let place = self.open.acquire(self.sockets).ok_or(Reason::ConnectionLimit)?;
         let budget = self.budget.load(Ordering::Relaxed);
         let unseen = self.entered.load(Ordering::Relaxed) * ENTRY;
         if budget != 0 && self.resident.load(Ordering::Relaxed) + unseen >= budget {
             return Err(Reason::Overloaded);
         }
         self.entered.fetch_add(1, Ordering::Relaxed);
-        Ok(slot)
+        Ok(place)
     }
 
     /// Whether memory is so far beyond the budget that connections which make us hold bytes have to go.
@@ -107,7 +94,7 @@ impl Capacity {
 
     /// Connections that are open, handshakes included.
     pub(crate) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.open.get()
     }
 
     /// The most connections that can be open.
@@ -177,7 +164,7 @@ mod tests {
 
     fn capacity(sockets: usize, budget: u64, resident: u64) -> Arc<Capacity> {
         Arc::new(Capacity {
-            open: AtomicUsize::new(0),
+            open: Arc::default(),
             sockets,
             ports: 1,
             budget: AtomicU64::new(budget),
@@ -189,22 +176,22 @@ mod tests {
     #[test]
     fn the_last_socket_is_given_once_and_comes_back() {
         let capacity = capacity(2, 0, u64::MAX / 2);
-        let (_one, two) = (capacity.enter().unwrap(), capacity.enter().unwrap());
-        assert_eq!(capacity.enter().unwrap_err(), Reason::ConnectionLimit);
+        let (_one, two) = (capacity.acquire().unwrap(), capacity.acquire().unwrap());
+        assert_eq!(capacity.acquire().unwrap_err(), Reason::ConnectionLimit);
         drop(two);
-        assert!(capacity.enter().is_ok());
+        assert!(capacity.acquire().is_ok());
         assert_eq!(capacity.open(), 1);
     }
 
     #[test]
     fn a_burst_between_two_looks_does_not_exceed_the_budget() {
         let capacity = capacity(1000, 10 * ENTRY, 7 * ENTRY);
-        let slots: Vec<_> = (0..3).map(|_| capacity.enter().unwrap()).collect();
-        assert_eq!(capacity.enter().unwrap_err(), Reason::Overloaded);
+        let slots: Vec<_> = (0..3).map(|_| capacity.acquire().unwrap()).collect();
+        assert_eq!(capacity.acquire().unwrap_err(), Reason::Overloaded);
         assert!(!capacity.is_pressed());
         drop(slots);
         // What they really took is known after the next look only.
-        assert_eq!(capacity.enter().unwrap_err(), Reason::Overloaded);
+        assert_eq!(capacity.acquire().unwrap_err(), Reason::Overloaded);
         assert_eq!(capacity.open(), 0);
         capacity.resident.store(12 * ENTRY, Ordering::Relaxed);
         assert!(capacity.is_pressed());

@@ -1,15 +1,16 @@
-//! TLS handshakes take turns: on each worker one at a time does its arithmetic, and between two of them whatever else is
-//! ready goes first. So a flood of handshakes delays live connections by one handshake at a time, not by the flood.
-//! Addresses take turns as well: however many handshakes one of them has begun, another address waits for one of them.
+//! TLS handshakes take turns: on each worker one at a time computes, and between two of them whatever else is ready goes
+//! first. So a flood of handshakes delays live connections by one handshake at a time, not by the flood. Addresses take
+//! turns as well: however many handshakes one of them has begun, another address waits for one of them.
 //!
-//! Nothing is held while a client is waited for: who stalls takes nobody's turn. Who waits for a first turn has a place
-//! in a line of bounded length, of which one address has half; beyond it a ClientHello is not answered. The line is no
-//! longer than what a worker does within the time-out of TLS, so that no handshake is done for a client that has gone.
-//! Knows addresses and numbers, nothing of TLS.
+//! Nobody holds a permit while a client is waited for: a client that stalls delays nobody. A client that waits for its
+//! first permit has a place in a queue of bounded length, of which one address has half; beyond it a ClientHello is not
+//! answered. The queue is no longer than what a worker does within the time-out of TLS, so that no handshake is done for
+//! a client that has gone. Knows addresses and numbers, nothing of TLS.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
@@ -17,31 +18,36 @@ use tokio::task::yield_now;
 use crate::policy::network::limit_key;
 use crate::reason::Reason;
 
-/// Clients of one worker that may wait for their first turn, about a second's work.
-const LINE: usize = 2048;
+/// Clients of one worker that may wait for their first permit, about a second's work.
+const QUEUE: usize = 2048;
 /// Those of them that may be of one address (IPv6: one /64).
-const OF_ADDRESS: usize = LINE / 2;
+const OF_ADDRESS: usize = QUEUE / 2;
 
-thread_local! {
-    static TURNS: RefCell<Turns> = RefCell::default();
-    static WAITING: RefCell<Line> = RefCell::default();
+/// The queue of one worker. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FairQueue(Rc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    turns: RefCell<Turns>,
+    places: RefCell<Places>,
 }
 
-/// Whose turn it is on this worker, and whose it will be.
+/// Whether the permit is out, and who gets it next.
 #[derive(Debug, Default)]
 struct Turns {
     taken: bool,
     /// The addresses that wait, in the order in which they come.
     order: VecDeque<IpAddr>,
-    /// What each of them waits with: first what is begun, then in the order of asking. Who has gone is passed over when it
-    /// would be his turn.
-    waiting: HashMap<IpAddr, VecDeque<oneshot::Sender<Turn>>>,
+    /// What each of them waits with: first what is begun, then in the order of asking. A waiter that has gone is passed
+    /// over when it would be its turn.
+    waiting: HashMap<IpAddr, VecDeque<oneshot::Sender<Permit>>>,
 }
 
 impl Turns {
-    /// Asks for a turn. Were what is begun to wait behind everything that is not, a long line would end no handshake in time,
-    /// and have paid for each.
-    fn ask(&mut self, address: IpAddr, begun: bool) -> oneshot::Receiver<Turn> {
+    /// Waits for the permit. What is begun goes first: were it to wait behind everything that is not, a long queue would
+    /// complete no handshake in time, and have paid for each.
+    fn wait(&mut self, address: IpAddr, begun: bool) -> oneshot::Receiver<Permit> {
         let (sender, receiver) = oneshot::channel();
         let own = self.waiting.entry(address).or_default();
         if own.is_empty() {
@@ -55,8 +61,8 @@ impl Turns {
         receiver
     }
 
-    /// Whoever is next, if anybody waits.
-    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+    /// The next waiter, if there is one.
+    fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
         let address = self.order.pop_front()?;
         let own = self.waiting.get_mut(&address)?;
         let next = own.pop_front();
@@ -74,17 +80,17 @@ impl Turns {
     }
 }
 
-/// Who waits on this worker.
+/// The places in the queue that are occupied.
 #[derive(Debug, Default)]
-struct Line {
+struct Places {
     all: usize,
     by_address: HashMap<IpAddr, usize>,
 }
 
-impl Line {
+impl Places {
     fn enter(&mut self, address: IpAddr) -> Result<(), Reason> {
         let own = self.by_address.get(&address).copied().unwrap_or(0);
-        if self.all >= LINE || own >= OF_ADDRESS {
+        if self.all >= QUEUE || own >= OF_ADDRESS {
             return Err(Reason::TlsQueueFull);
         }
         self.all += 1;
@@ -99,99 +105,100 @@ impl Line {
             _ => drop(self.by_address.remove(&address)),
         }
         if self.all == 0 {
-            // After a flood the line gives its memory back.
+            // After a flood the queue returns its memory.
             self.by_address.shrink_to_fit();
         }
     }
 }
 
-/// A place in the line of this worker; dropping gives it back.
+/// A place in the queue, until it is dropped or has its first permit.
 #[derive(Debug)]
-pub(crate) struct Place(IpAddr);
+pub(crate) struct Queued {
+    queue: FairQueue,
+    address: IpAddr,
+}
 
-impl Drop for Place {
+impl Drop for Queued {
     fn drop(&mut self) {
-        WAITING.with_borrow_mut(|line| line.leave(self.0));
+        self.queue.0.places.borrow_mut().leave(self.address);
     }
 }
 
-/// The right to do a step of a handshake, until it is dropped.
+/// The right to compute a step of a handshake, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
-    /// Whether it goes to whoever is next.
-    passes_on: bool,
+pub(crate) struct Permit {
+    /// Where it goes back to; `None`: it is not passed on.
+    queue: Option<FairQueue>,
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
-        if !self.passes_on {
-            return;
-        }
+        let Some(queue) = self.queue.take() else { return };
         loop {
-            let next = TURNS.with_borrow_mut(|turns| {
+            let next = {
+                let mut turns = queue.0.turns.borrow_mut();
                 let next = turns.next();
                 turns.taken = next.is_some();
                 next
-            });
+            };
             let Some(next) = next else { return };
-            match next.send(Self { passes_on: true }) {
+            match next.send(Self { queue: Some(queue.clone()) }) {
                 Ok(()) => return,
-                // Has gone: the turn comes back, and the next one gets it.
-                Err(mut back) => back.passes_on = false,
+                // That waiter has gone: the permit comes back, and the next waiter gets it.
+                Err(mut back) => back.queue = None,
             }
         }
     }
 }
 
-/// A place for a client that has said all of its ClientHello.
-///
-/// # Errors
-/// [`Reason::TlsQueueFull`]: too many wait, of everybody or of its address.
-pub(crate) fn enter(address: IpAddr) -> Result<Place, Reason> {
-    let address = limit_key(address);
-    WAITING.with_borrow_mut(|line| line.enter(address))?;
-    Ok(Place(address))
-}
-
-impl Place {
-    /// Whose it is, as limits see it.
-    pub(crate) fn address(&self) -> IpAddr {
-        self.0
+impl FairQueue {
+    /// A place for a client whose ClientHello is whole.
+    ///
+    /// # Errors
+    /// [`Reason::TlsQueueFull`]: too many wait, in total or of its address.
+    pub(crate) fn enter(&self, address: IpAddr) -> Result<Queued, Reason> {
+        let address = limit_key(address);
+        self.0.places.borrow_mut().enter(address)?;
+        Ok(Queued { queue: self.clone(), address })
     }
 
-    /// Waits for the first turn; then the place is free.
-    pub(crate) async fn turn(self) -> Turn {
-        turn(self.0).await
+    /// Waits for the permit: addresses in turn, and those of one address in the order of asking, but what is begun
+    /// first. Whatever else is ready goes before.
+    async fn acquire(&self, address: IpAddr, begun: bool) -> Permit {
+        let waiting = {
+            let mut turns = self.0.turns.borrow_mut();
+            std::mem::replace(&mut turns.taken, true).then(|| turns.wait(address, begun))
+        };
+        let permit = match waiting {
+            None => Permit { queue: Some(self.clone()) },
+            // The sender is kept until it has sent.
+            Some(receiver) => receiver.await.unwrap_or(Permit { queue: None }),
+        };
+        yield_now().await;
+        permit
     }
 }
 
-/// Waits for the first turn of a handshake.
-async fn turn(address: IpAddr) -> Turn {
-    take(address, false).await
+impl Queued {
+    /// Waits for the first permit of a handshake; then the place is free. What comes back queues again for the next.
+    pub(crate) async fn first(self) -> (Permit, Begun) {
+        let begun = Begun { queue: self.queue.clone(), address: self.address };
+        (self.queue.acquire(self.address, false).await, begun)
+    }
 }
 
-/// Waits for the next turn of a handshake that has had one.
-pub(crate) async fn again(address: IpAddr) -> Turn {
-    take(address, true).await
+/// A handshake that had its first permit.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    queue: FairQueue,
+    address: IpAddr,
 }
 
-/// Waits for a turn: addresses in turn, and those of one address in the order of asking, but what is begun first. What is
-/// ready besides goes before.
-async fn take(address: IpAddr, begun: bool) -> Turn {
-    let asked = TURNS.with_borrow_mut(|turns| {
-        if std::mem::replace(&mut turns.taken, true) {
-            Err(turns.ask(address, begun))
-        } else {
-            Ok(Turn { passes_on: true })
-        }
-    });
-    let turn = match asked {
-        Ok(turn) => turn,
-        // The sender is kept until it has sent.
-        Err(receiver) => receiver.await.unwrap_or(Turn { passes_on: false }),
-    };
-    yield_now().await;
-    turn
+impl Begun {
+    /// Waits for another permit.
+    pub(crate) async fn rejoin(&self) -> Permit {
+        self.queue.acquire(self.address, true).await
+    }
 }
 
 #[cfg(test)]
@@ -203,30 +210,33 @@ mod tests {
     }
 
     #[test]
-    fn one_address_has_half_of_the_line_and_all_together_the_whole() {
+    fn one_address_has_half_of_the_queue_and_all_together_the_whole() {
         let (one, other) = (address("192.0.2.1"), address("192.0.2.2"));
-        let mut places: Vec<Place> = (0..OF_ADDRESS).map(|_| enter(one).unwrap()).collect();
-        assert_eq!(enter(one).unwrap_err(), Reason::TlsQueueFull);
-        places.extend((0..LINE - OF_ADDRESS).map(|_| enter(other).unwrap()));
-        assert_eq!(enter(address("192.0.2.3")).unwrap_err(), Reason::TlsQueueFull);
+        let queue = FairQueue::default();
+        let mut places: Vec<Queued> = (0..OF_ADDRESS).map(|_| queue.enter(one).unwrap()).collect();
+        assert_eq!(queue.enter(one).unwrap_err(), Reason::TlsQueueFull);
+        places.extend((0..QUEUE - OF_ADDRESS).map(|_| queue.enter(other).unwrap()));
+        assert_eq!(queue.enter(address("192.0.2.3")).unwrap_err(), Reason::TlsQueueFull);
         places.pop();
-        assert!(enter(address("192.0.2.3")).is_ok());
+        assert!(queue.enter(address("192.0.2.3")).is_ok());
         drop(places);
-        WAITING.with_borrow(|line| assert!(line.all == 0 && line.by_address.is_empty(), "{line:?}"));
+        let left = queue.0.places.borrow();
+        assert!(left.all == 0 && left.by_address.is_empty(), "{left:?}");
     }
 
     #[test]
     fn an_ipv6_64_is_one_address() {
-        let places: Vec<Place> =
-            (0..OF_ADDRESS).map(|n| enter(address(&format!("2001:db8::{n:x}"))).unwrap()).collect();
-        assert!(enter(address("2001:db8::ffff:1")).is_err() && enter(address("2001:db8:0:1::1")).is_ok());
+        let queue = FairQueue::default();
+        let places: Vec<Queued> =
+            (0..OF_ADDRESS).map(|n| queue.enter(address(&format!("2001:db8::{n:x}"))).unwrap()).collect();
+        assert!(queue.enter(address("2001:db8::ffff:1")).is_err() && queue.enter(address("2001:db8:0:1::1")).is_ok());
         drop(places);
     }
 
     #[tokio::test]
     async fn everything_else_that_is_ready_goes_between_two_turns() {
         use std::cell::Cell;
-        use std::rc::Rc;
+        let queue = FairQueue::default();
         let local = tokio::task::LocalSet::new();
         let (turns, between) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
         // A live connection that is always ready sees one step between two of its polls, two where one ends and the next
@@ -240,9 +250,9 @@ mod tests {
             }
         });
         for _ in 0..20 {
-            let turns = Rc::clone(&turns);
+            let (turns, queue) = (Rc::clone(&turns), queue.clone());
             local.spawn_local(async move {
-                let _turn = turn(address("192.0.2.1")).await;
+                let _permit = queue.acquire(address("192.0.2.1"), false).await;
                 turns.set(turns.get() + 1);
             });
         }
@@ -252,19 +262,19 @@ mod tests {
 
     /// Who got a turn, in order: each task asks once, for its address.
     async fn served(asking: &[&'static str], gone: &[usize]) -> Vec<&'static str> {
-        use std::rc::Rc;
+        let queue = FairQueue::default();
         let local = tokio::task::LocalSet::new();
         let served = Rc::new(RefCell::new(Vec::new()));
         local
             .run_until(async {
-                let first = turn(address("198.51.100.1")).await;
+                let first = queue.acquire(address("198.51.100.1"), false).await;
                 let tasks: Vec<_> = asking
                     .iter()
                     .copied()
                     .map(|asker| {
-                        let served = Rc::clone(&served);
+                        let (served, queue) = (Rc::clone(&served), queue.clone());
                         tokio::task::spawn_local(async move {
-                            let _turn = turn(address(asker)).await;
+                            let _permit = queue.acquire(address(asker), false).await;
                             served.borrow_mut().push(asker);
                         })
                     })
@@ -280,9 +290,8 @@ mod tests {
                 }
             })
             .await;
-        TURNS.with_borrow(|turns| {
-            assert!(!turns.taken && turns.order.is_empty() && turns.waiting.is_empty(), "{turns:?}");
-        });
+        let turns = queue.0.turns.borrow();
+        assert!(!turns.taken && turns.order.is_empty() && turns.waiting.is_empty(), "{turns:?}");
         served.take()
     }
 
@@ -295,11 +304,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_begun_goes_before_what_is_not() {
-        let address = address("192.0.2.1");
-        let held = turn(address).await;
+        let (queue, address) = (FairQueue::default(), address("192.0.2.1"));
+        let held = queue.acquire(address, false).await;
         let served = RefCell::new(Vec::new());
         let ask = async |name: &'static str, begun: bool| {
-            let _turn = take(address, begun).await;
+            let _permit = queue.acquire(address, begun).await;
             served.borrow_mut().push(name);
         };
         let release = async { drop(held) };
@@ -308,22 +317,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_gone_is_passed_over() {
+    async fn a_waiter_that_has_gone_is_passed_over() {
         let (many, one) = ("192.0.2.1", "192.0.2.2");
         assert_eq!(served(&[many, many, one, many], &[0, 2]).await, [many, many]);
         assert_eq!(served(&[many, one], &[0, 1]).await, [""; 0]);
     }
 
     #[tokio::test]
-    async fn a_turn_that_nobody_takes_any_more_goes_to_the_next() {
-        let first = turn(address("192.0.2.1")).await;
-        let mut left = Box::pin(turn(address("192.0.2.1")));
-        let mut waits = Box::pin(turn(address("192.0.2.2")));
+    async fn a_permit_that_nobody_takes_any_more_goes_to_the_next() {
+        let queue = FairQueue::default();
+        let first = queue.acquire(address("192.0.2.1"), false).await;
+        let mut left = Box::pin(queue.acquire(address("192.0.2.1"), false));
+        let mut waits = Box::pin(queue.acquire(address("192.0.2.2"), false));
         for asks in [&mut left, &mut waits] {
             let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(asks.as_mut().poll(cx))).await;
             assert!(polled.is_pending());
         }
-        // It has been given the turn, and leaves before it takes it.
+        // It has been given the permit, and leaves before it takes it.
         drop(first);
         drop(left);
         tokio::time::timeout(std::time::Duration::from_secs(5), waits).await.unwrap();

@@ -4,3 +4,5 @@ pub(crate) mod attempts;
 pub(crate) mod capacity;
 pub(crate) mod connections;
 pub(crate) mod fair_queue;
+pub(crate) mod permits;
+pub(crate) mod round_robin;

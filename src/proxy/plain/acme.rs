@@ -1,9 +1,8 @@
 //! Asks a solver for the answer to an ACME challenge (RFC 8555 §8.3). The request is our own; of the client's only the
 //! host and the path have a part in it, and those are the challenge's, byte for byte.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Request, StatusCode, header};
@@ -13,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::proxy::io::http::{bounded, exchange};
+use crate::proxy::limits::permits::{Count, Permits};
 use crate::snapshot::{BackendId, Snapshot};
 
 /// How long a solver may take, from the dial to the last byte.
@@ -20,42 +20,18 @@ const TIME: Duration = Duration::from_secs(4);
 /// The longest answer; a key authorization has less than 100 bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 /// Requests to one solver at a time: one that hangs takes no one else's places.
-const PLACES: usize = 8;
+const OF_SOLVER: u32 = 8;
 /// Requests to all solvers at a time: a quarter of what the plain port answers.
-const ALL_PLACES: usize = 64;
+const ALL: usize = 64;
 
-/// Requests that solvers are busy with.
+/// Requests that wait for solvers.
 #[derive(Debug, Default)]
 pub(crate) struct Solvers {
-    busy: RefCell<HashMap<BackendId, usize>>,
-}
-
-/// One place with a solver.
-struct Place<'a>(&'a Solvers, BackendId);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut busy = self.0.busy.borrow_mut();
-        if let Some(count) = busy.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                busy.remove(&self.1);
-            }
-        }
-    }
+    all: Arc<Count>,
+    each: Arc<Permits<BackendId>>,
 }
 
 impl Solvers {
-    fn place(&self, solver: &BackendId) -> Option<Place<'_>> {
-        let mut busy = self.busy.borrow_mut();
-        let all: usize = busy.values().sum();
-        if all >= ALL_PLACES || busy.get(solver).is_some_and(|count| *count >= PLACES) {
-            return None;
-        }
-        *busy.entry(solver.clone()).or_default() += 1;
-        Some(Place(self, solver.clone()))
-    }
-
     /// The answer of a solver to the challenge at this host and path, or the status that stands in its place.
     pub(crate) async fn ask(
         self: &Rc<Self>,
@@ -64,7 +40,8 @@ impl Solvers {
         host: &str,
         path: &str,
     ) -> Result<Bytes, StatusCode> {
-        let Some(_place) = self.place(solver) else { return Err(StatusCode::SERVICE_UNAVAILABLE) };
+        let permits = (self.all.acquire(ALL), self.each.acquire(solver.clone(), OF_SOLVER));
+        let (Some(_all), Some(_own)) = permits else { return Err(StatusCode::SERVICE_UNAVAILABLE) };
         let endpoint = snapshot.backends.get(solver).and_then(|backend| backend.endpoints.first());
         let Some(endpoint) = endpoint else { return Err(StatusCode::SERVICE_UNAVAILABLE) };
         let exchange = async {

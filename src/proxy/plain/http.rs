@@ -14,16 +14,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::policy::network::limit_key;
+use crate::proxy::drain::Drain;
 use crate::proxy::handshake::answer::SECURE_HEADERS;
 use crate::proxy::handshake::proxy_protocol;
-use crate::proxy::limits::connections::Table;
+use crate::proxy::handshake::refusal::turned_away;
+use crate::proxy::limits::permits::{Count, Permits};
 use crate::proxy::plain::acme::Solvers;
-use crate::proxy::worker::{ACCEPT_PAUSE, turned_away};
-use crate::proxy::{Drain, Shared};
+use crate::proxy::shared::Shared;
 use crate::snapshot::{BackendId, Snapshot};
 
 /// Requests that are answered at a time.
@@ -32,11 +32,13 @@ const CONNECTIONS: usize = 256;
 const OF_ADDRESS: u32 = 64;
 /// How long a request may take, answer included.
 const TIME: Duration = Duration::from_secs(5);
+/// The pause after an accept that failed for want of files or memory.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers until the drain closes the listener.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let addresses = Rc::new(Table::default());
+    let connections: Arc<Count> = Arc::default();
+    let addresses: Arc<Permits<IpAddr>> = Arc::default();
     let solvers = Rc::new(Solvers::default());
     let mut drain = shared.drain.clone();
     let closing = drain.wait_for(|drain| *drain != Drain::Serving);
@@ -48,18 +50,18 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
             accepted = listener.accept() => accepted,
         };
         let Ok((mut tcp, peer)) = accepted else {
-            sleep(ACCEPT_PAUSE).await;
+            sleep(PAUSE).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let (shared, solvers, addresses) = (Arc::clone(&shared), Rc::clone(&solvers), Rc::clone(&addresses));
+        let Some(counted) = connections.acquire(CONNECTIONS) else { continue };
+        let (shared, solvers, addresses) = (Arc::clone(&shared), Rc::clone(&solvers), Arc::clone(&addresses));
         tokio::task::spawn_local(async move {
             let proxies = shared.proxies.load_full();
             let client = match proxy_protocol::read(&proxies, &mut tcp, peer).await {
                 Ok(client) => client,
                 Err(reason) => return turned_away(&shared, reason, peer),
             };
-            let Some(_own) = Own::take(addresses, client.ip()) else { return };
+            let Some(_permit) = addresses.acquire(limit_key(client.ip()), OF_ADDRESS) else { return };
             let answer = service_fn(|request| {
                 let (shared, solvers) = (&shared, &solvers);
                 async move { Ok::<_, Infallible>(answer(shared, solvers, &request).await) }
@@ -73,28 +75,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
                 .serve_connection(TokioIo::new(tcp), answer);
             // A client that breaks off or is too slow is its own affair.
             let _ = timeout(TIME * 2, connection).await;
-            drop(place);
+            drop(counted);
         });
-    }
-}
-
-/// A place of an address; dropping gives it back.
-struct Own {
-    addresses: Rc<Table<IpAddr>>,
-    address: IpAddr,
-}
-
-impl Own {
-    fn take(addresses: Rc<Table<IpAddr>>, client: IpAddr) -> Option<Self> {
-        let address = limit_key(client);
-        // Not made where none is taken: its drop would give one back.
-        addresses.take(&address, OF_ADDRESS).then(|| Self { addresses, address })
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        self.addresses.give(&self.address);
     }
 }
 

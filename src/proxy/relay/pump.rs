@@ -1,284 +1,300 @@
-//! The two directions of a relay: read, judge in place, write.
+//! One direction of a relay: read from one side, judge in place, write to the other.
 
-use std::task::{Context, Poll};
+use std::cell::Cell;
+use std::task::Poll;
 
-use super::{Direction, Ending, Phase, Relay, stamp};
-use crate::proxy::io::buffers::{BACKEND_READ, HEADROOM, Masks, Scratch};
-use crate::proxy::io::client_tls::Fill;
-use crate::proxy::relay::session::{self, Pulse};
-use crate::reason::Reason;
-use crate::telemetry::Initiator;
+use crate::proxy::clock::Tick;
+use crate::proxy::io::buffers::{Buffers, HEADROOM, Masks};
+use crate::proxy::io::{Fill, Peer};
+use crate::proxy::relay::activity::PeerActivity;
+use crate::proxy::relay::side::{Party, Side, Wake};
 use crate::telemetry::access::Volume;
 use crate::telemetry::metrics::Traffic;
-use crate::ws::close;
-use crate::ws::frame::{self, HeaderError, Opcode};
+use crate::ws::frame::{self, Opcode};
 use crate::ws::message::{Step, Violation};
 
-/// What a run over the bytes of one wake-up found.
-struct Run {
-    /// Bytes at the start of the buffer that go on.
-    out: usize,
-    passed: Volume,
-    /// A data frame was among them.
-    data: bool,
-    /// A Close frame was the last of them, with this code.
-    closed: Option<Option<u16>>,
-    violation: Option<Violation>,
+/// What a direction writes down while it moves bytes.
+pub(super) struct Flow<'a> {
+    /// What the sender does.
+    pub(super) from: &'a PeerActivity,
+    /// What the receiver does.
+    pub(super) to: &'a PeerActivity,
+    /// When a data frame passed last.
+    pub(super) data: &'a Cell<Tick>,
+    /// The payload of our pings: a pong with it is for us.
+    pub(super) nonce: &'a [u8; 8],
+    /// Metrics of the route in this direction.
+    pub(super) traffic: &'a Traffic,
+    /// What the connection has carried in this direction.
+    pub(super) volume: &'a mut Volume,
 }
 
-/// Judges all frames in `bytes` in place and closes the gaps of those that do not go on. `peer` is who sent them,
-/// `other` who gets them.
-fn judge(
-    direction: &mut Direction,
+/// What came of moving bytes once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pumped {
+    /// Nothing moved.
+    Idle,
+    /// Something moved.
+    Moved,
+    /// The sender's connection ended without a Close frame.
+    FromLost,
+    /// The receiver's connection takes no more.
+    ToLost,
+    /// The sender broke a rule.
+    Violation(Violation),
+    /// The sender's Close frame went on, with this code.
+    Closed(Option<u16>),
+}
+
+/// Moves what one wake-up finds. While bytes wait for the receiver nothing is read from the sender, unless none of it
+/// would go on: after the end a peer's frames are only read for its Close.
+pub(super) fn pump<A: Peer, B: Peer>(
+    from: &mut Side<A>,
+    to: &mut Side<B>,
+    flow: &mut Flow<'_>,
+    wake: &mut Wake<'_, '_>,
+) -> Pumped {
+    match to.peer.poll_flush(wake.cx) {
+        Poll::Ready(Ok(())) => flow.to.record_flushed(),
+        Poll::Ready(Err(_)) if to.party == Party::Client => return Pumped::ToLost,
+        // The next read of the backend finds the same end, after what it said before.
+        Poll::Ready(Err(_)) => {}
+        Poll::Pending => {
+            flow.to.record_blocked(wake.now);
+            if !to.writer.told {
+                return Pumped::Idle;
+            }
+        }
+    }
+    if from.closed || from.gone {
+        return Pumped::Idle;
+    }
+    // What came with the handshake is judged before anything is read.
+    let kept = from.kept.len();
+    let at = HEADROOM.max(kept);
+    let n = if from.early {
+        0
+    } else {
+        match from.peer.poll_fill(wake.cx, wake.buffers, at) {
+            Poll::Pending => return Pumped::Idle,
+            Poll::Ready(Ok(Fill::Bytes(n))) => n,
+            Poll::Ready(Ok(Fill::End) | Err(_)) => return Pumped::FromLost,
+        }
+    };
+    flow.from.record_read(wake.now);
+    wake.buffers.plain[at - kept..at].copy_from_slice(&from.kept);
+    forward(from, to, flow, wake, at - kept..at + n)
+}
+
+/// Judges `wake.buffers.plain[range]` and sends what goes on.
+fn forward<A: Peer, B: Peer>(
+    from: &mut Side<A>,
+    to: &mut Side<B>,
+    flow: &mut Flow<'_>,
+    wake: &mut Wake<'_, '_>,
+    range: std::ops::Range<usize>,
+) -> Pumped {
+    let unfinished = from.judge.in_message() || !from.kept.is_empty();
+    from.kept = Vec::new();
+    from.early = false;
+    let payload_before = from.judge.payload_total();
+    let (mut start, mut messages, mut data, mut lost) = (range.start, 0, false, false);
+    let stop = loop {
+        let bytes = &mut wake.buffers.plain[start..range.end];
+        let run = judge(from, to.writer.due.is_some(), bytes, flow, &mut wake.buffers.masks, wake.now.second());
+        messages += run.messages;
+        data |= run.data;
+        lost |= send(from, to, &run, start, flow, wake);
+        start += run.used;
+        if lost || !matches!(run.stop, Stop::Release | Stop::Frame) {
+            break run.stop;
+        }
+    };
+    if stop == Stop::NeedMore && start < range.end {
+        from.kept = wake.buffers.plain[start..range.end].to_vec();
+    }
+    let passed = Volume { messages, bytes: from.judge.payload_total() - payload_before };
+    flow.volume.messages += passed.messages;
+    flow.volume.bytes += passed.bytes;
+    flow.traffic.messages.inc_by(passed.messages);
+    flow.traffic.bytes.inc_by(passed.bytes);
+    if data {
+        flow.data.set(wake.now);
+    }
+    if from.judge.in_message() || !from.kept.is_empty() {
+        flow.from.record_part(range.len(), !unfinished || messages > 0, wake.now);
+    } else {
+        flow.from.record_whole();
+    }
+    match stop {
+        _ if lost => Pumped::ToLost,
+        Stop::NeedMore | Stop::Release | Stop::Frame => Pumped::Moved,
+        Stop::Violation(violation) => Pumped::Violation(violation),
+        Stop::Closed(code) => {
+            from.closed = true;
+            to.writer.told = true;
+            Pumped::Closed(code)
+        }
+    }
+}
+
+/// Sends what a run over `wake.buffers.plain[start..]` lets go on; whether the receiver is lost by it.
+fn send<A: Peer, B: Peer>(
+    from: &mut Side<A>,
+    to: &mut Side<B>,
+    run: &Run,
+    start: usize,
+    flow: &Flow<'_>,
+    wake: &mut Wake<'_, '_>,
+) -> bool {
+    let Buffers { plain, sealed, masks, .. } = &mut *wake.buffers;
+    // After its Close frame a peer gets nothing, and what is not sent cuts nothing: it is owed a clean end.
+    let goes_on = !to.writer.told && !to.gone;
+    let mut lost = false;
+    if goes_on && run.pass > 0 {
+        to.writer.cut = run.cut.unwrap_or(to.writer.cut);
+        let close_follows = matches!(run.stop, Stop::Closed(_) | Stop::Frame);
+        let sent = to.peer.poll_send(wake.cx, &plain[start..start + run.pass], sealed, close_follows);
+        lost |= is_lost(to, sent, flow, wake.now);
+    }
+    if let (Stop::Release, Some(stage)) = (run.stop, &mut from.stage) {
+        let message = stage.release(masks, to.party == Party::Backend);
+        if goes_on {
+            let sent = to.peer.poll_send(wake.cx, &message, sealed, false);
+            lost |= is_lost(to, sent, flow, wake.now);
+        }
+    }
+    if run.stop == Stop::Frame
+        && let Some(code) = to.writer.due.take()
+        && let Some(sent) = to.close(code, wake)
+    {
+        lost |= is_lost(to, sent, flow, wake.now);
+    }
+    lost
+}
+
+/// Notes what became of a send; whether the receiver is lost by it.
+fn is_lost<B>(to: &Side<B>, sent: Poll<std::io::Result<()>>, flow: &Flow<'_>, now: Tick) -> bool {
+    match sent {
+        Poll::Ready(Ok(())) => false,
+        // The next read of the backend finds the same end, after what it said before.
+        Poll::Ready(Err(_)) => to.party == Party::Client,
+        Poll::Pending => {
+            flow.to.record_blocked(now);
+            false
+        }
+    }
+}
+
+/// Where a run over judged bytes stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// At the end of what can be judged.
+    NeedMore,
+    /// Behind a held message that is whole: it goes out before anything else.
+    Release,
+    /// Behind a frame after which the receiver gets a Close frame.
+    Frame,
+    /// Behind a Close frame: nothing may follow it (RFC 6455 §5.5.1), and nothing that does is looked at.
+    Closed(Option<u16>),
+    /// At a violation.
+    Violation(Violation),
+}
+
+/// What a run found.
+struct Run {
+    /// Bytes at the start that go on as they are.
+    pass: usize,
+    /// Bytes that were judged.
+    used: usize,
+    /// Messages that are whole.
+    messages: u64,
+    /// A data frame was among them.
+    data: bool,
+    /// Whether what goes on ends within a data frame; `None`: no data frame goes on.
+    cut: Option<bool>,
+    stop: Stop,
+}
+
+/// Judges frames in place and closes the gaps of those that do not go on, up to where something else must be done first.
+/// `last`: the end of the frame that is open is such a place.
+fn judge<A: Peer>(
+    from: &mut Side<A>,
+    last: bool,
     bytes: &mut [u8],
-    nonce: &[u8; 8],
-    masks: &mut Masks<'_>,
-    (peer, other): (&Pulse, &Pulse),
+    flow: &Flow<'_>,
+    masks: &mut Masks,
+    second: u32,
 ) -> Run {
-    let mut run = Run { out: 0, passed: Volume::default(), data: false, closed: None, violation: None };
-    let second = session::now() / session::TICKS;
-    let mut at = 0;
-    let unfinished = direction.judge.in_message() || !direction.kept.is_empty();
-    direction.kept = Vec::new();
-    direction.early = false;
-    let before = direction.judge.payload_total();
+    let mut run = Run { pass: 0, used: 0, messages: 0, data: false, cut: None, stop: Stop::NeedMore };
     loop {
-        let step = direction.judge.next(&mut bytes[at..], &direction.limits, second, &mut || masks.next());
-        let len = match step {
+        let at = run.used;
+        let len = match from.judge.next(&mut bytes[at..], &from.limits, second, &mut || masks.next()) {
             Ok(Step::NeedMore) => break,
             Ok(Step::Data { len, message }) => {
                 run.data = true;
-                run.passed.messages += u64::from(message);
-                direction.cut = direction.judge.in_frame();
+                run.messages += u64::from(message);
+                run.cut = Some(from.judge.in_frame());
+                if last && !from.judge.in_frame() {
+                    run.stop = Stop::Frame;
+                }
                 len
             }
-            Ok(Step::Control { opcode, header, len }) => {
-                let (head, payload) = bytes[at..at + len].split_at_mut(header);
-                match opcode {
-                    Opcode::Pong if payload == nonce => {
-                        at += len;
-                        continue;
-                    }
-                    Opcode::Pong => peer.forwarded.set(false),
-                    Opcode::Ping => other.forwarded.set(true),
-                    _ => match close::parse(payload) {
-                        Ok(code) => run.closed = Some(code),
-                        Err(close::CloseError::Reason) => run.violation = Some(Violation::Utf8),
-                        Err(_) => run.violation = Some(Violation::Sequence),
-                    },
+            Ok(Step::Held { opcode, header, len, frame, message }) => {
+                run.data = true;
+                run.messages += u64::from(message);
+                run.used += len;
+                if let Some(stage) = &mut from.stage {
+                    stage.push(opcode, &bytes[at + header..at + len], frame, message);
                 }
-                if run.violation.is_some() {
+                if message {
+                    run.stop = Stop::Release;
                     break;
                 }
-                if let Some(key) = head.last_chunk_mut::<4>().filter(|_| direction.judge.is_masked()) {
-                    *key = masks.next();
-                    frame::mask(payload, *key, 0);
+                continue;
+            }
+            Ok(Step::Control { opcode, header, len }) => {
+                let payload = &bytes[at + header..at + len];
+                if opcode == Opcode::Ping {
+                    flow.to.record_forwarded_ping(true);
+                } else if payload == flow.nonce {
+                    run.used += len;
+                    continue;
+                } else {
+                    flow.from.record_forwarded_ping(false);
                 }
+                remask(from, &mut bytes[at..at + len], header, masks);
+                len
+            }
+            Ok(Step::Close { code, header, len }) => {
+                remask(from, &mut bytes[at..at + len], header, masks);
+                run.stop = Stop::Closed(code);
                 len
             }
             Err(violation) => {
-                run.violation = Some(violation);
+                run.stop = Stop::Violation(violation);
                 break;
             }
         };
-        if run.out != at {
-            bytes.copy_within(at..at + len, run.out);
+        if run.pass != at {
+            bytes.copy_within(at..at + len, run.pass);
         }
-        run.out += len;
-        at += len;
-        if run.closed.is_some() {
-            // Nothing may follow a Close (§5.5.1), and nothing that does is looked at.
-            at = bytes.len();
+        run.pass += len;
+        run.used += len;
+        if run.stop != Stop::NeedMore {
             break;
         }
-    }
-    if run.violation.is_none() && at < bytes.len() {
-        direction.kept = bytes[at..].to_vec();
-    }
-    run.passed.bytes = direction.judge.payload_total() - before;
-    direction.passed.messages += run.passed.messages;
-    direction.passed.bytes += run.passed.bytes;
-    if !direction.judge.in_message() && direction.kept.is_empty() {
-        peer.begun.set(0);
-    } else if !unfinished || run.passed.messages > 0 || peer.begun.get() == 0 {
-        peer.begun.set(session::now());
-        peer.progress.set(0);
-    } else {
-        peer.progress.set(peer.progress.get() + bytes.len() as u64);
     }
     run
 }
 
-fn count(traffic: &Traffic, passed: Volume) {
-    traffic.messages.inc_by(passed.messages);
-    traffic.bytes.inc_by(passed.bytes);
-}
-
-/// The reason for a violation by the client.
-fn client_reason(violation: Violation) -> Reason {
-    match violation {
-        Violation::Header(
-            HeaderError::ReservedBit
-            | HeaderError::ReservedOpcode
-            | HeaderError::LengthNotMinimal
-            | HeaderError::LengthTooLarge
-            | HeaderError::ControlTooLong
-            | HeaderError::ControlFragmented
-            | HeaderError::Mask,
-        )
-        | Violation::Sequence
-        | Violation::AfterClose => Reason::ProtocolError,
-        Violation::Type => Reason::TypeNotAllowed,
-        Violation::Size => Reason::MessageTooBig,
-        Violation::Fragments => Reason::TooManyFragments,
-        Violation::Utf8 => Reason::InvalidUtf8,
-        Violation::ControlFlood => Reason::ControlFlood,
-    }
-}
-
-impl Relay {
-    /// Client to backend. True if anything moved.
-    pub(super) fn pump_up(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> bool {
-        match self.backend.poll_flush(cx) {
-            Poll::Ready(Ok(())) => self.session.backend.blocked.set(0),
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => {
-                stamp(&self.session.backend.blocked);
-                // Nothing more is read from the client, unless none of it would go on.
-                if !self.backend_told {
-                    return false;
-                }
-            }
-        }
-        if self.up.closed || self.up.gone {
-            return false;
-        }
-        // What came with the handshake is judged before anything is read.
-        let kept = self.up.kept.len();
-        let at = HEADROOM.max(kept);
-        let n = if self.up.early {
-            0
-        } else {
-            match self.client.poll_fill(cx, scratch, at) {
-                Poll::Pending => return false,
-                Poll::Ready(Ok(Fill::Bytes(n))) => n,
-                Poll::Ready(Ok(Fill::End) | Err(_)) => {
-                    self.lose_client(cx, scratch);
-                    return true;
-                }
-            }
-        };
-        self.session.client.beat();
-        let parts = scratch.parts();
-        parts.plain[at - kept..at].copy_from_slice(&self.up.kept);
-        let bytes = &mut parts.plain[at - kept..at + n];
-        let mut masks = parts.masks;
-        let pulses = (&self.session.client, &self.session.backend);
-        let cut = self.up.cut;
-        let run = judge(&mut self.up, bytes, &self.nonce, &mut masks, pulses);
-        count(&self.metrics.from_client, run.passed);
-        if run.data {
-            self.session.data.set(session::now());
-        }
-        // After our own Close the client's frames are only read for its answer.
-        if self.backend_told {
-            self.up.cut = cut;
-        } else if run.out > 0 {
-            match self.backend.poll_send(cx, &bytes[..run.out]) {
-                Poll::Ready(Ok(())) => {}
-                // The next read of the backend finds the same end, with what it said before.
-                Poll::Ready(Err(_)) => {}
-                Poll::Pending => stamp(&self.session.backend.blocked),
-            }
-        }
-        if let Some(violation) = run.violation {
-            self.end(client_reason(violation), Initiator::Gateway, cx, scratch);
-            self.shut();
-        } else if let Some(code) = run.closed {
-            self.up.closed = true;
-            self.backend_told = true;
-            self.carry(Ending { reason: Reason::ClientClosed, code, initiator: Initiator::Client });
-        }
-        true
-    }
-
-    /// Backend to client. True if anything moved.
-    pub(super) fn pump_down(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> bool {
-        match self.client.poll_flush(cx) {
-            Poll::Ready(Ok(())) => self.session.client.blocked.set(0),
-            Poll::Ready(Err(_)) => {
-                self.lose_client(cx, scratch);
-                return true;
-            }
-            Poll::Pending => {
-                stamp(&self.session.client.blocked);
-                return false;
-            }
-        }
-        if self.down.closed || self.down.gone || self.up.gone {
-            return false;
-        }
-        let kept = self.down.kept.len();
-        let at = HEADROOM.max(kept);
-        let parts = scratch.parts();
-        let n = if self.down.early {
-            0
-        } else {
-            match self.backend.poll_read(cx, &mut parts.plain[at..at + BACKEND_READ]) {
-                Poll::Pending => return false,
-                Poll::Ready(Ok(n)) if n > 0 => n,
-                Poll::Ready(_) => {
-                    self.down.gone = true;
-                    self.end(Reason::BackendLost, Initiator::Backend, cx, scratch);
-                    return true;
-                }
-            }
-        };
-        parts.plain[at - kept..at].copy_from_slice(&self.down.kept);
-        self.session.backend.beat();
-        let bytes = &mut parts.plain[at - kept..at + n];
-        let mut masks = parts.masks;
-        let pulses = (&self.session.backend, &self.session.client);
-        let cut = self.down.cut;
-        let run = judge(&mut self.down, bytes, &self.nonce, &mut masks, pulses);
-        count(&self.metrics.from_backend, run.passed);
-        if run.data {
-            self.session.data.set(session::now());
-        }
-        let mut lost = false;
-        if self.client_told {
-            // What is not passed on cuts nothing: the client has had a Close and is owed a clean end.
-            self.down.cut = cut;
-        } else if run.out > 0 {
-            match self.client.poll_send(cx, &bytes[..run.out], parts.sealed) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => lost = true,
-                Poll::Pending => stamp(&self.session.client.blocked),
-            }
-        }
-        if lost {
-            self.lose_client(cx, scratch);
-        } else if let Some(violation) = run.violation {
-            let reason = match violation {
-                Violation::Size => Reason::BackendMessageTooBig,
-                _ => Reason::BackendProtocolError,
-            };
-            self.end(reason, Initiator::Gateway, cx, scratch);
-            self.down.gone = true;
-        } else if let Some(code) = run.closed {
-            self.down.closed = true;
-            self.client_told = true;
-            self.carry(Ending { reason: Reason::BackendClosed, code, initiator: Initiator::Backend });
-        }
-        true
-    }
-
-    /// A Close frame of one side went to the other: await the answer.
-    fn carry(&mut self, ending: Ending) {
-        if self.ending.is_none() {
-            self.ending = Some(ending);
-            self.session.closing.set(session::now());
-            self.phase = Phase::Closing;
+/// Masks a control frame of a client anew; its payload was unmasked to be judged.
+fn remask<A>(from: &Side<A>, frame: &mut [u8], header: usize, masks: &mut Masks) {
+    if from.party == Party::Client {
+        let (head, payload) = frame.split_at_mut(header);
+        if let Some(key) = head.last_chunk_mut::<4>() {
+            *key = masks.next();
+            frame::mask(payload, *key, 0);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The store that replicas share: one Redis or Valkey, spoken to over one connection that a task of the control runtime
 //! keeps. Whoever asks gets an answer within the time-out or hears that there is none; nobody waits for a connection.
 //!
-//! Knows how to ask, and when an answer is worth nothing: [`ticket`] and [`place`] know what is asked. A command whose
+//! Knows how to ask, and when an answer is worth nothing: [`ticket`] and [`subject`] know what is asked. A command whose
 //! answer did not come may have been carried out, and may still be; each of theirs is such that this lets nobody in.
 
+pub(crate) mod record;
 pub(crate) mod subject;
 pub(crate) mod ticket;
 
@@ -25,9 +26,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
-use crate::proxy::Drain;
-use crate::proxy::dependency_health::Outages;
-use crate::proxy::limits::connections::Table;
+use crate::proxy::dependency_health::DependencyHealth;
+use crate::proxy::drain::Drain;
+use crate::proxy::limits::permits::Permits;
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
 use crate::snapshot::dependency::Dependency;
@@ -35,7 +36,7 @@ use crate::telemetry::Metrics;
 use subject::Leases;
 
 /// Handshakes and calls of one route that wait for the store at a time; more are refused at once.
-const PLACES: u32 = 1024;
+const WAITING: u32 = 1024;
 /// How often the connection is looked at: whether it answers, and for a server that takes writes.
 const LOOK: Duration = Duration::from_secs(1);
 /// The least time between two looks, however many find the store wanting.
@@ -93,24 +94,16 @@ pub(crate) struct Store {
     line: ArcSwapOption<Line>,
     /// Somebody got no answer.
     doubted: Notify,
-    waiting: Table<RouteId>,
+    /// Handshakes and calls that wait for an answer.
+    waiting: Arc<Permits<RouteId>>,
     leases: Leases,
     metrics: Metrics,
-    outages: Arc<Outages>,
+    health: Arc<DependencyHealth>,
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-/// A place among those of a route who wait for the store.
-struct Waiting<'a>(&'a Store, &'a RouteId);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.give(self.1);
     }
 }
 
@@ -120,7 +113,7 @@ impl Store {
         options: Options,
         control: &Handle,
         metrics: Metrics,
-        outages: Arc<Outages>,
+        health: Arc<DependencyHealth>,
         drain: watch::Receiver<Drain>,
     ) -> Arc<Self> {
         let (leases, returned) = Leases::new(&options);
@@ -129,10 +122,10 @@ impl Store {
             options,
             line: ArcSwapOption::empty(),
             doubted: Notify::new(),
-            waiting: Table::default(),
+            waiting: Arc::default(),
             leases,
             metrics,
-            outages,
+            health,
         });
         control.spawn(keep(Arc::clone(&store), drain));
         control.spawn(subject::give_back(Arc::clone(&store), returned));
@@ -144,9 +137,8 @@ impl Store {
     /// # Errors
     /// [`Reason::StoreUnavailable`]: there is no connection, no answer in time, an error, or too many of the route wait.
     async fn ask<T: FromRedisValue>(&self, route: &RouteId, call: &ScriptInvocation<'_>) -> Result<T, Reason> {
-        let waiting = self.waiting.take(route, PLACES).then(|| Waiting(self, route));
-        let answer = match waiting {
-            Some(_waiting) => self.invoke(call).await,
+        let answer = match self.waiting.acquire(route.clone(), WAITING) {
+            Some(_permit) => self.invoke(call).await,
             None => Err(Reason::StoreUnavailable),
         };
         self.metrics.store_asked(answer.is_ok());
@@ -169,7 +161,7 @@ impl Store {
 
     /// Says for the conditions of routes that the store is of no use now.
     fn failed(&self, why: &'static str) {
-        self.outages.hear(&Dependency::Store, Err(why));
+        self.health.record(&Dependency::Store, Err(why));
     }
 
     /// Connects, and sees that the server takes writes.
@@ -275,7 +267,7 @@ async fn watch_over(store: &Store, line: &Line) -> Failed {
         if let Err(failed) = store.check(line).await {
             return failed;
         }
-        store.outages.hear(&Dependency::Store, Ok(()));
+        store.health.record(&Dependency::Store, Ok(()));
     }
 }
 

@@ -131,7 +131,7 @@ impl Leases {
         self.held().get(subject).is_some_and(|leases| leases.contains(&lease))
     }
 
-    fn give(&self, subject: Subject, lease: u64) {
+    fn release(&self, subject: Subject, lease: u64) {
         {
             let mut held = self.held();
             if let Some(leases) = held.get_mut(&subject) {
@@ -191,8 +191,8 @@ pub(super) async fn give_back(store: Arc<Store>, mut returned: mpsc::Receiver<Re
     }
 }
 
-/// A connection's place among those of its subject over all replicas; dropping gives it back.
-pub(crate) struct Lease {
+/// A connection's lease among those of its subject over all replicas, until it is dropped.
+pub(crate) struct SubjectLease {
     store: Arc<Store>,
     subject: Subject,
     lease: u64,
@@ -200,31 +200,36 @@ pub(crate) struct Lease {
     told: bool,
 }
 
-impl fmt::Debug for Lease {
+impl fmt::Debug for SubjectLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("lease", &self.lease).finish_non_exhaustive()
+        f.debug_struct("SubjectLease").field("lease", &self.lease).finish_non_exhaustive()
     }
 }
 
-impl Drop for Lease {
+impl Drop for SubjectLease {
     fn drop(&mut self) {
         if self.told {
-            self.store.leases.give(self.subject, self.lease);
+            self.store.leases.release(self.subject, self.lease);
         }
     }
 }
 
 impl Store {
-    /// Takes one of `limit` places of a subject (with its issuer) of a route.
+    /// One of `limit` leases of a subject (with its issuer) of a route.
     ///
     /// # Errors
     /// [`Reason::SubjectLimit`]: all are taken; [`Reason::StoreUnavailable`]: nobody knows.
-    pub(crate) async fn take(self: &Arc<Self>, route: &RouteId, identity: &str, limit: u32) -> Result<Lease, Reason> {
+    pub(crate) async fn acquire_subject(
+        self: &Arc<Self>,
+        route: &RouteId,
+        identity: &str,
+        limit: u32,
+    ) -> Result<SubjectLease, Reason> {
         let leases = &self.leases;
         let subject = Subject::new(route, identity);
         let number = leases.next.fetch_add(1, Ordering::Relaxed);
         // From now on: whoever gives up waiting leaves a question behind that may still be answered.
-        let mut lease = Lease { store: Arc::clone(self), subject, lease: number, told: true };
+        let mut lease = SubjectLease { store: Arc::clone(self), subject, lease: number, told: true };
         let mut call = scripts().take.key(leases.key(&subject));
         call.arg(leases.member(number)).arg(leases.millis()).arg(limit);
         let taken: u8 = self.ask(route, &call).await?;

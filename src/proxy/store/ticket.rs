@@ -14,8 +14,8 @@ use redis::Script;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{Origin, Proof};
-use crate::proxy::auth::tickets::{Handle, Record};
 use crate::proxy::store::Store;
+use crate::proxy::store::record::{Handle, Record};
 use crate::reason::Reason;
 use crate::snapshot::RouteId;
 

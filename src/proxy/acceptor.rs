@@ -1,0 +1,218 @@
+//! From listeners to workers: one thread and one single-threaded runtime per core. The first accepts and hands each
+//! connection to the worker with the fewest.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::LocalOptions;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::proxy::drain::Drain;
+use crate::proxy::handshake::connection;
+use crate::proxy::handshake::refusal::turned_away;
+use crate::proxy::limits::capacity;
+use crate::proxy::limits::permits::{Count, Counted};
+use crate::proxy::plain;
+use crate::proxy::relay::Relay;
+use crate::proxy::shared::Shared;
+use crate::proxy::worker::{Worker, sweep};
+use crate::reason::Reason;
+
+/// Connections that may wait for their worker; more are dropped, the worker is stuck.
+const QUEUE: usize = 1024;
+/// The pause after an accept that failed for want of files or memory.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection on its way to its worker.
+struct Accepted {
+    tcp: StdStream,
+    peer: SocketAddr,
+    held: (Counted, Counted),
+}
+
+/// How the acceptor sees a worker.
+struct WorkerHandle {
+    queue: mpsc::Sender<Accepted>,
+    connections: Arc<Count>,
+}
+
+/// What the first worker accepts from.
+struct Listeners {
+    wss: Vec<StdListener>,
+    plain: Vec<StdListener>,
+    workers: Vec<WorkerHandle>,
+}
+
+/// Starts the workers; the first also accepts.
+///
+/// # Errors
+/// A thread cannot be started.
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    workers: usize,
+    wss: Vec<StdListener>,
+    plain: Vec<StdListener>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let (handles, queues): (Vec<_>, Vec<_>) = (0..workers)
+        .map(|_| {
+            let (queue, accepted) = mpsc::channel(QUEUE);
+            (WorkerHandle { queue, connections: Arc::default() }, accepted)
+        })
+        .unzip();
+    let mut listeners = Some(Listeners { wss, plain, workers: handles });
+    let mut threads = Vec::new();
+    for (index, accepted) in queues.into_iter().enumerate() {
+        let (shared, listeners) = (Arc::clone(shared), listeners.take());
+        let runtime = move || -> io::Result<()> {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+            runtime.block_on(run(shared, accepted, listeners))
+        };
+        let thread = Builder::new().name(format!("worker-{index}")).spawn(move || {
+            if let Err(error) = runtime() {
+                tracing::error!(%error, worker = index, "worker could not start");
+            }
+        })?;
+        threads.push(thread);
+    }
+    Ok(threads)
+}
+
+async fn run(
+    shared: Arc<Shared>,
+    mut accepted: mpsc::Receiver<Accepted>,
+    listeners: Option<Listeners>,
+) -> io::Result<()> {
+    let worker = Worker::new(Arc::clone(&shared));
+    if let Some(Listeners { wss, plain, workers }) = listeners {
+        let workers = Rc::new(workers);
+        tokio::task::spawn_local(measure(Arc::clone(&shared)));
+        for listener in wss {
+            let listener = TcpListener::from_std(listener)?;
+            tokio::task::spawn_local(accept(Arc::clone(&shared), listener, Rc::clone(&workers)));
+        }
+        for listener in plain {
+            tokio::task::spawn_local(plain::http::serve(Arc::clone(&shared), TcpListener::from_std(listener)?));
+        }
+    }
+    let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+    let mut drain = shared.drain.clone();
+    let over = drain.wait_for(|drain| *drain == Drain::Over);
+    let mut over = std::pin::pin!(over);
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut over => break,
+            accepted = accepted.recv() => match accepted {
+                Some(accepted) => spawn(&worker, accepted),
+                // The acceptor ended: a drain. What is live goes on.
+                None => {
+                    let _ = (&mut over).await;
+                    break;
+                }
+            },
+        }
+    }
+    sweeper.abort();
+    Ok(())
+}
+
+fn spawn(worker: &Rc<Worker>, accepted: Accepted) {
+    let Ok(tcp) = TcpStream::from_std(accepted.tcp) else { return };
+    let serve = connection::serve(Rc::clone(worker), tcp, accepted.peer);
+    let stage = Stage::Handshake(Box::pin(serve));
+    tokio::task::spawn_local(Task { worker: Rc::clone(worker), stage, _held: accepted.held });
+}
+
+/// A connection's task: the handshake in a box of its own, freed before the relay begins, so that a live connection
+/// is as slim as its relay.
+struct Task {
+    worker: Rc<Worker>,
+    stage: Stage,
+    /// Its place in the capacity of the process, and among the connections of its worker.
+    _held: (Counted, Counted),
+}
+
+#[expect(clippy::large_enum_variant, reason = "the large one is what lives long; a box of its own would cost more")]
+enum Stage {
+    Handshake(Pin<Box<dyn Future<Output = Option<Relay>>>>),
+    Relay(Relay),
+}
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { worker, stage, .. } = &mut *self;
+        loop {
+            match stage {
+                Stage::Handshake(handshake) => match handshake.as_mut().poll(cx) {
+                    Poll::Ready(Some(relay)) => *stage = Stage::Relay(relay),
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Stage::Relay(relay) => return relay.poll(cx, &mut worker.buffers.borrow_mut(), worker.clock.now()),
+            }
+        }
+    }
+}
+
+async fn accept(shared: Arc<Shared>, listener: TcpListener, workers: Rc<Vec<WorkerHandle>>) {
+    let mut drain = shared.drain.clone();
+    let closing = drain.wait_for(|drain| *drain != Drain::Serving);
+    let mut closing = std::pin::pin!(closing);
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = &mut closing => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of files or memory: others may end meanwhile. A busy loop would help nobody.
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "connections cannot be accepted; they wait");
+                }
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        failing = false;
+        if let Err(reason) = hand_over(&shared, &workers, tcp, peer) {
+            turned_away(&shared, reason, peer);
+        }
+    }
+}
+
+/// Hands a connection to the worker with the fewest.
+fn hand_over(shared: &Shared, workers: &[WorkerHandle], tcp: TcpStream, peer: SocketAddr) -> Result<(), Reason> {
+    let place = shared.capacity.acquire()?;
+    let _ = tcp.set_nodelay(true);
+    let worker = workers.iter().min_by_key(|worker| worker.connections.get()).ok_or(Reason::Internal)?;
+    let tcp = tcp.into_std().map_err(|_| Reason::Internal)?;
+    let counted = worker.connections.acquire(usize::MAX).ok_or(Reason::Internal)?;
+    let accepted = Accepted { tcp, peer, held: (place, counted) };
+    worker.queue.try_send(accepted).map_err(|_| Reason::Overloaded)
+}
+
+/// Measures how much of the capacity is used, for admission and for the metrics.
+async fn measure(shared: Arc<Shared>) {
+    let mut tick = interval(capacity::LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        shared.capacity.look();
+        shared.metrics.capacity(shared.capacity.measured(shared.connections.busiest_endpoint()));
+    }
+}

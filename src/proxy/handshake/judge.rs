@@ -1,0 +1,198 @@
+//! THE ORDER OF JUDGEMENT, for handshakes and for the ticket endpoint alike: Host equals the server name, route, what
+//! costs nothing (`screen`), the credential, `admit`; then, for a handshake, permits, the ticket, the backend.
+//!
+//! The form of the request was judged before, when it was read. What each step decides is `policy`'s; here they are put in
+//! order and given what they need.
+
+use std::any::Any;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustls_pki_types::UnixTime;
+
+use crate::policy::{Admission, ClientCertificate, Facts, Policy, admit, credential, screen};
+use crate::proxy::clock::wall;
+use crate::proxy::handshake::backend::{self, Backend};
+use crate::proxy::handshake::refusal::Refusal;
+use crate::proxy::shared::Shared;
+use crate::proxy::store::record::Handle;
+use crate::reason::Reason;
+use crate::snapshot::{Lease, Route, RouteState};
+use crate::ws::upgrade::Request;
+
+/// A request that is well formed, and what its connection says of whoever sent it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) request: Request,
+    /// The server name of the TLS handshake, lower case.
+    pub(crate) server_name: Option<String>,
+    /// The client's certificate, where the host asked for one and it was valid.
+    pub(crate) certificate: Option<Box<ClientCertificate>>,
+    /// The client's address.
+    pub(crate) address: IpAddr,
+    /// When all stages together must be over.
+    pub(crate) deadline: Instant,
+}
+
+/// What a request is judged for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A WebSocket.
+    Handshake,
+    /// A ticket for one.
+    Ticket,
+}
+
+/// A request that has a route which serves.
+pub(crate) struct Routed {
+    pub(crate) lease: Lease,
+    pub(crate) policy: Arc<Policy>,
+}
+
+impl Routed {
+    /// The route.
+    pub(crate) fn route(&self) -> &Arc<Route> {
+        &self.lease.route
+    }
+
+    fn refuse(&self, reason: Reason) -> Refusal {
+        Refusal::by(self.route(), reason)
+    }
+}
+
+/// Finds the route: Host equals the server name, nothing drains, a route matches and serves.
+pub(crate) fn route(shared: &Shared, asked: &Asked) -> Result<Routed, Refusal> {
+    let request = &asked.request;
+    if asked.server_name.as_deref() != Some(&*request.host) {
+        return Err(Reason::Misdirected.into());
+    }
+    if shared.is_draining() {
+        return Err(Reason::Draining.into());
+    }
+    let lease = shared.live.lease(&request.host, &request.path)?;
+    match &lease.route.state {
+        RouteState::Serving(policy) => Ok(Routed { policy: Arc::clone(policy), lease }),
+        RouteState::Refusing(reason) => Err(Refusal::by(&lease.route, *reason)),
+    }
+}
+
+/// A client that is known and would be let in.
+pub(crate) struct Identified {
+    pub(crate) facts: Facts,
+    pub(crate) admission: Admission,
+    /// Headers of the credential for the backend; the request has them already.
+    pub(crate) headers: Vec<(Box<str>, Box<[u8]>)>,
+    /// The ticket that the credential was, not redeemed yet.
+    ticket: Option<Handle>,
+    /// The credential came as a subprotocol.
+    by_subprotocol: bool,
+}
+
+/// Judges who asks: networks, origin, rate, subprotocol, client certificate, credential, and what is proved by it.
+pub(crate) async fn identify(
+    shared: &Shared,
+    routed: &Routed,
+    asked: &mut Asked,
+    purpose: Purpose,
+) -> Result<Identified, Refusal> {
+    let (policy, id) = (&routed.policy, &routed.route().id);
+    let refuse = |reason| routed.refuse(reason);
+    let authentication = &policy.handshake.authentication;
+    // Before anything is kept: facts hold no credential.
+    let presented = credential::take(authentication, &mut asked.request);
+    let mut facts = facts(asked, policy);
+    if purpose == Purpose::Ticket {
+        // A call offers none; those of the handshake that redeems are judged.
+        facts.subprotocols = policy.handshake.subprotocols.iter().map(|name| name.as_str().into()).collect();
+    }
+    let mut retry_after = None;
+    screen(policy, &facts, |limit| {
+        let free = shared.attempts.judge(id, facts.address, limit, Instant::now());
+        free.map_err(|wait| {
+            retry_after = Some(wait);
+            Reason::HandshakeRateLimit
+        })
+    })
+    .map_err(|reason| Refusal { retry_after, ..refuse(reason) })?;
+    if purpose == Purpose::Ticket {
+        // Audit lets handshakes through; what is read by a page of another site is no handshake.
+        policy.handshake.origins.judge(&facts).map_err(refuse)?;
+    }
+    // Browsers take no answer without one of their offers, and a token is never answered.
+    if presented.by_subprotocol && facts.subprotocols.is_empty() {
+        return Err(refuse(Reason::SubprotocolDenied));
+    }
+    let verified = shared.auth.verify(id, authentication, &presented, &facts, &mut asked.request).await;
+    let verified = verified.map_err(refuse)?;
+    // A ticket buys no ticket: it would be worth more than the credential that bought it.
+    if purpose == Purpose::Ticket && verified.ticket.is_some() {
+        return Err(refuse(Reason::TicketInvalid));
+    }
+    facts.proof = verified.proof;
+    let admission = admit(policy, &facts, wall()).map_err(refuse)?;
+    let (headers, ticket) = (verified.headers, verified.ticket);
+    Ok(Identified { facts, admission, headers, ticket, by_subprotocol: presented.by_subprotocol })
+}
+
+/// What counts of a request, its credential apart.
+pub(crate) fn facts(asked: &mut Asked, policy: &Policy) -> Facts {
+    let request = &asked.request;
+    let facts = Facts {
+        address: asked.address,
+        host: request.host.clone(),
+        port: request.port,
+        path: request.path.clone(),
+        origin: request.origin.clone(),
+        subprotocols: request.subprotocols.clone(),
+        client_certificate: asked.certificate.take(),
+        proof: None,
+    };
+    // The policy may be newer than the TLS handshake.
+    facts.renewed(policy, UnixTime::now()).unwrap_or(facts)
+}
+
+/// A handshake that passed every check and has a backend.
+pub(crate) struct Admitted {
+    pub(crate) lease: Lease,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) facts: Facts,
+    /// What would have been refused were the route not in Audit mode.
+    pub(crate) audited: Option<Reason>,
+    pub(crate) backend: Backend,
+    /// What the connection holds against limits.
+    pub(crate) permits: Box<dyn Any>,
+}
+
+/// Judges a handshake, from the route to the backend's 101.
+pub(crate) async fn handshake(shared: &Arc<Shared>, asked: &mut Asked) -> Result<Admitted, Refusal> {
+    let routed = route(shared, asked)?;
+    let Identified { facts, admission, ticket, by_subprotocol, .. } =
+        identify(shared, &routed, asked, Purpose::Handshake).await?;
+    let permits = acquire(shared, &routed, &facts).await.map_err(|reason| routed.refuse(reason))?;
+    // Last: a handshake that something else refuses costs no ticket.
+    if let Some(ticket) = ticket {
+        let id = &routed.route().id;
+        shared.auth.tickets.redeem(&ticket, id).await.map_err(|reason| routed.refuse(reason))?;
+        shared.metrics.route(&id.to_string()).tickets_redeemed.inc();
+    }
+    let mut backend = backend::connect(shared, routed.route(), asked, &facts, &admission).await?;
+    if by_subprotocol && backend.subprotocol.is_none() {
+        backend.subprotocol = admission.offered().first().cloned();
+    }
+    let Routed { lease, policy } = routed;
+    Ok(Admitted { lease, policy, facts, audited: admission.audited(), backend, permits })
+}
+
+/// What one connection holds against the limits of its route: on this replica, and for its subject on all replicas that
+/// share a store.
+async fn acquire(shared: &Shared, routed: &Routed, facts: &Facts) -> Result<Box<dyn Any>, Reason> {
+    let (limits, id) = (&routed.policy.connection, &routed.route().id);
+    let mut permits = shared.connections.acquire(id, facts.address, limits.total, limits.per_address)?;
+    let Some(identity) = facts.identity() else { return Ok(Box::new(permits)) };
+    shared.connections.acquire_subject(&mut permits, identity.clone(), limits.per_subject)?;
+    match (&shared.store, limits.per_subject) {
+        (Some(store), Some(limit)) => Ok(Box::new((permits, store.acquire_subject(id, &identity, limit).await?))),
+        _ => Ok(Box::new(permits)),
+    }
+}

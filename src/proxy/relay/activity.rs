@@ -1,0 +1,204 @@
+//! What one peer of a live connection does, as stamps: when it was read, since when it does not read, since when a frame
+//! of it is unfinished, which pings it owes an answer to. Knows ticks; no socket and no policy.
+
+use std::cell::Cell;
+
+use crate::proxy::clock::{TICKS, Tick};
+
+/// How long a frame or message may take in any case, in ticks.
+const FRAME_TICKS: u32 = 30 * TICKS;
+/// The slowest pace of a frame or message that takes longer, in bytes a second.
+const FRAME_PACE: u64 = 1024;
+
+/// One peer's signs of life.
+#[derive(Debug)]
+pub(crate) struct PeerActivity {
+    /// When bytes of it arrived last.
+    read: Cell<Tick>,
+    /// Since when bytes for it wait.
+    blocked: Cell<Option<Tick>>,
+    /// Since when a frame or message of it is unfinished.
+    begun: Cell<Option<Tick>>,
+    /// Bytes of that frame or message so far.
+    progress: Cell<u64>,
+    /// Our pings without an answer.
+    pings: Cell<u32>,
+    /// When the last of them was sent.
+    pinged: Cell<Option<Tick>>,
+    /// The other peer's ping was passed on and not answered yet: ours waits.
+    forwarded: Cell<bool>,
+}
+
+/// What the heartbeat asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heartbeat {
+    /// Nothing yet.
+    Quiet,
+    /// A ping.
+    Ping,
+    /// The peer answered none of the last pings.
+    Missed,
+}
+
+impl PeerActivity {
+    /// A peer that was read at `now`.
+    pub(crate) fn new(now: Tick) -> Self {
+        Self {
+            read: Cell::new(now),
+            blocked: Cell::new(None),
+            begun: Cell::new(None),
+            progress: Cell::new(0),
+            pings: Cell::new(0),
+            pinged: Cell::new(None),
+            forwarded: Cell::new(false),
+        }
+    }
+
+    /// Bytes arrived: the peer lives.
+    pub(crate) fn record_read(&self, now: Tick) {
+        self.read.set(now);
+        self.pings.set(0);
+    }
+
+    /// Bytes wait for the peer from now on, unless they did before.
+    pub(crate) fn record_blocked(&self, now: Tick) {
+        if self.blocked.get().is_none() {
+            self.blocked.set(Some(now));
+        }
+    }
+
+    /// Nothing waits for the peer.
+    pub(crate) fn record_flushed(&self) {
+        self.blocked.set(None);
+    }
+
+    /// Whether bytes wait for the peer.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.get().is_some()
+    }
+
+    /// Whether bytes have waited for the peer so long.
+    pub(crate) fn is_blocked_for(&self, ticks: u32, now: Tick) -> bool {
+        self.blocked.get().is_some_and(|since| now.since(since) >= ticks)
+    }
+
+    /// The peer sent so many bytes and all its frames and messages are whole.
+    pub(crate) fn record_whole(&self) {
+        self.begun.set(None);
+    }
+
+    /// The peer sent so many bytes, which end within a frame or message; `another`: one that began with them.
+    pub(crate) fn record_part(&self, bytes: usize, another: bool, now: Tick) {
+        if another || self.begun.get().is_none() {
+            self.begun.set(Some(now));
+            self.progress.set(0);
+        } else {
+            self.progress.set(self.progress.get() + bytes as u64);
+        }
+    }
+
+    /// A ping of the other peer was passed on, and is answered or not yet.
+    pub(crate) fn record_forwarded_ping(&self, unanswered: bool) {
+        self.forwarded.set(unanswered);
+    }
+
+    /// The peer was not read for a second: that is not time that it took.
+    pub(crate) fn pause(&self, now: Tick) {
+        if let Some(begun) = self.begun.get() {
+            self.begun.set(Some(now.min(begun.after(TICKS))));
+        }
+    }
+
+    /// Whether a frame or message of the peer takes too long.
+    pub(crate) fn is_too_slow(&self, now: Tick) -> bool {
+        let Some(since) = self.begun.get() else { return false };
+        let allowed = u64::from(FRAME_TICKS) + self.progress.get() * u64::from(TICKS) / FRAME_PACE;
+        u64::from(now.since(since)) > allowed
+    }
+
+    /// Judges the heartbeat, with an interval in ticks.
+    pub(crate) fn heartbeat(&self, interval: u32, missed: u32, now: Tick) -> Heartbeat {
+        let last = self.pinged.get().map_or(self.read.get(), |pinged| pinged.max(self.read.get()));
+        if now.since(last) < interval {
+            return Heartbeat::Quiet;
+        }
+        if self.pings.get() >= missed {
+            return Heartbeat::Missed;
+        }
+        self.pings.set(self.pings.get() + 1);
+        self.pinged.set(Some(now));
+        if self.forwarded.get() { Heartbeat::Quiet } else { Heartbeat::Ping }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_in_which_a_peer_is_not_read_is_not_its_slowness() {
+        let peer = PeerActivity::new(Tick::FIRST);
+        peer.record_part(1, true, Tick::FIRST);
+        // A second of reading, then the other peer takes nothing for as long as it may.
+        let mut now = Tick::FIRST;
+        for second in 1..30 {
+            now = Tick::at((1 + second) * TICKS);
+            peer.pause(now);
+        }
+        assert!(!peer.is_too_slow(now.after(5 * TICKS)));
+        assert!(peer.is_too_slow(now.after(35 * TICKS)));
+    }
+
+    #[test]
+    fn nothing_begun_stays_nothing_begun() {
+        let peer = PeerActivity::new(Tick::FIRST);
+        peer.pause(Tick::at(9));
+        assert!(!peer.is_too_slow(Tick::at(1000)));
+    }
+
+    #[test]
+    fn a_slow_message_has_half_a_minute_and_then_a_kilobyte_a_second() {
+        let peer = PeerActivity::new(Tick::FIRST);
+        peer.record_part(100, true, Tick::FIRST);
+        assert!(!peer.is_too_slow(Tick::at(FRAME_TICKS)) && peer.is_too_slow(Tick::at(FRAME_TICKS + 1)));
+        peer.record_part(10 * 1024, false, Tick::at(8));
+        assert!(!peer.is_too_slow(Tick::at(FRAME_TICKS + 10 * TICKS)));
+        assert!(peer.is_too_slow(Tick::at(FRAME_TICKS + 10 * TICKS + 1)));
+        peer.record_whole();
+        assert!(!peer.is_too_slow(Tick::at(9999)));
+    }
+
+    #[test]
+    fn a_silent_peer_is_pinged_at_each_interval_and_then_given_up() {
+        let peer = PeerActivity::new(Tick::FIRST);
+        let at = |tick: u32| peer.heartbeat(10, 2, Tick::at(tick));
+        assert_eq!(
+            [at(9), at(10), at(19), at(20)],
+            [Heartbeat::Quiet, Heartbeat::Ping, Heartbeat::Quiet, Heartbeat::Ping]
+        );
+        assert_eq!(at(30), Heartbeat::Missed);
+        peer.record_read(Tick::at(31));
+        assert_eq!([at(40), at(41)], [Heartbeat::Quiet, Heartbeat::Ping]);
+    }
+
+    #[test]
+    fn our_ping_waits_while_one_of_the_other_peer_is_unanswered_but_counts() {
+        let peer = PeerActivity::new(Tick::FIRST);
+        peer.record_forwarded_ping(true);
+        let at = |tick: u32| peer.heartbeat(10, 2, Tick::at(tick));
+        assert_eq!([at(10), at(20), at(30)], [Heartbeat::Quiet, Heartbeat::Quiet, Heartbeat::Missed]);
+        peer.record_read(Tick::at(31));
+        peer.record_forwarded_ping(false);
+        assert_eq!(at(41), Heartbeat::Ping);
+    }
+
+    #[test]
+    fn a_peer_is_blocked_from_the_first_byte_that_waits() {
+        let peer = PeerActivity::new(Tick::FIRST);
+        peer.record_blocked(Tick::at(1));
+        peer.record_blocked(Tick::at(5));
+        assert!(peer.is_blocked() && peer.is_blocked_for(5, Tick::at(6)) && !peer.is_blocked_for(5, Tick::at(5)));
+        peer.record_flushed();
+        assert!(!peer.is_blocked() && !peer.is_blocked_for(0, Tick::at(9)));
+    }
+}

@@ -1,0 +1,139 @@
+//! One side of a relay: a peer, what is judged of the frames that it sends, and where our words to it stand.
+
+use std::task::{Context, Poll};
+
+use crate::proxy::clock::Tick;
+use crate::proxy::io::Peer;
+use crate::proxy::io::buffers::Buffers;
+use crate::proxy::relay::stage::Stage;
+use crate::reason::Reason;
+use crate::ws::close;
+use crate::ws::frame::{self, HeaderError, Opcode};
+use crate::ws::message::{Judge, Limits, Violation};
+
+/// Which side of the gateway a peer is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Party {
+    /// Its frames are masked, ours to it are not (RFC 6455 §5.1).
+    Client,
+    /// The other way round: toward it the gateway is the client.
+    Backend,
+}
+
+impl Party {
+    /// The reason for which a violation by this peer ends the connection.
+    pub(super) fn reason(self, violation: Violation) -> Reason {
+        match (self, violation) {
+            (Self::Backend, Violation::Size) => Reason::BackendMessageTooBig,
+            (Self::Backend, _) => Reason::BackendProtocolError,
+            (Self::Client, violation) => match violation {
+                Violation::Header(
+                    HeaderError::ReservedBit
+                    | HeaderError::ReservedOpcode
+                    | HeaderError::LengthNotMinimal
+                    | HeaderError::LengthTooLarge
+                    | HeaderError::ControlTooLong
+                    | HeaderError::ControlFragmented
+                    | HeaderError::Mask,
+                )
+                | Violation::Sequence
+                | Violation::Close
+                | Violation::AfterClose => Reason::ProtocolError,
+                Violation::Type => Reason::TypeNotAllowed,
+                Violation::Size => Reason::MessageTooBig,
+                Violation::Fragments => Reason::TooManyFragments,
+                Violation::Utf8 => Reason::InvalidUtf8,
+                Violation::ControlFlood => Reason::ControlFlood,
+            },
+        }
+    }
+}
+
+/// One wake-up of a connection: what it is polled with.
+pub(super) struct Wake<'a, 'c> {
+    pub(super) cx: &'a mut Context<'c>,
+    pub(super) buffers: &'a mut Buffers,
+    pub(super) now: Tick,
+}
+
+/// What we have written to a peer.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    /// It ends within a data frame: nothing of ours may be written there.
+    pub(super) cut: bool,
+    /// It ends with a Close frame: nothing follows.
+    pub(super) told: bool,
+    /// A Close frame with this code goes out as soon as the frame has ended within which the end came.
+    pub(super) due: Option<Option<u16>>,
+}
+
+/// One side of a relay.
+pub(super) struct Side<P> {
+    pub(super) party: Party,
+    pub(super) peer: P,
+    /// Judges what the peer sends.
+    pub(super) judge: Judge,
+    pub(super) limits: Limits,
+    /// Messages of the peer that must be seen whole; `None`: there are none.
+    pub(super) stage: Option<Box<Stage>>,
+    /// Bytes of the peer that were not enough to judge: a partial header or control frame.
+    pub(super) kept: Vec<u8>,
+    /// `kept` is what came with the handshake and was never looked at.
+    pub(super) early: bool,
+    /// The peer's Close was seen.
+    pub(super) closed: bool,
+    /// The peer sends no more, or cannot be read.
+    pub(super) gone: bool,
+    /// What we write to the peer.
+    pub(super) writer: Writer,
+    /// A ping of ours is due.
+    pub(super) ping: bool,
+}
+
+impl<P: Peer> Side<P> {
+    pub(super) fn new(party: Party, peer: P, limits: Limits, early: Vec<u8>) -> Self {
+        Self {
+            party,
+            peer,
+            judge: Judge::new(party == Party::Client),
+            limits,
+            stage: None,
+            early: !early.is_empty(),
+            kept: early,
+            closed: false,
+            gone: false,
+            writer: Writer::default(),
+            ping: false,
+        }
+    }
+
+    /// Sends one of our own control frames.
+    pub(super) fn send_control(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        more: bool,
+        wake: &mut Wake<'_, '_>,
+    ) -> Poll<std::io::Result<()>> {
+        let Buffers { masks, sealed, .. } = &mut *wake.buffers;
+        let key = (self.party == Party::Backend).then(|| masks.next());
+        let mut bytes = Vec::with_capacity(frame::MAX_HEADER + payload.len());
+        frame::write(&mut bytes, opcode, payload, key);
+        self.peer.poll_send(wake.cx, &bytes, sealed, more)
+    }
+
+    /// Ends what goes to the peer with a Close frame, unless it has one or is gone. Within another frame it waits until that
+    /// has ended. What follows at once goes into the same packet. `None`: nothing was sent.
+    pub(super) fn close(&mut self, code: Option<u16>, wake: &mut Wake<'_, '_>) -> Option<Poll<std::io::Result<()>>> {
+        if self.writer.told || self.gone {
+            return None;
+        }
+        if self.writer.cut {
+            self.writer.due.get_or_insert(code);
+            return None;
+        }
+        self.writer.told = true;
+        let payload = code.map_or_else(Vec::new, |code| close::payload(code, ""));
+        Some(self.send_control(Opcode::Close, &payload, true, wake))
+    }
+}

@@ -1,0 +1,7 @@
+//! The relay over fakes, with time that stands until a test moves it: how connections end, who waits for whom, what is
+//! held.
+
+mod closing;
+mod content;
+mod fixture;
+mod time;
