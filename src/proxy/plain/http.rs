@@ -25,6 +25,7 @@ use crate::proxy::limits::permits::{Count, Permits};
 use crate::proxy::plain::acme::Solvers;
 use crate::proxy::shared::Shared;
 use crate::snapshot::{BackendId, Snapshot};
+use crate::ws::upgrade::host;
 
 /// Requests that are answered at a time.
 const CONNECTIONS: usize = 256;
@@ -82,7 +83,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 
 async fn answer(shared: &Shared, solvers: &Rc<Solvers>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let snapshot = shared.live.load();
-    let host = host(request).filter(|host| snapshot.host(host).is_some());
+    let host = own_host(request).filter(|host| snapshot.host(host).is_some());
     let Some(host) = host else { return text(StatusCode::NOT_FOUND, "not found\n") };
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     if request.headers().contains_key(header::UPGRADE) {
@@ -141,13 +142,11 @@ fn not_allowed() -> Response<Full<Bytes>> {
     response
 }
 
-/// The one Host header without its port, lower case.
-fn host(request: &Request<Incoming>) -> Option<String> {
+/// The one Host header, as handshakes are read.
+fn own_host(request: &Request<Incoming>) -> Option<Box<str>> {
     let mut values = request.headers().get_all(header::HOST).iter();
-    let (Some(host), None) = (values.next(), values.next()) else { return None };
-    let host = host.to_str().ok()?;
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    Some(name.to_ascii_lowercase())
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    host::parse(value.as_bytes()).map(|authority| authority.host)
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

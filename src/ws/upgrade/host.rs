@@ -2,10 +2,11 @@
 
 /// What a `Host` field names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Authority {
-    /// Lower case, without port.
-    pub(super) host: Box<str>,
-    pub(super) port: Option<u16>,
+pub struct Authority {
+    /// The name, lower case, without port.
+    pub host: Box<str>,
+    /// The port, if the field has one.
+    pub port: Option<u16>,
 }
 
 /// Reads `name[:port]`; `None` for anything else that a URI could have there (RFC 3986 §3.2): user information, IP
@@ -13,7 +14,7 @@ pub(super) struct Authority {
 ///
 /// Hosts of routes are DNS names, so nothing else could match; it is refused early because the field goes on to the
 /// backend as it came.
-pub(super) fn parse(value: &[u8]) -> Option<Authority> {
+pub fn parse(value: &[u8]) -> Option<Authority> {
     let text = std::str::from_utf8(value).ok()?;
     let (name, port) = match text.split_once(':') {
         Some((name, port)) => (name, Some(parse_port(port)?)),

@@ -5,20 +5,20 @@
 //! repaired. Knows no routes, no policy and no sockets.
 
 pub mod accept;
+pub mod backend_request;
 mod fields;
 mod head;
-mod host;
+pub mod host;
 pub mod request;
 pub mod response;
 mod target;
-pub mod upstream;
 
 pub use accept::{accept_key, fresh_key};
+pub use backend_request::{Forwarded, write_request};
 pub use fields::is_ours;
 pub use request::{Call, Request, RequestError, parse_call, parse_request};
 pub use response::{Response, ResponseError, parse_response, write_answer, write_refusal, write_switching};
 pub use target::check_path;
-pub use upstream::{Forwarded, write_request};
 
 /// The most bytes of a request's or response's head, its last empty line included.
 pub const MAX_HEAD: usize = 16 * 1024;
