@@ -270,7 +270,7 @@ fn every_seed_of_the_corpus_holds() {
         ("handshake", bodies::handshake::check),
         ("response", bodies::response::check),
         ("path", bodies::path::check),
-        ("preamble", bodies::preamble::check),
+        ("proxy_protocol", bodies::proxy_protocol::check),
         ("objects", bodies::objects::check),
     ];
     for (target, check) in targets {

@@ -5,5 +5,5 @@ pub mod frame;
 pub mod handshake;
 pub mod objects;
 pub mod path;
-pub mod preamble;
+pub mod proxy_protocol;
 pub mod response;

@@ -349,7 +349,7 @@ fn store(shared: &SharedStore, trust: &Arc<rustls::ClientConfig>) -> Result<prox
 fn proxies(settings: &Settings) -> TrustedProxies {
     let trusted = &settings.trusted_proxies;
     TrustedProxies {
-        preamble: trusted.proxy_protocol.as_ref().map(|proxies| proxies.networks.clone()).unwrap_or_default(),
+        proxy_protocol: trusted.proxy_protocol.as_ref().map(|proxies| proxies.networks.clone()).unwrap_or_default(),
         forwarded_for: trusted
             .forwarded_for
             .as_ref()

@@ -12,7 +12,7 @@ use crate::reason::Reason;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TrustedProxies {
     /// Networks whose every connection begins with a PROXY header (version 2); nobody else's does.
-    pub preamble: Vec<IpNet>,
+    pub proxy_protocol: Vec<IpNet>,
     /// Proxies that write `X-Forwarded-For`.
     pub forwarded_for: Option<ForwardedFor>,
 }
@@ -29,8 +29,8 @@ pub struct ForwardedFor {
 
 impl TrustedProxies {
     /// Whether connections of this peer begin with a PROXY header.
-    pub fn expects_preamble(&self, peer: IpAddr) -> bool {
-        within(&self.preamble, peer)
+    pub fn expects_header(&self, peer: IpAddr) -> bool {
+        within(&self.proxy_protocol, peer)
     }
 
     /// The client's address by `X-Forwarded-For` (its values joined by commas, in order), for a request of `peer`, the
@@ -70,7 +70,7 @@ mod tests {
 
     fn trusting(hops: usize) -> TrustedProxies {
         let networks = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8:ff::/48".parse().unwrap()];
-        TrustedProxies { preamble: vec![], forwarded_for: Some(ForwardedFor { networks, hops }) }
+        TrustedProxies { proxy_protocol: vec![], forwarded_for: Some(ForwardedFor { networks, hops }) }
     }
 
     fn client(hops: usize, peer: &str, values: &str) -> Result<Option<IpAddr>, Reason> {
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(client(1, "2001:db8::1", "203.0.113.7"), Ok(None));
         assert_eq!(trusting(1).client("10.0.0.1".parse().unwrap(), None), Ok(None));
         assert_eq!(TrustedProxies::default().client("10.0.0.1".parse().unwrap(), Some(b"1.2.3.4")), Ok(None));
-        assert!(!TrustedProxies::default().expects_preamble("10.0.0.1".parse().unwrap()));
+        assert!(!TrustedProxies::default().expects_header("10.0.0.1".parse().unwrap()));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub const MAX: usize = 4096;
 
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preamble {
+pub enum ProxyHeader {
     /// The proxy speaks for itself (a health check), or of a client whose family it does not know: the address is the
     /// socket's.
     Local,
@@ -52,7 +52,7 @@ pub fn wanted(bytes: &[u8]) -> Result<usize, Malformed> {
 /// # Errors
 /// [`Malformed`]: another version, command, family or transport, a length that does not fit, an address that no client
 /// has, or further fields (TLVs) that do not fill the rest exactly.
-pub fn parse(bytes: &[u8]) -> Result<Option<(Preamble, usize)>, Malformed> {
+pub fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, Malformed> {
     if wanted(bytes)? > 0 {
         return Ok(None);
     }
@@ -65,11 +65,11 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Preamble, usize)>, Malformed> {
     let body = bytes.get(FIXED..size).ok_or(Malformed)?;
     // §2.2: for LOCAL the receiver must take the real endpoints and skip what follows, whatever it is.
     if command == 0x20 {
-        return Ok(Some((Preamble::Local, size)));
+        return Ok(Some((ProxyHeader::Local, size)));
     }
-    let (preamble, fields) = match family {
+    let (header, fields) = match family {
         // AF_UNSPEC: skip the addresses as well; their size is not known, so neither are fields.
-        0x00 => return Ok(Some((Preamble::Local, size))),
+        0x00 => return Ok(Some((ProxyHeader::Local, size))),
         // TCP over IPv4: source, destination, ports.
         0x11 => {
             let (address, fields) = body.split_first_chunk::<12>().ok_or(Malformed)?;
@@ -86,15 +86,15 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Preamble, usize)>, Malformed> {
         _ => return Err(Malformed),
     };
     skip(fields)?;
-    Ok(Some((preamble, size)))
+    Ok(Some((header, size)))
 }
 
-fn client(address: IpAddr, port: [u8; 2]) -> Result<Preamble, Malformed> {
+fn client(address: IpAddr, port: [u8; 2]) -> Result<ProxyHeader, Malformed> {
     let address = address.to_canonical();
     if address.is_unspecified() || address.is_multicast() {
         return Err(Malformed);
     }
-    Ok(Preamble::Client(SocketAddr::new(address, u16::from_be_bytes(port))))
+    Ok(ProxyHeader::Client(SocketAddr::new(address, u16::from_be_bytes(port))))
 }
 
 /// Walks over type, length, value; nothing of them is used.
@@ -122,7 +122,7 @@ mod tests {
         [source.octets().as_slice(), &[0; 16], &[0, 80, 1, 187]].concat()
     }
 
-    fn said(bytes: &[u8]) -> Result<Preamble, Malformed> {
+    fn said(bytes: &[u8]) -> Result<ProxyHeader, Malformed> {
         parse(bytes).map(|read| read.unwrap().0)
     }
 
@@ -131,20 +131,20 @@ mod tests {
         let four = header(0x21, 0x11, &V4);
         let behind = [four.as_slice(), b"\x16\x03\x01"].concat();
         let client: SocketAddr = "203.0.113.7:40000".parse().unwrap();
-        assert_eq!(parse(&behind), Ok(Some((Preamble::Client(client), 28))));
+        assert_eq!(parse(&behind), Ok(Some((ProxyHeader::Client(client), 28))));
         let client: SocketAddr = "[2001:db8::7]:80".parse().unwrap();
-        assert_eq!(said(&header(0x21, 0x21, &v6("2001:db8::7"))), Ok(Preamble::Client(client)));
+        assert_eq!(said(&header(0x21, 0x21, &v6("2001:db8::7"))), Ok(ProxyHeader::Client(client)));
         // An IPv4 client of a proxy that speaks IPv6 is the same client.
         let client: SocketAddr = "192.0.2.1:80".parse().unwrap();
-        assert_eq!(said(&header(0x21, 0x21, &v6("::ffff:192.0.2.1"))), Ok(Preamble::Client(client)));
+        assert_eq!(said(&header(0x21, 0x21, &v6("::ffff:192.0.2.1"))), Ok(ProxyHeader::Client(client)));
     }
 
     #[test]
     fn the_proxys_own_connections_have_the_address_of_the_socket() {
-        assert_eq!(said(&header(0x20, 0x00, &[])), Ok(Preamble::Local));
-        assert_eq!(said(&header(0x20, 0x11, &V4)), Ok(Preamble::Local));
-        assert_eq!(said(&header(0x20, 0xFF, b"anything at all")), Ok(Preamble::Local));
-        assert_eq!(said(&header(0x21, 0x00, b"\x01")), Ok(Preamble::Local));
+        assert_eq!(said(&header(0x20, 0x00, &[])), Ok(ProxyHeader::Local));
+        assert_eq!(said(&header(0x20, 0x11, &V4)), Ok(ProxyHeader::Local));
+        assert_eq!(said(&header(0x20, 0xFF, b"anything at all")), Ok(ProxyHeader::Local));
+        assert_eq!(said(&header(0x21, 0x00, b"\x01")), Ok(ProxyHeader::Local));
     }
 
     #[test]
