@@ -18,6 +18,7 @@ use crate::tls::HOST;
 
 const NGINX: &str = include_str!("../peers/nginx.conf");
 const HAPROXY: &str = include_str!("../peers/haproxy.cfg");
+const SOZU: &str = include_str!("../peers/sozu.toml");
 const MANIFESTS: &str = include_str!("../peers/wssgate.yaml");
 
 /// What is compared.
@@ -29,10 +30,11 @@ pub(crate) enum Kind {
     Against,
     Nginx,
     Haproxy,
+    Sozu,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Wssgate, Self::Against, Self::Nginx, Self::Haproxy];
+    pub(crate) const ALL: [Self; 5] = [Self::Wssgate, Self::Against, Self::Nginx, Self::Haproxy, Self::Sozu];
 
     /// The name in options and tables.
     pub(crate) fn name(self) -> &'static str {
@@ -41,12 +43,13 @@ impl Kind {
             Self::Against => "against",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
+            Self::Sozu => "sozu",
         }
     }
 
     /// Whether it is somebody else's product.
     pub(crate) fn is_peer(self) -> bool {
-        matches!(self, Self::Nginx | Self::Haproxy)
+        matches!(self, Self::Nginx | Self::Haproxy | Self::Sozu)
     }
 }
 
@@ -66,6 +69,7 @@ impl Gateway {
             Kind::Against => (against?.to_owned(), "--version"),
             Kind::Nginx => (installed("nginx")?, "-v"),
             Kind::Haproxy => (installed("haproxy")?, "-v"),
+            Kind::Sozu => (installed("sozu")?, "--version"),
         };
         let output = Command::new(&program).arg(flag).output().ok()?;
         let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
@@ -118,6 +122,12 @@ impl Gateway {
                 fs::write(place.join("haproxy.pem"), format!("{}{}", identity.certificate, identity.key))?;
                 fs::write(place.join("haproxy.cfg"), fill(HAPROXY))?;
                 command.arg("-db").arg("-f").arg(place.join("haproxy.cfg"));
+            }
+            Kind::Sozu => {
+                fs::write(place.join("tls.crt"), &identity.certificate)?;
+                fs::write(place.join("tls.key"), &identity.key)?;
+                fs::write(place.join("sozu.toml"), fill(SOZU))?;
+                command.arg("start").arg("-c").arg(place.join("sozu.toml"));
             }
         }
         command
@@ -198,6 +208,9 @@ impl Drop for Running {
 fn installed(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    // Where `cargo install` puts programs.
+    let cargo = std::env::var_os("CARGO_HOME").map(|home| PathBuf::from(home).join("bin"));
+    let places = places.chain(cargo);
     places.map(|place| place.join(name)).find(|program| program.is_file())
 }
 

@@ -1,4 +1,4 @@
-//! The load benchmark: wssgate beside nginx and HAProxy, one core each, in one run on the loopback.
+//! The load benchmark: wssgate beside nginx, HAProxy and Sozu, one core each, in one run on the loopback.
 //!
 //! `cargo bench --bench load` measures; `docs/performance.md` says how, and how to read the table.
 //! The run starts itself again under `taskset` on core 1 with the limit of open files raised: the load generator and the

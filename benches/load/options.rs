@@ -7,7 +7,7 @@ use clap::Parser;
 
 use crate::attack::Attack;
 
-/// Compares wssgate with nginx and HAProxy (where installed) under load, on this machine's loopback.
+/// Compares wssgate with nginx, HAProxy and Sozu (where installed) under load, on this machine's loopback.
 #[derive(Parser, Clone)]
 #[command(name = "cargo bench --bench load --", version)]
 pub(crate) struct Options {
@@ -15,7 +15,7 @@ pub(crate) struct Options {
     /// attack); repeatable.
     #[arg(long, value_name = "ROW")]
     pub(crate) only: Vec<String>,
-    /// Measure only this gateway (wssgate, against, nginx, haproxy); repeatable.
+    /// Measure only this gateway (wssgate, against, nginx, haproxy, sozu); repeatable.
     #[arg(long, value_name = "NAME")]
     pub(crate) peer: Vec<String>,
     /// Another wssgate binary to compare with in the same run.
