@@ -289,7 +289,7 @@ mod tests {
         let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut text)).await.unwrap();
         assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 1, "{text}");
         assert!(text.contains("content-type: application/openmetrics-text; version=1.0.0"));
-        assert!(text.contains(r#"reason="bad_host",route="none"} 1"#));
+        assert!(text.contains(r#"{route="none",outcome="refused",reason="bad_host"} 1"#));
         assert!(text.ends_with("# EOF\n"));
         server.abort();
     }

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::documentation::families;
 use crate::{drift, root};
 use serde_json::{Map, Value, json};
 use wssgate::api::crd;
 use wssgate::settings::{GatewayConfiguration, Overrides, Settings};
-use wssgate::telemetry::metrics::CATALOGUE;
 
 fn text(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -190,13 +190,15 @@ fn alerts_and_scaling_ask_for_metrics_and_labels_that_exist() {
     for metric in of("HorizontalPodAutoscaler")["spec"]["metrics"].as_array().unwrap() {
         expressions.push(metric["pods"]["metric"]["name"].as_str().unwrap().to_owned());
     }
+    let families = families();
     for expression in &expressions {
         let used: Vec<_> = words(expression).into_iter().filter(|w| w.starts_with("wssgate_")).collect();
         // What Prometheus adds to every sample.
         let mut labels = vec!["namespace", "job", "pod"];
         for name in &used {
-            let found = CATALOGUE.iter().find(|family| family.name == name);
-            labels.extend(found.unwrap_or_else(|| panic!("{name} is no metric: {expression}")).labels);
+            let found = families.iter().find(|family| family.name == *name);
+            let found = found.unwrap_or_else(|| panic!("{name} is no metric: {expression}"));
+            labels.extend(found.labels.iter().map(String::as_str));
         }
         let selectors = expression.split('{').skip(1).map(|rest| rest.split('}').next().unwrap());
         let selected = selectors.flat_map(|s| s.split(',')).map(|one| one.split(['=', '!']).next().unwrap().trim());

@@ -6,12 +6,14 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use crate::{drift, root};
 use wssgate::api::findings;
 use wssgate::reason::Reason;
 use wssgate::settings::GatewayConfiguration;
-use wssgate::telemetry::metrics::CATALOGUE;
+use wssgate::telemetry::Initiator;
+use wssgate::telemetry::metrics::{Certificate, Metrics};
 
 #[test]
 fn the_page_of_reasons_is_the_table_of_the_code() {
@@ -31,23 +33,89 @@ fn the_page_of_reasons_is_the_table_of_the_code() {
     drift("docs/reasons.md", &page);
 }
 
+/// One family of metrics, as it is scraped.
+pub(crate) struct Family {
+    /// The whole name of its samples; of a histogram, without `_bucket`, `_count` and `_sum`.
+    pub(crate) name: String,
+    /// Its type.
+    pub(crate) kind: String,
+    /// Names of its labels, in their order.
+    pub(crate) labels: Vec<String>,
+    /// What it means.
+    pub(crate) help: String,
+}
+
+/// Every family of metrics, read from a scrape in which each has a series.
+pub(crate) fn families() -> Vec<Family> {
+    let metrics = Metrics::new();
+    let route = metrics.route("namespace/name");
+    route.audited(Reason::OriginDenied);
+    route.ended(Reason::Draining, Some(1001), Initiator::Gateway);
+    metrics.certificates(vec![Certificate { secret: "s".into(), host: "h".into(), not_after: 1 }]);
+    metrics.key_set_fetched("https://idp.test/jwks", true, Instant::now());
+    metrics.shared_store(true);
+    metrics.dependencies([("store", "shared".to_owned(), false)].into_iter());
+    scraped(&metrics.encode())
+}
+
+/// The families of an OpenMetrics text.
+fn scraped(text: &str) -> Vec<Family> {
+    let mut families = Vec::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line == "# EOF" {
+            break;
+        }
+        let (base, help) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')).unwrap_or_else(|| {
+            panic!("a sample that belongs to no family: {line}");
+        });
+        let kind = lines.next().and_then(|line| line.strip_prefix("# TYPE ")?.strip_prefix(base)).unwrap().trim();
+        let suffix = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            "gauge" | "histogram" => "",
+            other => panic!("{base}: {other} is no type of ours"),
+        };
+        let samples: Vec<&str> = std::iter::from_fn(|| lines.next_if(|line| !line.starts_with('#'))).collect();
+        let sample = samples.first().unwrap_or_else(|| panic!("{base} has no series; `families` has to make one"));
+        let labels = sample.split_once('{').map_or("", |(_, rest)| rest.rsplit_once('}').unwrap().0);
+        let labels = labels.split("\",").filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
+        families.push(Family {
+            name: format!("{base}{suffix}"),
+            kind: kind.to_owned(),
+            labels: labels.filter(|label| label != "le").collect(),
+            help: help.to_owned(),
+        });
+    }
+    families
+}
+
 #[test]
-fn the_page_of_metrics_is_the_catalogue_of_the_code() {
+fn the_page_of_metrics_is_what_is_scraped() {
     let mut page = String::from(
         "# Metrics\n\n\
          `GET /metrics` on the admin port, in the OpenMetrics text format. All numbers are those of one replica. Labels\n\
          come from route objects and closed sets only, never from what a client sends. `route` is `namespace/name`, or\n\
          `none` before a route was found; `reason` is one of [reasons.md](reasons.md). Series of a route that was\n\
          removed are scraped once more after its last connection ended, and then vanish.\n\n\
-         This page is generated from `src/telemetry/metrics.rs`; `UPDATE=1 cargo test --test files` writes it\n\
-         anew.\n\n\
+         This page is generated from what the gateway itself says of its metrics (HELP and TYPE of a scrape);\n\
+         `UPDATE=1 cargo test --test files` writes it anew.\n\n\
          | metric | type | labels | meaning |\n|---|---|---|---|\n",
     );
-    for family in CATALOGUE {
+    for family in families() {
         let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
         writeln!(page, "| `{}` | {} | {} | {} |", family.name, family.kind, labels.join(", "), family.help).unwrap();
     }
     drift("docs/metrics.md", &page);
+}
+
+#[test]
+#[should_panic(expected = "b has no series")]
+fn a_family_of_metrics_without_a_series_is_found() {
+    let families = scraped("# HELP a An a.\n# TYPE a counter\na_total{x=\"1\",y=\"2,z=\"} 1\n# EOF\n");
+    assert_eq!((families[0].name.as_str(), families[0].kind.as_str()), ("a_total", "counter"));
+    assert_eq!((families[0].labels.join(" "), families[0].help.as_str()), ("x y".to_owned(), "An a."));
+    scraped("# HELP b A b.\n# TYPE b gauge\n# EOF\n");
 }
 
 /// Groups of docs/threats.md and how many rows each has.

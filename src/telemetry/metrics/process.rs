@@ -1,0 +1,126 @@
+//! What this process is and can carry: version, workers, settings, capacity, access log.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::series::declare;
+use super::{Metrics, count};
+
+/// What bounds the number of connections, and how far it is used, for [`Metrics::capacity`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// Client sockets that are open.
+    pub sockets: u64,
+    /// The most of them.
+    pub sockets_limit: u64,
+    /// Resident bytes.
+    pub resident: u64,
+    /// Resident bytes from which on nobody is let in; 0: no budget.
+    pub budget: u64,
+    /// Connections of the endpoint that has the most.
+    pub endpoint: u64,
+    /// The most that one endpoint can have.
+    pub endpoint_limit: u64,
+}
+
+type Number = Gauge<u64, AtomicU64>;
+
+#[derive(Debug)]
+pub(super) struct Process {
+    workers: Gauge,
+    sockets: Number,
+    sockets_limit: Number,
+    memory: Number,
+    memory_budget: Number,
+    endpoint: Number,
+    endpoint_limit: Number,
+    settings: Gauge,
+    access_log_dropped: Counter,
+}
+
+impl Process {
+    pub(super) fn declare(registry: &mut Registry) -> Self {
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The version that runs", version);
+        let process = Self {
+            workers: declare(registry, "workers", "Threads that serve connections", Gauge::default()),
+            sockets: declare(
+                registry,
+                "sockets",
+                "Client sockets that are open, handshakes included",
+                Number::default(),
+            ),
+            sockets_limit: declare(
+                registry,
+                "sockets_limit",
+                "Client sockets that the limit of open files allows",
+                Number::default(),
+            ),
+            memory: declare(registry, "memory_bytes", "Resident memory, as the budget counts it", Number::default()),
+            memory_budget: declare(
+                registry,
+                "memory_budget_bytes",
+                "Resident memory from which on no connection is let in; 0: no budget",
+                Number::default(),
+            ),
+            endpoint: declare(
+                registry,
+                "endpoint_connections_max",
+                "Connections of this replica to the endpoint that has the most of them",
+                Number::default(),
+            ),
+            endpoint_limit: declare(
+                registry,
+                "endpoint_connections_limit",
+                "Connections to one endpoint that the range of local ports allows",
+                Number::default(),
+            ),
+            settings: declare(
+                registry,
+                "settings_current",
+                "1; 0 while the settings file is broken and the last good settings stay",
+                Gauge::default(),
+            ),
+            access_log_dropped: declare(
+                registry,
+                "access_log_dropped",
+                "Access-log lines lost because stdout was not read fast enough or could not be written",
+                Counter::default(),
+            ),
+        };
+        process.settings.set(1);
+        process
+    }
+}
+
+impl Metrics {
+    /// So many threads serve connections.
+    pub fn workers(&self, workers: usize) {
+        self.0.process.workers.set(count(workers));
+    }
+
+    /// Whether the settings file was read as it is now.
+    pub fn settings(&self, current: bool) {
+        self.0.process.settings.set(current.into());
+    }
+
+    /// Replaces what is known of the capacity.
+    pub fn capacity(&self, capacity: Capacity) {
+        let process = &self.0.process;
+        process.sockets.set(capacity.sockets);
+        process.sockets_limit.set(capacity.sockets_limit);
+        process.memory.set(capacity.resident);
+        process.memory_budget.set(capacity.budget);
+        process.endpoint.set(capacity.endpoint);
+        process.endpoint_limit.set(capacity.endpoint_limit);
+    }
+
+    /// One access-log line was lost.
+    pub fn access_log_dropped(&self) {
+        self.0.process.access_log_dropped.inc();
+    }
+}

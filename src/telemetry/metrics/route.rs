@@ -1,0 +1,409 @@
+//! What is counted for each route: handshakes, connections, messages, tickets.
+//!
+//! A connection asks once for the metrics of its route and from then on does relaxed atomic adds. The series of a route
+//! that was removed vanish after its last connection was scraped.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::label::{self, Direction, OrNone, Outcome};
+use super::series::declare;
+use super::{Metrics, held};
+use crate::reason::Reason;
+use crate::telemetry::Initiator;
+
+/// `namespace/name` of a route; `none` before a route was found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    route: OrNone<Arc<str>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Handshake {
+    outcome: Outcome,
+    reason: OrNone<Reason>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Audited {
+    reason: Reason,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Closed {
+    reason: Reason,
+    code: &'static str,
+    initiator: Initiator,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Sent {
+    direction: Direction,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ticket {
+    outcome: &'static str,
+}
+
+/// Counters of routes with further labels.
+type Counts<L> = Family<(Route, L), Counter>;
+
+/// The families of all routes.
+#[derive(Debug, Clone)]
+struct Families {
+    connections: Family<Route, Gauge>,
+    handshakes: Counts<Handshake>,
+    audited: Counts<Audited>,
+    tickets: Counts<Ticket>,
+    messages: Counts<Sent>,
+    bytes: Counts<Sent>,
+    closes: Counts<Closed>,
+}
+
+impl Families {
+    fn declare(registry: &mut Registry) -> Self {
+        Self {
+            connections: declare(registry, "connections", "WebSocket connections that are open now", Family::default()),
+            handshakes: declare(
+                registry,
+                "handshakes",
+                "Handshakes by outcome (accepted, refused) and reason (none where accepted)",
+                Family::default(),
+            ),
+            audited: declare(
+                registry,
+                "audited",
+                "Handshakes let through in Audit mode that Enforce would have refused",
+                Family::default(),
+            ),
+            tickets: declare(
+                registry,
+                "tickets",
+                "Tickets by outcome (issued, redeemed); refusals are among the handshakes",
+                Family::default(),
+            ),
+            messages: declare(
+                registry,
+                "messages",
+                "Whole data messages relayed, by direction (from_client, from_backend)",
+                Family::default(),
+            ),
+            bytes: declare(
+                registry,
+                "bytes",
+                "Payload bytes of data frames relayed, by direction (from_client, from_backend)",
+                Family::default(),
+            ),
+            closes: declare(
+                registry,
+                "closes",
+                "Connections that ended, by reason, close code (none, private for 3000-4999, other) and who ended them",
+                Family::default(),
+            ),
+        }
+    }
+
+    fn traffic(&self, route: &Route, direction: Direction) -> Traffic {
+        let labels = (route.clone(), Sent { direction });
+        Traffic { messages: self.messages.get_or_create_owned(&labels), bytes: self.bytes.get_or_create_owned(&labels) }
+    }
+
+    fn metrics(&self, route: Route) -> RouteMetrics {
+        let ticket = |outcome| self.tickets.get_or_create_owned(&(route.clone(), Ticket { outcome }));
+        let handshakes = Counters::new(&self.handshakes, &route);
+        RouteMetrics {
+            connections: self.connections.get_or_create_owned(&route),
+            from_client: self.traffic(&route, Direction::FromClient),
+            from_backend: self.traffic(&route, Direction::FromBackend),
+            tickets_issued: ticket("issued"),
+            tickets_redeemed: ticket("redeemed"),
+            accepted: handshakes.of(Handshake { outcome: Outcome::Accepted, reason: OrNone(None) }),
+            handshakes,
+            audited: Counters::new(&self.audited, &route),
+            closes: Counters::new(&self.closes, &route),
+            gone: AtomicBool::new(false),
+            route,
+        }
+    }
+
+    /// Removes every series of a route that nobody counts for any more.
+    fn remove(&self, metrics: &RouteMetrics) {
+        let route = &metrics.route;
+        self.connections.remove(route);
+        for direction in [Direction::FromClient, Direction::FromBackend] {
+            let labels = (route.clone(), Sent { direction });
+            self.messages.remove(&labels);
+            self.bytes.remove(&labels);
+        }
+        for outcome in ["issued", "redeemed"] {
+            self.tickets.remove(&(route.clone(), Ticket { outcome }));
+        }
+        metrics.handshakes.remove();
+        metrics.audited.remove();
+        metrics.closes.remove();
+    }
+}
+
+/// The counters of one route in one family: made when they are first counted, and looked up without the family's lock
+/// after that.
+#[derive(Debug)]
+struct Counters<L> {
+    family: Counts<L>,
+    route: Route,
+    made: Mutex<HashMap<L, Counter>>,
+}
+
+impl<L: Clone + Debug + Eq + Hash> Counters<L> {
+    fn new(family: &Counts<L>, route: &Route) -> Self {
+        Self { family: family.clone(), route: route.clone(), made: Mutex::default() }
+    }
+
+    fn of(&self, labels: L) -> Counter {
+        let mut made = held(&self.made);
+        let counter = made
+            .entry(labels.clone())
+            .or_insert_with(|| self.family.get_or_create_owned(&(self.route.clone(), labels)));
+        counter.clone()
+    }
+
+    fn inc(&self, labels: L) {
+        self.of(labels).inc();
+    }
+
+    fn remove(&self) {
+        for labels in held(&self.made).drain().map(|(labels, _)| labels) {
+            self.family.remove(&(self.route.clone(), labels));
+        }
+    }
+}
+
+/// Messages and bytes of one direction.
+#[derive(Debug, Clone)]
+pub struct Traffic {
+    /// Whole data messages.
+    pub messages: Counter,
+    /// Payload bytes of data frames.
+    pub bytes: Counter,
+}
+
+/// The metrics of one route. Shared by its connections; every counter is a relaxed atomic.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    /// Connections that are open now.
+    pub connections: Gauge,
+    /// What clients sent.
+    pub from_client: Traffic,
+    /// What backends sent.
+    pub from_backend: Traffic,
+    /// Tickets that were issued.
+    pub tickets_issued: Counter,
+    /// Tickets that opened a connection.
+    pub tickets_redeemed: Counter,
+    accepted: Counter,
+    handshakes: Counters<Handshake>,
+    audited: Counters<Audited>,
+    closes: Counters<Closed>,
+    /// Whether the route was removed.
+    gone: AtomicBool,
+    route: Route,
+}
+
+impl RouteMetrics {
+    /// A handshake was answered with 101. Does not touch [`RouteMetrics::connections`].
+    pub fn accepted(&self) {
+        self.accepted.inc();
+    }
+
+    /// A handshake was refused.
+    pub fn refused(&self, reason: Reason) {
+        self.handshakes.inc(refusal(reason));
+    }
+
+    /// A handshake was let through that Enforce would have refused.
+    pub fn audited(&self, reason: Reason) {
+        self.audited.inc(Audited { reason });
+    }
+
+    /// A connection ended. `code` is the close code that was sent or received; `None`: no Close frame, or one without
+    /// a code.
+    pub fn ended(&self, reason: Reason, code: Option<u16>, initiator: Initiator) {
+        self.closes.inc(Closed { reason, code: label::close_code(code), initiator });
+    }
+}
+
+fn refusal(reason: Reason) -> Handshake {
+    Handshake { outcome: Outcome::Refused, reason: OrNone(Some(reason)) }
+}
+
+/// All routes: one entry for each that exists or whose last values were not scraped yet.
+#[derive(Debug)]
+pub(super) struct Routes {
+    families: Families,
+    held: RwLock<HashMap<Arc<str>, Arc<RouteMetrics>>>,
+    /// Handshakes that were refused before a route was found.
+    unrouted: Counters<Handshake>,
+}
+
+impl Routes {
+    pub(super) fn declare(registry: &mut Registry) -> Self {
+        let families = Families::declare(registry);
+        let unrouted = Counters::new(&families.handshakes, &Route { route: OrNone(None) });
+        Self { families, held: RwLock::default(), unrouted }
+    }
+
+    /// The removed routes whose values will not change any more.
+    pub(super) fn over(&self) -> Vec<Arc<str>> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.iter().filter(|(_, metrics)| is_over(metrics)).map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// Forgets these routes, but those that came back meanwhile.
+    pub(super) fn forget(&self, names: &[Arc<str>]) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            if held.get(name).is_some_and(is_over)
+                && let Some(metrics) = held.remove(name)
+            {
+                self.families.remove(&metrics);
+            }
+        }
+    }
+}
+
+/// The route was removed, nobody holds its metrics, and no connection is open. Conclusive under the write lock alone:
+/// nobody can begin to hold them then.
+fn is_over(metrics: &Arc<RouteMetrics>) -> bool {
+    metrics.gone.load(Ordering::Relaxed) && Arc::strong_count(metrics) == 1 && metrics.connections.get() == 0
+}
+
+impl Metrics {
+    /// The metrics of a route (`namespace/name`). One look-up; hold the result.
+    pub fn route(&self, route: &str) -> Arc<RouteMetrics> {
+        let routes = &self.0.routes;
+        if let Some(found) = routes.held.read().unwrap_or_else(PoisonError::into_inner).get(route) {
+            return Arc::clone(found);
+        }
+        let mut held = routes.held.write().unwrap_or_else(PoisonError::into_inner);
+        let name: Arc<str> = route.into();
+        let made = || Arc::new(routes.families.metrics(Route { route: OrNone(Some(Arc::clone(&name))) }));
+        Arc::clone(held.entry(Arc::clone(&name)).or_insert_with(made))
+    }
+
+    /// A handshake was refused, before a route was found if `route` is `None`.
+    pub fn refused(&self, reason: Reason, route: Option<&str>) {
+        match route {
+            Some(route) => self.route(route).refused(reason),
+            None => self.0.routes.unrouted.inc(refusal(reason)),
+        }
+    }
+
+    /// Keeps the series of these routes only. A route that left keeps its series for as long as somebody holds its
+    /// metrics, and until the next scrape has seen their last values; without scrapes, until the next call.
+    pub fn retain_routes(&self, routes: &BTreeSet<String>) {
+        let mut over = self.0.routes.over();
+        over.retain(|name| !routes.contains(&**name));
+        self.0.routes.forget(&over);
+        let held = self.0.routes.held.read().unwrap_or_else(PoisonError::into_inner);
+        for (name, metrics) in &*held {
+            metrics.gone.store(!routes.contains(&**name), Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::has;
+    use super::*;
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_a_connection_does_is_what_is_scraped() {
+        let metrics = Metrics::new();
+        let route = metrics.route("shop/chat");
+        route.accepted();
+        route.connections.inc();
+        route.from_client.messages.inc_by(2);
+        route.from_client.bytes.inc_by(10);
+        route.from_backend.bytes.inc_by(7);
+        has(&metrics, r#"wssgate_connections{route="shop/chat"} 1"#);
+        route.connections.dec();
+        route.ended(Reason::MessageTooBig, Some(1009), Initiator::Gateway);
+        metrics.refused(Reason::BadHost, None);
+        metrics.refused(Reason::OriginDenied, Some("shop/chat"));
+        route.audited(Reason::OriginMissing);
+        route.tickets_issued.inc();
+        has(&metrics, r#"wssgate_connections{route="shop/chat"} 0"#);
+        has(&metrics, r#"wssgate_handshakes_total{route="shop/chat",outcome="accepted",reason="none"} 1"#);
+        has(&metrics, r#"wssgate_handshakes_total{route="none",outcome="refused",reason="bad_host"} 1"#);
+        has(&metrics, r#"wssgate_handshakes_total{route="shop/chat",outcome="refused",reason="origin_denied"} 1"#);
+        has(&metrics, r#"wssgate_audited_total{route="shop/chat",reason="origin_missing"} 1"#);
+        has(&metrics, r#"wssgate_tickets_total{route="shop/chat",outcome="issued"} 1"#);
+        has(&metrics, r#"wssgate_messages_total{route="shop/chat",direction="from_client"} 2"#);
+        has(&metrics, r#"wssgate_bytes_total{route="shop/chat",direction="from_client"} 10"#);
+        has(&metrics, r#"wssgate_bytes_total{route="shop/chat",direction="from_backend"} 7"#);
+        has(
+            &metrics,
+            r#"wssgate_closes_total{route="shop/chat",reason="message_too_big",code="1009",initiator="gateway"} 1"#,
+        );
+    }
+
+    #[test]
+    fn what_happened_before_a_route_was_found_is_counted_among_the_handshakes_alone() {
+        let metrics = Metrics::new();
+        metrics.refused(Reason::BadHost, None);
+        let text = metrics.encode();
+        let unrouted: Vec<_> = text.lines().filter(|line| line.contains(r#"route="none""#)).collect();
+        assert_eq!(unrouted, [r#"wssgate_handshakes_total{route="none",outcome="refused",reason="bad_host"} 1"#]);
+    }
+
+    #[test]
+    fn a_route_that_left_keeps_its_series_until_its_last_connection_was_scraped() {
+        let metrics = Metrics::new();
+        let live = metrics.route("shop/chat");
+        live.connections.inc();
+        metrics.retain_routes(&set(&[]));
+        has(&metrics, r#"wssgate_connections{route="shop/chat"} 1"#);
+        live.connections.dec();
+        live.refused(Reason::Internal);
+        live.audited(Reason::Internal);
+        live.ended(Reason::Draining, None, Initiator::Gateway);
+        drop(live);
+        has(&metrics, r#"wssgate_connections{route="shop/chat"} 0"#);
+        assert!(!metrics.encode().contains("shop/chat"));
+    }
+
+    #[test]
+    fn a_route_that_comes_back_keeps_its_counts() {
+        let metrics = Metrics::new();
+        metrics.route("shop/chat").accepted();
+        metrics.retain_routes(&set(&[]));
+        metrics.retain_routes(&set(&["shop/chat"]));
+        metrics.route("shop/chat").accepted();
+        drop(metrics.encode());
+        has(&metrics, r#"wssgate_handshakes_total{route="shop/chat",outcome="accepted",reason="none"} 2"#);
+    }
+
+    #[test]
+    fn routes_that_leave_are_forgotten_even_if_nobody_scrapes() {
+        let metrics = Metrics::new();
+        for n in 0..100 {
+            metrics.route(&format!("shop/{n}")).accepted();
+            metrics.retain_routes(&set(&[]));
+        }
+        assert!(metrics.0.routes.held.read().unwrap().len() <= 1);
+        assert!(metrics.encode().matches("wssgate_connections{").count() <= 1);
+    }
+}
