@@ -32,10 +32,10 @@ async fn health_and_metrics_are_there_and_nothing_else() {
         "wssgate_connections",
         "wssgate_handshakes_total",
         "wssgate_messages_total",
-        "wssgate_bytes_total",
-        "wssgate_closes_total",
+        "wssgate_payload_bytes_total",
+        "wssgate_connections_closed_total",
         "wssgate_snapshot_version",
-        "wssgate_snapshot_age_seconds",
+        "wssgate_snapshot_timestamp_seconds",
         "wssgate_certificate_expiry_timestamp_seconds",
         "wssgate_build_info",
     ] {
@@ -45,7 +45,7 @@ async fn health_and_metrics_are_there_and_nothing_else() {
     for direction in ["from_client", "from_backend"] {
         let labels = [("route", "shop/chat"), ("direction", direction)];
         setup.gateway.metric_becomes("wssgate_messages_total", &labels, 1.0).await;
-        setup.gateway.metric_becomes("wssgate_bytes_total", &labels, 4.0).await;
+        setup.gateway.metric_becomes("wssgate_payload_bytes_total", &labels, 4.0).await;
     }
     let expiry =
         setup.gateway.metric("wssgate_certificate_expiry_timestamp_seconds", &[("secret", "shop/chat-tls")]).await;

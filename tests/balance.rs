@@ -165,7 +165,7 @@ async fn least_connections_fills_up_whoever_has_fewer() {
         held.push(client.open(&Head::upgrade("/")).await);
     }
     assert_eq!(counts(&all), [4, 4], "the new one first");
-    gateway.metric_becomes("wssgate_endpoint_connections_max", &[], 4.0).await;
+    gateway.metric_becomes("wssgate_busiest_endpoint_connections", &[], 4.0).await;
     // Two leave the first: the next two go there.
     for peer in held.drain(..2) {
         peer.close(1000, "").await;

@@ -20,7 +20,7 @@ async fn turned_away(setup: &Setup) {
 async fn as_many_connections_as_files_allow_get_in_and_no_more() {
     let options = Options { files: Some(200), ..Options::default() };
     let setup = Setup::with(Behaviour::Echo, &json!({}), &options).await;
-    setup.gateway.metric_becomes("wssgate_sockets_limit", &[], 50.0).await;
+    setup.gateway.metric_becomes("wssgate_client_sockets_limit", &[], 50.0).await;
     let mut peers = Vec::new();
     for _ in 0..50 {
         peers.push(setup.open().await);
@@ -33,7 +33,7 @@ async fn as_many_connections_as_files_allow_get_in_and_no_more() {
     setup.recorder.saw_nothing_since(before, "G5 beyond the limit");
     let line = setup.gateway.access_line("the refusal", |line| line["reason"] == "connection_limit").await;
     assert!(line["client"].is_string() && line.get("status").is_none(), "{line}");
-    setup.gateway.metric_becomes("wssgate_sockets", &[], 50.0).await;
+    setup.gateway.metric_becomes("wssgate_client_sockets", &[], 50.0).await;
     for peer in &mut peers {
         peer.echo(&Frame::text("still in")).await;
     }
@@ -177,7 +177,10 @@ async fn far_beyond_the_budget_whoever_makes_us_hold_bytes_has_to_go() {
         written.unwrap();
     }
     budget(&setup, 1 << 20).await;
-    setup.gateway.metric_becomes("wssgate_closes_total", &[("reason", "overloaded"), ("code", "1013")], 1.0).await;
+    setup
+        .gateway
+        .metric_becomes("wssgate_connections_closed_total", &[("reason", "overloaded"), ("code", "1013")], 1.0)
+        .await;
     upstream.ended(PATIENCE, "G11: the end of the slow one's upstream").await;
     drop(slow);
     idle.send(&Frame::text("still in")).await;

@@ -280,7 +280,7 @@ async fn a_revocation_closes_the_connection_and_keeps_the_client_out() {
         come_and_go(&scene.client_of(&bob, &[version]), name).await;
     }
     let labels = [("reason", "access_withdrawn"), ("code", "1008")];
-    scene.setup.gateway.metric_becomes("wssgate_closes_total", &labels, 1.0).await;
+    scene.setup.gateway.metric_becomes("wssgate_connections_closed_total", &labels, 1.0).await;
     // A list of another issuer says nothing of these clients, and one whose time is over is no list.
     scene.setup.gateway.edit("revoked.yaml", &list(&Authority::new().crl(&[], 2090))).await;
     closed(&mut bobs, "status unknown").await;
@@ -385,7 +385,7 @@ async fn a_certificate_that_expires_closes_its_connection() {
     let after = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     assert!(after >= now + 4, "closed before it expired");
     let labels = [("reason", "client_certificate_expired")];
-    scene.setup.gateway.metric_becomes("wssgate_closes_total", &labels, 1.0).await;
+    scene.setup.gateway.metric_becomes("wssgate_connections_closed_total", &labels, 1.0).await;
     longs.echo(&Frame::text("not expired")).await;
 }
 

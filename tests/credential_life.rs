@@ -41,7 +41,7 @@ async fn a_connection_ends_with_its_credential_unless_the_route_keeps_it() {
     long.echo(&Frame::text("as is who has more time")).await;
     // Nothing is counted as an access that was withdrawn.
     let closes = [("reason", "credential_expired"), ("initiator", "gateway")];
-    assert!((setup.gateway.metric("wssgate_closes_total", &closes).await - 1.0).abs() < 0.5);
+    assert!((setup.gateway.metric("wssgate_connections_closed_total", &closes).await - 1.0).abs() < 0.5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

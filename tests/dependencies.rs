@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 /// The longest until something is told or taken back: two fetches ten seconds apart, and a look.
 const LIMIT: Duration = Duration::from_secs(40);
-const FAILING: &str = "wssgate_dependency_failing";
+const UP: &str = "wssgate_dependency_up";
 
 /// Lines of the log that say that the route is degraded.
 fn told(gateway: &Gateway) -> Vec<Value> {
@@ -25,8 +25,8 @@ fn taken_back(gateway: &Gateway) -> usize {
 }
 
 async fn becomes(gateway: &Gateway, labels: &[(&str, &str)], value: f64) {
-    until(LIMIT, &format!("{FAILING}{labels:?} to be {value}"), async || {
-        ((gateway.metric(FAILING, labels).await - value).abs() < 0.1).then_some(())
+    until(LIMIT, &format!("{UP}{labels:?} to be {value}"), async || {
+        (gateway.samples(UP, labels).await == [value]).then_some(())
     })
     .await;
 }
@@ -49,8 +49,8 @@ async fn a_key_set_that_cannot_be_fetched_is_told_and_taken_back_when_it_can() {
     assert!(told(gateway).is_empty(), "one failure says nothing");
 
     let name = format!("https://127.0.0.1:{}/jwks", issuer.port());
-    let labels = [("kind", "key_set"), ("name", name.as_str())];
-    becomes(gateway, &labels, 1.0).await;
+    let labels = [("kind", "jwks"), ("name", name.as_str())];
+    becomes(gateway, &labels, 0.0).await;
     let line = until(LIMIT, "the line of the log", async || told(gateway).pop()).await;
     assert_eq!((&line["route"], &line["status"]), (&json!("shop/chat"), &json!("True")), "{line}");
     assert_eq!(line["reason"], "KeysUnavailable", "{line}");
@@ -64,7 +64,7 @@ async fn a_key_set_that_cannot_be_fetched_is_told_and_taken_back_when_it_can() {
         set(&[&key]).to_string().len(),
         set(&[&key])
     )));
-    becomes(gateway, &labels, 0.0).await;
+    becomes(gateway, &labels, 1.0).await;
     until(LIMIT, "the end in the log", async || (taken_back(gateway) == 1).then_some(())).await;
     setup.admitted("the keys are there", &token).await;
     assert!((gateway.version().await - version).abs() < 0.1, "to say so changes nothing that serves");
@@ -100,9 +100,9 @@ async fn a_service_that_judges_is_told_when_it_gives_no_answer_and_not_when_it_s
     let asked = Recorder::start(answer("204 No Content")).await;
     let setup = scene_with(&any_of(&[external(&json!({}))]), &service_as("sessions", "http", &[asked.port()])).await;
     let gateway = &setup.gateway;
-    let labels = [("kind", "service"), ("name", "shop/sessions:8080")];
+    let labels = [("kind", "external"), ("name", "shop/sessions:8080")];
     let mut socket = setup.client().open(&page()).await;
-    becomes(gateway, &labels, 0.0).await;
+    becomes(gateway, &labels, 1.0).await;
 
     // A no is an answer, and one failure among answers says nothing.
     asked.behave(answer("403 Forbidden"));
@@ -116,7 +116,7 @@ async fn a_service_that_judges_is_told_when_it_gives_no_answer_and_not_when_it_s
     })
     .await;
     assert!(gateway.refusals(Some("external_unavailable")).await > 1.0);
-    assert!(gateway.metric(FAILING, &[]).await < 0.1 && told(gateway).is_empty());
+    assert!(gateway.samples(UP, &[]).await == [1.0] && told(gateway).is_empty());
 
     asked.behave(answer("500 Oops"));
     let status = knock(&setup, "the outage to be told", async || !told(gateway).is_empty()).await;
@@ -125,7 +125,7 @@ async fn a_service_that_judges_is_told_when_it_gives_no_answer_and_not_when_it_s
     assert_eq!(line["reason"], "ServiceUnavailable", "{line}");
     let problem = line["problem"].as_str().unwrap();
     assert!(problem.contains("methods[0].external.backendRef: Service shop/sessions:8080"), "{problem}");
-    assert!(gateway.metric(FAILING, &labels).await > 0.9);
+    assert_eq!(gateway.samples(UP, &labels).await, [0.0]);
     socket.echo(&Frame::text("who is in stays")).await;
 
     // What flaps is not told each time: for ten seconds no failure may come.
@@ -133,14 +133,14 @@ async fn a_service_that_judges_is_told_when_it_gives_no_answer_and_not_when_it_s
     let calm = Instant::now();
     knock(&setup, "its end to be told", async || taken_back(gateway) == 1).await;
     assert!(calm.elapsed() > Duration::from_secs(9), "taken back after {:?}", calm.elapsed());
-    becomes(gateway, &labels, 0.0).await;
+    becomes(gateway, &labels, 1.0).await;
     assert_eq!(told(gateway).len(), 1);
 
     // One without endpoints gives no answer either.
     gateway.edit("keys.yaml", &text(&service_as("sessions", "http", &[]))).await;
     let status = knock(&setup, "that there is nobody to ask", async || told(gateway).len() == 2).await;
     assert_eq!(status, 503);
-    becomes(gateway, &labels, 1.0).await;
+    becomes(gateway, &labels, 0.0).await;
 
     // Nobody depends on it any more: neither does a metric speak of it.
     setup.respec(&json!({})).await;

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::SystemTime;
 
 use crate::{drift, root};
 use wssgate::api::findings;
@@ -52,9 +52,10 @@ pub(crate) fn families() -> Vec<Family> {
     route.audited(Reason::OriginDenied);
     route.ended(Reason::Draining, Some(1001), Initiator::Gateway);
     metrics.certificates(vec![Certificate { secret: "s".into(), host: "h".into(), not_after: 1 }]);
-    metrics.key_set_fetched("https://idp.test/jwks", true, Instant::now());
+    metrics.jwks_fetched("https://idp.test/jwks", true, SystemTime::now());
+    metrics.published(1, SystemTime::now());
     metrics.shared_store(true);
-    metrics.dependencies([("store", "shared".to_owned(), false)].into_iter());
+    metrics.dependencies([("shared_store", "shared".to_owned(), false)].into_iter());
     scraped(&metrics.encode())
 }
 
@@ -107,6 +108,42 @@ fn the_page_of_metrics_is_what_is_scraped() {
         writeln!(page, "| `{}` | {} | {} | {} |", family.name, family.kind, labels.join(", "), family.help).unwrap();
     }
     drift("docs/metrics.md", &page);
+}
+
+/// The metrics that a text names.
+fn metric_names(text: &str) -> Vec<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("wssgate_")).collect()
+}
+
+#[test]
+fn every_metric_that_a_page_or_the_chart_names_exists() {
+    let mut files: Vec<PathBuf> = vec![root().join("README.md"), root().join("CHANGELOG.md")];
+    for folder in ["docs", "docs/design", "charts/wssgate", "charts/wssgate/templates", "tests/install/golden"] {
+        files.extend(fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()));
+    }
+    let known: Vec<String> = families().into_iter().flat_map(samples).collect();
+    let (mut found, mut unknown) = (0, Vec::new());
+    // The page of metrics is generated from them.
+    for file in files.iter().filter(|path| path.is_file() && !path.ends_with("metrics.md")) {
+        let text = fs::read_to_string(file).unwrap();
+        for name in metric_names(&text) {
+            found += 1;
+            if !known.iter().any(|known| known == name) {
+                unknown.push(format!("{}: {name}", file.strip_prefix(root()).unwrap().display()));
+            }
+        }
+    }
+    assert!(found > 30, "{found} names");
+    assert!(unknown.is_empty(), "\n{}\n", unknown.join("\n"));
+}
+
+/// The names of the samples of a family.
+fn samples(family: Family) -> Vec<String> {
+    if family.kind != "histogram" {
+        return vec![family.name];
+    }
+    ["", "_bucket", "_count", "_sum"].map(|suffix| format!("{}{suffix}", family.name)).into()
 }
 
 #[test]

@@ -193,7 +193,7 @@ async fn what_a_backend_sends_behind_our_close_spoils_no_clean_end() {
     // Half a frame, which goes nowhere: the client has had its Close.
     let bytes = upstream.encode(&Frame::binary(vec![9; 1000]));
     upstream.write(&bytes[..504]).await;
-    setup.gateway.metric_becomes("wssgate_bytes_total", &[("direction", "from_backend")], 500.0).await;
+    setup.gateway.metric_becomes("wssgate_payload_bytes_total", &[("direction", "from_backend")], 500.0).await;
     client.send(&Frame::close(1001, "")).await;
     assert_ne!(client.ended(SOON, "the end").await, End::Truncated, "no close_notify");
     assert_eq!(setup.gateway.exit(PATIENCE).await.code(), Some(0));

@@ -45,7 +45,10 @@ async fn closes(setup: &Setup, codes: &[u16]) -> f64 {
     let mut sum = 0.0;
     for code in codes {
         let code = code.to_string();
-        sum += setup.gateway.metric("wssgate_closes_total", &[("code", &code), ("initiator", "gateway")]).await;
+        sum += setup
+            .gateway
+            .metric("wssgate_connections_closed_total", &[("code", &code), ("initiator", "gateway")])
+            .await;
     }
     sum
 }

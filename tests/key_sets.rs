@@ -61,7 +61,7 @@ async fn a_set_of_several_keys_is_fetched_once_for_a_crowd_and_kept() {
     let asked = issuer.last().head();
     assert_eq!(asked.line, "GET /jwks?key=canary-0123456789 HTTP/1.1");
     assert_eq!((asked.count("cookie"), asked.count("authorization")), (0, 0));
-    setup.gateway.metric_becomes("wssgate_key_set_fetches_total", &[("outcome", "ok")], 1.0).await;
+    setup.gateway.metric_becomes("wssgate_jwks_fetches_total", &[("outcome", "success")], 1.0).await;
     let said = setup.gateway.log_text() + &setup.gateway.get("/metrics").await.1;
     assert!(!said.contains("canary"), "the query of a URI may be a secret");
 }
@@ -99,7 +99,7 @@ async fn an_issuer_that_fails_leaves_the_last_good_keys() {
     issuer.behave(answer("500 Internal Server Error", ""));
     // Makes the gateway ask again, which fails.
     unauthorized(&setup, "E11 an unknown key", &token(&next), "token_untrusted").await;
-    setup.gateway.metric_becomes("wssgate_key_set_fetches_total", &[("outcome", "failed")], 1.0).await;
+    setup.gateway.metric_becomes("wssgate_jwks_fetches_total", &[("outcome", "failure")], 1.0).await;
     setup.admitted("E11 the last good keys", &token(&key)).await;
 }
 
@@ -144,7 +144,7 @@ async fn a_redirect_is_not_followed_and_a_body_that_does_not_end_is_given_up() {
     let (answer, _) = setup.client().ask(&token(&Key::es256("next"))).await;
     assert_eq!(answer.status(), 401, "E10 an unknown key, and a body that does not end: {answer:?}");
     assert!(start.elapsed() < Duration::from_secs(10), "E10: nobody waits for the end of it");
-    setup.gateway.metric_becomes("wssgate_key_set_fetches_total", &[("outcome", "failed")], 1.0).await;
+    setup.gateway.metric_becomes("wssgate_jwks_fetches_total", &[("outcome", "failure")], 1.0).await;
     assert_eq!(issuer.count().0, 2);
     setup.admitted("E10 the last good keys", &token(&key)).await;
 }

@@ -130,7 +130,7 @@ async fn a_flood_of_control_frames_ends_the_connection() {
     {
         assert_eq!(flood(setup.open().await, &frame, 5_000).await, 1008, "{case}");
     }
-    setup.gateway.metric_becomes("wssgate_closes_total", &[("reason", "control_flood")], 3.0).await;
+    setup.gateway.metric_becomes("wssgate_connections_closed_total", &[("reason", "control_flood")], 3.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -155,8 +155,8 @@ async fn every_ending(key: &Key, limits: Value, status: u16, reason: &str) {
     assert_eq!(held.close_code().await.map(|(code, _)| code), Some(1008));
     drop((held, behind));
     setup.gateway.metric_becomes("wssgate_connections", &[], 0.0).await;
-    setup.gateway.metric_becomes("wssgate_sockets", &[], 0.0).await;
-    setup.gateway.metric_becomes("wssgate_endpoint_connections_max", &[], 0.0).await;
+    setup.gateway.metric_becomes("wssgate_client_sockets", &[], 0.0).await;
+    setup.gateway.metric_becomes("wssgate_busiest_endpoint_connections", &[], 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

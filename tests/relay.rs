@@ -139,7 +139,7 @@ async fn the_heartbeat_finds_the_dead_and_keeps_the_living() {
     dead_upstream.send(&Frame::close(1001, "")).await;
     dead_upstream.ended(SOON, "the end of a dead client's upstream").await;
     // The dead client never answers the Close: its place is free when the closing handshake has timed out.
-    setup.gateway.metric_becomes("wssgate_closes_total", &[("reason", "heartbeat_missed")], 1.0).await;
+    setup.gateway.metric_becomes("wssgate_connections_closed_total", &[("reason", "heartbeat_missed")], 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,7 +157,10 @@ async fn a_dead_backend_is_found_where_the_route_asks_for_it() {
     };
     assert_eq!(answering.await, 1011);
     assert_eq!(upstream.frame().await.map(|frame| frame.opcode), Some(9), "the backend was pinged");
-    setup.gateway.metric_becomes("wssgate_closes_total", &[("reason", "backend_heartbeat_missed")], 1.0).await;
+    setup
+        .gateway
+        .metric_becomes("wssgate_connections_closed_total", &[("reason", "backend_heartbeat_missed")], 1.0)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,7 +174,7 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     }
     assert_eq!(idle.close_code().await.map(|(code, _)| code), Some(1001));
     assert_eq!(busy.close_code().await.map(|(code, _)| code), Some(1001), "busy no more");
-    setup.gateway.metric_becomes("wssgate_closes_total", &[("reason", "idle_timeout")], 2.0).await;
+    setup.gateway.metric_becomes("wssgate_connections_closed_total", &[("reason", "idle_timeout")], 2.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,7 +193,7 @@ async fn no_connection_lives_longer_than_max_duration() {
     };
     assert_eq!(code, 1001);
     assert!(start.elapsed() > Duration::from_millis(1700), "a tenth of jitter at most");
-    setup.gateway.metric_becomes("wssgate_closes_total", &[("reason", "max_duration")], 1.0).await;
+    setup.gateway.metric_becomes("wssgate_connections_closed_total", &[("reason", "max_duration")], 1.0).await;
 }
 
 /// Writes to `from` until it blocks for a second: how many bytes went in.
@@ -268,7 +271,7 @@ async fn close_codes_and_reasons_are_carried_both_ways() {
     }
     for (initiator, reason) in [("client", "client_closed"), ("backend", "backend_closed")] {
         let labels = [("initiator", initiator), ("reason", reason), ("code", "1000")];
-        setup.gateway.metric_becomes("wssgate_closes_total", &labels, 1.0).await;
+        setup.gateway.metric_becomes("wssgate_connections_closed_total", &labels, 1.0).await;
     }
     // Both at once: each side gets exactly one Close.
     let (mut client, mut upstream) = setup.pair().await;
@@ -295,7 +298,7 @@ async fn a_lost_peer_is_told_to_the_other_side() {
         client.send(&Frame::close(1011, "")).await;
         client.ended(SOON, case).await;
     }
-    setup.gateway.metric_becomes("wssgate_closes_total", &[("reason", "backend_lost")], 2.0).await;
+    setup.gateway.metric_becomes("wssgate_connections_closed_total", &[("reason", "backend_lost")], 2.0).await;
     for (case, reset) in [("the client's FIN", false), ("the client's reset", true)] {
         let (client, mut upstream) = setup.pair().await;
         if reset {
@@ -306,7 +309,7 @@ async fn a_lost_peer_is_told_to_the_other_side() {
         assert_eq!(upstream.close_code().await.map(|(code, _)| code), Some(1001), "{case}");
         upstream.ended(SOON, case).await;
     }
-    setup.gateway.metric_becomes("wssgate_closes_total", &[("reason", "client_lost")], 2.0).await;
+    setup.gateway.metric_becomes("wssgate_connections_closed_total", &[("reason", "client_lost")], 2.0).await;
     setup.gateway.metric_becomes("wssgate_connections", &[], 0.0).await;
 }
 

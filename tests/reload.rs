@@ -100,10 +100,10 @@ async fn a_broken_file_is_reported_with_its_place_and_the_last_good_settings_sta
             })
             .await;
         assert!(warned["message"].as_str().unwrap().contains("last good settings stay"), "{case}: {warned}");
-        setup.gateway.metric_becomes("wssgate_settings_current", &[], 0.0).await;
+        setup.gateway.metric_becomes("wssgate_config_last_reload_successful", &[], 0.0).await;
         limit_is(&setup, &mut peer, 100).await;
         setup.gateway.configure(&format!("{:#}", configuration(&max_size(100))));
-        setup.gateway.metric_becomes("wssgate_settings_current", &[], 1.0).await;
+        setup.gateway.metric_becomes("wssgate_config_last_reload_successful", &[], 1.0).await;
     }
     configure(&setup, &max_size(50)).await;
     limit_is(&setup, &mut peer, 50).await;

@@ -205,8 +205,8 @@ async fn a_store_that_is_away_refuses_and_what_it_forgot_is_worth_nothing() {
     // What needs no store is as ever.
     fleet.open(0, &fleet.bearer("ada")).await.expect("a token").echo(&Frame::text("in")).await;
     live.echo(&Frame::text("still in")).await;
-    let failing = [("kind", "store"), ("name", "shared")];
-    fleet.gateways[0].metric_becomes("wssgate_dependency_failing", &failing, 1.0).await;
+    let store = [("kind", "shared_store"), ("name", "shared")];
+    fleet.gateways[0].sample_becomes("wssgate_dependency_up", &store, 0.0).await;
     let told = async || fleet.gateways[0].log_text().contains("StoreUnavailable").then_some(());
     until(PATIENCE, "the condition of the route", told).await;
     redis.restart().await;
@@ -218,7 +218,7 @@ async fn a_store_that_is_away_refuses_and_what_it_forgot_is_worth_nothing() {
     let fresh = fleet.buy(1).await;
     fleet.open(0, &redeem(&fresh)).await.expect("back again");
     live.echo(&Frame::text("still in")).await;
-    fleet.gateways[0].metric_becomes("wssgate_dependency_failing", &failing, 0.0).await;
+    fleet.gateways[0].sample_becomes("wssgate_dependency_up", &store, 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,10 +23,10 @@ async fn manual() -> Setup {
 async fn ended_for(setup: &Setup, reason: &str) {
     until(LIMIT, &format!("{reason} in the metrics"), async || {
         let labels = [("reason", reason), ("initiator", "gateway")];
-        (setup.gateway.metric("wssgate_closes_total", &labels).await > 0.5).then_some(())
+        (setup.gateway.metric("wssgate_connections_closed_total", &labels).await > 0.5).then_some(())
     })
     .await;
-    setup.gateway.metric_becomes("wssgate_closes_total", &[], 1.0).await;
+    setup.gateway.metric_becomes("wssgate_connections_closed_total", &[], 1.0).await;
     setup.gateway.metric_becomes("wssgate_connections", &[], 0.0).await;
     let line = setup.gateway.access_line("its line in the access log", |line| line["event"] == "end").await;
     assert_eq!(line["reason"], reason, "{line}");

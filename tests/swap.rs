@@ -59,7 +59,7 @@ async fn an_edit_under_a_thousand_sockets_changes_behaviour_and_closes_none() {
     setup.gateway.edit("service.yaml", &text(&service("chat", &[]))).await;
     all_alive(&mut peers, "without endpoints").await;
     // The two that broke the rules, and nobody else.
-    setup.gateway.metric_becomes("wssgate_closes_total", &[("initiator", "gateway")], 2.0).await;
+    setup.gateway.metric_becomes("wssgate_connections_closed_total", &[("initiator", "gateway")], 2.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,7 +121,7 @@ async fn a_removed_route_says_goodbye_and_others_stay() {
     leaving.ended(SOON, "the end of a removed route's connection").await;
     staying.echo(&Frame::text("untouched")).await;
     let labels = [("reason", "route_removed"), ("route", "shop/chat")];
-    setup.gateway.metric_becomes("wssgate_closes_total", &labels, 1.0).await;
+    setup.gateway.metric_becomes("wssgate_connections_closed_total", &labels, 1.0).await;
     assert!(setup.client().try_connect().await.is_err(), "the host has gone");
     // It comes back as if nothing had been.
     setup.gateway.edit("route.yaml", &harness::setup::route_text(&json!({}))).await;
@@ -187,7 +187,7 @@ async fn narrowing_closes_only_those_who_would_not_get_in_again() {
     setup.respec(&json!({"handshake": {"origins": {"allow": [app], "missing": "Deny"}}})).await;
     assert_eq!(of_nobody.close_code().await.map(|(code, _)| code), Some(1008));
     of_app.echo(&Frame::text("still allowed")).await;
-    setup.gateway.metric_becomes("wssgate_closes_total", &[("reason", "access_withdrawn")], 2.0).await;
+    setup.gateway.metric_becomes("wssgate_connections_closed_total", &[("reason", "access_withdrawn")], 2.0).await;
     setup.respec(&json!({"handshake": {"networks": {"deny": ["127.0.0.0/8"]}, "origins": {"allow": [app]}}})).await;
     assert_eq!(of_app.close_code().await.map(|(code, _)| code), Some(1008), "the network was narrowed");
 }
@@ -267,7 +267,7 @@ async fn a_thousand_invalid_routes_bother_no_good_one() {
         client.named(host).open(&Head::upgrade("/").set("Host", host)).await.echo(&Frame::text("new")).await;
     }
     client.open(&Head::upgrade("/")).await.echo(&Frame::text("its host was taken by nobody")).await;
-    let ended = gateway.metric("wssgate_closes_total", &[("initiator", "gateway")]).await;
+    let ended = gateway.metric("wssgate_connections_closed_total", &[("initiator", "gateway")]).await;
     assert!(ended < 0.5, "the gateway closed {ended} connections");
     // And an edit of a good one still takes effect, soon.
     let denied = json!({"handshake": {"networks": {"deny": ["127.0.0.0/8"]}}});

@@ -324,7 +324,7 @@ async fn an_end_without_close_notify_invents_nothing() {
     assert!(Frame::read(&after).is_none(), "D13: a frame that the client never finished: {:?}", Frame::read(&after));
     drop(held);
     let labels = [("reason", "client_lost")];
-    setup.gateway.metric_becomes("wssgate_closes_total", &labels, 2.0).await;
+    setup.gateway.metric_becomes("wssgate_connections_closed_total", &labels, 2.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

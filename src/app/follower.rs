@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::sync::watch;
@@ -134,7 +134,7 @@ impl Follower {
         if let Some(control) = &mut self.control {
             self.options.refused = control.refused();
         }
-        self.metrics.source(loaded.problems.len(), loaded.skipped);
+        self.metrics.manifests(loaded.problems.len(), loaded.skipped);
         // It changes nothing but what it gives.
         let compile = || (self.compile)(&loaded.objects, &self.options, now(), self.compiled.as_deref());
         let compiled = catch_unwind(AssertUnwindSafe(compile));
@@ -159,7 +159,7 @@ impl Follower {
             let _ = self.changed.send(version);
             tracing::info!(version, routes, accepted, took_ms = began.elapsed().as_millis() as u64, "published");
         }
-        self.metrics.published(version, Instant::now());
+        self.metrics.published(version, SystemTime::now());
         if let (Some(control), Source::Cluster(cluster)) = (&self.control, &mut self.source) {
             cluster.standing_in(compiled.standing_in());
             control.report(cluster, &loaded, &compiled);

@@ -43,7 +43,7 @@ impl Reload {
                 return None;
             }
         };
-        self.metrics.settings(true);
+        self.metrics.config_reloaded(true);
         if self.said.take().is_some() {
             tracing::info!(file = %self.file.display(), "the settings file is no longer a problem");
         }
@@ -62,7 +62,7 @@ impl Reload {
     }
 
     fn complain(&mut self, problem: &str) {
-        self.metrics.settings(false);
+        self.metrics.config_reloaded(false);
         if self.said.as_deref() != Some(problem) {
             tracing::warn!(file = %self.file.display(), problem, "the settings file is not used; the last good settings stay");
             self.said = Some(problem.to_owned());

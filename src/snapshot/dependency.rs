@@ -38,12 +38,12 @@ impl Dependency {
         })
     }
 
-    /// What kind it is, as metrics call it: `key_set`, `service`, `store`.
+    /// What kind it is, as metrics call it: `jwks`, `external`, `shared_store`.
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::KeySet(_) => "key_set",
-            Self::Service(_) => "service",
-            Self::Store => "store",
+            Self::KeySet(_) => "jwks",
+            Self::Service(_) => "external",
+            Self::Store => "shared_store",
         }
     }
 }
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn a_name_has_nothing_of_a_query() {
         let keys = Dependency::KeySet("https://idp.test/jwks?key=secret".into());
-        assert_eq!((keys.to_string().as_str(), keys.kind()), ("https://idp.test/jwks", "key_set"));
+        assert_eq!((keys.to_string().as_str(), keys.kind()), ("https://idp.test/jwks", "jwks"));
         let service = BackendId { namespace: "shop".into(), service: "sessions".into(), port: 80 };
         assert_eq!(Dependency::Service(service).to_string(), "shop/sessions:80");
     }

@@ -294,7 +294,7 @@ impl AccessLog {
     fn send(&self, line: Line) {
         let Some(queue) = &self.0.queue else { return };
         if queue.try_send(Message::Line(line.finish())).is_err() {
-            self.0.metrics.access_log_dropped();
+            self.0.metrics.access_log_line_dropped();
         }
     }
 }
@@ -314,7 +314,7 @@ fn write_all(queue: &Receiver<Message>, sink: impl Write, metrics: &Metrics) {
             match next {
                 Ok(Message::Line(line)) => {
                     if sink.write_all(&line).is_err() {
-                        metrics.access_log_dropped();
+                        metrics.access_log_line_dropped();
                     }
                 }
                 Ok(Message::Flush(done)) => {
@@ -517,7 +517,7 @@ mod tests {
         }
         assert!(!log.flush(Duration::from_millis(10)));
         let text = metrics.encode();
-        let dropped = text.lines().find_map(|l| l.strip_prefix("wssgate_access_log_dropped_total ")).unwrap();
+        let dropped = text.lines().find_map(|l| l.strip_prefix("wssgate_access_log_lines_dropped_total ")).unwrap();
         assert!(dropped.parse::<u64>().unwrap() > 500, "{dropped}");
         drop(held);
         assert!(log.flush(Duration::from_secs(10)));

@@ -156,7 +156,7 @@ async fn bad_routes(scene: &Scene<'_>, gateway: &Gateway) {
 async fn churn(scene: &Scene<'_>, gateway: &Gateway, sockets: &mut [Peer]) {
     let api = routes(&scene.kubectl).await;
     let resident = gateway.resident();
-    let compiles = gateway.metric("wssgate_compiles_total", &[]).await;
+    let compiles = gateway.metric("wssgate_compile_duration_seconds_count", &[]).await;
     let (stop, changes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let tenants: Vec<_> = (0..8)
         .map(|tenant| {
@@ -193,8 +193,10 @@ async fn churn(scene: &Scene<'_>, gateway: &Gateway, sockets: &mut [Peer]) {
     for tenant in tenants {
         tenant.await.unwrap();
     }
-    let (changes, compiles) =
-        (changes.load(Ordering::SeqCst), gateway.metric("wssgate_compiles_total", &[]).await - compiles);
+    let (changes, compiles) = (
+        changes.load(Ordering::SeqCst),
+        gateway.metric("wssgate_compile_duration_seconds_count", &[]).await - compiles,
+    );
     eprintln!(
         "{changes} changes in {took:?}, {compiles} compiles; of ten edits the slowest took effect after {longest:?}"
     );

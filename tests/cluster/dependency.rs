@@ -147,8 +147,8 @@ fn a_key_set_that_cannot_be_fetched_is_a_condition_of_its_routes(clusters: &Clus
         assert!(message.contains("methods[0].jwt.jwks.remote.uri") && !message.contains("canary"), "{message}");
         for gateway in &gateways {
             until(LIMIT, "each replica's own metric", async || {
-                let failing = gateway.metric("wssgate_dependency_failing", &[("kind", "key_set")]).await;
-                (failing > 0.9).then_some(())
+                let up = gateway.samples("wssgate_dependency_up", &[("kind", "jwks")]).await;
+                (up == [0.0]).then_some(())
             })
             .await;
         }

@@ -328,7 +328,7 @@ fn a_definition_of_another_version_is_told_and_what_it_adds_is_refused(clusters:
 
         let scene = Scene::new(&plane, "version", &json!({})).await;
         let gateway = scene.gateway("wssgate-0").await;
-        gateway.metric_becomes("wssgate_definition_differs", &[], 1.0).await;
+        gateway.metric_becomes("wssgate_crd_outdated", &[], 1.0).await;
         logged(&gateway, &["the CustomResourceDefinition is not that of this build", name]);
         scene.apply(&[
             scene.route("known", "known.example.com", &json!({})),

@@ -317,10 +317,18 @@ impl Gateway {
 
     /// The sum of all samples of a metric whose labels include these.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.samples(name, labels).await.iter().sum()
+    }
+
+    /// All samples of a metric whose labels include these. That there is such a metric is said of it also without one.
+    pub async fn samples(&self, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {
         let (status, text) = self.get("/metrics").await;
         assert_eq!(status, 200, "the metrics endpoint");
+        let bases = ["", "_total", "_info", "_count"].into_iter().filter_map(|suffix| name.strip_suffix(suffix));
+        let described = |base: &str| text.contains(&format!("# TYPE {base} "));
+        assert!(bases.into_iter().any(described), "there is no metric {name}");
         let wanted: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
-        let mut sum = 0.0;
+        let mut samples = Vec::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let Some(rest) = line.strip_prefix(name) else { continue };
             let (shown, value) = match rest.strip_prefix('{') {
@@ -329,10 +337,10 @@ impl Gateway {
                 None => continue,
             };
             if wanted.iter().all(|label| shown.contains(label.as_str())) {
-                sum += value.trim().parse::<f64>().unwrap_or(0.0);
+                samples.push(value.trim().parse().unwrap_or_else(|e| panic!("{e}: {line}")));
             }
         }
-        sum
+        samples
     }
 
     /// Refused handshakes, of one reason or of all.
@@ -358,6 +366,14 @@ impl Gateway {
             assert!(start.elapsed() < PATIENCE, "{name}{labels:?} is {now}, expected {value}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Waits until a metric has one sample with these labels, of this value. One that is absent is not 0.
+    pub async fn sample_becomes(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        until(PATIENCE, &format!("{name}{labels:?} to be {value}"), async || {
+            (self.samples(name, labels).await == [value]).then_some(())
+        })
+        .await;
     }
 
     /// Resident memory in KiB.

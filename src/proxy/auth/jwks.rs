@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -187,7 +187,7 @@ impl Keys {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
             entries.retain(|uri, _| named.contains(uri));
         }
-        self.metrics.retain_key_sets(&named.iter().map(|uri| label(uri).to_owned()).collect());
+        self.metrics.retain_jwks(&named.iter().map(|uri| label(uri).to_owned()).collect());
         for uri in named {
             let entry = self.entry(&uri);
             let begin = entry.state().begin(Instant::now());
@@ -217,7 +217,7 @@ impl Keys {
                 Ok(body) => KeySet::parse(&body, false),
                 Err(failed) => Err(failed.0),
             };
-            metrics.key_set_fetched(label, fetched.is_ok(), Instant::now());
+            metrics.jwks_fetched(label, fetched.is_ok(), SystemTime::now());
             let outcome = fetched.as_ref().map(drop).map_err(|problem| *problem);
             health.record(&Dependency::KeySet(entry.uri.clone()), outcome);
             if let Err(problem) = fetched {

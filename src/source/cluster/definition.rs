@@ -46,7 +46,7 @@ pub(super) async fn follow(client: Client, metrics: Metrics) {
             _ => Found::Unknown,
         };
         if found != Found::Unknown && said != Some(found) {
-            metrics.definition_differs(found == Found::Other);
+            metrics.crd_outdated(found == Found::Other);
             if found == Found::Forbidden {
                 tracing::info!(
                     definition = NAME,

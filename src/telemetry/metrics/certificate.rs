@@ -36,7 +36,7 @@ impl Certificates {
             expiry: declare(
                 registry,
                 "certificate_expiry_timestamp_seconds",
-                "End of validity of each certificate that is served, seconds since the Unix epoch",
+                "When each served certificate expires, in seconds since the Unix epoch",
                 Table::default(),
             ),
         }

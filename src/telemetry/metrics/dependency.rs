@@ -1,9 +1,9 @@
-//! What handshakes depend on outside the gateway: key sets that are fetched, the shared store, and what of these and of
-//! Services gives no valid answer.
+//! What handshakes depend on outside the gateway: key sets (JWKS) that are fetched, the shared store, and External
+//! services.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::SystemTime;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -11,26 +11,24 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::series::{Absent, Age, Table, declare};
+use super::label::Outcome;
+use super::series::{Absent, Table, Timestamp, declare, unix_seconds};
 use super::{Metrics, held};
 
-const OK: &str = "ok";
-const FAILED: &str = "failed";
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KeySet {
+struct Jwks {
     uri: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Fetch {
     uri: Arc<str>,
-    outcome: &'static str,
+    outcome: Outcome,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
-    outcome: &'static str,
+    outcome: Outcome,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
@@ -41,90 +39,85 @@ struct Dependency {
 
 #[derive(Debug)]
 pub(super) struct Dependencies {
-    key_set_age: Family<KeySet, Age>,
-    key_set_fetches: Family<Fetch, Counter>,
+    jwks_last_success: Family<Jwks, Timestamp>,
+    jwks_fetches: Family<Fetch, Counter>,
     /// The URIs that have series.
-    key_sets: Mutex<BTreeSet<Arc<str>>>,
+    jwks: Mutex<BTreeSet<Arc<str>>>,
     store_connected: Absent<Gauge>,
     store_requests: Family<Request, Counter>,
-    failing: Table<Dependency>,
+    up: Table<Dependency>,
 }
 
 impl Dependencies {
     pub(super) fn declare(registry: &mut Registry) -> Self {
         Self {
-            key_set_age: declare(
+            jwks_last_success: declare(
                 registry,
-                "key_set_age_seconds",
-                "Seconds since a key set was last fetched, by its URI without query; absent until it was fetched once",
+                "jwks_last_success_timestamp_seconds",
+                "When a key set (JWKS) was last fetched successfully, in seconds since the Unix epoch; absent until then. \
+                 uri is without the query",
                 Family::default(),
             ),
-            key_set_fetches: declare(
+            jwks_fetches: declare(
                 registry,
-                "key_set_fetches",
-                "Fetches of key sets by outcome (ok, failed)",
+                "jwks_fetches",
+                "Fetches of key sets (JWKS), by outcome (success, failure). uri is without the query",
                 Family::default(),
             ),
-            key_sets: Mutex::default(),
+            jwks: Mutex::default(),
             store_connected: declare(
                 registry,
                 "shared_store_connected",
-                "1 while the shared store answers and takes writes, 0 while what needs it is refused; absent without one",
+                "1 while the shared store answers and accepts writes, 0 while it does not; absent without a shared store",
                 Absent::default(),
             ),
             store_requests: declare(
                 registry,
                 "shared_store_requests",
-                "Questions of handshakes and calls to the shared store, by outcome (ok, failed); absent without one",
+                "Requests to the shared store, by outcome (success, failure); absent without a shared store",
                 Family::default(),
             ),
-            failing: declare(
+            up: declare(
                 registry,
-                "dependency_failing",
-                "1 while what handshakes are judged with (kind key_set, service, store) gives no valid answer, else 0; \
-                 absent until it was asked once",
+                "dependency_up",
+                "1 while a dependency of handshakes (kind jwks, external, shared_store) answers, 0 while it gives no valid \
+                 answer; absent until it is first asked",
                 Table::default(),
             ),
         }
     }
 
-    fn request(&self, outcome: &'static str) -> Counter {
+    fn request(&self, outcome: Outcome) -> Counter {
         self.store_requests.get_or_create_owned(&Request { outcome })
     }
 }
 
 impl Metrics {
-    /// The key set of a URI (without query) was fetched at `now`, or could not be.
-    pub fn key_set_fetched(&self, uri: &str, ok: bool, now: Instant) {
+    /// The key set of a URI (without query) was fetched at that time, or could not be.
+    pub fn jwks_fetched(&self, uri: &str, ok: bool, at: SystemTime) {
         let dependencies = &self.0.dependencies;
         let uri: Arc<str> = uri.into();
-        // Held until the series are there, so that none is made behind the back of `retain_key_sets`.
-        let mut known = held(&dependencies.key_sets);
+        // Held until the series are there, so that none is made behind the back of `retain_jwks`.
+        let mut known = held(&dependencies.jwks);
         known.insert(Arc::clone(&uri));
-        let fetches = |outcome| {
-            let labels = Fetch { uri: Arc::clone(&uri), outcome };
-            dependencies.key_set_fetches.get_or_create_owned(&labels)
-        };
-        let (good, bad) = (fetches(OK), fetches(FAILED));
+        for outcome in Outcome::ALL {
+            let fetches = dependencies.jwks_fetches.get_or_create_owned(&Fetch { uri: Arc::clone(&uri), outcome });
+            fetches.inc_by((outcome == Outcome::of(ok)).into());
+        }
         if ok {
-            good.inc()
-        } else {
-            bad.inc()
-        };
-        if ok {
-            dependencies.key_set_age.get_or_create_owned(&KeySet { uri }).set(Some(now));
+            dependencies.jwks_last_success.get_or_create_owned(&Jwks { uri }).set(unix_seconds(at));
         }
     }
 
     /// Keeps the series of these URIs only.
-    pub fn retain_key_sets(&self, uris: &BTreeSet<String>) {
+    pub fn retain_jwks(&self, uris: &BTreeSet<String>) {
         let dependencies = &self.0.dependencies;
-        held(&dependencies.key_sets).retain(|uri| {
+        held(&dependencies.jwks).retain(|uri| {
             let stays = uris.contains(&**uri);
             if !stays {
-                dependencies.key_set_age.remove(&KeySet { uri: Arc::clone(uri) });
-                for outcome in [OK, FAILED] {
-                    dependencies.key_set_fetches.remove(&Fetch { uri: Arc::clone(uri), outcome });
+                dependencies.jwks_last_success.remove(&Jwks { uri: Arc::clone(uri) });
+                for outcome in Outcome::ALL {
+                    dependencies.jwks_fetches.remove(&Fetch { uri: Arc::clone(uri), outcome });
                 }
             }
             stays
@@ -135,12 +128,12 @@ impl Metrics {
     pub fn shared_store(&self, connected: bool) {
         let dependencies = &self.0.dependencies;
         dependencies.store_connected.get().set(connected.into());
-        drop([OK, FAILED].map(|outcome| dependencies.request(outcome)));
+        drop(Outcome::ALL.map(|outcome| dependencies.request(outcome)));
     }
 
     /// The shared store was asked for a handshake or a call, and answered or not.
     pub fn store_asked(&self, answered: bool) {
-        self.0.dependencies.request(if answered { OK } else { FAILED }).inc();
+        self.0.dependencies.request(Outcome::of(answered)).inc();
     }
 
     /// Replaces, whole, what is known of what handshakes are judged with: kind, name, whether it fails. Of several with
@@ -148,28 +141,30 @@ impl Metrics {
     pub fn dependencies(&self, all: impl Iterator<Item = (&'static str, String, bool)>) {
         let mut table = BTreeMap::new();
         for (kind, name, failing) in all {
-            *table.entry(Dependency { kind, name }).or_default() |= i64::from(failing);
+            *table.entry(Dependency { kind, name }).or_insert(1) &= i64::from(!failing);
         }
-        self.0.dependencies.failing.replace(table);
+        self.0.dependencies.up.replace(table);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::super::tests::has;
     use super::*;
 
     #[test]
-    fn a_key_set_has_an_age_once_it_was_fetched_and_no_series_once_nobody_needs_it() {
+    fn a_key_set_has_a_time_once_it_was_fetched_and_no_series_once_nobody_needs_it() {
         let metrics = Metrics::new();
-        metrics.key_set_fetched("https://idp.test/a", false, Instant::now());
-        has(&metrics, r#"wssgate_key_set_fetches_total{uri="https://idp.test/a",outcome="failed"} 1"#);
-        assert!(!metrics.encode().contains("wssgate_key_set_age_seconds{"));
-        metrics.key_set_fetched("https://idp.test/a", true, Instant::now());
-        metrics.key_set_fetched("https://idp.test/b", true, Instant::now());
-        has(&metrics, r#"wssgate_key_set_fetches_total{uri="https://idp.test/a",outcome="ok"} 1"#);
-        assert!(metrics.encode().contains(r#"wssgate_key_set_age_seconds{uri="https://idp.test/a"} 0."#));
-        metrics.retain_key_sets(&["https://idp.test/b".to_owned()].into());
+        metrics.jwks_fetched("https://idp.test/a", false, UNIX_EPOCH);
+        has(&metrics, r#"wssgate_jwks_fetches_total{uri="https://idp.test/a",outcome="failure"} 1"#);
+        assert!(!metrics.encode().contains("wssgate_jwks_last_success_timestamp_seconds{"));
+        metrics.jwks_fetched("https://idp.test/a", true, UNIX_EPOCH + Duration::from_millis(1500));
+        metrics.jwks_fetched("https://idp.test/b", true, UNIX_EPOCH);
+        has(&metrics, r#"wssgate_jwks_fetches_total{uri="https://idp.test/a",outcome="success"} 1"#);
+        has(&metrics, r#"wssgate_jwks_last_success_timestamp_seconds{uri="https://idp.test/a"} 1.5"#);
+        metrics.retain_jwks(&["https://idp.test/b".to_owned()].into());
         let text = metrics.encode();
         assert!(!text.contains("idp.test/a") && text.contains("idp.test/b"), "{text}");
     }
@@ -186,17 +181,17 @@ mod tests {
         metrics.shared_store(true);
         metrics.store_asked(false);
         has(&metrics, "wssgate_shared_store_connected 1");
-        has(&metrics, r#"wssgate_shared_store_requests_total{outcome="ok"} 0"#);
-        has(&metrics, r#"wssgate_shared_store_requests_total{outcome="failed"} 1"#);
+        has(&metrics, r#"wssgate_shared_store_requests_total{outcome="success"} 0"#);
+        has(&metrics, r#"wssgate_shared_store_requests_total{outcome="failure"} 1"#);
     }
 
     #[test]
     fn dependencies_are_replaced_whole_and_one_that_fails_decides_for_its_name() {
         let metrics = Metrics::new();
-        let of = |name: &str, failing| ("service", name.to_owned(), failing);
+        let of = |name: &str, failing| ("external", name.to_owned(), failing);
         metrics.dependencies([of("a", true), of("a", false), of("b", false)].into_iter());
-        has(&metrics, r#"wssgate_dependency_failing{kind="service",name="a"} 1"#);
-        has(&metrics, r#"wssgate_dependency_failing{kind="service",name="b"} 0"#);
+        has(&metrics, r#"wssgate_dependency_up{kind="external",name="a"} 0"#);
+        has(&metrics, r#"wssgate_dependency_up{kind="external",name="b"} 1"#);
         metrics.dependencies([of("b", false)].into_iter());
         assert!(!metrics.encode().contains(r#"name="a""#));
     }
@@ -204,8 +199,8 @@ mod tests {
     #[test]
     fn a_name_cannot_break_out_of_its_label() {
         let metrics = Metrics::new();
-        metrics.key_set_fetched("https://idp.test/\"\\\n# EOF", false, Instant::now());
+        metrics.jwks_fetched("https://idp.test/\"\\\n# EOF", false, UNIX_EPOCH);
         let text = metrics.encode();
-        assert!(text.contains(r#"{uri="https://idp.test/\"\\\n# EOF",outcome="failed"} 1"#), "{text}");
+        assert!(text.contains(r#"{uri="https://idp.test/\"\\\n# EOF",outcome="failure"} 1"#), "{text}");
     }
 }

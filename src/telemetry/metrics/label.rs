@@ -18,7 +18,7 @@ macro_rules! labels {
     )*};
 }
 
-labels!(Reason, Initiator, Direction, Outcome);
+labels!(Reason, Initiator, Direction, HandshakeOutcome, Outcome);
 
 /// Which peer sent what is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,19 +41,46 @@ impl Direction {
 
 /// Whether a handshake was let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Outcome {
+pub(super) enum HandshakeOutcome {
     /// It was answered with 101.
     Accepted,
     /// It was not.
     Refused,
 }
 
-impl Outcome {
+impl HandshakeOutcome {
     /// The value of the label.
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::Refused => "refused",
+        }
+    }
+}
+
+/// What became of something that the gateway asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Outcome {
+    /// It was done, or answered.
+    Success,
+    /// It was not.
+    Failure,
+}
+
+impl Outcome {
+    /// Both.
+    pub(super) const ALL: [Self; 2] = [Self::Success, Self::Failure];
+
+    /// Success, or not.
+    pub(super) const fn of(success: bool) -> Self {
+        if success { Self::Success } else { Self::Failure }
+    }
+
+    /// The value of the label.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
         }
     }
 }

@@ -100,7 +100,7 @@ mod tests {
         };
         let mut types = names("# TYPE ");
         assert_eq!(types, names("# HELP "));
-        assert!(types.iter().any(|name| name == "wssgate_key_set_fetches"), "one without a series");
+        assert!(types.iter().any(|name| name == "wssgate_jwks_fetches"), "one without a series");
         types.sort();
         types.dedup();
         assert_eq!(types.len(), text.matches("# TYPE ").count(), "a name is declared twice");

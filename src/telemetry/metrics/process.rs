@@ -38,61 +38,61 @@ pub(super) struct Process {
     memory_budget: Number,
     endpoint: Number,
     endpoint_limit: Number,
-    settings: Gauge,
-    access_log_dropped: Counter,
+    config_reloaded: Gauge,
+    access_log_lines_dropped: Counter,
 }
 
 impl Process {
     pub(super) fn declare(registry: &mut Registry) -> Self {
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "The version that runs", version);
+        registry.register("build", "Version of the running gateway", version);
         let process = Self {
-            workers: declare(registry, "workers", "Threads that serve connections", Gauge::default()),
+            workers: declare(registry, "workers", "Worker threads that serve connections", Gauge::default()),
             sockets: declare(
                 registry,
-                "sockets",
-                "Client sockets that are open, handshakes included",
+                "client_sockets",
+                "Open client sockets, including those that are still in a handshake",
                 Number::default(),
             ),
             sockets_limit: declare(
                 registry,
-                "sockets_limit",
-                "Client sockets that the limit of open files allows",
+                "client_sockets_limit",
+                "Maximum of client sockets that the limit of open files allows",
                 Number::default(),
             ),
-            memory: declare(registry, "memory_bytes", "Resident memory, as the budget counts it", Number::default()),
+            memory: declare(registry, "resident_memory_bytes", "Resident memory of the process", Number::default()),
             memory_budget: declare(
                 registry,
                 "memory_budget_bytes",
-                "Resident memory from which on no connection is let in; 0: no budget",
+                "Resident memory above which new connections are refused; 0 without a budget",
                 Number::default(),
             ),
             endpoint: declare(
                 registry,
-                "endpoint_connections_max",
-                "Connections of this replica to the endpoint that has the most of them",
+                "busiest_endpoint_connections",
+                "Connections of this replica to the endpoint that has the most",
                 Number::default(),
             ),
             endpoint_limit: declare(
                 registry,
                 "endpoint_connections_limit",
-                "Connections to one endpoint that the range of local ports allows",
+                "Maximum of connections to one endpoint that the range of local ports allows",
                 Number::default(),
             ),
-            settings: declare(
+            config_reloaded: declare(
                 registry,
-                "settings_current",
-                "1; 0 while the settings file is broken and the last good settings stay",
+                "config_last_reload_successful",
+                "1 if the settings file was valid when it was last read, 0 if not; the last valid settings stay in use",
                 Gauge::default(),
             ),
-            access_log_dropped: declare(
+            access_log_lines_dropped: declare(
                 registry,
-                "access_log_dropped",
+                "access_log_lines_dropped",
                 "Access-log lines lost because stdout was not read fast enough or could not be written",
                 Counter::default(),
             ),
         };
-        process.settings.set(1);
+        process.config_reloaded.set(1);
         process
     }
 }
@@ -103,9 +103,9 @@ impl Metrics {
         self.0.process.workers.set(count(workers));
     }
 
-    /// Whether the settings file was read as it is now.
-    pub fn settings(&self, current: bool) {
-        self.0.process.settings.set(current.into());
+    /// The settings file was read, and was valid or not.
+    pub fn config_reloaded(&self, successful: bool) {
+        self.0.process.config_reloaded.set(successful.into());
     }
 
     /// Replaces what is known of the capacity.
@@ -120,7 +120,7 @@ impl Metrics {
     }
 
     /// One access-log line was lost.
-    pub fn access_log_dropped(&self) {
-        self.0.process.access_log_dropped.inc();
+    pub fn access_log_line_dropped(&self) {
+        self.0.process.access_log_lines_dropped.inc();
     }
 }

@@ -15,7 +15,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::label::{self, Direction, OrNone, Outcome};
+use super::label::{self, Direction, HandshakeOutcome, OrNone};
 use super::series::declare;
 use super::{Metrics, held};
 use crate::reason::Reason;
@@ -29,12 +29,12 @@ struct Route {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Handshake {
-    outcome: Outcome,
+    outcome: HandshakeOutcome,
     reason: OrNone<Reason>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Audited {
+struct Violation {
     reason: Reason,
 }
 
@@ -50,11 +50,6 @@ struct Sent {
     direction: Direction,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Ticket {
-    outcome: &'static str,
-}
-
 /// Counters of routes with further labels.
 type Counts<L> = Family<(Route, L), Counter>;
 
@@ -63,8 +58,9 @@ type Counts<L> = Family<(Route, L), Counter>;
 struct Families {
     connections: Family<Route, Gauge>,
     handshakes: Counts<Handshake>,
-    audited: Counts<Audited>,
-    tickets: Counts<Ticket>,
+    audited: Counts<Violation>,
+    tickets_issued: Family<Route, Counter>,
+    tickets_redeemed: Family<Route, Counter>,
     messages: Counts<Sent>,
     bytes: Counts<Sent>,
     closes: Counts<Closed>,
@@ -73,41 +69,43 @@ struct Families {
 impl Families {
     fn declare(registry: &mut Registry) -> Self {
         Self {
-            connections: declare(registry, "connections", "WebSocket connections that are open now", Family::default()),
+            connections: declare(registry, "connections", "Open WebSocket connections", Family::default()),
             handshakes: declare(
                 registry,
                 "handshakes",
-                "Handshakes by outcome (accepted, refused) and reason (none where accepted)",
+                "TLS and WebSocket handshakes by outcome (accepted, refused) and reason (none if accepted)",
                 Family::default(),
             ),
             audited: declare(
                 registry,
-                "audited",
-                "Handshakes let through in Audit mode that Enforce would have refused",
+                "audit_violations",
+                "Handshakes accepted in Audit mode that Enforce mode would have refused",
                 Family::default(),
             ),
-            tickets: declare(
+            tickets_issued: declare(registry, "tickets_issued", "Single-use tickets issued", Family::default()),
+            tickets_redeemed: declare(
                 registry,
-                "tickets",
-                "Tickets by outcome (issued, redeemed); refusals are among the handshakes",
+                "tickets_redeemed",
+                "Single-use tickets redeemed by a handshake",
                 Family::default(),
             ),
             messages: declare(
                 registry,
                 "messages",
-                "Whole data messages relayed, by direction (from_client, from_backend)",
+                "Complete data messages relayed, by direction (from_client, from_backend)",
                 Family::default(),
             ),
             bytes: declare(
                 registry,
-                "bytes",
-                "Payload bytes of data frames relayed, by direction (from_client, from_backend)",
+                "payload_bytes",
+                "Payload bytes of data messages relayed, by direction (from_client, from_backend)",
                 Family::default(),
             ),
             closes: declare(
                 registry,
-                "closes",
-                "Connections that ended, by reason, close code (none, private for 3000-4999, other) and who ended them",
+                "connections_closed",
+                "WebSocket connections closed, by reason, close code (none, private for 3000-4999, other) and initiator \
+                 (client, backend, gateway)",
                 Family::default(),
             ),
         }
@@ -119,15 +117,14 @@ impl Families {
     }
 
     fn metrics(&self, route: Route) -> RouteMetrics {
-        let ticket = |outcome| self.tickets.get_or_create_owned(&(route.clone(), Ticket { outcome }));
         let handshakes = Counters::new(&self.handshakes, &route);
         RouteMetrics {
             connections: self.connections.get_or_create_owned(&route),
             from_client: self.traffic(&route, Direction::FromClient),
             from_backend: self.traffic(&route, Direction::FromBackend),
-            tickets_issued: ticket("issued"),
-            tickets_redeemed: ticket("redeemed"),
-            accepted: handshakes.of(Handshake { outcome: Outcome::Accepted, reason: OrNone(None) }),
+            tickets_issued: self.tickets_issued.get_or_create_owned(&route),
+            tickets_redeemed: self.tickets_redeemed.get_or_create_owned(&route),
+            accepted: handshakes.of(Handshake { outcome: HandshakeOutcome::Accepted, reason: OrNone(None) }),
             handshakes,
             audited: Counters::new(&self.audited, &route),
             closes: Counters::new(&self.closes, &route),
@@ -145,9 +142,8 @@ impl Families {
             self.messages.remove(&labels);
             self.bytes.remove(&labels);
         }
-        for outcome in ["issued", "redeemed"] {
-            self.tickets.remove(&(route.clone(), Ticket { outcome }));
-        }
+        self.tickets_issued.remove(route);
+        self.tickets_redeemed.remove(route);
         metrics.handshakes.remove();
         metrics.audited.remove();
         metrics.closes.remove();
@@ -211,7 +207,7 @@ pub struct RouteMetrics {
     pub tickets_redeemed: Counter,
     accepted: Counter,
     handshakes: Counters<Handshake>,
-    audited: Counters<Audited>,
+    audited: Counters<Violation>,
     closes: Counters<Closed>,
     /// Whether the route was removed.
     gone: AtomicBool,
@@ -231,7 +227,7 @@ impl RouteMetrics {
 
     /// A handshake was let through that Enforce would have refused.
     pub fn audited(&self, reason: Reason) {
-        self.audited.inc(Audited { reason });
+        self.audited.inc(Violation { reason });
     }
 
     /// A connection ended. `code` is the close code that was sent or received; `None`: no Close frame, or one without
@@ -242,7 +238,7 @@ impl RouteMetrics {
 }
 
 fn refusal(reason: Reason) -> Handshake {
-    Handshake { outcome: Outcome::Refused, reason: OrNone(Some(reason)) }
+    Handshake { outcome: HandshakeOutcome::Refused, reason: OrNone(Some(reason)) }
 }
 
 /// All routes: one entry for each that exists or whose last values were not scraped yet.
@@ -349,14 +345,14 @@ mod tests {
         has(&metrics, r#"wssgate_handshakes_total{route="shop/chat",outcome="accepted",reason="none"} 1"#);
         has(&metrics, r#"wssgate_handshakes_total{route="none",outcome="refused",reason="bad_host"} 1"#);
         has(&metrics, r#"wssgate_handshakes_total{route="shop/chat",outcome="refused",reason="origin_denied"} 1"#);
-        has(&metrics, r#"wssgate_audited_total{route="shop/chat",reason="origin_missing"} 1"#);
-        has(&metrics, r#"wssgate_tickets_total{route="shop/chat",outcome="issued"} 1"#);
+        has(&metrics, r#"wssgate_audit_violations_total{route="shop/chat",reason="origin_missing"} 1"#);
+        has(&metrics, r#"wssgate_tickets_issued_total{route="shop/chat"} 1"#);
         has(&metrics, r#"wssgate_messages_total{route="shop/chat",direction="from_client"} 2"#);
-        has(&metrics, r#"wssgate_bytes_total{route="shop/chat",direction="from_client"} 10"#);
-        has(&metrics, r#"wssgate_bytes_total{route="shop/chat",direction="from_backend"} 7"#);
+        has(&metrics, r#"wssgate_payload_bytes_total{route="shop/chat",direction="from_client"} 10"#);
+        has(&metrics, r#"wssgate_payload_bytes_total{route="shop/chat",direction="from_backend"} 7"#);
         has(
             &metrics,
-            r#"wssgate_closes_total{route="shop/chat",reason="message_too_big",code="1009",initiator="gateway"} 1"#,
+            r#"wssgate_connections_closed_total{route="shop/chat",reason="message_too_big",code="1009",initiator="gateway"} 1"#,
         );
     }
 

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Metric, Registry};
 
@@ -39,6 +40,14 @@ impl<M: EncodeMetric> EncodeMetric for Described<M> {
     }
 }
 
+/// A moment, in seconds since the Unix epoch.
+pub(super) type Timestamp = Gauge<f64, AtomicU64>;
+
+/// The value of a [`Timestamp`].
+pub(super) fn unix_seconds(at: SystemTime) -> f64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
 /// Seconds since a moment, as of the scrape; 0 without one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Age(Arc<Mutex<Option<Instant>>>);
@@ -49,10 +58,6 @@ impl Age {
     }
 }
 
-impl TypedMetric for Age {
-    const TYPE: MetricType = MetricType::Gauge;
-}
-
 impl EncodeMetric for Age {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         let seconds = held(&self.0).map_or(0.0, |since| since.elapsed().as_secs_f64());
@@ -60,7 +65,7 @@ impl EncodeMetric for Age {
     }
 
     fn metric_type(&self) -> MetricType {
-        Self::TYPE
+        MetricType::Gauge
     }
 }
 

@@ -1,15 +1,17 @@
 //! What is read and written back: the source and its faults, the snapshot that was compiled from it, statuses.
 
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::series::{Age, declare};
+use super::label::Outcome;
+use super::series::{Absent, Age, Timestamp, declare, unix_seconds};
 use super::{Metrics, count};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -19,23 +21,24 @@ struct Accepted {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Write {
-    outcome: &'static str,
+    outcome: Outcome,
 }
+
+/// Bounds of the buckets of compile times, in seconds.
+const COMPILE_SECONDS: [f64; 7] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0];
 
 #[derive(Debug)]
 pub(super) struct Source {
     version: Gauge<u64, AtomicU64>,
-    compiled: Age,
-    compiles: Counter,
-    compile_duration: Gauge<f64, AtomicU64>,
+    timestamp: Absent<Timestamp>,
+    compile_duration: Histogram,
     routes: Family<Accepted, Gauge>,
-    problems: Gauge,
-    skipped: Gauge,
+    manifests_invalid: Gauge,
+    manifests_skipped: Gauge,
     stale: Age,
-    definition_differs: Gauge,
+    crd_outdated: Gauge,
     leader: Gauge,
-    statuses_written: Counter,
-    statuses_failed: Counter,
+    status_writes: Family<Write, Counter>,
 }
 
 impl Source {
@@ -43,71 +46,78 @@ impl Source {
         let version = declare(
             registry,
             "snapshot_version",
-            "Version of the snapshot that serves; counts up with every change that took effect in this process",
+            "Version of the compiled configuration (snapshot) in use; rises with each change that takes effect, and starts \
+             again with the process",
             Gauge::default(),
         );
-        let compiled = declare(
+        let timestamp = declare(
             registry,
-            "snapshot_age_seconds",
-            "Seconds since the source was last read whole and compiled; grows while the source cannot be read",
-            Age::default(),
+            "snapshot_timestamp_seconds",
+            "When all objects were last read and compiled, in seconds since the Unix epoch; absent until then",
+            Absent::default(),
         );
-        compiled.set(Some(Instant::now()));
-        let compiles = declare(registry, "compiles", "Compilations of all objects into a snapshot", Counter::default());
-        let compile_duration =
-            declare(registry, "compile_duration_seconds", "Seconds that the last compilation took", Gauge::default());
-        let routes = declare(
+        let compile_duration = declare(
             registry,
-            "routes",
-            "Route objects of this gateway, by whether they are accepted",
-            Family::default(),
+            "compile_duration_seconds",
+            "Time to read and compile all objects",
+            Histogram::new(COMPILE_SECONDS),
         );
-        let problems = declare(
+        let routes =
+            declare(registry, "routes", "Routes of this gateway, by whether they are accepted", Family::default());
+        let manifests_invalid = declare(
             registry,
-            "source_problems",
-            "Manifests that cannot be read or parsed; their last good objects keep serving",
+            "manifests_invalid",
+            "Manifests that cannot be read or parsed; their last valid objects stay in use",
             Gauge::default(),
         );
-        let skipped = declare(
+        let manifests_skipped = declare(
             registry,
-            "source_skipped_objects",
-            "Objects of kinds that the gateway does not read",
+            "manifests_skipped",
+            "Objects in manifests whose kind the gateway does not use",
             Gauge::default(),
         );
         let stale = declare(
             registry,
             "source_stale_seconds",
-            "Seconds since a part of the cluster could last be read; 0 while all is read. What was read keeps serving",
+            "Time for which a part of the cluster could not be read; 0 while everything is read. What was read last \
+             stays in use",
             Age::default(),
         );
-        let definition_differs = declare(
+        let crd_outdated = declare(
             registry,
-            "definition_differs",
-            "1 if the cluster's CustomResourceDefinition is not that of this version, so that fields may be lost",
+            "crd_outdated",
+            "1 if the CustomResourceDefinition in the cluster is not the one of this version; fields may then be lost",
             Gauge::default(),
         );
-        let leader = declare(registry, "leader", "1 if this replica writes statuses", Gauge::default());
-        let writes: Family<Write, Counter> = declare(
+        let leader = declare(
+            registry,
+            "leader",
+            "1 if this replica is the leader, which writes to the API server",
+            Gauge::default(),
+        );
+        let status_writes = declare(
             registry,
             "status_writes",
-            "Statuses written to the API server, by outcome (written, failed)",
+            "Route statuses written to the API server, by outcome (success, failure)",
             Family::default(),
         );
         let source = Self {
             version,
-            compiled,
-            compiles,
+            timestamp,
             compile_duration,
             routes,
-            problems,
-            skipped,
+            manifests_invalid,
+            manifests_skipped,
             stale,
-            definition_differs,
+            crd_outdated,
             leader,
-            statuses_written: writes.get_or_create_owned(&Write { outcome: "written" }),
-            statuses_failed: writes.get_or_create_owned(&Write { outcome: "failed" }),
+            status_writes,
         };
+        // From the start, so that the first change of a count is one that a rate shows.
         source.routes(0, 0);
+        for outcome in Outcome::ALL {
+            source.status_write(outcome);
+        }
         source
     }
 
@@ -116,26 +126,29 @@ impl Source {
             self.routes.get_or_create_owned(&Accepted { accepted }).set(count(routes));
         }
     }
+
+    fn status_write(&self, outcome: Outcome) -> Counter {
+        self.status_writes.get_or_create_owned(&Write { outcome })
+    }
 }
 
 impl Metrics {
-    /// All objects were read and compiled at `now`, and this version serves; also to be called if nothing changed.
-    pub fn published(&self, version: u64, now: Instant) {
+    /// All objects were read and compiled at that time, and this version serves; also to be called if nothing changed.
+    pub fn published(&self, version: u64, at: SystemTime) {
         self.0.source.version.set(version);
-        self.0.source.compiled.set(Some(now));
+        self.0.source.timestamp.get().set(unix_seconds(at));
     }
 
     /// A compilation found so many accepted and not accepted routes and took so long.
     pub fn compiled(&self, accepted: usize, not_accepted: usize, took: Duration) {
-        self.0.source.compiles.inc();
-        self.0.source.compile_duration.set(took.as_secs_f64());
+        self.0.source.compile_duration.observe(took.as_secs_f64());
         self.0.source.routes(accepted, not_accepted);
     }
 
-    /// The source has so many manifests that cannot be read and so many objects of other kinds.
-    pub fn source(&self, problems: usize, skipped: usize) {
-        self.0.source.problems.set(count(problems));
-        self.0.source.skipped.set(count(skipped));
+    /// So many manifests cannot be read, and so many objects in manifests are of kinds that are not used.
+    pub fn manifests(&self, invalid: usize, skipped: usize) {
+        self.0.source.manifests_invalid.set(count(invalid));
+        self.0.source.manifests_skipped.set(count(skipped));
     }
 
     /// A part of the source cannot be read since then; `None`: all is read.
@@ -144,8 +157,8 @@ impl Metrics {
     }
 
     /// Whether the cluster's CustomResourceDefinition is another one than that of this version.
-    pub fn definition_differs(&self, differs: bool) {
-        self.0.source.definition_differs.set(differs.into());
+    pub fn crd_outdated(&self, outdated: bool) {
+        self.0.source.crd_outdated.set(outdated.into());
     }
 
     /// Whether this replica writes statuses.
@@ -155,11 +168,7 @@ impl Metrics {
 
     /// A status was written, or could not be.
     pub fn status_write(&self, written: bool) {
-        if written {
-            self.0.source.statuses_written.inc()
-        } else {
-            self.0.source.statuses_failed.inc()
-        };
+        self.0.source.status_write(Outcome::of(written)).inc();
     }
 }
 
@@ -169,12 +178,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_age_of_the_snapshot_counts_from_its_last_compilation() {
+    fn the_time_of_the_snapshot_is_that_of_its_last_compilation() {
         let metrics = Metrics::new();
-        let later = Instant::now() + Duration::from_secs(3600);
-        metrics.published(7, later);
+        assert!(!metrics.encode().contains("\nwssgate_snapshot_timestamp_seconds "));
+        metrics.published(6, SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
+        metrics.published(7, SystemTime::UNIX_EPOCH + Duration::from_secs(3600));
         has(&metrics, "wssgate_snapshot_version 7");
-        has(&metrics, "wssgate_snapshot_age_seconds 0.0");
+        has(&metrics, "wssgate_snapshot_timestamp_seconds 3600.0");
     }
 
     #[test]
