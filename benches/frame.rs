@@ -9,6 +9,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use wssgate::telemetry::Metrics;
+use wssgate::telemetry::metrics::Direction;
 use wssgate::ws::frame::{self, Header, Opcode};
 use wssgate::ws::message::{Judge, Limits, Step};
 
@@ -86,5 +88,19 @@ fn judges(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, headers, masks, judges);
+/// What the metrics cost for each message: the size goes into a histogram.
+fn message_sizes(c: &mut Criterion) {
+    let metrics = Metrics::new();
+    let sizes = metrics.message_sizes();
+    let mixed: Vec<u64> = (0_u64..1024).map(|n| n.wrapping_mul(0x9E37_79B9) % 70_000).collect();
+    let mut group = c.benchmark_group("message size");
+    group.throughput(Throughput::Elements(mixed.len() as u64));
+    group.bench_function("record 1024", |b| {
+        b.iter(|| mixed.iter().for_each(|len| sizes.record(Direction::FromClient, black_box(*len))));
+    });
+    group.finish();
+    black_box(metrics.encode());
+}
+
+criterion_group!(benches, headers, masks, judges, message_sizes);
 criterion_main!(benches);

@@ -18,11 +18,11 @@ macro_rules! labels {
     )*};
 }
 
-labels!(Reason, Initiator, Direction, HandshakeOutcome, Outcome);
+labels!(Reason, Initiator, Direction, Stage, Peer, HandshakeOutcome, Outcome);
 
 /// Which peer sent what is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Direction {
+pub enum Direction {
     /// The client sent it.
     FromClient,
     /// The backend sent it.
@@ -35,6 +35,47 @@ impl Direction {
         match self {
             Self::FromClient => "from_client",
             Self::FromBackend => "from_backend",
+        }
+    }
+}
+
+/// A stage of a handshake, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// From the accepted socket to the end of the TLS handshake.
+    Tls,
+    /// From there until everything but the backend has admitted the request: its head, policies, credentials, limits.
+    Judgement,
+    /// From there until the backend has answered the upgrade.
+    Backend,
+}
+
+impl Stage {
+    /// The value of the label.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Judgement => "judgement",
+            Self::Backend => "backend",
+        }
+    }
+}
+
+/// Who is at the other end of one side of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Peer {
+    /// The client.
+    Client,
+    /// The backend.
+    Backend,
+}
+
+impl Peer {
+    /// The value of the label.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Backend => "backend",
         }
     }
 }

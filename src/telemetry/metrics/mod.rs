@@ -6,7 +6,9 @@
 
 mod certificate;
 mod dependency;
+mod duration;
 mod label;
+mod message_size;
 mod process;
 mod route;
 mod series;
@@ -18,6 +20,8 @@ use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 
 pub use certificate::Certificate;
+pub use label::{Direction, Peer, Stage};
+pub use message_size::MessageSizes;
 pub use process::Capacity;
 pub use route::{RouteMetrics, Traffic};
 
@@ -34,6 +38,8 @@ struct Inner {
     process: process::Process,
     source: source::Source,
     certificates: certificate::Certificates,
+    durations: Arc<duration::Durations>,
+    message_sizes: message_size::Shards,
     routes: route::Routes,
     dependencies: dependency::Dependencies,
 }
@@ -42,11 +48,14 @@ impl Metrics {
     /// Empty metrics.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("wssgate");
+        let durations = Arc::new(duration::Durations::declare(&mut registry));
         Self(Arc::new(Inner {
             process: process::Process::declare(&mut registry),
             source: source::Source::declare(&mut registry),
             certificates: certificate::Certificates::declare(&mut registry),
-            routes: route::Routes::declare(&mut registry),
+            routes: route::Routes::declare(&mut registry, &durations),
+            durations,
+            message_sizes: message_size::Shards::declare(&mut registry),
             dependencies: dependency::Dependencies::declare(&mut registry),
             registry,
         }))

@@ -8,18 +8,24 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::label::{self, Direction, HandshakeOutcome, OrNone};
+use super::duration::{Durations, Histograms};
+use super::label::{self, Direction, HandshakeOutcome, OrNone, Peer};
 use super::series::declare;
 use super::{Metrics, held};
 use crate::reason::Reason;
 use crate::telemetry::Initiator;
+
+/// Bounds of the buckets of the time to connect to a backend, in seconds. Few: each route has them.
+const CONNECT: [f64; 7] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0];
 
 /// `namespace/name` of a route; `none` before a route was found.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +63,7 @@ type Counts<L> = Family<(Route, L), Counter>;
 #[derive(Debug, Clone)]
 struct Families {
     connections: Family<Route, Gauge>,
+    backend_connect: Histograms<Route>,
     handshakes: Counts<Handshake>,
     audited: Counts<Violation>,
     tickets_issued: Family<Route, Counter>,
@@ -75,6 +82,12 @@ impl Families {
                 "handshakes",
                 "TLS and WebSocket handshakes by outcome (accepted, refused) and reason (none if accepted)",
                 Family::default(),
+            ),
+            backend_connect: declare(
+                registry,
+                "backend_connect_duration_seconds",
+                "Time to open the TCP connection to a backend's endpoint",
+                Family::new_with_constructor(|| Histogram::new(CONNECT)),
             ),
             audited: declare(
                 registry,
@@ -116,10 +129,12 @@ impl Families {
         Traffic { messages: self.messages.get_or_create_owned(&labels), bytes: self.bytes.get_or_create_owned(&labels) }
     }
 
-    fn metrics(&self, route: Route) -> RouteMetrics {
+    fn metrics(&self, route: Route, durations: &Arc<Durations>) -> RouteMetrics {
         let handshakes = Counters::new(&self.handshakes, &route);
         RouteMetrics {
             connections: self.connections.get_or_create_owned(&route),
+            backend_connect: self.backend_connect.get_or_create_owned(&route),
+            durations: Arc::clone(durations),
             from_client: self.traffic(&route, Direction::FromClient),
             from_backend: self.traffic(&route, Direction::FromBackend),
             tickets_issued: self.tickets_issued.get_or_create_owned(&route),
@@ -137,6 +152,7 @@ impl Families {
     fn remove(&self, metrics: &RouteMetrics) {
         let route = &metrics.route;
         self.connections.remove(route);
+        self.backend_connect.remove(route);
         for direction in [Direction::FromClient, Direction::FromBackend] {
             let labels = (route.clone(), Sent { direction });
             self.messages.remove(&labels);
@@ -205,6 +221,9 @@ pub struct RouteMetrics {
     pub tickets_issued: Counter,
     /// Tickets that opened a connection.
     pub tickets_redeemed: Counter,
+    backend_connect: Histogram,
+    /// Those of all routes.
+    durations: Arc<Durations>,
     accepted: Counter,
     handshakes: Counters<Handshake>,
     audited: Counters<Violation>,
@@ -230,6 +249,21 @@ impl RouteMetrics {
         self.audited.inc(Violation { reason });
     }
 
+    /// An endpoint of the backend accepted the TCP connection after so long.
+    pub fn backend_connected(&self, took: Duration) {
+        self.backend_connect.observe(took.as_secs_f64());
+    }
+
+    /// A connection that ends was open for so long.
+    pub fn connection_lasted(&self, took: Duration) {
+        self.durations.connection(took);
+    }
+
+    /// A peer answered a heartbeat after so long.
+    pub fn heartbeat_answered(&self, peer: Peer, took: Duration) {
+        self.durations.round_trip(peer, took);
+    }
+
     /// A connection ended. `code` is the close code that was sent or received; `None`: no Close frame, or one without
     /// a code.
     pub fn ended(&self, reason: Reason, code: Option<u16>, initiator: Initiator) {
@@ -245,16 +279,17 @@ fn refusal(reason: Reason) -> Handshake {
 #[derive(Debug)]
 pub(super) struct Routes {
     families: Families,
+    durations: Arc<Durations>,
     held: RwLock<HashMap<Arc<str>, Arc<RouteMetrics>>>,
     /// Handshakes that were refused before a route was found.
     unrouted: Counters<Handshake>,
 }
 
 impl Routes {
-    pub(super) fn declare(registry: &mut Registry) -> Self {
+    pub(super) fn declare(registry: &mut Registry, durations: &Arc<Durations>) -> Self {
         let families = Families::declare(registry);
         let unrouted = Counters::new(&families.handshakes, &Route { route: OrNone(None) });
-        Self { families, held: RwLock::default(), unrouted }
+        Self { families, durations: Arc::clone(durations), held: RwLock::default(), unrouted }
     }
 
     /// The removed routes whose values will not change any more.
@@ -291,7 +326,10 @@ impl Metrics {
         }
         let mut held = routes.held.write().unwrap_or_else(PoisonError::into_inner);
         let name: Arc<str> = route.into();
-        let made = || Arc::new(routes.families.metrics(Route { route: OrNone(Some(Arc::clone(&name))) }));
+        let made = || {
+            let label = Route { route: OrNone(Some(Arc::clone(&name))) };
+            Arc::new(routes.families.metrics(label, &routes.durations))
+        };
         Arc::clone(held.entry(Arc::clone(&name)).or_insert_with(made))
     }
 
@@ -341,12 +379,15 @@ mod tests {
         metrics.refused(Reason::OriginDenied, Some("shop/chat"));
         route.audited(Reason::OriginMissing);
         route.tickets_issued.inc();
+        route.backend_connected(Duration::from_millis(5));
         has(&metrics, r#"wssgate_connections{route="shop/chat"} 0"#);
         has(&metrics, r#"wssgate_handshakes_total{route="shop/chat",outcome="accepted",reason="none"} 1"#);
         has(&metrics, r#"wssgate_handshakes_total{route="none",outcome="refused",reason="bad_host"} 1"#);
         has(&metrics, r#"wssgate_handshakes_total{route="shop/chat",outcome="refused",reason="origin_denied"} 1"#);
         has(&metrics, r#"wssgate_audit_violations_total{route="shop/chat",reason="origin_missing"} 1"#);
         has(&metrics, r#"wssgate_tickets_issued_total{route="shop/chat"} 1"#);
+        has(&metrics, r#"wssgate_backend_connect_duration_seconds_bucket{le="0.001",route="shop/chat"} 0"#);
+        has(&metrics, r#"wssgate_backend_connect_duration_seconds_bucket{le="0.005",route="shop/chat"} 1"#);
         has(&metrics, r#"wssgate_messages_total{route="shop/chat",direction="from_client"} 2"#);
         has(&metrics, r#"wssgate_payload_bytes_total{route="shop/chat",direction="from_client"} 10"#);
         has(&metrics, r#"wssgate_payload_bytes_total{route="shop/chat",direction="from_backend"} 7"#);
