@@ -86,8 +86,8 @@ async fn run<R>(mut work: impl Work<R>, mut reports: watch::Receiver<Arc<R>>, mu
             let again = Again::after(fault, Instant::now());
             fault = Some(again);
             tracing::error!(
-                again_seconds = again.pause.as_secs(),
-                "a writer panicked, a fault of the gateway; please report it"
+                retry_seconds = again.pause.as_secs(),
+                "writing to the API server panicked; this is a bug, please report it"
             );
             Some(again.at)
         };
@@ -158,7 +158,7 @@ impl Events {
             Err(_) => "the API server does not answer".to_owned(),
         };
         let (namespace, name) = (about.namespace.as_deref(), about.name.as_deref());
-        tracing::debug!(namespace, name, problem, "an event could not be published");
+        tracing::debug!(namespace, name, problem, "Event could not be published");
     }
 }
 

@@ -13,7 +13,7 @@ async fn open(setup: &Setup, key: &Key, change: &Value) -> Peer {
 async fn withdrawn(setup: &Setup, mut peer: Peer, case: &str, reason: &str) {
     assert_eq!(peer.close_code().await.map(|(code, _)| code), Some(1008), "{case}");
     drop(peer);
-    setup.gateway.access_line(case, |line| line["event"] == "end" && line["reason"] == reason).await;
+    setup.gateway.access_line(case, |line| line["event"] == "closed" && line["reason"] == reason).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -49,7 +49,7 @@ async fn accepting_goes_on_for_the_grace_then_closes_are_spread_and_the_exit_is_
     assert_eq!(status.code(), Some(0), "{status}");
     assert!(start.elapsed() < Duration::from_secs(9), "no connection was left to wait for");
     let ends =
-        setup.gateway.access().iter().filter(|line| line["event"] == "end" && line["reason"] == "draining").count();
+        setup.gateway.access().iter().filter(|line| line["event"] == "closed" && line["reason"] == "draining").count();
     assert_eq!(ends, 21, "every connection has its line in the access log");
 }
 
@@ -93,7 +93,7 @@ async fn what_changes_while_it_drains_takes_effect() {
     setup.respec(&json!({"handshake": {"networks": {"deny": ["127.0.0.0/8"]}}})).await;
     // Some may have had their turn within the window by then.
     let ended = |reason: &str| {
-        setup.gateway.access().iter().filter(|line| line["event"] == "end" && line["reason"] == reason).count()
+        setup.gateway.access().iter().filter(|line| line["event"] == "closed" && line["reason"] == reason).count()
     };
     let all = async || (ended("draining") + ended("access_withdrawn") == 20).then_some(());
     until(PATIENCE, "everybody to leave", all).await;
@@ -216,6 +216,6 @@ async fn a_signal_within_a_closing_handshake_leaves_it_alone() {
         (client.rest(PATIENCE, "J3: the client's end").await, upstream.rest(PATIENCE, "J3: the upstream's end").await);
     assert!(at_client.is_empty() && at_upstream.is_empty(), "J3: one Close each: {at_client:?} {at_upstream:?}");
     assert_eq!(setup.gateway.exit(PATIENCE).await.code(), Some(0));
-    let end = setup.gateway.access_line("the end", |line| line["event"] == "end").await;
-    assert_eq!((&end["reason"], &end["code"]), (&json!("client_closed"), &json!(4001)), "J3: {end}");
+    let end = setup.gateway.access_line("the end", |line| line["event"] == "closed").await;
+    assert_eq!((&end["reason"], &end["close_code"]), (&json!("client_closed"), &json!(4001)), "J3: {end}");
 }

@@ -137,7 +137,7 @@ async fn audit_lets_a_foreign_origin_through_and_says_so() {
     setup
         .gateway
         .access_line("the audited reason in the access log", |line| {
-            line["event"] == "open" && line.to_string().contains("origin_denied")
+            line["event"] == "opened" && line.to_string().contains("origin_denied")
         })
         .await;
     let two = Head::upgrade("/").add("Origin", "https://evil.test").set("Host", "other.example.com");

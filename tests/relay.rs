@@ -395,11 +395,12 @@ async fn the_access_log_has_two_lines_joined_by_an_id_and_no_secret() {
     let mut peer = setup.client().open(&head).await;
     peer.echo(&Frame::text("s3cr3t-message")).await;
     peer.close(1000, "s3cr3t-reason").await;
-    let end = setup.gateway.access_line("the end line", |line| line["event"] == "end").await;
-    let open = setup.gateway.access_line("the open line", |line| line["event"] == "open").await;
-    assert_eq!(open["id"], end["id"]);
-    assert!(open["id"].as_str().is_some_and(|id| id.len() >= 8), "{open}");
+    let end = setup.gateway.access_line("the end line", |line| line["event"] == "closed").await;
+    let open = setup.gateway.access_line("the open line", |line| line["event"] == "opened").await;
+    assert_eq!(open["connection_id"], end["connection_id"]);
+    assert!(open["connection_id"].as_str().is_some_and(|id| id.len() >= 8), "{open}");
     assert_eq!(open["route"], "shop/chat", "{open}");
+    assert_eq!(open["tls"], "TLSv1.3", "{open}");
     assert!(open.to_string().contains("/room/7"), "{open}");
     let bad = Head::upgrade("/x?token=s3cr3t-query").add("Origin", "https://evil.test\u{1b}[31m");
     setup.refused("a refusal", &bad, &[403, 400], &["origin_denied", "malformed_request"]).await;

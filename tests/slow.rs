@@ -28,7 +28,7 @@ async fn ended_for(setup: &Setup, reason: &str) {
     .await;
     setup.gateway.metric_becomes("wssgate_connections_closed_total", &[], 1.0).await;
     setup.gateway.metric_becomes("wssgate_connections", &[], 0.0).await;
-    let line = setup.gateway.access_line("its line in the access log", |line| line["event"] == "end").await;
+    let line = setup.gateway.access_line("its line in the access log", |line| line["event"] == "closed").await;
     assert_eq!(line["reason"], reason, "{line}");
 }
 

@@ -84,7 +84,7 @@ async fn the_client_of_a_proxy_header_is_judged_counted_told_and_logged() {
     assert_eq!(answer.status(), 101);
     first.echo(&Frame::text("in")).await;
     assert_eq!(setup.recorder.last().head().field("x-forwarded-for").as_deref(), Some("203.0.113.7"), "told");
-    let line = setup.gateway.access_line("the opening", |line| line["event"] == "open").await;
+    let line = setup.gateway.access_line("the opening", |line| line["event"] == "opened").await;
     assert_eq!(line["client"], "203.0.113.7:40000");
     assert!(line["proxy"].as_str().unwrap().starts_with("127.0.0.7:"), "{line}");
     let before = setup.recorder.count();
@@ -232,7 +232,7 @@ async fn the_client_is_the_entry_that_the_trusted_proxy_wrote() {
         assert!(told.field("x_forwarded_for").is_none(), "{case}: {told:?}");
         assert!(told.fields.iter().all(|(_, value)| !value.contains("198.51.100.1")), "{case}: {told:?}");
     }
-    let line = setup.gateway.access_line("an opening", |line| line["event"] == "open").await;
+    let line = setup.gateway.access_line("an opening", |line| line["event"] == "opened").await;
     assert_eq!(line["client"], "203.0.113.7", "the port is not known");
     assert!(line["proxy"].as_str().unwrap().starts_with("127.0.0.8:"), "{line}");
     let before = settled(&setup).await;
@@ -313,7 +313,7 @@ async fn several_proxies_are_counted_from_the_right_and_fewer_entries_are_refuse
     let (answer, _peer) = ask(&setup, BALANCER, &through, &good).await.unwrap();
     assert_eq!(answer.status(), 101);
     assert_eq!(setup.recorder.last().head().field("x-forwarded-for").as_deref(), Some("192.0.2.7"));
-    let line = setup.gateway.access_line("the opening", |line| line["event"] == "open").await;
+    let line = setup.gateway.access_line("the opening", |line| line["event"] == "opened").await;
     assert!(line["client"] == "192.0.2.7" && line["proxy"].as_str().unwrap().starts_with("127.0.0.7:"), "{line}");
 }
 

@@ -136,11 +136,11 @@ enum Message {
 struct Window {
     second: u64,
     written: u32,
-    left_out: u64,
+    suppressed: u64,
 }
 
 impl Window {
-    /// Whether one more may be written in this second, and how many were left out since the last that was.
+    /// Whether one more may be written in this second, and how many were suppressed since the last that was.
     fn admit(&mut self, second: u64) -> Option<u64> {
         if self.second != second {
             self.second = second;
@@ -148,9 +148,9 @@ impl Window {
         }
         if self.written < REFUSALS_PER_SECOND {
             self.written += 1;
-            Some(std::mem::take(&mut self.left_out))
+            Some(std::mem::take(&mut self.suppressed))
         } else {
-            self.left_out += 1;
+            self.suppressed += 1;
             None
         }
     }
@@ -199,8 +199,8 @@ impl AccessLog {
 
     /// Writes that a connection opened.
     pub fn opened(&self, opened: &Opened<'_>) {
-        let Some(mut line) = self.line("open") else { return };
-        line.shown("id", opened.id);
+        let Some(mut line) = self.line("opened") else { return };
+        line.shown("connection_id", opened.id);
         line.text("route", opened.route);
         client(&mut line, opened.client, opened.proxy);
         line.text("host", opened.host);
@@ -209,18 +209,18 @@ impl AccessLog {
         line.maybe_text("subprotocol", opened.subprotocol);
         line.maybe_text("tls", opened.tls);
         line.maybe_shown("backend", opened.backend);
-        line.maybe_text("audited", opened.audited.map(Reason::label));
+        line.maybe_text("audit_violation", opened.audited.map(Reason::label));
         self.send(line);
     }
 
     /// Writes that a connection ended.
     pub fn ended(&self, ended: &Ended<'_>) {
-        let Some(mut line) = self.line("end") else { return };
-        line.shown("id", ended.id);
+        let Some(mut line) = self.line("closed") else { return };
+        line.shown("connection_id", ended.id);
         line.text("route", ended.route);
         line.number("duration_ms", u64::try_from(ended.duration.as_millis()).unwrap_or(u64::MAX));
         line.text("reason", ended.reason.label());
-        line.maybe_number("code", ended.code);
+        line.maybe_number("close_code", ended.code);
         line.text("initiator", ended.initiator.label());
         line.number("messages_from_client", ended.from_client.messages);
         line.number("bytes_from_client", ended.from_client.bytes);
@@ -230,7 +230,7 @@ impl AccessLog {
     }
 
     /// Writes that a handshake was refused: of each reason a few in a second, the next one then says how many were
-    /// left out.
+    /// suppressed.
     pub fn refused(&self, refused: &Refused<'_>) {
         self.refused_at(refused, self.0.started.elapsed().as_secs());
     }
@@ -241,7 +241,7 @@ impl AccessLog {
         }
         let window = self.0.refusals.get(refused.reason as usize);
         let admitted = window.map(|one| one.lock().unwrap_or_else(PoisonError::into_inner).admit(second));
-        let Some(Some(left_out)) = admitted else { return };
+        let Some(Some(suppressed)) = admitted else { return };
         let Some(mut line) = self.line("refused") else { return };
         line.text("reason", refused.reason.label());
         line.maybe_number("status", refused.status);
@@ -250,23 +250,23 @@ impl AccessLog {
         line.maybe_text("path", refused.path.map(before_query));
         line.maybe_text("route", refused.route);
         line.maybe_shown("backend", refused.backend);
-        if left_out > 0 {
-            line.number("left_out", left_out);
+        if suppressed > 0 {
+            line.number("suppressed", suppressed);
         }
         self.send(line);
     }
 
-    /// Writes how many refusals were left out since the last line of their reason, and waits until everything is
+    /// Writes how many refusals were suppressed since the last line of their reason, and waits until everything is
     /// written, but not longer than `patience`. Blocks its thread: for the end of the process. Whether all was written.
     pub fn flush(&self, patience: Duration) -> bool {
         let Some(queue) = &self.0.queue else { return true };
         for (reason, window) in Reason::ALL.iter().zip(&self.0.refusals) {
-            let left_out = std::mem::take(&mut window.lock().unwrap_or_else(PoisonError::into_inner).left_out);
-            if left_out > 0
+            let suppressed = std::mem::take(&mut window.lock().unwrap_or_else(PoisonError::into_inner).suppressed);
+            if suppressed > 0
                 && let Some(mut line) = self.line("refused")
             {
                 line.text("reason", reason.label());
-                line.number("left_out", left_out);
+                line.number("suppressed", suppressed);
                 self.send(line);
             }
         }
@@ -422,12 +422,12 @@ mod tests {
         });
         assert!(!text.contains("SECRET") && !text.contains('?'), "{text}");
         let lines = json(&text);
-        assert_eq!((&lines[0]["event"], &lines[1]["event"]), (&"open".into(), &"end".into()));
-        assert_eq!(lines[0]["id"], lines[1]["id"]);
-        assert_eq!(lines[0]["id"].as_str().unwrap().len(), 16);
+        assert_eq!((&lines[0]["event"], &lines[1]["event"]), (&"opened".into(), &"closed".into()));
+        assert_eq!(lines[0]["connection_id"], lines[1]["connection_id"]);
+        assert_eq!(lines[0]["connection_id"].as_str().unwrap().len(), 16);
         assert_eq!(lines[0]["backend"], "[2001:db8::1]:80");
         assert_eq!(lines[0].get("subprotocol"), None);
-        assert_eq!(lines[1]["code"], 1009);
+        assert_eq!(lines[1]["close_code"], 1009);
         assert_eq!(lines[1]["duration_ms"], 1500);
         assert_eq!(lines[1]["bytes_from_backend"], 4);
         let stamp = lines[0]["timestamp"].as_str().unwrap();
@@ -446,7 +446,7 @@ mod tests {
         let long = "ä".repeat(10_000);
         for format in [Format::Json, Format::Text] {
             let text = written(format, |log| {
-                let path = "/a\n{\"event\":\"open\"} \" \\ \u{202e}\u{1b}[31m";
+                let path = "/a\n{\"event\":\"opened\"} \" \\ \u{202e}\u{1b}[31m";
                 log.opened(&Opened { path, host: &long, origin: Some(""), ..opened(log.id()) });
             });
             assert_eq!(text.lines().count(), 1, "{text}");
@@ -454,7 +454,7 @@ mod tests {
             assert!(text.len() < 2500, "{}", text.len());
             if format == Format::Json {
                 let line = &json(&text)[0];
-                assert_eq!(line["path"], "/a\n{\"event\":\"open\"} \" \\ \u{202e}\u{1b}[31m");
+                assert_eq!(line["path"], "/a\n{\"event\":\"opened\"} \" \\ \u{202e}\u{1b}[31m");
                 assert_eq!(line["host"].as_str().unwrap().len(), VALUE);
             }
         }
@@ -463,7 +463,7 @@ mod tests {
     #[test]
     fn text_lines_read_well() {
         let text = written(Format::Text, |log| log.opened(&opened(log.id())));
-        assert!(text.contains(" event=open ") && text.contains(" client=203.0.113.7:51000 host=chat.example.com"));
+        assert!(text.contains(" event=opened ") && text.contains(" client=203.0.113.7:51000 host=chat.example.com"));
     }
 
     #[test]
@@ -482,18 +482,18 @@ mod tests {
         let denied = of("origin_denied");
         assert_eq!(denied.len(), 12);
         assert_eq!(denied[0]["status"], 403);
-        assert_eq!(denied[10]["left_out"], 990);
-        assert_eq!(denied[11].get("left_out"), None);
+        assert_eq!(denied[10]["suppressed"], 990);
+        assert_eq!(denied[11].get("suppressed"), None);
     }
 
     #[test]
-    fn what_was_left_out_is_said_at_the_end() {
+    fn what_was_suppressed_is_said_at_the_end() {
         let text = written(Format::Json, |log| {
             for _ in 0..15 {
                 log.refused_at(&refused(Reason::OriginDenied), 1);
             }
         });
-        assert_eq!(json(&text).last().unwrap()["left_out"], 5);
+        assert_eq!(json(&text).last().unwrap()["suppressed"], 5);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub fn init(format: Format, level: Option<&str>) -> Result<(), String> {
     start(format, filter(level)?, io::stderr)?;
     panic::set_hook(Box::new(|info| {
         let location = info.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(location, "a task panicked");
+        tracing::error!(location, "task panicked; this is a bug, please report it");
     }));
     Ok(())
 }

@@ -145,7 +145,7 @@ fn a_rolling_update_closes_500_sockets_with_1001_and_refuses_no_handshake(cluste
 /// The lines of an access log that say who came to a path, or below it.
 fn opened(log: &str, path: &str) -> Vec<Value> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let here = |line: &Value| line["event"] == "open" && line["path"].as_str().is_some_and(|at| at.starts_with(path));
+    let here = |line: &Value| line["event"] == "opened" && line["path"].as_str().is_some_and(|at| at.starts_with(path));
     lines.filter(here).collect()
 }
 

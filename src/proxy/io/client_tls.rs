@@ -364,8 +364,8 @@ impl ClientTls {
     /// The negotiated version, for the access log.
     pub(crate) fn version(&self) -> &'static str {
         match self.tls.protocol_version() {
-            Some(ProtocolVersion::TLSv1_3) => "1.3",
-            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
             _ => "unknown",
         }
     }
