@@ -8,6 +8,7 @@ pub mod admin;
 pub mod api;
 pub mod app;
 pub mod args;
+mod backoff;
 pub mod compile;
 pub mod echo;
 pub mod issuance;

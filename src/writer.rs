@@ -15,12 +15,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::api::CONTROLLER;
+use crate::backoff::Backoff;
 use crate::telemetry::failure::describe;
 
 /// Time for one request.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// Pause after a failed write, and the longest one.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The pauses after failed writes.
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 /// The field manager of a gateway with the controller's usual name.
 const MANAGER: &str = "wssgate";
 /// The most bytes of a note (events.k8s.io/v1 allows 1 KiB).
@@ -86,7 +87,7 @@ async fn run<R>(mut work: impl Work<R>, mut reports: watch::Receiver<Arc<R>>, mu
             let again = Again::after(fault, Instant::now());
             fault = Some(again);
             tracing::error!(
-                retry_seconds = again.pause.as_secs(),
+                retry_ms = again.pause.as_millis() as u64,
                 "writing to the API server panicked; this is a bug, please report it"
             );
             Some(again.at)
@@ -112,13 +113,15 @@ pub struct Again {
     pub at: Instant,
     /// The pause until then, as it was when it began.
     pub pause: Duration,
+    backoff: Backoff,
 }
 
 impl Again {
     /// After a failure at `now`, the one `before` having been the last without a success between.
     pub fn after(before: Option<Self>, now: Instant) -> Self {
-        let pause = before.map_or(PAUSES.0, |before| (before.pause * 2).min(PAUSES.1));
-        Self { at: now + pause, pause }
+        let mut backoff = before.map_or(PAUSES, |before| before.backoff);
+        let pause = backoff.next();
+        Self { at: now + pause, pause, backoff }
     }
 
     /// The earlier of this moment and `other`, if there is one.
@@ -190,13 +193,13 @@ mod tests {
     fn pauses_double_up_to_a_minute_and_begin_anew_after_a_success() {
         let now = Instant::now();
         let mut again = Again::after(None, now);
-        let mut pauses = vec![again.pause.as_secs()];
-        for _ in 0..7 {
+        for whole in [1, 2, 4, 8, 16, 32, 60, 60] {
+            let whole = Duration::from_secs(whole);
+            assert!(again.pause >= whole / 2 && again.pause <= whole, "{:?} of {whole:?}", again.pause);
+            assert_eq!(again.at, now + again.pause);
             again = Again::after(Some(again), now);
-            pauses.push(again.pause.as_secs());
         }
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(again.at, now + Duration::from_secs(60));
+        assert!(Again::after(None, now).pause <= Duration::from_secs(1));
         assert_eq!(again.or_earlier(None), Some(again.at));
         assert_eq!(again.or_earlier(Some(now)), Some(now));
     }

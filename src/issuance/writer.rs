@@ -142,7 +142,7 @@ impl Work {
             Err(Trouble { why, refusal }) => {
                 let before = self.queue.failure(&write.key).cloned();
                 let again = Again::after(before.as_ref().map(|before| before.again), Instant::now());
-                tracing::warn!(certificate = %write.key, problem = why, again_seconds = again.pause.as_secs(),
+                tracing::warn!(certificate = %write.key, problem = why, retry_ms = again.pause.as_millis() as u64,
                     "a Certificate could not be written");
                 if before.is_none() {
                     let note = format!("Certificate {} could not be written: {why}", write.key);

@@ -138,7 +138,7 @@ impl Work {
             let again = outcome.err().map(|why| {
                 let before = self.tried.get(&write.key).and_then(|tried| tried.again);
                 let again = Again::after(before, Instant::now());
-                tracing::warn!(route = %write.key, problem = why, again_seconds = again.pause.as_secs(),
+                tracing::warn!(route = %write.key, problem = why, retry_ms = again.pause.as_millis() as u64,
                     "a status could not be written");
                 again
             });

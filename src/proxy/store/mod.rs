@@ -26,6 +26,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
+use crate::backoff::Backoff;
 use crate::proxy::dependency_health::DependencyHealth;
 use crate::proxy::drain::Drain;
 use crate::proxy::limits::permits::Permits;
@@ -41,8 +42,8 @@ const WAITING: u32 = 1024;
 const LOOK: Duration = Duration::from_secs(1);
 /// The least time between two looks, however many find the store wanting.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// The pause before another connection is tried: it doubles from the first to the second.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// The pauses before another connection is tried.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 /// The most bytes of a password.
 const MAX_PASSWORD: u64 = 64 * 1024;
 
@@ -210,13 +211,14 @@ impl Store {
 /// Keeps a connection until the drain is over.
 async fn keep(store: Arc<Store>, mut drain: watch::Receiver<Drain>) {
     let Options { host, port, .. } = &store.options;
-    let mut pause = PAUSES.0;
+    let mut pause = PAUSES;
     let mut said = None;
     loop {
         match store.connect().await {
             Ok(line) => {
                 tracing::info!(host, port, "the shared store is connected");
-                (pause, said) = (PAUSES.0, None);
+                pause.reset();
+                said = None;
                 let line = Arc::new(line);
                 store.line.store(Some(Arc::clone(&line)));
                 store.metrics.shared_store(true);
@@ -243,7 +245,7 @@ async fn keep(store: Arc<Store>, mut drain: watch::Receiver<Drain>) {
             }
         }
         tokio::select! {
-            () = sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+            () = sleep(pause.next()) => {}
             _ = drain.wait_for(|drain| *drain == Drain::Over) => return,
         }
     }

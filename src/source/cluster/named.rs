@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::kind::{Item, Kind, resource};
-use super::reflector::{Pause, Reflector, Scope};
+use super::reflector::{PAUSES, Reflector, Scope};
 use super::store::Store;
 use crate::api::objects::Key;
 use crate::telemetry::failure::describe;
@@ -120,7 +120,7 @@ impl Named {
         let questions = Arc::clone(&self.questions);
         Task(tokio::spawn(async move {
             let api: Api<Item<Secret>> = Api::namespaced_with(client, &key.namespace, &resource::<Secret>("v1"));
-            let mut pause = Pause::default();
+            let mut pause = PAUSES;
             let mut refused = false;
             // What the list of the start had is there, and its watch follows it.
             while !store.read(|stock| stock.objects().secrets.contains_key(&key)) {

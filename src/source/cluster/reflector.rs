@@ -4,7 +4,6 @@
 //! a broken watch is whole again, and that a list came back empty. Whatever fails leaves the store as it is.
 
 use std::convert::Infallible;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::kind::{Item, Kind, resource};
 use super::store::{Id, Listed, Store, Taken};
 use crate::api::objects::Key;
+use crate::backoff::Backoff;
 use crate::telemetry::failure::describe;
 
 /// Time for one page.
@@ -25,8 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const WATCH: u32 = 120;
 /// What is added to that before we end it.
 const MARGIN: Duration = Duration::from_secs(10);
-/// Pause after the first failure, and the longest one.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// The longest pause after a failure. What went on for longer than that is no failure of its beginning.
+const LONGEST: Duration = Duration::from_secs(5);
+/// The pauses after failures.
+pub(super) const PAUSES: Backoff = Backoff::new(Duration::from_millis(500), LONGEST);
 /// How often a kind that is not there, or may not be read, is looked for.
 const LOOK: Duration = Duration::from_secs(10);
 /// The status of a version that the API server no longer knows.
@@ -68,28 +70,6 @@ impl Scope {
             (None, _, Some(of)) => format!("{kind} of type {of}"),
             (None, _, None) => kind.to_owned(),
         }
-    }
-}
-
-/// Pauses between attempts: they double up to a few seconds, each with a random part, so that replicas do not march in
-/// step.
-#[derive(Debug)]
-pub(super) struct Pause(Duration);
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self(PAUSES.0)
-    }
-}
-
-impl Pause {
-    /// The next pause.
-    pub(super) fn next(&mut self) -> Duration {
-        let whole = self.0;
-        self.0 = (whole * 2).min(PAUSES.1);
-        // Half for sure, the other half by chance.
-        let chance = RandomState::new().build_hasher().finish() % 1024;
-        whole / 2 + whole.mul_f64(chance as f64 / 2048.0)
     }
 }
 
@@ -135,7 +115,7 @@ impl<K: Kind> Reflector<K> {
     /// Lists and watches until it is dropped. `told` is called whenever the API server has given an answer, be it that
     /// there is nothing. What panics begins anew after a pause: in silence nothing of this kind would change any more.
     pub(super) async fn run(mut self, told: impl Fn(&Store, bool)) {
-        let mut pause = Pause::default();
+        let mut pause = PAUSES;
         while AssertUnwindSafe(self.read(&told)).catch_unwind().await.is_err() {
             self.store.failing(self.id, "reading it ended in a panic, a fault of the gateway; please report it");
             sleep(pause.next()).await;
@@ -144,7 +124,7 @@ impl<K: Kind> Reflector<K> {
 
     /// Never ends.
     async fn read(&mut self, told: &impl Fn(&Store, bool)) -> Infallible {
-        let mut pause = Pause::default();
+        let mut pause = PAUSES;
         let mut version = None;
         loop {
             let served = match version {
@@ -161,15 +141,15 @@ impl<K: Kind> Reflector<K> {
                             told(&self.store, true);
                             let began = Instant::now();
                             let forbidden = self.follow(&api, at).await;
-                            if began.elapsed() > PAUSES.1 {
-                                pause = Pause::default();
+                            if began.elapsed() > LONGEST {
+                                pause.reset();
                             }
                             if let Some(why) = forbidden {
                                 self.store.failing(self.id, &why);
                             }
                             // A server that forgets every version at once, or lets nobody watch, is not asked without
                             // end.
-                            if began.elapsed() < PAUSES.1 {
+                            if began.elapsed() < LONGEST {
                                 sleep(pause.next()).await;
                             }
                             continue;
@@ -296,7 +276,7 @@ impl<K: Kind> Reflector<K> {
             bookmarks: true,
             ..WatchParams::default()
         };
-        let mut pause = Pause::default();
+        let mut pause = PAUSES;
         loop {
             let began = Instant::now();
             let ended = tokio::select! {
@@ -304,12 +284,12 @@ impl<K: Kind> Reflector<K> {
                 () = until(self.suspect) => return None,
             };
             let lasted = began.elapsed();
-            if lasted > PAUSES.1 {
-                pause = Pause::default();
+            if lasted > LONGEST {
+                pause.reset();
             }
             match ended {
                 // The API server ended it in its time.
-                Ok(()) if lasted > PAUSES.1 => continue,
+                Ok(()) if lasted > LONGEST => continue,
                 // Or something between ends it at once, and is not asked without end.
                 Ok(()) => {}
                 Err(Trouble::Forbidden(why)) => return Some(why),
