@@ -156,7 +156,7 @@ fn respond(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
 
 /// Serves until dropped; its connections end with it.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    accept::each("admin", listener, CONNECTIONS, |stream| {
+    accept::bounded("admin", listener, CONNECTIONS, |stream| {
         let admin = Arc::clone(&admin);
         async move {
             let _ = tokio::time::timeout(CONNECTION_TIMEOUT, one(stream, &admin)).await;

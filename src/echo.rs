@@ -23,7 +23,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until dropped; its connections end with it.
 pub async fn serve(listener: TcpListener) {
-    accept::each("echo", listener, CONNECTIONS, |stream| async move {
+    accept::bounded("echo", listener, CONNECTIONS, |stream| async move {
         let _ = stream.set_nodelay(true);
         // A peer that breaks the protocol or vanishes is its own affair.
         let handshake = accept_hdr_async_with_config(stream, choose_first, Some(config()));

@@ -15,6 +15,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("ws", &[]),
     ("reason", &["ws"]),
     ("backoff", &[]),
+    ("accept", &[]),
     ("api", &[]),
     ("telemetry", &["reason"]),
     ("settings", &["api", "telemetry"]),
@@ -26,8 +27,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("source", &["backoff", "api", "telemetry"]),
     ("status", &["api", "telemetry", "writer"]),
     ("issuance", &["api", "telemetry", "writer"]),
-    ("proxy", &["ws", "reason", "backoff", "telemetry", "policy", "snapshot"]),
-    ("accept", &[]),
+    ("proxy", &["ws", "reason", "backoff", "accept", "telemetry", "policy", "snapshot"]),
     ("admin", &["accept", "telemetry"]),
     ("echo", &["accept"]),
     // The wiring.

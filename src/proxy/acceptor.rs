@@ -9,13 +9,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
-
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 
+use crate::accept;
 use crate::proxy::drain::Drain;
 use crate::proxy::handshake::connection;
 use crate::proxy::handshake::refusal::turned_away;
@@ -29,8 +28,6 @@ use crate::reason::Reason;
 
 /// Connections that may wait for their worker; more are dropped, the worker is stuck.
 const QUEUE: usize = 1024;
-/// The pause after an accept that failed for want of files or memory.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection on its way to its worker.
 struct Accepted {
@@ -168,31 +165,13 @@ impl Future for Task {
 
 async fn accept(shared: Arc<Shared>, listener: TcpListener, workers: Rc<Vec<WorkerHandle>>) {
     let mut drain = shared.drain.clone();
-    let closing = drain.wait_for(|drain| *drain != Drain::Serving);
-    let mut closing = std::pin::pin!(closing);
-    let mut failing = false;
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = &mut closing => return,
-            accepted = listener.accept() => accepted,
-        };
-        let (tcp, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of files or memory: others may end meanwhile. A busy loop would help nobody.
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, "connections cannot be accepted; they wait");
-                }
-                sleep(PAUSE).await;
-                continue;
-            }
-        };
-        failing = false;
+    let closing = async { drop(drain.wait_for(|drain| *drain != Drain::Serving).await) };
+    accept::until("wss", listener, closing, |tcp, peer| {
         if let Err(reason) = hand_over(&shared, &workers, tcp, peer) {
             turned_away(&shared, reason, peer);
         }
-    }
+    })
+    .await;
 }
 
 /// Hands a connection to the worker with the fewest.

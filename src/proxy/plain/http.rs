@@ -14,8 +14,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
+use crate::accept;
 use crate::policy::network::limit_key;
 use crate::proxy::drain::Drain;
 use crate::proxy::handshake::answer::SECURE_HEADERS;
@@ -33,8 +34,6 @@ const CONNECTIONS: usize = 256;
 const OF_ADDRESS: u32 = 64;
 /// How long a request may take, answer included.
 const TIME: Duration = Duration::from_secs(5);
-/// The pause after an accept that failed for want of files or memory.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers until the drain closes the listener.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
@@ -42,19 +41,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let addresses: Arc<Permits<IpAddr>> = Arc::default();
     let solvers = Rc::new(Solvers::default());
     let mut drain = shared.drain.clone();
-    let closing = drain.wait_for(|drain| *drain != Drain::Serving);
-    let mut closing = std::pin::pin!(closing);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = &mut closing => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((mut tcp, peer)) = accepted else {
-            sleep(PAUSE).await;
-            continue;
-        };
-        let Some(counted) = connections.acquire(CONNECTIONS) else { continue };
+    let closing = async { drop(drain.wait_for(|drain| *drain != Drain::Serving).await) };
+    accept::until("http", listener, closing, |mut tcp, peer| {
+        let Some(counted) = connections.acquire(CONNECTIONS) else { return };
         let (shared, solvers, addresses) = (Arc::clone(&shared), Rc::clone(&solvers), Arc::clone(&addresses));
         tokio::task::spawn_local(async move {
             let proxies = shared.proxies.load_full();
@@ -78,7 +67,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
             let _ = timeout(TIME * 2, connection).await;
             drop(counted);
         });
-    }
+    })
+    .await;
 }
 
 async fn answer(shared: &Shared, solvers: &Rc<Solvers>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
