@@ -5,7 +5,6 @@
 
 pub mod access;
 pub mod failure;
-mod line;
 pub mod logging;
 pub mod metrics;
 

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use jiff::Timestamp;
 
-use super::Format;
+use crate::telemetry::Format;
 
 /// Bytes of a value that are written at most.
 pub(super) const VALUE: usize = 256;
