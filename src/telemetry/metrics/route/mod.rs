@@ -3,201 +3,24 @@
 //! A connection asks once for the metrics of its route and from then on does relaxed atomic adds. The series of a route
 //! that was removed vanish after its last connection was scraped.
 
+mod families;
+
 use std::collections::{BTreeSet, HashMap};
-use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::duration::{Durations, Histograms};
+use super::Metrics;
+use super::duration::Durations;
 use super::label::{self, Direction, HandshakeOutcome, OrNone, Peer};
-use super::series::declare;
-use super::{Metrics, held};
 use crate::reason::Reason;
 use crate::telemetry::Initiator;
-
-/// Bounds of the buckets of the time to connect to a backend, in seconds. Few: each route has them.
-const CONNECT: [f64; 7] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0];
-
-/// `namespace/name` of a route; `none` before a route was found.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Route {
-    route: OrNone<Arc<str>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Handshake {
-    outcome: HandshakeOutcome,
-    reason: OrNone<Reason>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Violation {
-    reason: Reason,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Closed {
-    reason: Reason,
-    code: &'static str,
-    initiator: Initiator,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Sent {
-    direction: Direction,
-}
-
-/// Counters of routes with further labels.
-type Counts<L> = Family<(Route, L), Counter>;
-
-/// The families of all routes.
-#[derive(Debug, Clone)]
-struct Families {
-    connections: Family<Route, Gauge>,
-    backend_connect: Histograms<Route>,
-    handshakes: Counts<Handshake>,
-    audited: Counts<Violation>,
-    tickets_issued: Family<Route, Counter>,
-    tickets_redeemed: Family<Route, Counter>,
-    messages: Counts<Sent>,
-    bytes: Counts<Sent>,
-    closes: Counts<Closed>,
-}
-
-impl Families {
-    fn declare(registry: &mut Registry) -> Self {
-        Self {
-            connections: declare(registry, "connections", "Open WebSocket connections", Family::default()),
-            handshakes: declare(
-                registry,
-                "handshakes",
-                "TLS and WebSocket handshakes by outcome (accepted, refused) and reason (none if accepted)",
-                Family::default(),
-            ),
-            backend_connect: declare(
-                registry,
-                "backend_connect_duration_seconds",
-                "Time to open the TCP connection to a backend's endpoint",
-                Family::new_with_constructor(|| Histogram::new(CONNECT)),
-            ),
-            audited: declare(
-                registry,
-                "audit_violations",
-                "Handshakes accepted in Audit mode that Enforce mode would have refused",
-                Family::default(),
-            ),
-            tickets_issued: declare(registry, "tickets_issued", "Single-use tickets issued", Family::default()),
-            tickets_redeemed: declare(
-                registry,
-                "tickets_redeemed",
-                "Single-use tickets redeemed by a handshake",
-                Family::default(),
-            ),
-            messages: declare(
-                registry,
-                "messages",
-                "Complete data messages relayed, by direction (from_client, from_backend)",
-                Family::default(),
-            ),
-            bytes: declare(
-                registry,
-                "payload_bytes",
-                "Payload bytes of data messages relayed, by direction (from_client, from_backend)",
-                Family::default(),
-            ),
-            closes: declare(
-                registry,
-                "connections_closed",
-                "WebSocket connections closed, by reason, close code (none, private for 3000-4999, other) and initiator \
-                 (client, backend, gateway)",
-                Family::default(),
-            ),
-        }
-    }
-
-    fn traffic(&self, route: &Route, direction: Direction) -> Traffic {
-        let labels = (route.clone(), Sent { direction });
-        Traffic { messages: self.messages.get_or_create_owned(&labels), bytes: self.bytes.get_or_create_owned(&labels) }
-    }
-
-    fn metrics(&self, route: Route, durations: &Arc<Durations>) -> RouteMetrics {
-        let handshakes = Counters::new(&self.handshakes, &route);
-        RouteMetrics {
-            connections: self.connections.get_or_create_owned(&route),
-            backend_connect: self.backend_connect.get_or_create_owned(&route),
-            durations: Arc::clone(durations),
-            from_client: self.traffic(&route, Direction::FromClient),
-            from_backend: self.traffic(&route, Direction::FromBackend),
-            tickets_issued: self.tickets_issued.get_or_create_owned(&route),
-            tickets_redeemed: self.tickets_redeemed.get_or_create_owned(&route),
-            accepted: handshakes.of(Handshake { outcome: HandshakeOutcome::Accepted, reason: OrNone(None) }),
-            handshakes,
-            audited: Counters::new(&self.audited, &route),
-            closes: Counters::new(&self.closes, &route),
-            gone: AtomicBool::new(false),
-            route,
-        }
-    }
-
-    /// Removes every series of a route that nobody counts for any more.
-    fn remove(&self, metrics: &RouteMetrics) {
-        let route = &metrics.route;
-        self.connections.remove(route);
-        self.backend_connect.remove(route);
-        for direction in [Direction::FromClient, Direction::FromBackend] {
-            let labels = (route.clone(), Sent { direction });
-            self.messages.remove(&labels);
-            self.bytes.remove(&labels);
-        }
-        self.tickets_issued.remove(route);
-        self.tickets_redeemed.remove(route);
-        metrics.handshakes.remove();
-        metrics.audited.remove();
-        metrics.closes.remove();
-    }
-}
-
-/// The counters of one route in one family: made when they are first counted, and looked up without the family's lock
-/// after that.
-#[derive(Debug)]
-struct Counters<L> {
-    family: Counts<L>,
-    route: Route,
-    made: Mutex<HashMap<L, Counter>>,
-}
-
-impl<L: Clone + Debug + Eq + Hash> Counters<L> {
-    fn new(family: &Counts<L>, route: &Route) -> Self {
-        Self { family: family.clone(), route: route.clone(), made: Mutex::default() }
-    }
-
-    fn of(&self, labels: L) -> Counter {
-        let mut made = held(&self.made);
-        let counter = made
-            .entry(labels.clone())
-            .or_insert_with(|| self.family.get_or_create_owned(&(self.route.clone(), labels)));
-        counter.clone()
-    }
-
-    fn inc(&self, labels: L) {
-        self.of(labels).inc();
-    }
-
-    fn remove(&self) {
-        for labels in held(&self.made).drain().map(|(labels, _)| labels) {
-            self.family.remove(&(self.route.clone(), labels));
-        }
-    }
-}
+use families::{Closed, Counters, Families, Handshake, Route, Sent, Violation};
 
 /// Messages and bytes of one direction.
 #[derive(Debug, Clone)]
@@ -234,6 +57,49 @@ pub struct RouteMetrics {
 }
 
 impl RouteMetrics {
+    fn new(families: &Families, route: Route, durations: &Arc<Durations>) -> Self {
+        let traffic = |direction| {
+            let labels = (route.clone(), Sent { direction });
+            Traffic {
+                messages: families.messages.get_or_create_owned(&labels),
+                bytes: families.bytes.get_or_create_owned(&labels),
+            }
+        };
+        let handshakes = Counters::new(&families.handshakes, &route);
+        Self {
+            connections: families.connections.get_or_create_owned(&route),
+            from_client: traffic(Direction::FromClient),
+            from_backend: traffic(Direction::FromBackend),
+            tickets_issued: families.tickets_issued.get_or_create_owned(&route),
+            tickets_redeemed: families.tickets_redeemed.get_or_create_owned(&route),
+            backend_connect: families.backend_connect.get_or_create_owned(&route),
+            durations: Arc::clone(durations),
+            accepted: handshakes.of(Handshake { outcome: HandshakeOutcome::Accepted, reason: OrNone(None) }),
+            handshakes,
+            audited: Counters::new(&families.audited, &route),
+            closes: Counters::new(&families.closes, &route),
+            gone: AtomicBool::new(false),
+            route,
+        }
+    }
+
+    /// Removes every series of a route that nobody counts for any more.
+    fn remove_from(&self, families: &Families) {
+        let route = &self.route;
+        families.connections.remove(route);
+        families.backend_connect.remove(route);
+        families.tickets_issued.remove(route);
+        families.tickets_redeemed.remove(route);
+        for direction in [Direction::FromClient, Direction::FromBackend] {
+            let labels = (route.clone(), Sent { direction });
+            families.messages.remove(&labels);
+            families.bytes.remove(&labels);
+        }
+        self.handshakes.remove();
+        self.audited.remove();
+        self.closes.remove();
+    }
+
     /// A handshake was answered with 101. Does not touch [`RouteMetrics::connections`].
     pub fn accepted(&self) {
         self.accepted.inc();
@@ -305,7 +171,7 @@ impl Routes {
             if held.get(name).is_some_and(is_over)
                 && let Some(metrics) = held.remove(name)
             {
-                self.families.remove(&metrics);
+                metrics.remove_from(&self.families);
             }
         }
     }
@@ -328,7 +194,7 @@ impl Metrics {
         let name: Arc<str> = route.into();
         let made = || {
             let label = Route { route: OrNone(Some(Arc::clone(&name))) };
-            Arc::new(routes.families.metrics(label, &routes.durations))
+            Arc::new(RouteMetrics::new(&routes.families, label, &routes.durations))
         };
         Arc::clone(held.entry(Arc::clone(&name)).or_insert_with(made))
     }
