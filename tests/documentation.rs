@@ -96,9 +96,9 @@ fn the_page_of_metrics_is_what_is_scraped() {
     let mut page = String::from(
         "# Metrics\n\n\
          `GET /metrics` on the admin port, in the OpenMetrics text format. All numbers are those of one replica. Labels\n\
-         come from route objects and closed sets only, never from what a client sends. `route` is `namespace/name`, or\n\
-         `none` before a route was found; `reason` is one of [reasons.md](reasons.md). Series of a route that was\n\
-         removed are scraped once more after its last connection ended, and then vanish.\n\n\
+         come from objects of the cluster and from closed sets, never from what a client sends. `route` is\n\
+         `namespace/name`, or `none` before a route was found; `reason` is one of [reasons.md](reasons.md). Series of a\n\
+         route that was removed are scraped once more after its last connection ended, and then vanish.\n\n\
          Histograms count all routes together, so that ten thousand routes do not cost a hundred thousand series; the\n\
          exception is the time to connect to a backend, with ten series for each route that is used.\n\n\
          This page is generated from what the gateway itself says of its metrics (HELP and TYPE of a scrape);\n\

@@ -39,8 +39,8 @@ struct Inner {
     source: source::Source,
     certificates: certificate::Certificates,
     durations: Arc<duration::Durations>,
-    message_sizes: message_size::Shards,
     routes: route::Routes,
+    message_sizes: message_size::Shards,
     dependencies: dependency::Dependencies,
 }
 
@@ -48,16 +48,23 @@ impl Metrics {
     /// Empty metrics.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("wssgate");
+        // In the order in which they are scraped and documented.
+        let process = process::Process::declare(&mut registry);
+        let source = source::Source::declare(&mut registry);
+        let certificates = certificate::Certificates::declare(&mut registry);
         let durations = Arc::new(duration::Durations::declare(&mut registry));
+        let routes = route::Routes::declare(&mut registry, &durations);
+        let message_sizes = message_size::Shards::declare(&mut registry);
+        let dependencies = dependency::Dependencies::declare(&mut registry);
         Self(Arc::new(Inner {
-            process: process::Process::declare(&mut registry),
-            source: source::Source::declare(&mut registry),
-            certificates: certificate::Certificates::declare(&mut registry),
-            routes: route::Routes::declare(&mut registry, &durations),
-            durations,
-            message_sizes: message_size::Shards::declare(&mut registry),
-            dependencies: dependency::Dependencies::declare(&mut registry),
             registry,
+            process,
+            source,
+            certificates,
+            durations,
+            routes,
+            message_sizes,
+            dependencies,
         }))
     }
 
