@@ -100,7 +100,7 @@ fn the_page_of_metrics_is_what_is_scraped() {
          `namespace/name`, or `none` before a route was found; `reason` is one of [reasons.md](reasons.md). Series of a\n\
          route that was removed are scraped once more after its last connection ended, and then vanish.\n\n\
          Histograms count all routes together, so that ten thousand routes do not cost a hundred thousand series; the\n\
-         exception is the time to connect to a backend, with ten series for each route that is used.\n\n\
+         exception is the time to connect to a backend, with seven series for each route that is used.\n\n\
          This page is generated from what the gateway itself says of its metrics (HELP and TYPE of a scrape);\n\
          `UPDATE=1 cargo test --test files` writes it anew.\n\n\
          | metric | type | labels | meaning |\n|---|---|---|---|\n",

@@ -19,8 +19,9 @@ use crate::telemetry::metrics::held;
 use crate::telemetry::metrics::label::{Direction, HandshakeOutcome, OrNone};
 use crate::telemetry::metrics::series::declare;
 
-/// Bounds of the buckets of the time to connect to a backend, in seconds. Few: each route has them.
-const CONNECT: [f64; 7] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0];
+/// Bounds of the buckets of the time to connect to a backend, in seconds. Few, because each route has them: they tell a
+/// slow backend from the others, no more.
+const CONNECT: [f64; 4] = [0.001, 0.01, 0.1, 1.0];
 
 /// `namespace/name` of a route; `none` before a route was found.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

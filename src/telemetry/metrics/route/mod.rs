@@ -253,7 +253,7 @@ mod tests {
         has(&metrics, r#"wssgate_audit_violations_total{route="shop/chat",reason="origin_missing"} 1"#);
         has(&metrics, r#"wssgate_tickets_issued_total{route="shop/chat"} 1"#);
         has(&metrics, r#"wssgate_backend_connect_duration_seconds_bucket{le="0.001",route="shop/chat"} 0"#);
-        has(&metrics, r#"wssgate_backend_connect_duration_seconds_bucket{le="0.005",route="shop/chat"} 1"#);
+        has(&metrics, r#"wssgate_backend_connect_duration_seconds_bucket{le="0.01",route="shop/chat"} 1"#);
         has(&metrics, r#"wssgate_messages_total{route="shop/chat",direction="from_client"} 2"#);
         has(&metrics, r#"wssgate_payload_bytes_total{route="shop/chat",direction="from_client"} 10"#);
         has(&metrics, r#"wssgate_payload_bytes_total{route="shop/chat",direction="from_backend"} 7"#);
