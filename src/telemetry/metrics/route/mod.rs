@@ -31,7 +31,8 @@ pub struct Traffic {
     pub bytes: Counter,
 }
 
-/// The metrics of one route. Shared by its connections; every counter is a relaxed atomic.
+/// The metrics of one route, shared by its connections. The fields are relaxed atomics; the methods, which are called once
+/// for a handshake, a connection or a heartbeat, may take a short lock.
 #[derive(Debug)]
 pub struct RouteMetrics {
     /// Connections that are open now.
