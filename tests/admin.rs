@@ -91,6 +91,25 @@ async fn a_web_page_gets_nothing_from_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_connection_is_one_observation_in_each_histogram() {
+    let setup = Setup::new(&json!({})).await;
+    let mut peer = setup.open().await;
+    peer.echo(&Frame::text("a message")).await;
+    peer.close(1000, "").await;
+    setup.gateway.metric_becomes("wssgate_connection_duration_seconds_count", &[], 1.0).await;
+    for stage in ["tls", "judgement", "backend"] {
+        setup.gateway.metric_becomes("wssgate_handshake_duration_seconds_count", &[("stage", stage)], 1.0).await;
+    }
+    let route = [("route", "shop/chat")];
+    setup.gateway.metric_becomes("wssgate_backend_connect_duration_seconds_count", &route, 1.0).await;
+    for direction in ["from_client", "from_backend"] {
+        let direction = [("direction", direction)];
+        setup.gateway.metric_becomes("wssgate_message_size_bytes_count", &direction, 1.0).await;
+        setup.gateway.metric_becomes("wssgate_message_size_bytes_sum", &direction, 9.0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_visitors_do_not_keep_others_out() {
     let setup = Setup::new(&json!({})).await;
     let mut slow = Vec::new();

@@ -157,7 +157,10 @@ impl Future for Task {
                     Poll::Ready(None) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 },
-                Stage::Relay(relay) => return relay.poll(cx, &mut worker.buffers.borrow_mut(), worker.clock.now()),
+                Stage::Relay(relay) => {
+                    let buffers = &mut worker.buffers.borrow_mut();
+                    return relay.poll(cx, buffers, &worker.sizes, worker.clock.now());
+                }
             }
         }
     }

@@ -13,6 +13,7 @@ use crate::proxy::io::buffers::Buffers;
 use crate::proxy::limits::fair_queue::FairQueue;
 use crate::proxy::relay::sweep::Sessions;
 use crate::proxy::shared::Shared;
+use crate::telemetry::metrics::MessageSizes;
 
 /// How long a worker judges sessions again before it lets bytes move.
 const JUDGING: Duration = Duration::from_millis(2);
@@ -26,12 +27,15 @@ pub(crate) struct Worker {
     pub(crate) sessions: Sessions,
     /// TLS handshakes that wait to be computed.
     pub(crate) tls_queue: FairQueue,
+    /// Where the sizes of messages are counted.
+    pub(crate) sizes: MessageSizes,
 }
 
 impl Worker {
     /// A worker that has no connection yet.
     pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
         Rc::new(Self {
+            sizes: shared.metrics.message_sizes(),
             shared,
             clock: Clock::new(),
             buffers: RefCell::new(Buffers::new()),

@@ -37,6 +37,8 @@ pub(crate) struct Backend {
     pub(crate) early: Vec<u8>,
     pub(crate) subprotocol: Option<Box<str>>,
     pub(crate) endpoint: SocketAddr,
+    /// How long its TCP connection took.
+    pub(crate) connect_took: Duration,
     pub(crate) permit: Permit<SocketAddr>,
 }
 
@@ -55,8 +57,8 @@ pub(crate) async fn connect(
             refusal.reason = Reason::PortsExhausted;
             continue;
         };
-        let io = match reach(route, endpoint, asked.deadline).await {
-            Ok(io) => io,
+        let (io, connect_took) = match reach(route, endpoint, asked.deadline).await {
+            Ok(reached) => reached,
             Err(reason) => {
                 refusal.reason = reason;
                 continue;
@@ -65,7 +67,7 @@ pub(crate) async fn connect(
         let answer = handshake(io, &asked.request, facts, admission);
         let answer = within(UPGRADE, asked.deadline, answer).await;
         return match answer.unwrap_or(Err((Reason::BackendUpgradeTimeout, None))) {
-            Ok((io, subprotocol, early)) => Ok(Backend { io, early, subprotocol, endpoint, permit }),
+            Ok((io, subprotocol, early)) => Ok(Backend { io, early, subprotocol, endpoint, connect_took, permit }),
             Err((reason, backend_status)) => Err(Refusal { reason, backend_status, ..refusal }),
         };
     }
@@ -77,8 +79,9 @@ async fn within<T>(time: Duration, deadline: Instant, future: impl Future<Output
     timeout_at(deadline.min(Instant::now() + time).into(), future).await.ok()
 }
 
-/// Connects to an endpoint, with TLS where the route asks for it.
-async fn reach(route: &Route, endpoint: SocketAddr, deadline: Instant) -> Result<BackendIo, Reason> {
+/// Connects to an endpoint, with TLS where the route asks for it; and how long TCP took.
+async fn reach(route: &Route, endpoint: SocketAddr, deadline: Instant) -> Result<(BackendIo, Duration), Reason> {
+    let began = Instant::now();
     let tcp = match within(CONNECT, deadline, TcpStream::connect(endpoint)).await {
         Some(Ok(tcp)) => tcp,
         Some(Err(error)) => {
@@ -87,11 +90,12 @@ async fn reach(route: &Route, endpoint: SocketAddr, deadline: Instant) -> Result
         }
         None => return Err(Reason::BackendConnectTimeout),
     };
+    let took = began.elapsed();
     let _ = tcp.set_nodelay(true);
-    let Some(tls) = &route.backend_tls else { return Ok(BackendIo::Plain(tcp)) };
+    let Some(tls) = &route.backend_tls else { return Ok((BackendIo::Plain(tcp), took)) };
     let connector = TlsConnector::from(Arc::clone(&tls.config));
     match within(TLS, deadline, connector.connect(tls.server_name.clone(), tcp)).await {
-        Some(Ok(stream)) => Ok(BackendIo::Tls(Box::new(stream))),
+        Some(Ok(stream)) => Ok((BackendIo::Tls(Box::new(stream)), took)),
         Some(Err(error)) => {
             tracing::debug!(%endpoint, %error, "TLS handshake with the backend failed");
             Err(Reason::BackendTlsFailed)

@@ -27,6 +27,7 @@ use crate::proxy::relay::{Parts, Relay};
 use crate::proxy::worker::Worker;
 use crate::reason::Reason;
 use crate::telemetry::access::{Id, Opened};
+use crate::telemetry::metrics::Stage;
 use crate::ws::upgrade::{self, Call, Request, RequestError};
 
 /// Everything before the 101, all stages together.
@@ -48,17 +49,26 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAd
         Ok(client) => address.stands_for(client),
         Err(reason) => return end(&worker, address, None, &reason.into()),
     }
+    let tls_began = Instant::now();
     let accepted = timeout(TLS, accept(&worker, tcp, address.client.ip())).await;
     let Accepted { mut tls, server_name, certificate } = match accepted.unwrap_or(Err(Reason::TlsTimeout)) {
         Ok(accepted) => accepted,
         Err(reason) => return end(&worker, address, None, &reason.into()),
     };
+    let tls_ended = Instant::now();
+    worker.shared.metrics.handshake_stage(Stage::Tls, tls_ended - tls_began);
     let (request, head) = match timeout(HEAD, head(&worker, &mut tls)).await.unwrap_or(Err(Reason::HeadTimeout)) {
         Ok(head) => head,
         Err(reason) => return refuse(&worker, tls, address, None, &reason.into()).await,
     };
-    let mut asked =
-        Asked { request, server_name, certificate, address: address.client.ip(), deadline: began + OVERALL };
+    let mut asked = Asked {
+        request,
+        server_name,
+        certificate,
+        address: address.client.ip(),
+        began: tls_ended,
+        deadline: began + OVERALL,
+    };
     let outcome = match forwarded(&proxies, &mut asked, &mut address) {
         Ok(()) => judged(&worker, &mut asked, head).await,
         Err(reason) => Err(reason.into()),
@@ -220,6 +230,7 @@ async fn open(
     record_opened(worker, id, &route, &admitted, tls.version(), address);
     let metrics = shared.metrics.route(&route);
     metrics.accepted();
+    metrics.backend_connected(admitted.backend.connect_took);
     if let Some(reason) = admitted.audited {
         metrics.audited(reason);
     }

@@ -19,6 +19,7 @@ use crate::proxy::shared::Shared;
 use crate::proxy::store::record::Handle;
 use crate::reason::Reason;
 use crate::snapshot::{Lease, Route, RouteState};
+use crate::telemetry::metrics::Stage;
 use crate::ws::upgrade::Request;
 
 /// A request that is well formed, and what its connection says of whoever sent it.
@@ -31,6 +32,8 @@ pub(crate) struct Asked {
     pub(crate) certificate: Option<Box<ClientCertificate>>,
     /// The client's address.
     pub(crate) address: IpAddr,
+    /// When its connection was ready for it.
+    pub(crate) began: Instant,
     /// When all stages together must be over.
     pub(crate) deadline: Instant,
 }
@@ -176,7 +179,10 @@ pub(crate) async fn handshake(shared: &Arc<Shared>, asked: &mut Asked) -> Result
         shared.auth.tickets.redeem(&ticket, id).await.map_err(|reason| routed.refuse(reason))?;
         shared.metrics.route(&id.to_string()).tickets_redeemed.inc();
     }
+    let judged = Instant::now();
+    shared.metrics.handshake_stage(Stage::Judgement, judged - asked.began);
     let mut backend = backend::connect(shared, routed.route(), asked, &facts, &admission).await?;
+    shared.metrics.handshake_stage(Stage::Backend, judged.elapsed());
     if by_subprotocol && backend.subprotocol.is_none() {
         backend.subprotocol = admission.offered().first().cloned();
     }

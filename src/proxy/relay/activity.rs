@@ -2,6 +2,7 @@
 //! of it is unfinished, which pings it owes an answer to. Knows ticks; no socket and no policy.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use crate::proxy::clock::{TICKS, Tick};
 
@@ -27,6 +28,8 @@ pub(crate) struct PeerActivity {
     pinged: Cell<Option<Tick>>,
     /// The other peer's ping was passed on and not answered yet: ours waits.
     forwarded: Cell<bool>,
+    /// When our last ping went out that is not answered yet, in microseconds of a clock that wraps.
+    ping_sent: Cell<Option<u32>>,
 }
 
 /// What the heartbeat asks for.
@@ -51,6 +54,7 @@ impl PeerActivity {
             pings: Cell::new(0),
             pinged: Cell::new(None),
             forwarded: Cell::new(false),
+            ping_sent: Cell::new(None),
         }
     }
 
@@ -100,6 +104,17 @@ impl PeerActivity {
     /// A ping of the other peer was passed on, and is answered or not yet.
     pub(crate) fn record_forwarded_ping(&self, unanswered: bool) {
         self.forwarded.set(unanswered);
+    }
+
+    /// Our ping went out, so long after the connection began.
+    pub(crate) fn record_ping(&self, elapsed: Duration) {
+        self.ping_sent.set(Some(elapsed.as_micros() as u32));
+    }
+
+    /// Our ping was answered, so long after the connection began: how long that took. `None`: none was out.
+    pub(crate) fn record_pong(&self, elapsed: Duration) -> Option<Duration> {
+        let took = (elapsed.as_micros() as u32).wrapping_sub(self.ping_sent.take()?);
+        Some(Duration::from_micros(took.into()))
     }
 
     /// The peer was not read for a second: that is not time that it took.
@@ -190,6 +205,16 @@ mod tests {
         peer.record_read(Tick::at(31));
         peer.record_forwarded_ping(false);
         assert_eq!(at(41), Heartbeat::Ping);
+    }
+
+    #[test]
+    fn the_answer_to_a_ping_is_timed_once_also_where_the_clock_wraps() {
+        let peer = PeerActivity::new(Tick::FIRST);
+        let wraps = Duration::from_micros(1 << 32);
+        assert_eq!(peer.record_pong(wraps), None);
+        peer.record_ping(wraps - Duration::from_millis(1));
+        assert_eq!(peer.record_pong(wraps + Duration::from_millis(2)), Some(Duration::from_millis(3)));
+        assert_eq!(peer.record_pong(wraps), None);
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::proxy::io::client_tls::ClientTls;
 use crate::reason::Reason;
 use crate::snapshot::RouteState;
 use crate::telemetry::Initiator;
+use crate::telemetry::metrics::MessageSizes;
 use crate::ws::frame::Opcode;
 use crate::ws::message::Limits;
 use pump::{Flow, Pumped, pump};
@@ -108,8 +109,14 @@ impl<C: Peer, B: Peer> Relay<C, B> {
     }
 
     /// One wake-up. Ready: the connection is over.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers, now: Tick) -> Poll<()> {
-        let wake = &mut Wake { cx, buffers, now };
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &mut Buffers,
+        sizes: &MessageSizes,
+        now: Tick,
+    ) -> Poll<()> {
+        let wake = &mut Wake { cx, buffers, sizes, now };
         self.listen(wake);
         self.apply_commands(wake);
         for _ in 0..ROUNDS {
@@ -198,11 +205,13 @@ impl<C: Peer, B: Peer> Relay<C, B> {
         }
         if self.client.ping && !self.client.writer.cut {
             self.client.ping = false;
+            self.session.client.record_ping(self.report.began.elapsed());
             let sent = self.client.send_control(Opcode::Ping, &self.nonce, false, wake);
             self.sent_to_client(sent, wake);
         }
         if self.backend.ping && !self.backend.writer.cut {
             self.backend.ping = false;
+            self.session.backend.record_ping(self.report.began.elapsed());
             let sent = self.backend.send_control(Opcode::Ping, &self.nonce, false, wake);
             self.sent_to_backend(&sent, wake);
         }
@@ -215,7 +224,8 @@ impl<C: Peer, B: Peer> Relay<C, B> {
             to: &self.session.backend,
             data: &self.session.data,
             nonce: &self.nonce,
-            traffic: &self.report.metrics.from_client,
+            metrics: &self.report.metrics,
+            began: self.report.began,
             volume: &mut self.report.from_client,
         };
         match pump(&mut self.client, &mut self.backend, flow, wake) {
@@ -236,7 +246,8 @@ impl<C: Peer, B: Peer> Relay<C, B> {
             to: &self.session.client,
             data: &self.session.data,
             nonce: &self.nonce,
-            traffic: &self.report.metrics.from_backend,
+            metrics: &self.report.metrics,
+            began: self.report.began,
             volume: &mut self.report.from_backend,
         };
         match pump(&mut self.backend, &mut self.client, flow, wake) {

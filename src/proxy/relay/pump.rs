@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::task::Poll;
+use std::time::Instant;
 
 use crate::proxy::clock::Tick;
 use crate::proxy::io::buffers::{Buffers, HEADROOM, Masks};
@@ -9,7 +10,7 @@ use crate::proxy::io::{Fill, Peer};
 use crate::proxy::relay::activity::PeerActivity;
 use crate::proxy::relay::side::{Party, Side, Wake};
 use crate::telemetry::access::Volume;
-use crate::telemetry::metrics::Traffic;
+use crate::telemetry::metrics::{MessageSizes, RouteMetrics};
 use crate::ws::frame::{self, Opcode};
 use crate::ws::message::{Step, Violation};
 
@@ -23,8 +24,10 @@ pub(super) struct Flow<'a> {
     pub(super) data: &'a Cell<Tick>,
     /// The payload of our pings: a pong with it is for us.
     pub(super) nonce: &'a [u8; 8],
-    /// Metrics of the route in this direction.
-    pub(super) traffic: &'a Traffic,
+    /// Metrics of the route.
+    pub(super) metrics: &'a RouteMetrics,
+    /// When the connection began.
+    pub(super) began: Instant,
     /// What the connection has carried in this direction.
     pub(super) volume: &'a mut Volume,
 }
@@ -101,7 +104,8 @@ fn forward<A: Peer, B: Peer>(
     let (mut start, mut messages, mut data, mut lost) = (range.start, 0, false, false);
     let stop = loop {
         let bytes = &mut wake.buffers.plain[start..range.end];
-        let run = judge(from, to.writer.due.is_some(), bytes, flow, &mut wake.buffers.masks, wake.now.second());
+        let lent = (&mut wake.buffers.masks, wake.sizes);
+        let run = judge(from, to.writer.due.is_some(), bytes, flow, lent, wake.now.second());
         messages += run.messages;
         data |= run.data;
         lost |= send(from, to, &run, start, flow, wake);
@@ -116,8 +120,9 @@ fn forward<A: Peer, B: Peer>(
     let passed = Volume { messages, bytes: from.judge.payload_total() - payload_before };
     flow.volume.messages += passed.messages;
     flow.volume.bytes += passed.bytes;
-    flow.traffic.messages.inc_by(passed.messages);
-    flow.traffic.bytes.inc_by(passed.bytes);
+    let traffic = flow.metrics.traffic(from.party.direction());
+    traffic.messages.inc_by(passed.messages);
+    traffic.bytes.inc_by(passed.bytes);
     if data {
         flow.data.set(wake.now);
     }
@@ -223,7 +228,7 @@ fn judge<A: Peer>(
     last: bool,
     bytes: &mut [u8],
     flow: &Flow<'_>,
-    masks: &mut Masks,
+    (masks, sizes): (&mut Masks, &MessageSizes),
     second: u32,
 ) -> Run {
     let mut run = Run { pass: 0, used: 0, messages: 0, data: false, cut: None, stop: Stop::NeedMore };
@@ -233,7 +238,10 @@ fn judge<A: Peer>(
             Ok(Step::NeedMore) => break,
             Ok(Step::Data { len, message }) => {
                 run.data = true;
-                run.messages += u64::from(message);
+                if message {
+                    run.messages += 1;
+                    sizes.record(from.party.direction(), from.judge.message_size());
+                }
                 run.cut = Some(from.judge.in_frame());
                 if last && !from.judge.in_frame() {
                     run.stop = Stop::Frame;
@@ -242,7 +250,10 @@ fn judge<A: Peer>(
             }
             Ok(Step::Held { opcode, header, len, frame, message }) => {
                 run.data = true;
-                run.messages += u64::from(message);
+                if message {
+                    run.messages += 1;
+                    sizes.record(from.party.direction(), from.judge.message_size());
+                }
                 run.used += len;
                 if let Some(stage) = &mut from.stage {
                     stage.push(opcode, &bytes[at + header..at + len], frame, message);
@@ -258,6 +269,9 @@ fn judge<A: Peer>(
                 if opcode == Opcode::Ping {
                     flow.to.record_forwarded_ping(true);
                 } else if payload == flow.nonce {
+                    if let Some(took) = flow.from.record_pong(flow.began.elapsed()) {
+                        flow.metrics.heartbeat_answered(from.party.pinged(), took);
+                    }
                     run.used += len;
                     continue;
                 } else {

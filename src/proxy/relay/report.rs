@@ -51,10 +51,12 @@ impl Report {
         let ending = self.ending.unwrap_or(Ending { reason, code: None, initiator: Initiator::Gateway });
         self.metrics.connections.dec();
         self.metrics.ended(ending.reason, ending.code, ending.initiator);
+        let duration = self.began.elapsed();
+        self.metrics.connection_lasted(duration);
         self.log.ended(&Ended {
             id: self.id,
             route: &self.route,
-            duration: self.began.elapsed(),
+            duration,
             reason: ending.reason,
             code: ending.code,
             initiator: ending.initiator,

@@ -7,6 +7,7 @@ use crate::proxy::io::Peer;
 use crate::proxy::io::buffers::Buffers;
 use crate::proxy::relay::stage::Stage;
 use crate::reason::Reason;
+use crate::telemetry::metrics::{Direction, MessageSizes, Peer as Pinged};
 use crate::ws::close;
 use crate::ws::frame::{self, HeaderError, Opcode};
 use crate::ws::message::{Judge, Limits, Violation};
@@ -21,6 +22,22 @@ pub(super) enum Party {
 }
 
 impl Party {
+    /// The direction of what this peer sends.
+    pub(super) const fn direction(self) -> Direction {
+        match self {
+            Self::Client => Direction::FromClient,
+            Self::Backend => Direction::FromBackend,
+        }
+    }
+
+    /// The peer, as the metrics of heartbeats call it.
+    pub(super) const fn pinged(self) -> Pinged {
+        match self {
+            Self::Client => Pinged::Client,
+            Self::Backend => Pinged::Backend,
+        }
+    }
+
     /// The reason for which a violation by this peer ends the connection.
     pub(super) fn reason(self, violation: Violation) -> Reason {
         match (self, violation) {
@@ -53,6 +70,7 @@ impl Party {
 pub(super) struct Wake<'a, 'c> {
     pub(super) cx: &'a mut Context<'c>,
     pub(super) buffers: &'a mut Buffers,
+    pub(super) sizes: &'a MessageSizes,
     pub(super) now: Tick,
 }
 

@@ -36,6 +36,24 @@ fn a_held_message_that_comes_byte_by_byte_is_released_once() {
 }
 
 #[test]
+fn the_sizes_of_messages_are_counted_whether_they_are_held_or_not() {
+    let mut fixture = holding(true, false);
+    fixture.client.sends([unfinished(up(Text, [b'a'; 10])), up(Continuation, [b'a'; 10]), up(Binary, [0; 5])].concat());
+    fixture.backend.sends(down(Binary, [0; 70]));
+    fixture.poll();
+    let text = fixture.all.encode();
+    for line in [
+        "wssgate_message_size_bytes_sum{direction=\"from_client\"} 25.0\n",
+        "wssgate_message_size_bytes_count{direction=\"from_client\"} 2\n",
+        "wssgate_message_size_bytes_bucket{le=\"16.0\",direction=\"from_client\"} 1\n",
+        "wssgate_message_size_bytes_bucket{le=\"64.0\",direction=\"from_client\"} 2\n",
+        "wssgate_message_size_bytes_sum{direction=\"from_backend\"} 70.0\n",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
 fn held_and_plain_messages_keep_their_order() {
     let mut fixture = holding(true, false);
     let sent = [up(Binary, "1"), up(Text, "2"), up(Binary, "3"), up(Text, "4"), up(Text, "5"), up(Binary, "6")];

@@ -21,8 +21,8 @@ use crate::proxy::relay::stage::HeldBytes;
 use crate::proxy::relay::{Parts, Relay};
 use crate::reason::Reason;
 use crate::snapshot::{Balance, Host, Live, PathMatch, Route, RouteId, RouteState, Snapshot};
-use crate::telemetry::metrics::RouteMetrics;
-use crate::telemetry::{AccessLog, Initiator};
+use crate::telemetry::metrics::{MessageSizes, RouteMetrics};
+use crate::telemetry::{AccessLog, Initiator, Metrics};
 use crate::ws::close;
 use crate::ws::frame::{Header, Opcode, mask, write};
 use crate::ws::message::Limits;
@@ -260,11 +260,13 @@ pub(super) struct Fixture {
     pub(super) client: Fake,
     pub(super) backend: Fake,
     pub(super) session: Rc<Session>,
+    pub(super) all: Metrics,
     pub(super) metrics: Arc<RouteMetrics>,
     pub(super) held: Arc<HeldBytes>,
     pub(super) live: Live,
     now: Tick,
     buffers: Buffers,
+    sizes: MessageSizes,
 }
 
 impl Fixture {
@@ -301,7 +303,8 @@ impl Fixture {
         let session = Session::new(facts, lease, 0, Tick::FIRST, WALL);
         let (client, backend) = (Fake::new(), Fake::new());
         let log = AccessLog::off();
-        let metrics = Arc::new(RouteMetrics::default());
+        let all = Metrics::new();
+        let metrics = all.route("shop/chat");
         let report = Report::new(log.id(), "shop/chat".into(), Instant::now(), Arc::clone(&metrics), log);
         let held = Arc::new(HeldBytes::default());
         let relay = Relay::new(Parts {
@@ -315,8 +318,8 @@ impl Fixture {
             held: Arc::clone(&held),
             permits: Box::new(()),
         });
-        let (now, buffers) = (Tick::FIRST, Buffers::new());
-        Self { relay: Some(relay), client, backend, session, metrics, held, live, now, buffers }
+        let (now, buffers, sizes) = (Tick::FIRST, Buffers::new(), all.message_sizes());
+        Self { relay: Some(relay), client, backend, session, all, metrics, held, live, now, buffers, sizes }
     }
 
     /// Polls the connection until nothing moves; true when it is over.
@@ -325,7 +328,7 @@ impl Fixture {
         let mut cx = Context::from_waker(Waker::noop());
         // Each poll goes round a few times; what is ready after that wakes the task.
         for _ in 0..4 {
-            if relay.poll(&mut cx, &mut self.buffers, self.now).is_ready() {
+            if relay.poll(&mut cx, &mut self.buffers, &self.sizes, self.now).is_ready() {
                 self.relay = None;
                 return true;
             }

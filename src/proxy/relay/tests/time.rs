@@ -218,6 +218,22 @@ fn a_silent_client_is_pinged_and_its_answer_is_not_passed_on() {
 }
 
 #[test]
+fn the_round_trip_of_a_heartbeat_is_measured() {
+    let mut fixture = Fixture::with(Options::heartbeat(10, 2, true));
+    // Not an answer: nothing was asked.
+    fixture.client.sends(up(Pong, NONCE));
+    fixture.pass(11);
+    fixture.client.sends(up(Pong, NONCE));
+    fixture.backend.sends(down(Pong, NONCE));
+    fixture.poll();
+    let text = fixture.all.encode();
+    for peer in ["client", "backend"] {
+        let line = format!("wssgate_heartbeat_round_trip_seconds_count{{peer=\"{peer}\"}} 1\n");
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
 fn a_client_that_answers_no_ping_is_given_up() {
     let mut fixture = Fixture::with(Options::heartbeat(10, 2, false));
     fixture.pass(29);

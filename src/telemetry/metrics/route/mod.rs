@@ -101,6 +101,14 @@ impl RouteMetrics {
         self.closes.remove();
     }
 
+    /// What was sent in a direction.
+    pub const fn traffic(&self, direction: Direction) -> &Traffic {
+        match direction {
+            Direction::FromClient => &self.from_client,
+            Direction::FromBackend => &self.from_backend,
+        }
+    }
+
     /// A handshake was answered with 101. Does not touch [`RouteMetrics::connections`].
     pub fn accepted(&self) {
         self.accepted.inc();
