@@ -25,6 +25,7 @@ use crate::proxy::relay::Relay;
 use crate::proxy::shared::Shared;
 use crate::proxy::worker::{Worker, sweep};
 use crate::reason::Reason;
+use crate::telemetry::AccessLog;
 
 /// Connections that may wait for their worker; more are dropped, the worker is stuck.
 const QUEUE: usize = 1024;
@@ -55,6 +56,7 @@ struct Listeners {
 /// A thread cannot be started.
 pub(crate) fn start(
     shared: &Arc<Shared>,
+    log: &AccessLog,
     workers: usize,
     wss: Vec<StdListener>,
     plain: Vec<StdListener>,
@@ -68,11 +70,11 @@ pub(crate) fn start(
     let mut listeners = Some(Listeners { wss, plain, workers: handles });
     let mut threads = Vec::new();
     for (index, accepted) in queues.into_iter().enumerate() {
-        let (shared, listeners) = (Arc::clone(shared), listeners.take());
+        let (shared, log, listeners) = (Arc::clone(shared), log.clone(), listeners.take());
         let runtime = move || -> io::Result<()> {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-            runtime.block_on(run(shared, accepted, listeners))
+            runtime.block_on(run(shared, &log, accepted, listeners))
         };
         let thread = Builder::new().name(format!("worker-{index}")).spawn(move || {
             if let Err(error) = runtime() {
@@ -86,19 +88,21 @@ pub(crate) fn start(
 
 async fn run(
     shared: Arc<Shared>,
+    log: &AccessLog,
     mut accepted: mpsc::Receiver<Accepted>,
     listeners: Option<Listeners>,
 ) -> io::Result<()> {
-    let worker = Worker::new(Arc::clone(&shared));
+    let worker = Worker::new(Arc::clone(&shared), log.worker());
+    tokio::task::spawn_local(worker.log.clone().hand_over_in_time());
     if let Some(Listeners { wss, plain, workers }) = listeners {
         let workers = Rc::new(workers);
         tokio::task::spawn_local(measure(Arc::clone(&shared)));
         for listener in wss {
             let listener = TcpListener::from_std(listener)?;
-            tokio::task::spawn_local(accept(Arc::clone(&shared), listener, Rc::clone(&workers)));
+            tokio::task::spawn_local(accept(Rc::clone(&worker), listener, Rc::clone(&workers)));
         }
         for listener in plain {
-            tokio::task::spawn_local(plain::http::serve(Arc::clone(&shared), TcpListener::from_std(listener)?));
+            tokio::task::spawn_local(plain::http::serve(Rc::clone(&worker), TcpListener::from_std(listener)?));
         }
     }
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
@@ -166,12 +170,12 @@ impl Future for Task {
     }
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener, workers: Rc<Vec<WorkerHandle>>) {
-    let mut drain = shared.drain.clone();
+async fn accept(worker: Rc<Worker>, listener: TcpListener, workers: Rc<Vec<WorkerHandle>>) {
+    let mut drain = worker.shared.drain.clone();
     let closing = async { drop(drain.wait_for(|drain| *drain != Drain::Serving).await) };
     accept::until("wss", listener, closing, |tcp, peer| {
-        if let Err(reason) = hand_over(&shared, &workers, tcp, peer) {
-            turned_away(&shared, reason, peer);
+        if let Err(reason) = hand_over(&worker.shared, &workers, tcp, peer) {
+            turned_away(&worker, reason, peer);
         }
     })
     .await;

@@ -107,7 +107,6 @@ impl Proxy {
             live: options.live,
             health,
             metrics: options.metrics,
-            access: options.access,
             store,
             capacity,
             connections: Connections::default(),
@@ -125,7 +124,7 @@ impl Proxy {
         tracing::info!(workers, connections, "data plane started");
         shared.metrics.workers(workers);
         options.control.spawn(follow(Arc::clone(&shared)));
-        let threads = acceptor::start(&shared, workers, options.wss, options.plain)?;
+        let threads = acceptor::start(&shared, &options.access, workers, options.wss, options.plain)?;
         Ok(Self { shared, threads })
     }
 

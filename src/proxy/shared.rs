@@ -16,14 +16,13 @@ use crate::proxy::limits::round_robin::RoundRobin;
 use crate::proxy::relay::stage::HeldBytes;
 use crate::proxy::store::Store;
 use crate::snapshot::Live;
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::Metrics;
 
 /// What all workers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) live: Arc<Live>,
     pub(crate) metrics: Metrics,
-    pub(crate) access: AccessLog,
     pub(crate) capacity: Capacity,
     /// Connections that are open.
     pub(crate) connections: Connections,

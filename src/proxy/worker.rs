@@ -13,6 +13,7 @@ use crate::proxy::io::buffers::Buffers;
 use crate::proxy::limits::fair_queue::FairQueue;
 use crate::proxy::relay::sweep::Sessions;
 use crate::proxy::shared::Shared;
+use crate::telemetry::access::WorkerLog;
 use crate::telemetry::metrics::MessageSizes;
 
 /// How long a worker judges sessions again before it lets bytes move.
@@ -29,12 +30,15 @@ pub(crate) struct Worker {
     pub(crate) tls_queue: FairQueue,
     /// Where the sizes of messages are counted.
     pub(crate) sizes: MessageSizes,
+    /// Where lines of the access log are written.
+    pub(crate) log: WorkerLog,
 }
 
 impl Worker {
     /// A worker that has no connection yet.
-    pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
+    pub(crate) fn new(shared: Arc<Shared>, log: WorkerLog) -> Rc<Self> {
         Rc::new(Self {
+            log,
             sizes: shared.metrics.message_sizes(),
             shared,
             clock: Clock::new(),

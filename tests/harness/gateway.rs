@@ -324,7 +324,9 @@ impl Gateway {
     pub async fn samples(&self, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {
         let (status, text) = self.get("/metrics").await;
         assert_eq!(status, 200, "the metrics endpoint");
-        let bases = ["", "_total", "_info", "_count", "_sum", "_bucket"].into_iter().filter_map(|suffix| name.strip_suffix(suffix));
+        let bases = ["", "_total", "_info", "_count", "_sum", "_bucket"]
+            .into_iter()
+            .filter_map(|suffix| name.strip_suffix(suffix));
         let described = |base: &str| text.contains(&format!("# TYPE {base} "));
         assert!(bases.into_iter().any(described), "there is no metric {name}");
         let wanted: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();

@@ -136,7 +136,7 @@ async fn refuse(
 /// Counts a refusal and writes it down.
 fn end(worker: &Worker, address: ClientAddress, request: Option<&Request>, refusal: &Refusal) -> Option<Relay> {
     let target = request.map(|request| Target { host: &request.host, path: &request.path });
-    refusal::record(&worker.shared, address, target, refusal);
+    refusal::record(worker, address, target, refusal);
     None
 }
 
@@ -225,7 +225,7 @@ async fn open(
     if !matches!(timeout(FAREWELL, tls.send_all(&worker.buffers, &switching)).await, Ok(Ok(()))) {
         return end(worker, address, Some(&asked.request), &Refusal::by(&admitted.lease.route, Reason::ClientLost));
     }
-    let id = shared.access.id();
+    let id = worker.log.id();
     let route: Arc<str> = admitted.lease.route.id.to_string().into();
     record_opened(worker, id, &route, &admitted, tls.version(), address);
     let metrics = shared.metrics.route(&route);
@@ -248,7 +248,7 @@ async fn open(
         client_early: early,
         backend_early: backend.early,
         session,
-        report: Report::new(id, route, began, metrics, shared.access.clone()),
+        report: Report::new(id, route, began, metrics, worker.log.clone()),
         nonce,
         held: Arc::clone(&shared.held),
         permits: Box::new((permits, backend.permit)),
@@ -258,7 +258,7 @@ async fn open(
 fn record_opened(worker: &Worker, id: Id, route: &str, admitted: &Admitted, tls: &str, address: ClientAddress) {
     let Admitted { policy, facts, audited, backend, .. } = admitted;
     let listed = |name: &&str| policy.handshake.subprotocols.iter().any(|listed| listed == name);
-    worker.shared.access.opened(&Opened {
+    worker.log.opened(&Opened {
         id,
         route,
         client: address.client,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::policy::Handshake;
 use crate::proxy::handshake::answer;
-use crate::proxy::shared::Shared;
+use crate::proxy::worker::Worker;
 use crate::reason::{self, Reason};
 use crate::snapshot::{Route, RouteState};
 use crate::telemetry::access::Refused;
@@ -93,10 +93,10 @@ pub(crate) struct Target<'a> {
 }
 
 /// Counts a refusal and writes it down.
-pub(crate) fn record(shared: &Shared, address: ClientAddress, target: Option<Target<'_>>, refusal: &Refusal) {
+pub(crate) fn record(worker: &Worker, address: ClientAddress, target: Option<Target<'_>>, refusal: &Refusal) {
     let route = refusal.route.as_ref().map(|route| route.id.to_string());
-    shared.metrics.refused(refusal.reason, route.as_deref());
-    shared.access.refused(&Refused {
+    worker.shared.metrics.refused(refusal.reason, route.as_deref());
+    worker.log.refused(&Refused {
         reason: refusal.reason,
         status: refusal.status(),
         client: address.client,
@@ -109,6 +109,6 @@ pub(crate) fn record(shared: &Shared, address: ClientAddress, target: Option<Tar
 }
 
 /// Counts and writes down a connection that was ended before its first byte was read as TLS or HTTP.
-pub(crate) fn turned_away(shared: &Shared, reason: Reason, peer: SocketAddr) {
-    record(shared, ClientAddress::new(peer), None, &reason.into());
+pub(crate) fn turned_away(worker: &Worker, reason: Reason, peer: SocketAddr) {
+    record(worker, ClientAddress::new(peer), None, &reason.into());
 }

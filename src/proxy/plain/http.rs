@@ -25,6 +25,7 @@ use crate::proxy::handshake::refusal::turned_away;
 use crate::proxy::limits::permits::{Count, Permits};
 use crate::proxy::plain::acme::Solvers;
 use crate::proxy::shared::Shared;
+use crate::proxy::worker::Worker;
 use crate::snapshot::{BackendId, Snapshot};
 use crate::ws::upgrade::host;
 
@@ -36,24 +37,24 @@ const OF_ADDRESS: u32 = 64;
 const TIME: Duration = Duration::from_secs(5);
 
 /// Answers until the drain closes the listener.
-pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+pub(crate) async fn serve(worker: Rc<Worker>, listener: TcpListener) {
     let connections: Arc<Count> = Arc::default();
     let addresses: Arc<Permits<IpAddr>> = Arc::default();
     let solvers = Rc::new(Solvers::default());
-    let mut drain = shared.drain.clone();
+    let mut drain = worker.shared.drain.clone();
     let closing = async { drop(drain.wait_for(|drain| *drain != Drain::Serving).await) };
     accept::until("http", listener, closing, |mut tcp, peer| {
         let Some(counted) = connections.acquire(CONNECTIONS) else { return };
-        let (shared, solvers, addresses) = (Arc::clone(&shared), Rc::clone(&solvers), Arc::clone(&addresses));
+        let (worker, solvers, addresses) = (Rc::clone(&worker), Rc::clone(&solvers), Arc::clone(&addresses));
         tokio::task::spawn_local(async move {
-            let proxies = shared.proxies.load_full();
+            let proxies = worker.shared.proxies.load_full();
             let client = match proxy_protocol::read(&proxies, &mut tcp, peer).await {
                 Ok(client) => client,
-                Err(reason) => return turned_away(&shared, reason, peer),
+                Err(reason) => return turned_away(&worker, reason, peer),
             };
             let Some(_permit) = addresses.acquire(limit_key(client.ip()), OF_ADDRESS) else { return };
             let answer = service_fn(|request| {
-                let (shared, solvers) = (&shared, &solvers);
+                let (shared, solvers) = (&worker.shared, &solvers);
                 async move { Ok::<_, Infallible>(answer(shared, solvers, &request).await) }
             });
             let connection = http1::Builder::new()

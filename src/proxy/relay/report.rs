@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::reason::Reason;
-use crate::telemetry::access::{Ended, Id, Volume};
+use crate::telemetry::Initiator;
+use crate::telemetry::access::{Ended, Id, Volume, WorkerLog};
 use crate::telemetry::metrics::RouteMetrics;
-use crate::telemetry::{AccessLog, Initiator};
 
 /// How a connection came to its end.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,7 @@ pub(crate) struct Report {
     /// When the connection was accepted.
     pub(crate) began: Instant,
     pub(crate) metrics: Arc<RouteMetrics>,
-    pub(crate) log: AccessLog,
+    pub(crate) log: WorkerLog,
     pub(super) ending: Option<Ending>,
     pub(super) from_client: Volume,
     pub(super) from_backend: Volume,
@@ -35,7 +35,7 @@ pub(crate) struct Report {
 
 impl Report {
     /// A connection that is open from now on.
-    pub(crate) fn new(id: Id, route: Arc<str>, began: Instant, metrics: Arc<RouteMetrics>, log: AccessLog) -> Self {
+    pub(crate) fn new(id: Id, route: Arc<str>, began: Instant, metrics: Arc<RouteMetrics>, log: WorkerLog) -> Self {
         metrics.connections.inc();
         let nothing = Volume::default();
         Self { id, route, began, metrics, log, ending: None, from_client: nothing, from_backend: nothing, told: false }

@@ -102,7 +102,7 @@ impl Opened<'_> {
     /// The name of the event.
     pub(super) const EVENT: &'static str = "opened";
 
-    pub(super) fn write(&self, line: &mut Line) {
+    pub(super) fn write(&self, line: &mut Line<'_>) {
         line.shown("connection_id", self.id);
         line.text("route", self.route);
         client(line, self.client, self.proxy);
@@ -120,7 +120,7 @@ impl Ended<'_> {
     /// The name of the event.
     pub(super) const EVENT: &'static str = "closed";
 
-    pub(super) fn write(&self, line: &mut Line) {
+    pub(super) fn write(&self, line: &mut Line<'_>) {
         line.shown("connection_id", self.id);
         line.text("route", self.route);
         line.number("duration_ms", u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX));
@@ -139,7 +139,7 @@ impl Refused<'_> {
     pub(super) const EVENT: &'static str = "refused";
 
     /// `suppressed` is how many refusals of this reason were not written before this one.
-    pub(super) fn write(&self, line: &mut Line, suppressed: u64) {
+    pub(super) fn write(&self, line: &mut Line<'_>, suppressed: u64) {
         line.text("reason", self.reason.label());
         line.maybe_number("status", self.status);
         client(line, self.client, self.proxy);
@@ -154,13 +154,13 @@ impl Refused<'_> {
 }
 
 /// A line that does nothing but count refusals that were suppressed.
-pub(super) fn write_suppressed(line: &mut Line, reason: Reason, suppressed: u64) {
+pub(super) fn write_suppressed(line: &mut Line<'_>, reason: Reason, suppressed: u64) {
     line.text("reason", reason.label());
     line.number("suppressed", suppressed);
 }
 
 /// The client and whoever spoke for it.
-fn client(line: &mut Line, client: SocketAddr, proxy: Option<SocketAddr>) {
+fn client(line: &mut Line<'_>, client: SocketAddr, proxy: Option<SocketAddr>) {
     match client.port() {
         0 => line.shown("client", client.ip()),
         _ => line.shown("client", client),

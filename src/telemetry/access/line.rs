@@ -12,31 +12,64 @@ use crate::telemetry::Format;
 /// Bytes of a value that are written at most.
 pub(super) const VALUE: usize = 256;
 
-/// A line in the making.
-pub(super) struct Line {
-    format: Format,
-    bytes: Vec<u8>,
+/// The time as lines begin with it, to the millisecond. Most of it is that of the line before.
+#[derive(Debug, Default)]
+pub(super) struct Stamp {
+    second: i64,
+    text: String,
 }
 
-impl Line {
-    /// Begins a line with the time and the event.
-    pub(super) fn new(format: Format, event: &'static str) -> Self {
-        let mut line = Self { format, bytes: Vec::with_capacity(448) };
-        let now = Timestamp::now();
-        // Writing to a Vec cannot fail. The first field has no comma before it.
-        let _ = match format {
-            Format::Json => write!(line.bytes, "{{\"timestamp\":\"{now:.3}\""),
-            Format::Text => write!(line.bytes, "{now:.3}"),
-        };
+impl Stamp {
+    fn write(&mut self, now: Timestamp, out: &mut Vec<u8>) {
+        if self.second != now.as_second() || self.text.is_empty() {
+            self.second = now.as_second();
+            self.text = format!("{now:.3}");
+        }
+        let millis = now.subsec_millisecond().unsigned_abs();
+        // `2026-01-01T12:00:00.123Z`; before 1970 or with more digits it is written anew.
+        match self.text.len().checked_sub(4).filter(|_| now.as_second() >= 0) {
+            Some(end) => {
+                out.extend_from_slice(&self.text.as_bytes()[..end]);
+                let _ = write!(out, "{millis:03}Z");
+            }
+            None => {
+                let _ = write!(out, "{now:.3}");
+            }
+        }
+    }
+}
+
+/// A line in the making, at the end of others.
+pub(super) struct Line<'a> {
+    format: Format,
+    bytes: &'a mut Vec<u8>,
+}
+
+impl<'a> Line<'a> {
+    /// Begins a line with the time and the event. Writing to a Vec cannot fail.
+    pub(super) fn new(format: Format, stamp: &mut Stamp, event: &'static str, bytes: &'a mut Vec<u8>) -> Self {
+        // The first field has no comma before it.
+        match format {
+            Format::Json => {
+                bytes.extend_from_slice(b"{\"timestamp\":\"");
+                stamp.write(Timestamp::now(), bytes);
+                bytes.push(b'"');
+            }
+            Format::Text => stamp.write(Timestamp::now(), bytes),
+        }
+        let mut line = Self { format, bytes };
         line.text("event", event);
         line
     }
 
     fn key(&mut self, key: &str) {
-        let _ = match self.format {
-            Format::Json => write!(self.bytes, ",\"{key}\":"),
-            Format::Text => write!(self.bytes, " {key}="),
+        let (before, behind) = match self.format {
+            Format::Json => (&b",\""[..], &b"\":"[..]),
+            Format::Text => (&b" "[..], &b"="[..]),
         };
+        self.bytes.extend_from_slice(before);
+        self.bytes.extend_from_slice(key.as_bytes());
+        self.bytes.extend_from_slice(behind);
     }
 
     pub(super) fn text(&mut self, key: &str, value: &str) {
@@ -49,7 +82,7 @@ impl Line {
             self.bytes.extend_from_slice(value.as_bytes());
         } else {
             self.bytes.push(b'"');
-            escape(&mut self.bytes, value);
+            escape(self.bytes, value);
             self.bytes.push(b'"');
         }
     }
@@ -63,10 +96,14 @@ impl Line {
     /// For values that never need an escape: ids and addresses.
     pub(super) fn shown(&mut self, key: &str, value: impl fmt::Display) {
         self.key(key);
-        let _ = match self.format {
-            Format::Json => write!(self.bytes, "\"{value}\""),
-            Format::Text => write!(self.bytes, "{value}"),
-        };
+        let quote = self.format == Format::Json;
+        if quote {
+            self.bytes.push(b'"');
+        }
+        let _ = write!(self.bytes, "{value}");
+        if quote {
+            self.bytes.push(b'"');
+        }
     }
 
     pub(super) fn maybe_shown(&mut self, key: &str, value: Option<impl fmt::Display>) {
@@ -86,12 +123,11 @@ impl Line {
         }
     }
 
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(self) {
         if self.format == Format::Json {
             self.bytes.push(b'}');
         }
         self.bytes.push(b'\n');
-        self.bytes
     }
 }
 
@@ -106,6 +142,9 @@ fn cut(value: &str) -> &str {
 
 /// As JSON (RFC 8259 §7), with everything but printable ASCII as `\uXXXX`: what cannot be seen cannot deceive.
 fn escape(out: &mut Vec<u8>, value: &str) {
+    if value.bytes().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\')) {
+        return out.extend_from_slice(value.as_bytes());
+    }
     for c in value.chars() {
         match c {
             '"' => out.extend_from_slice(b"\\\""),
@@ -116,6 +155,22 @@ fn escape(out: &mut Vec<u8>, value: &str) {
                     let _ = write!(out, "\\u{unit:04x}");
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_written_as_if_it_were_formatted_each_time() {
+        let mut stamp = Stamp::default();
+        for millis in [0, 1, 999, 1000, 1001, 1_796_000_000_123, 1_796_000_000_987, 1_796_000_001_005, -1500, 7] {
+            let now = Timestamp::from_millisecond(millis).unwrap();
+            let mut out = Vec::new();
+            stamp.write(now, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{now:.3}"));
         }
     }
 }

@@ -1,14 +1,21 @@
-//! How lines get to stdout: over a bounded queue to one thread, which alone waits for whoever reads stdout.
+//! How lines get to stdout: in batches over a bounded queue to one thread, which alone waits for whoever reads stdout.
 
-use std::io::{self, BufWriter, Write};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::telemetry::Metrics;
 
-/// Lines that wait for the writer at most; of about 400 bytes each.
-pub(super) const QUEUE: usize = 8192;
+/// Batches that wait for the writer at most.
+pub(super) const QUEUE: usize = 64;
+
+/// Lines that were written one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) bytes: Vec<u8>,
+    pub(super) lines: u64,
+}
 
 /// The queue to the writer's thread.
 pub(super) struct Writer {
@@ -17,12 +24,12 @@ pub(super) struct Writer {
 }
 
 enum Message {
-    Line(Vec<u8>),
+    Batch(Batch),
     Flush(SyncSender<()>),
 }
 
 impl Writer {
-    /// Starts a thread that writes to `sink`. `queue` lines may wait.
+    /// Starts a thread that writes to `sink`. `queue` batches may wait.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -33,11 +40,30 @@ impl Writer {
         Ok(Self { queue: sender, metrics })
     }
 
-    /// Hands a line over; drops and counts it if the queue is full. Never waits.
-    pub(super) fn send(&self, line: Vec<u8>) {
-        if self.queue.try_send(Message::Line(line)).is_err() {
-            self.metrics.access_log_line_dropped();
+    /// Hands lines over, and returns them if the queue is full. Never waits.
+    pub(super) fn send(&self, batch: Batch) -> Option<Batch> {
+        match self.queue.try_send(Message::Batch(batch)) {
+            Err(TrySendError::Full(Message::Batch(batch))) => Some(batch),
+            _ => None,
         }
+    }
+
+    /// Hands lines over, and waits for the queue where it is full, but not longer than `patience`. After that they are
+    /// dropped and counted.
+    pub(super) fn send_patiently(&self, mut batch: Batch, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while let Some(back) = self.send(batch) {
+            if Instant::now() >= deadline {
+                return self.drop_lines(back.lines);
+            }
+            batch = back;
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Counts lines that were dropped.
+    pub(super) fn drop_lines(&self, lines: u64) {
+        self.metrics.access_log_lines_dropped(lines);
     }
 
     /// Waits until everything is written, but not longer than `patience`. Whether all was written.
@@ -59,26 +85,19 @@ impl Writer {
     }
 }
 
-/// Writes lines until the last sender is gone; flushes whenever the queue is empty.
-fn write_all(queue: &Receiver<Message>, sink: impl Write, metrics: &Metrics) {
-    let mut sink = BufWriter::with_capacity(32 * 1024, sink);
-    while let Ok(first) = queue.recv() {
-        let mut next = Ok(first);
-        loop {
-            match next {
-                Ok(Message::Line(line)) => {
-                    if sink.write_all(&line).is_err() {
-                        metrics.access_log_line_dropped();
-                    }
+/// Writes batches, each in one call, until the last sender is gone.
+fn write_all(queue: &Receiver<Message>, mut sink: impl Write, metrics: &Metrics) {
+    while let Ok(message) = queue.recv() {
+        match message {
+            Message::Batch(batch) => {
+                if sink.write_all(&batch.bytes).and_then(|()| sink.flush()).is_err() {
+                    metrics.access_log_lines_dropped(batch.lines);
                 }
-                Ok(Message::Flush(done)) => {
-                    let _ = sink.flush();
-                    let _ = done.send(());
-                }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
-            next = queue.try_recv();
+            Message::Flush(done) => {
+                let _ = sink.flush();
+                let _ = done.send(());
+            }
         }
-        let _ = sink.flush();
     }
 }

@@ -119,8 +119,8 @@ impl Metrics {
         process.endpoint_limit.set(capacity.endpoint_limit);
     }
 
-    /// One access-log line was lost.
-    pub fn access_log_line_dropped(&self) {
-        self.0.process.access_log_lines_dropped.inc();
+    /// So many access-log lines were lost.
+    pub fn access_log_lines_dropped(&self, lines: u64) {
+        self.0.process.access_log_lines_dropped.inc_by(lines);
     }
 }

@@ -302,7 +302,7 @@ impl Fixture {
         };
         let session = Session::new(facts, lease, 0, Tick::FIRST, WALL);
         let (client, backend) = (Fake::new(), Fake::new());
-        let log = AccessLog::off();
+        let log = AccessLog::off().worker();
         let all = Metrics::new();
         let metrics = all.route("shop/chat");
         let report = Report::new(log.id(), "shop/chat".into(), Instant::now(), Arc::clone(&metrics), log);
