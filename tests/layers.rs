@@ -21,7 +21,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("snapshot", &["reason", "policy"]),
     ("writer", &["api", "telemetry"]),
     // The siblings: none may name another.
-    ("compile", &["ws", "reason", "api", "settings", "policy", "snapshot"]),
+    ("compile", &["ws", "reason", "api", "policy", "snapshot"]),
     ("source", &["api", "telemetry"]),
     ("status", &["api", "telemetry", "writer"]),
     ("issuance", &["api", "telemetry", "writer"]),

@@ -24,11 +24,10 @@ use std::sync::Arc;
 
 use crate::api::CONTROLLER;
 use crate::api::objects::{Key, Objects};
-use crate::api::route::RouteSpec;
+use crate::api::route::{Defaults, RouteSpec};
 use crate::api::status::{ConditionReason, ConditionType, RouteStatus};
 use crate::policy::authentication::{Kind, Method};
 use crate::policy::fence::Fence;
-use crate::settings::Defaults;
 use crate::snapshot::Snapshot;
 use crate::snapshot::dependency::Dependency;
 use assembly::Placed;

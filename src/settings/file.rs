@@ -17,7 +17,7 @@ use super::cluster::{self, ClusterFile};
 use super::proxies::TrustedProxies;
 use super::store::SharedStore;
 use crate::api::findings;
-use crate::api::route::{Connection, Handshake, Messages};
+use crate::api::route::Defaults;
 use crate::api::scalar::{self, is_lower_dns_name};
 use crate::api::yaml::{self, Fault, Tree};
 use crate::telemetry::Format;
@@ -141,22 +141,6 @@ pub struct DrainFile {
     /// How long the last ones may take after that.
     #[serde(default, deserialize_with = "duration")]
     pub deadline: Option<Duration>,
-}
-
-/// What routes that say nothing get, in the route's own shape. `handshake.authentication` is never a default: each route
-/// must say it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Defaults {
-    /// Of the HTTP upgrade.
-    #[serde(default)]
-    pub handshake: Option<Handshake>,
-    /// Of the live socket.
-    #[serde(default)]
-    pub connection: Option<Connection>,
-    /// Of every message.
-    #[serde(default)]
-    pub messages: Option<Messages>,
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use crate::api::CONTROLLER;
 use crate::api::objects::Key;
+use crate::api::route::Defaults;
 use crate::telemetry::Format;
 use cluster::{ClusterOverrides, ClusterSettings};
-pub use file::{Defaults, GatewayConfiguration, SettingsError};
+pub use file::{GatewayConfiguration, SettingsError};
 use proxies::TrustedProxies;
 use store::SharedStore;
 

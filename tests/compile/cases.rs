@@ -13,8 +13,8 @@ use rcgen::{
 };
 use serde::Deserialize;
 use wssgate::api::objects::{Key, Objects};
+use wssgate::api::route::Defaults;
 use wssgate::compile::Options;
-use wssgate::settings::Defaults;
 use wssgate::source::files::Files;
 
 /// When every compile of a case happens: 2027-01-15.

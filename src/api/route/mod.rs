@@ -7,6 +7,7 @@
 
 pub mod authentication;
 pub mod connection;
+pub mod defaults;
 pub mod handshake;
 pub mod messages;
 pub mod reference;
@@ -21,6 +22,7 @@ use crate::api::schema::{HOSTNAME_PATTERN, NAME_PATTERN, rules};
 use crate::api::status::RouteStatus;
 pub use authentication::Authentication;
 pub use connection::Connection;
+pub use defaults::Defaults;
 pub use handshake::Handshake;
 pub use messages::Messages;
 pub use rule::Rule;

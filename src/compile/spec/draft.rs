@@ -15,7 +15,7 @@ use crate::api::route::rule::{
     BackendTls, ConsistentHashKind, LoadBalancer, LoadBalancerKind, PathMatchKind, Rule, WellKnownCaCertificates,
 };
 use crate::api::route::tls::{AlpnProtocol, ClientValidation, ClientValidationMode, Tls, TlsVersion};
-use crate::api::route::{Handshake, RouteSpec, reference};
+use crate::api::route::{Defaults, Handshake, RouteSpec, reference};
 use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
 use crate::compile::ownership::host;
 use crate::compile::spec::policy::{self, Notes};
@@ -25,7 +25,6 @@ use crate::compile::tls::server_config::MinVersion;
 use crate::policy::OriginPattern::Any as AnyOrigin;
 use crate::policy::Policy;
 use crate::policy::authentication::Kind;
-use crate::settings::Defaults;
 use crate::snapshot::{Balance, PathMatch};
 use crate::ws::upgrade::check_path;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::api::route::connection::OnCredentialExpiry;
 use crate::api::route::handshake::{MissingOrigin, Mode};
 use crate::api::route::messages::{CompressionMode, FromBackend, FromClient, MessageType, Tunnels};
-use crate::api::route::{Connection, Handshake, Messages, RouteSpec};
+use crate::api::route::{Connection, Defaults, Handshake, Messages, RouteSpec};
 use crate::api::scalar;
 use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
 use crate::compile::spec::authentication;
@@ -18,7 +18,6 @@ use crate::compile::spec::origin;
 use crate::compile::spec::rate;
 use crate::compile::status::condition::{Problem, quote};
 use crate::policy::{self, Authentication, Heartbeat, Networks, OriginPattern, Origins, Policy};
-use crate::settings::Defaults;
 use crate::ws::message::Limits;
 
 /// Built in: connections of a route on one replica.
