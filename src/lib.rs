@@ -11,6 +11,7 @@ pub mod args;
 pub mod compile;
 pub mod echo;
 pub mod issuance;
+pub mod kube_error;
 pub mod policy;
 pub mod proxy;
 pub mod reason;

@@ -17,7 +17,7 @@ use super::plan::{Report, Write};
 use super::queue::{Failure, Queue};
 use crate::api::certificate::{Certificate, GROUP, VERSION};
 use crate::api::objects::Key;
-use crate::telemetry::failure::describe;
+use crate::kube_error::{NO_ANSWER, describe};
 use crate::writer::{self, Again, Events, Next, PATIENCE};
 
 /// The least time from one write to the next.
@@ -129,7 +129,7 @@ impl Work {
     async fn write(&mut self, write: Write) {
         let outcome = match timeout(PATIENCE, self.perform(&write)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Trouble { why: "the API server does not answer".to_owned(), refusal: None }),
+            Err(_) => Err(Trouble { why: NO_ANSWER.to_owned(), refusal: None }),
         };
         let failure = match outcome {
             Ok(()) => {

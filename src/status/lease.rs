@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::kube_error::{NO_ANSWER, describe};
 use crate::telemetry::Metrics;
-use crate::telemetry::failure::describe;
 
 /// How long a Lease is held without being renewed.
 pub const DURATION: Duration = Duration::from_secs(15);
@@ -186,7 +186,7 @@ impl Candidate {
             let outcome = match timeout(left.min(ATTEMPT), self.attempt()).await {
                 Ok(Ok(holds)) => Ok(holds),
                 Ok(Err(error)) => Err(describe(&error)),
-                Err(_) => Err("the API server does not answer".to_owned()),
+                Err(_) => Err(NO_ANSWER.to_owned()),
             };
             match outcome {
                 Ok(holds) => {

@@ -18,8 +18,8 @@ use crate::api::objects::Key;
 use crate::api::route::SecureWebSocketRoute;
 use crate::api::status::RouteStatus;
 use crate::api::{GROUP, VERSION};
+use crate::kube_error::{NO_ANSWER, describe};
 use crate::telemetry::Metrics;
-use crate::telemetry::failure::describe;
 use crate::writer::{self, Again, Events, Next, PATIENCE};
 
 /// Writes at a time, and the least time that they take: at most 50 a second.
@@ -175,7 +175,7 @@ impl Work {
             Ok(Ok(_)) => Ok(Outcome::Written),
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(Outcome::Gone),
             Ok(Err(error)) => Err(describe(&error)),
-            Err(_) => Err("the API server does not answer".to_owned()),
+            Err(_) => Err(NO_ANSWER.to_owned()),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-use crate::telemetry::failure::{causes, describe};
+use crate::kube_error::{causes, describe};
 
 /// Time to connect to the API server.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -17,7 +17,7 @@ use super::kind::{Item, Kind, resource};
 use super::reflector::{Pause, Reflector, Scope};
 use super::store::Store;
 use crate::api::objects::Key;
-use crate::telemetry::failure::describe;
+use crate::kube_error::{NO_ANSWER, describe};
 
 /// How long after a refusal the right may have been granted.
 const LOOK: Duration = Duration::from_secs(10);
@@ -145,7 +145,7 @@ impl Named {
                         continue;
                     }
                     Ok(Err(error)) => describe(&error),
-                    Err(_) => "the API server does not answer".to_owned(),
+                    Err(_) => NO_ANSWER.to_owned(),
                 };
                 tracing::debug!(secret = %key, problem = why, "a Secret could not be read; it is asked for again");
                 sleep(pause.next()).await;

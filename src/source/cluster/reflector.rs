@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::kind::{Item, Kind, resource};
 use super::store::{Id, Listed, Store, Taken};
 use crate::api::objects::Key;
-use crate::telemetry::failure::describe;
+use crate::kube_error::{NO_ANSWER, describe};
 
 /// Time for one page.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -231,7 +231,7 @@ impl<K: Kind> Reflector<K> {
                 Ok(Ok(_)) => {}
                 Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
                 Ok(Err(error)) => return Err(Trouble::Failed(describe(&error))),
-                Err(_) => return Err(Trouble::Failed("the API server does not answer".to_owned())),
+                Err(_) => return Err(Trouble::Failed(NO_ANSWER.to_owned())),
             }
         }
         Err(Trouble::Absent(format!("the cluster has no {plural}.{group}")))
@@ -250,7 +250,7 @@ impl<K: Kind> Reflector<K> {
             let page = match timeout(PATIENCE, api.list(&params)).await {
                 Ok(Ok(page)) => page,
                 Ok(Err(error)) => return Err(self.trouble(&error)),
-                Err(_) => return Err(Trouble::Failed("the API server does not answer".to_owned())),
+                Err(_) => return Err(Trouble::Failed(NO_ANSWER.to_owned())),
             };
             for item in page.items {
                 let key = Key::of(item.object.metadata());
@@ -329,7 +329,7 @@ impl<K: Kind> Reflector<K> {
             Ok(Ok(stream)) => stream,
             Ok(Err(kube::Error::Api(status))) if status.code == GONE => return Err(Trouble::Stale),
             Ok(Err(error)) => return Err(self.trouble(&error)),
-            Err(_) => return Err(Trouble::Failed("the API server does not answer".to_owned())),
+            Err(_) => return Err(Trouble::Failed(NO_ANSWER.to_owned())),
         };
         self.store.healthy(self.id);
         let mut stream = std::pin::pin!(stream);
