@@ -6,6 +6,7 @@ pub mod crd;
 pub mod findings;
 pub mod objects;
 pub mod route;
+pub mod route_id;
 pub mod scalar;
 pub mod schema;
 pub mod status;

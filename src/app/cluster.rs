@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::api::route_id::RouteId;
 use crate::api::status::Address;
 use crate::compile::ownership::class::is_default;
 use crate::compile::{self, Compiled};
@@ -79,8 +80,11 @@ impl Control {
             class.spec.as_ref().and_then(|spec| spec.controller.as_ref()) == Some(&self.controller)
         });
         let published = || cluster.published().map_or_else(Vec::new, |service| address::of(&service));
+        let routes = loaded.objects.routes.iter();
+        let routes =
+            routes.map(|(key, route)| (RouteId::secure_web_socket(&key.namespace, &key.name), Arc::clone(route)));
         self.statuses.report(status::Report {
-            routes: loaded.objects.routes.clone(),
+            routes: routes.collect(),
             statuses: compiled.statuses.clone(),
             addresses: if self.addresses.is_empty() { published() } else { self.addresses.clone() },
             defaulted: ours.clone().any(|(_, class)| is_default(class)),

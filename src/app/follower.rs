@@ -12,7 +12,8 @@ use tokio::time::sleep;
 
 use super::cluster::Control;
 use super::now;
-use crate::api::objects::{Key, Objects};
+use crate::api::objects::Objects;
+use crate::api::route_id::RouteId;
 use crate::api::status::CAUSES;
 use crate::compile::{self, Compiled};
 use crate::snapshot::Live;
@@ -155,7 +156,7 @@ impl Follower {
         if before != Some(version) {
             self.live.publish(compiled.snapshot.clone());
             self.metrics.certificates(certificates(&compiled));
-            self.metrics.retain_routes(&compiled.statuses.keys().map(Key::to_string).collect());
+            self.metrics.retain_routes(&compiled.statuses.keys().map(RouteId::to_string).collect());
             let _ = self.changed.send(version);
             tracing::info!(version, routes, accepted, took_ms = began.elapsed().as_millis() as u64, "published");
         }
@@ -178,13 +179,13 @@ impl Follower {
             }
             said.insert(subject, text);
         }
-        for (key, status) in &compiled.statuses {
+        for (id, status) in &compiled.statuses {
             let is = |c: &Condition| CAUSES.iter().any(|(kind, wrong)| kind.as_str() == c.type_ && *wrong == c.status);
             let wrong = |condition: &&Condition| is(condition);
             for condition in status.conditions.iter().flatten().filter(wrong) {
-                let (subject, text) = (format!("route {key} {}", condition.type_), condition.message.clone());
+                let (subject, text) = (format!("route {id} {}", condition.type_), condition.message.clone());
                 if self.said.get(&subject) != Some(&text) {
-                    tracing::warn!(route = %key, condition = %condition.type_, status = %condition.status,
+                    tracing::warn!(route = %id, condition = %condition.type_, status = %condition.status,
                         reason = %condition.reason, problem = %condition.message, "a route needs attention");
                 }
                 said.insert(subject, text);

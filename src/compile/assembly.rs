@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::api::objects::Key;
+use crate::api::route_id::RouteId;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::ownership::candidate::Candidate;
 use crate::compile::ownership::host::Holding;
@@ -18,7 +18,7 @@ use crate::compile::tls::host_certificates::Outcome;
 use crate::policy::fence::Fence;
 use crate::policy::{ClientRule, OriginPattern, Policy};
 use crate::reason;
-use crate::snapshot::{Backend, BackendId, Host, PathMatch, Route, RouteId, RouteState, Snapshot, TlsIdentity};
+use crate::snapshot::{Backend, BackendId, Host, PathMatch, Route, RouteState, Snapshot, TlsIdentity};
 
 /// One route with its rules resolved, ready to be placed on hosts.
 #[derive(Debug)]
@@ -30,7 +30,6 @@ pub struct Placed {
 /// The places of a candidate: every path of every rule.
 pub fn place(candidate: &Candidate<'_>, rules: Vec<Resolved>) -> Placed {
     let draft = candidate.effective();
-    let id = RouteId { namespace: candidate.key.namespace.as_str().into(), name: candidate.key.name.as_str().into() };
     let mut routes = Vec::new();
     for (rule, resolved) in draft.rules.iter().zip(rules) {
         let state = match &draft.policy {
@@ -39,7 +38,7 @@ pub fn place(candidate: &Candidate<'_>, rules: Vec<Resolved>) -> Placed {
         };
         for path in &rule.paths {
             routes.push(Arc::new(Route {
-                id: id.clone(),
+                id: candidate.id.clone(),
                 path: path.clone(),
                 state: state.clone(),
                 backends: resolved.backends.clone(),
@@ -66,25 +65,25 @@ fn with_client(route: &Arc<Route>, rule: &ClientRule, missing_origin_said: bool)
 
 /// Puts the routes of one hostname together; says to each what it got.
 ///
-/// `index` finds a candidate, and its placed routes and verdict, by key.
+/// `index` finds a candidate, and its placed routes and verdict, by identity.
 pub fn host(
     name: &str,
     holding: &Holding<'_>,
     outcome: &Outcome,
-    index: &HashMap<&Key, usize>,
+    index: &HashMap<&RouteId, usize>,
     placed: &[Placed],
     verdicts: &mut [Verdict],
 ) -> Host {
-    let mut taken: BTreeMap<&PathMatch, (&Key, Arc<Route>)> = BTreeMap::new();
-    for key in &holding.routes {
+    let mut taken: BTreeMap<&PathMatch, (&RouteId, Arc<Route>)> = BTreeMap::new();
+    for id in &holding.routes {
         let Some((placed, verdict)) =
-            index.get(key).and_then(|place| Some((placed.get(*place)?, verdicts.get_mut(*place)?)))
+            index.get(id).and_then(|place| Some((placed.get(*place)?, verdicts.get_mut(*place)?)))
         else {
             continue;
         };
         verdict.certificate.problems.extend(outcome.certificate.problems.iter().cloned());
         verdict.certificate.notes.extend(outcome.certificate.notes.iter().cloned());
-        if holding.owner == Some(*key) {
+        if holding.owner == Some(*id) {
             verdict.resolved.problems.extend(outcome.resolved.iter().cloned());
         }
         for route in &placed.routes {
@@ -113,7 +112,7 @@ pub fn host(
                         RouteState::Serving(_) => verdict.serving += 1,
                         RouteState::Refusing(_) => verdict.refusing += 1,
                     }
-                    free.insert((key, route));
+                    free.insert((id, route));
                 }
             }
         }

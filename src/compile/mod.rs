@@ -24,7 +24,8 @@ use std::sync::Arc;
 
 use crate::api::CONTROLLER;
 use crate::api::objects::{Key, Objects};
-use crate::api::route::{Defaults, RouteSpec};
+use crate::api::route::{Defaults, RouteSpec, SecureWebSocketRoute};
+use crate::api::route_id::RouteId;
 use crate::api::status::{ConditionReason, ConditionType, RouteStatus};
 use crate::policy::authentication::{Kind, Method};
 use crate::policy::fence::Fence;
@@ -98,7 +99,7 @@ pub struct Compiled {
     /// What the data plane serves. Its version is that of the compile before if nothing in it changed.
     pub snapshot: Snapshot,
     /// What is said of each route of ours.
-    pub statuses: BTreeMap<Key, RouteStatus>,
+    pub statuses: BTreeMap<RouteId, RouteStatus>,
     /// What is wrong with objects that have no status of ours, for the log: the object, and a sentence.
     pub remarks: BTreeMap<String, String>,
     /// What cert-manager shall be asked for.
@@ -129,7 +130,7 @@ impl Compiled {
     }
 
     /// Last good specs that serve in place of what their routes say now.
-    pub fn standing_in(&self) -> impl Iterator<Item = (&Key, &RouteSpec)> {
+    pub fn standing_in(&self) -> impl Iterator<Item = (&RouteId, &RouteSpec)> {
         self.kept.drafts.standing_in()
     }
 }
@@ -154,7 +155,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let claims: Vec<_> = routes.iter().map(Candidate::claim).collect();
     let mut holdings = ownership::host::settle(&claims);
     holdings.spared = Suffixes(&options.hostname_suffixes).spared(&holdings);
-    let index: HashMap<&Key, usize> = routes.iter().enumerate().map(|(place, route)| (route.key, place)).collect();
+    let index: HashMap<&RouteId, usize> = routes.iter().enumerate().map(|(place, route)| (&route.id, place)).collect();
 
     let grants = Grants::new(objects);
     let fence = resolve::blocked_addresses::around(&options.fence, options.own_service.as_ref(), objects);
@@ -164,21 +165,21 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let mut placed: Vec<Placed> = Vec::with_capacity(routes.len());
     for candidate in &routes {
         let mut verdict = begin(candidate, options.unshared);
-        verdict.accepted.problems.extend(holdings.conflicts.get(candidate.key).into_iter().flatten().cloned());
+        verdict.accepted.problems.extend(holdings.conflicts.get(&candidate.id).into_iter().flatten().cloned());
         let rules = candidate.effective().rules.iter().enumerate();
         let mut rules: Vec<_> =
-            rules.map(|(place, rule)| resolver.rule(&candidate.key.namespace, place, rule)).collect();
+            rules.map(|(place, rule)| resolver.rule(&candidate.id.namespace, place, rule)).collect();
         for resolved in &mut rules {
             verdict.resolved.problems.append(&mut resolved.problems);
             verdict.resolved.notes.append(&mut resolved.notes);
         }
         if let Some(policy) = &candidate.effective().policy {
             let authentication = &policy.handshake.authentication;
-            let (home, counted) = (&candidate.key.namespace, policy.connection.per_subject.is_some());
+            let (home, counted) = (&candidate.id.namespace, policy.connection.per_subject.is_some());
             verdict.warnings.extend(status::dependency::warnings(home, authentication, counted, &options.outage));
-            let outcome = keys.route(&candidate.key.namespace, authentication);
+            let outcome = keys.route(&candidate.id.namespace, authentication);
             verdict.resolved.problems.extend(outcome.problems);
-            let asked = resolve::external::resolve(&candidate.key.namespace, policy, &grants, &mut resolver);
+            let asked = resolve::external::resolve(&candidate.id.namespace, policy, &grants, &mut resolver);
             verdict.resolved.problems.extend(asked.problems);
             verdict.resolved.notes.extend(asked.notes);
             rules.iter_mut().for_each(|rule| rule.refuses |= outcome.refuses || asked.refuses);
@@ -194,7 +195,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
         let Some(first) = holding.routes.first() else { continue };
         let owner = holding.owner.and_then(|owner| index.get(owner)).and_then(|place| routes.get(*place));
         let tls = owner.and_then(|owner| owner.effective().tls.as_ref());
-        let issue = owner.and_then(|owner| issues.get(owner.key));
+        let issue = owner.and_then(|owner| issues.get(&owner.id));
         let outcome = vault.host(name, &first.namespace, tls, issue);
         hosts.push(assembly::host(name, holding, &outcome, &index, &placed, &mut verdicts));
     }
@@ -209,20 +210,19 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let snapshot = assembly::snapshot(hosts, shared, previous.map(|previous| &previous.snapshot));
 
     let mut statuses = BTreeMap::new();
-    let mut say = |key: &Key, route: &crate::api::route::SecureWebSocketRoute, verdict: Verdict| {
-        let before = previous.and_then(|previous| previous.statuses.get(key)).or(route.status.as_ref());
+    let mut say = |id: RouteId, route: &SecureWebSocketRoute, verdict: Verdict| {
+        let before = previous.and_then(|previous| previous.statuses.get(&id)).or(route.status.as_ref());
         let findings = verdict.findings();
-        statuses
-            .insert(key.clone(), status::route::of(&route.metadata, &options.controller_name, findings, before, now));
+        statuses.insert(id, status::route::of(&route.metadata, &options.controller_name, findings, before, now));
     };
     for (candidate, verdict) in routes.iter().zip(verdicts) {
-        say(candidate.key, candidate.route, end(verdict));
+        say(candidate.id.clone(), candidate.route, end(verdict));
     }
-    for (key, route, text) in lost {
+    for (id, route, text) in lost {
         let problem = Problem::new(ConditionReason::NoMatchingClass, text);
         let accepted = Facet { problems: vec![problem], ..Facet::default() };
         let unjudged = || Facet { unjudged: Some("not judged: no class of ours"), ..Facet::default() };
-        say(key, route, Verdict { accepted, resolved: unjudged(), certificate: unjudged(), ..Verdict::default() });
+        say(id, route, Verdict { accepted, resolved: unjudged(), certificate: unjudged(), ..Verdict::default() });
     }
     let kept = Kept { defaults: options.defaults.clone(), drafts, certificates, clients };
     Compiled { snapshot, statuses, remarks, wanted, due, kept }

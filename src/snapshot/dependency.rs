@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::policy::authentication::{Authentication, External, Jwt, KeySource, Kind};
-use crate::snapshot::{BackendId, RouteId, RouteState, Snapshot};
+use crate::snapshot::{BackendId, RouteState, Snapshot};
 
 /// Something outside the gateway without which handshakes cannot be judged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,8 +66,7 @@ impl Snapshot {
         let mut found = BTreeSet::new();
         for route in routes {
             let RouteState::Serving(policy) = &route.state else { continue };
-            let RouteId { namespace, .. } = &route.id;
-            found.extend(Dependency::of(namespace, &policy.handshake.authentication).map(|(_, one)| one));
+            found.extend(Dependency::of(&route.id.namespace, &policy.handshake.authentication).map(|(_, one)| one));
             found.extend(policy.connection.per_subject.map(|_| Dependency::Store));
         }
         found

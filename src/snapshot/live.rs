@@ -132,11 +132,12 @@ fn routes(snapshot: &Snapshot) -> HashMap<(&str, &PathMatch), &Arc<Route>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Balance, Host, RouteId, RouteState};
+    use crate::api::route_id::RouteId;
+    use crate::snapshot::{Balance, Host, RouteState};
 
     fn route(path: &str, reason: Reason) -> Arc<Route> {
         Arc::new(Route {
-            id: RouteId { namespace: "shop".into(), name: "chat".into() },
+            id: RouteId::secure_web_socket("shop", "chat"),
             path: PathMatch::Prefix(path.into()),
             state: RouteState::Refusing(reason),
             backends: vec![],
@@ -171,7 +172,7 @@ mod tests {
     }
 
     fn of(id: &str, path: &str, reason: Reason) -> Arc<Route> {
-        let id = RouteId { namespace: "shop".into(), name: id.into() };
+        let id = RouteId::secure_web_socket("shop", id);
         Arc::new(Route { id, ..Route::clone(&route(path, reason)) })
     }
 

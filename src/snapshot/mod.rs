@@ -14,6 +14,7 @@ use std::sync::Arc;
 use percent_encoding::percent_decode_str;
 use rustls_pki_types::ServerName;
 
+use crate::api::route_id::RouteId;
 use crate::policy::authentication::KeySource;
 use crate::policy::fence::Fence;
 use crate::policy::keys::KeySet;
@@ -130,21 +131,6 @@ pub struct CertificateFacts {
     pub not_after: i64,
     /// SHA-256 of the leaf's DER, hexadecimal.
     pub fingerprint: String,
-}
-
-/// The route object a compiled route comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RouteId {
-    /// Namespace of the object.
-    pub namespace: Box<str>,
-    /// Name of the object.
-    pub name: Box<str>,
-}
-
-impl fmt::Display for RouteId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
 }
 
 /// One path of one host.

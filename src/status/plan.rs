@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::api::objects::Key;
 use crate::api::route::SecureWebSocketRoute;
+use crate::api::route_id::RouteId;
 use crate::api::status::{Address, RouteStatus};
 
 /// What became of the routes.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Every route as the API server has it.
-    pub routes: BTreeMap<Key, Arc<SecureWebSocketRoute>>,
+    pub routes: BTreeMap<RouteId, Arc<SecureWebSocketRoute>>,
     /// What is said of those that are ours.
-    pub statuses: BTreeMap<Key, RouteStatus>,
+    pub statuses: BTreeMap<RouteId, RouteStatus>,
     /// The gateway's addresses.
     pub addresses: Vec<Address>,
     /// Names of the IngressClasses of our controller, also those of other gateways; `None`: they may not be read.
@@ -28,30 +28,30 @@ pub struct Report {
 #[derive(Debug, Clone)]
 pub(super) struct Write {
     /// The route.
-    pub(super) key: Key,
+    pub(super) id: RouteId,
     /// As the API server has it.
     pub(super) route: Arc<SecureWebSocketRoute>,
     /// Its next status; `None`: whatever we said is taken back.
     pub(super) status: Option<RouteStatus>,
 }
 
-/// Every write that is due, in the order of the keys. `ours` are routes that were ours a moment ago.
-pub(super) fn plan(report: &Report, controller: &str, ours: &BTreeSet<Key>) -> Vec<Write> {
+/// Every write that is due, in the order of the routes. `ours` are routes that were ours a moment ago.
+pub(super) fn plan(report: &Report, controller: &str, ours: &BTreeSet<RouteId>) -> Vec<Write> {
     let mut writes = Vec::new();
-    for (key, route) in &report.routes {
+    for (id, route) in &report.routes {
         let live = route.status.as_ref();
-        match report.statuses.get(key) {
+        match report.statuses.get(id) {
             Some(status) => {
                 let mut status = status.clone();
                 status.addresses = Some(report.addresses.clone()).filter(|addresses| !addresses.is_empty());
                 keep_times(&mut status, live);
                 if live.is_none_or(|live| !is_said(&status, live)) {
-                    writes.push(Write { key: key.clone(), route: Arc::clone(route), status: Some(status) });
+                    writes.push(Write { id: id.clone(), route: Arc::clone(route), status: Some(status) });
                 }
             }
             None => {
                 let Some(speaker) = live.and_then(|live| live.controller_name.as_deref()) else { continue };
-                let left = ours.contains(key);
+                let left = ours.contains(id);
                 let class = route.spec.ingress_class_name.as_ref();
                 let back = match &report.classes {
                     // A class of our controller that is not ours is another gateway's, which speaks for itself.
@@ -63,7 +63,7 @@ pub(super) fn plan(report: &Report, controller: &str, ours: &BTreeSet<Key>) -> V
                     _ => left,
                 };
                 if back {
-                    writes.push(Write { key: key.clone(), route: Arc::clone(route), status: None });
+                    writes.push(Write { id: id.clone(), route: Arc::clone(route), status: None });
                 }
             }
         }
@@ -125,10 +125,10 @@ mod tests {
         let text = format!("{{ingressClassName: {class}, hostnames: [a.test], rules: [], handshake: {{}}}}");
         let mut route = SecureWebSocketRoute::new("r", serde_saphyr::from_str(&text).unwrap());
         route.status = live;
-        let key = Key::new("shop", "r");
+        let id = RouteId::secure_web_socket("shop", "r");
         Report {
-            routes: [(key.clone(), Arc::new(route))].into(),
-            statuses: said.map(|said| (key, said)).into_iter().collect(),
+            routes: [(id.clone(), Arc::new(route))].into(),
+            statuses: said.map(|said| (id, said)).into_iter().collect(),
             addresses: Vec::new(),
             classes: Some(["wssgate".to_owned(), "other".to_owned()].into()),
             defaulted: false,
@@ -196,8 +196,8 @@ mod tests {
     fn what_was_ours_a_moment_ago_is_taken_back_whoever_spoke_since() {
         let live = status(vec![condition("Accepted", "True", 5)]);
         let theirs = RouteStatus { controller_name: Some("theirs".to_owned()), ..live.clone() };
-        let mine = BTreeSet::from([Key::new("shop", "r")]);
-        let taken_back = |report: &Report, ours: &BTreeSet<Key>| !plan(report, "ours", ours).is_empty();
+        let mine = BTreeSet::from([RouteId::secure_web_socket("shop", "r")]);
+        let taken_back = |report: &Report, ours: &BTreeSet<RouteId>| !plan(report, "ours", ours).is_empty();
         let other = report("nginx", Some(theirs), None);
         assert!(taken_back(&other, &mine) && !taken_back(&other, &BTreeSet::new()));
         // Another gateway of our controller replaces what we said with what it says.

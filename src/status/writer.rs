@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::event;
 use super::plan::{Report, Write, plan};
-use crate::api::objects::Key;
 use crate::api::route::SecureWebSocketRoute;
+use crate::api::route_id::RouteId;
 use crate::api::status::RouteStatus;
 use crate::api::{GROUP, VERSION};
 use crate::kube_error::{NO_ANSWER, describe};
@@ -54,9 +54,9 @@ struct Work {
     events: Events,
     metrics: Metrics,
     /// The last write of each route, until the API server has shown its outcome.
-    tried: HashMap<Key, Tried>,
+    tried: HashMap<RouteId, Tried>,
     /// Routes that are ours, or were, and what was said of them is not taken back yet.
-    ours: BTreeSet<Key>,
+    ours: BTreeSet<RouteId>,
 }
 
 /// A write that was tried.
@@ -91,12 +91,12 @@ impl Work {
     /// The next writes, and when the first of those that failed may be tried again.
     fn batch(&mut self, report: &Report) -> (Vec<Write>, Option<Instant>) {
         let mut due = plan(report, &self.controller, &self.ours);
-        let leaving = due.iter().filter(|write| write.status.is_none()).map(|write| &write.key);
+        let leaving = due.iter().filter(|write| write.status.is_none()).map(|write| &write.id);
         self.ours = report.statuses.keys().chain(leaving).cloned().collect();
         let now = Instant::now();
         let mut later = None;
         due.retain(|write| {
-            let Some(tried) = self.tried.get(&write.key) else { return true };
+            let Some(tried) = self.tried.get(&write.id) else { return true };
             // Transition times are those of the moment of the compile, and of no weight here.
             let same = Arc::ptr_eq(&tried.route, &write.route) && is_same(tried.status.as_ref(), write.status.as_ref());
             match tried.again {
@@ -110,8 +110,8 @@ impl Work {
             }
         });
         // What is as it should be needs no memory, but for what has not come back yet.
-        self.tried.retain(|key, tried| {
-            report.routes.get(key).is_some_and(|route| tried.again.is_some() || Arc::ptr_eq(route, &tried.route))
+        self.tried.retain(|id, tried| {
+            report.routes.get(id).is_some_and(|route| tried.again.is_some() || Arc::ptr_eq(route, &tried.route))
         });
         due.truncate(BATCH.0);
         (due, later)
@@ -133,16 +133,16 @@ impl Work {
         for (write, outcome) in outcomes.into_iter().flatten() {
             self.metrics.status_write(outcome.is_ok());
             if outcome.is_ok() && write.status.is_none() {
-                self.ours.remove(&write.key);
+                self.ours.remove(&write.id);
             }
             let again = outcome.err().map(|why| {
-                let before = self.tried.get(&write.key).and_then(|tried| tried.again);
+                let before = self.tried.get(&write.id).and_then(|tried| tried.again);
                 let again = Again::after(before, Instant::now());
-                tracing::warn!(route = %write.key, problem = why, again_seconds = again.pause.as_secs(),
+                tracing::warn!(route = %write.id, problem = why, again_seconds = again.pause.as_secs(),
                     "a status could not be written");
                 again
             });
-            self.tried.insert(write.key, Tried { route: write.route, status: write.status, again });
+            self.tried.insert(write.id, Tried { route: write.route, status: write.status, again });
         }
     }
 
@@ -153,7 +153,7 @@ impl Work {
             // The route came from another controller, or ours had another name: what that said is over, and what we do
             // not say ourselves would stay.
             if let Err(problem) = self.patch(&manager, write, &json!({})).await {
-                tracing::debug!(route = %write.key, manager, problem, "the status of before could not be taken back");
+                tracing::debug!(route = %write.id, manager, problem, "the status of before could not be taken back");
             }
         }
         self.patch(&self.manager, write, &write.status.as_ref().map_or_else(|| json!({}), |status| json!(status))).await
@@ -162,11 +162,11 @@ impl Work {
     /// Applies nothing but the status, so that nothing else becomes ours. The uid keeps a status from reaching another
     /// route of the same name.
     async fn patch(&self, manager: &str, write: &Write, status: &Value) -> Result<Outcome, String> {
-        let Key { namespace, name } = &write.key;
+        let RouteId { kind, namespace, name } = &write.id;
         let api: Api<SecureWebSocketRoute> = Api::namespaced(self.client.clone(), namespace);
         let body = json!({
             "apiVersion": format!("{GROUP}/{VERSION}"),
-            "kind": "SecureWebSocketRoute",
+            "kind": kind.as_str(),
             "metadata": {"name": name, "namespace": namespace, "uid": write.route.metadata.uid},
             "status": status,
         });

@@ -43,8 +43,8 @@ impl Names {
     /// Statuses, then the snapshot; `before` marks what was kept.
     pub(crate) fn render(&mut self, compiled: &Compiled, before: Option<&Compiled>) -> String {
         let mut text = String::new();
-        for (key, status) in &compiled.statuses {
-            let _ = writeln!(text, "route {key}");
+        for (id, status) in &compiled.statuses {
+            let _ = writeln!(text, "route {id}");
             for condition in status.conditions.iter().flatten() {
                 let (kind, is, why) = (&condition.type_, &condition.status, &condition.reason);
                 let _ = writeln!(text, "  {kind}={is} {why}: {}", condition.message);

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::objects::{self, Key, Objects};
+use crate::api::objects::{self, Objects};
 use crate::api::route::{RouteSpec, SecureWebSocketRoute};
+use crate::api::route_id::RouteId;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::Options;
 use crate::compile::ownership::class::{self, Class};
@@ -17,8 +18,8 @@ use crate::compile::status::condition::{Problem, quote};
 /// A route of ours.
 #[derive(Debug)]
 pub struct Candidate<'a> {
-    /// Namespace and name.
-    pub key: &'a Key,
+    /// Its identity.
+    pub id: RouteId,
     /// The object.
     pub route: &'a Arc<SecureWebSocketRoute>,
     /// The draft of the spec as it is now.
@@ -47,7 +48,7 @@ impl Candidate<'_> {
         let created = self.route.metadata.creation_timestamp.as_ref();
         let created = created.map_or(i64::MAX, |time| time.0.as_second());
         Claim {
-            rank: Rank { never_good: self.good.is_none(), created, id: self.key },
+            rank: Rank { never_good: self.good.is_none(), created, id: &self.id },
             hostnames: &self.hostnames,
             tls: self.effective().tls.is_some(),
         }
@@ -57,7 +58,7 @@ impl Candidate<'_> {
 /// Drafts of the compile before.
 #[derive(Debug, Default)]
 pub struct Drafts {
-    by_route: BTreeMap<Key, Kept>,
+    by_route: BTreeMap<RouteId, Kept>,
 }
 
 #[derive(Debug)]
@@ -72,19 +73,19 @@ struct Kept {
 
 impl Drafts {
     /// Last good specs that stand in for what their routes say now.
-    pub fn standing_in(&self) -> impl Iterator<Item = (&Key, &RouteSpec)> {
+    pub fn standing_in(&self) -> impl Iterator<Item = (&RouteId, &RouteSpec)> {
         let last_good = self.by_route.iter().filter(|(_, kept)| kept.draft.policy.is_none());
-        last_good.filter_map(|(key, kept)| Some((key, &kept.good_route.as_ref()?.spec)))
+        last_good.filter_map(|(id, kept)| Some((id, &kept.good_route.as_ref()?.spec)))
     }
 }
 
 /// What there is of ours.
 #[derive(Debug)]
 pub struct Candidates<'a> {
-    /// By key.
+    /// By identity.
     pub routes: Vec<Candidate<'a>>,
     /// Routes of a class that does not exist, and what to tell.
-    pub lost: Vec<(&'a Key, &'a SecureWebSocketRoute, String)>,
+    pub lost: Vec<(RouteId, &'a SecureWebSocketRoute, String)>,
     /// What the next compile needs.
     pub drafts: Drafts,
 }
@@ -98,16 +99,17 @@ pub fn collect<'a>(
 ) -> Candidates<'a> {
     let mut candidates = Candidates { routes: Vec::new(), lost: Vec::new(), drafts: Drafts::default() };
     for (key, route) in &objects.routes {
+        let id = RouteId::secure_web_socket(&key.namespace, &key.name);
         match class::of(route, objects, options) {
             Class::Ours => {}
             Class::Foreign => continue,
             Class::Lost(text) => {
-                candidates.lost.push((key, route, text));
+                candidates.lost.push((id, route, text));
                 continue;
             }
         }
         // A route that was deleted and made anew is another route, whatever its name.
-        let kept = before.and_then(|before| before.by_route.get(key));
+        let kept = before.and_then(|before| before.by_route.get(&id));
         let kept = kept.filter(|kept| kept.route.metadata.uid == route.metadata.uid);
         let findings = objects.findings.get(key);
         let same = kept.filter(|kept| {
@@ -136,8 +138,8 @@ pub fn collect<'a>(
             good: good.clone(),
             good_route,
         };
-        candidates.drafts.by_route.insert(key.clone(), kept);
-        candidates.routes.push(Candidate { key, route, draft, good, hostnames, forbidden });
+        candidates.drafts.by_route.insert(id.clone(), kept);
+        candidates.routes.push(Candidate { id, route, draft, good, hostnames, forbidden });
     }
     candidates
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::api::objects::Key;
+use crate::api::route_id::RouteId;
 use crate::api::scalar::is_lower_dns_name;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::status::condition::{Problem, quote};
@@ -22,7 +22,7 @@ pub struct Rank<'a> {
     /// `metadata.creationTimestamp`, seconds since the Unix epoch; the largest value where there is none.
     pub created: i64,
     /// Last resort, and unique.
-    pub id: &'a Key,
+    pub id: &'a RouteId,
 }
 
 /// A route's wish for its hostnames.
@@ -40,9 +40,9 @@ pub struct Claim<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding<'a> {
     /// The route whose `tls` the host has; `None`: the default certificate.
-    pub owner: Option<&'a Key>,
+    pub owner: Option<&'a RouteId>,
     /// Every route of the host, the owner included, by rank.
-    pub routes: Vec<&'a Key>,
+    pub routes: Vec<&'a RouteId>,
 }
 
 /// The outcome: hostnames, and who was turned away.
@@ -51,7 +51,7 @@ pub struct Holdings<'a> {
     /// By hostname as routes write it.
     pub hosts: BTreeMap<&'a str, Holding<'a>>,
     /// Routes that do not get a hostname, and why.
-    pub conflicts: BTreeMap<&'a Key, Vec<Problem>>,
+    pub conflicts: BTreeMap<&'a RouteId, Vec<Problem>>,
     /// Names that no wildcard serves, by the settings.
     pub spared: HashSet<Box<str>>,
 }
@@ -133,12 +133,12 @@ pub fn check(hostname: &str) -> Result<(), &'static str> {
 mod tests {
     use super::*;
 
-    fn id(text: &str) -> Key {
+    fn id(text: &str) -> RouteId {
         let (namespace, name) = text.split_once('/').unwrap();
-        Key::new(namespace, name)
+        RouteId::secure_web_socket(namespace, name)
     }
 
-    struct Wish(Key, i64, bool, bool);
+    struct Wish(RouteId, i64, bool, bool);
 
     fn wish(text: &str, created: i64, tls: bool) -> Wish {
         Wish(id(text), created, tls, false)
@@ -157,8 +157,8 @@ mod tests {
             .collect();
         let holdings = settle(&claims);
         let holding = &holdings.hosts["a.test"];
-        let text = |ids: &[&Key]| ids.iter().map(ToString::to_string).collect();
-        let away: Vec<&Key> = holdings.conflicts.keys().copied().collect();
+        let text = |ids: &[&RouteId]| ids.iter().map(ToString::to_string).collect();
+        let away: Vec<&RouteId> = holdings.conflicts.keys().copied().collect();
         (holding.owner.map(ToString::to_string), text(&holding.routes), text(&away))
     }
 

@@ -110,7 +110,7 @@ fn permitted(host: &str, namespace: &str, holdings: &Holdings<'_>) -> Result<(),
         holdings.hosts.get(format!("*.{rest}").as_str())
     });
     let holder = holding.and_then(|holding| holding.routes.first()).map(|route| &route.namespace);
-    if holder.is_some_and(|holder| holder == namespace) {
+    if holder.is_some_and(|holder| **holder == *namespace) {
         return Ok(());
     }
     // Whether another namespace holds it stays untold.

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use crate::api::certificate::{CERTIFICATE_NAME, Certificate, CertificateIssuer, CertificateSpec, GROUP, PrivateKey};
 use crate::api::objects::{Key, Objects};
+use crate::api::route_id::{RouteId, RouteKind};
 use crate::api::status::ConditionReason as Reason;
 use crate::api::{self};
 use crate::compile::Options;
@@ -24,7 +25,7 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Its value for what the gateway keeps.
 pub const GATEWAY: &str = "wssgate";
 /// The kind that owns what the gateway keeps.
-const OWNER: &str = "SecureWebSocketRoute";
+const OWNER: &str = RouteKind::SecureWebSocketRoute.as_str();
 
 /// What shall be written.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,7 +63,7 @@ pub fn plan<'a>(
     options: &Options,
     candidates: &'a [Candidate<'a>],
     holdings: &Holdings<'_>,
-) -> (Wanted, BTreeMap<&'a Key, Issue>) {
+) -> (Wanted, BTreeMap<&'a RouteId, Issue>) {
     let mut wishes: BTreeMap<Key, Vec<Wish<'_>>> = BTreeMap::new();
     for candidate in candidates {
         if let Some((secret, issuer)) = wish(candidate) {
@@ -79,17 +80,17 @@ pub fn plan<'a>(
         wishes.retain(|wish| !wish.hostnames.is_empty());
         wishes.sort_by_key(|wish| wish.candidate.claim().rank);
         let Some(first) = wishes.first() else { continue };
-        let (key, issuer) = (first.candidate.key, first.issuer);
+        let (owner, issuer) = (&first.candidate.id, first.issuer);
         let (agreed, others): (Vec<_>, Vec<_>) = wishes.iter().partition(|wish| wish.issuer == issuer);
         for other in others {
             let text = format!(
-                "spec.tls.issuerRef: Secret {secret} is issued by {} {} for the older route {key}; use another Secret or \
+                "spec.tls.issuerRef: Secret {secret} is issued by {} {} for the older route {owner}; use another Secret or \
                  the same issuer",
                 issuer.kind.as_deref().unwrap_or_default(),
                 quote(&issuer.name)
             );
             let problem = Problem::new(Reason::CertificateConflict, text);
-            issues.insert(other.candidate.key, Issue::Refused(vec![problem]));
+            issues.insert(&other.candidate.id, Issue::Refused(vec![problem]));
         }
         let issue = match desired(&secret, &agreed) {
             Err(problems) => {
@@ -113,7 +114,7 @@ pub fn plan<'a>(
             },
         };
         for wish in agreed {
-            issues.insert(wish.candidate.key, issue.clone());
+            issues.insert(&wish.candidate.id, issue.clone());
         }
     }
     // Where they cannot be read now, nothing follows from that.
@@ -132,14 +133,14 @@ fn wish<'a>(candidate: &'a Candidate<'_>) -> Option<(Key, &'a CertificateIssuer)
     let tls = candidate.effective().tls.as_ref()?;
     let issuer = tls.issuer.as_ref()?;
     let secret = tls.certificates.first()?;
-    Some((Key::new(candidate.key.namespace.as_str(), secret.name.as_str()), issuer))
+    Some((Key::new(&*candidate.id.namespace, secret.name.as_str()), issuer))
 }
 
 /// The hostnames whose TLS is the route's, sorted.
 fn hostnames<'a>(candidate: &'a Candidate<'_>, holdings: &Holdings<'_>) -> Vec<&'a str> {
     let names = candidate.claim().hostnames.iter().map(|name| &**name);
     let mut names: Vec<_> = names
-        .filter(|name| holdings.hosts.get(name).is_some_and(|holding| holding.owner == Some(candidate.key)))
+        .filter(|name| holdings.hosts.get(name).is_some_and(|holding| holding.owner == Some(&candidate.id)))
         .collect();
     names.sort_unstable();
     names
@@ -182,8 +183,8 @@ fn desired(secret: &Key, wishes: &[&Wish<'_>]) -> Result<Certificate, Vec<Proble
         }
         owners.push(OwnerReference {
             api_version: format!("{}/{}", api::GROUP, api::VERSION),
-            kind: OWNER.to_owned(),
-            name: wish.candidate.key.name.clone(),
+            kind: wish.candidate.id.kind.as_str().to_owned(),
+            name: wish.candidate.id.name.to_string(),
             uid: metadata.uid.clone().unwrap_or_default(),
             // One owner may be the controller; the Certificate goes when all owners are gone.
             controller: Some(place == 0),
@@ -243,8 +244,8 @@ fn controller(certificate: &Certificate) -> Option<&OwnerReference> {
 
 fn is_candidate(owner: &OwnerReference, certificate: &Key, candidates: &[Candidate<'_>]) -> bool {
     candidates.iter().any(|candidate| {
-        candidate.key.namespace == certificate.namespace
-            && candidate.key.name == owner.name
+        *candidate.id.namespace == *certificate.namespace
+            && *candidate.id.name == *owner.name
             && candidate.route.metadata.uid.as_deref() == Some(owner.uid.as_str())
     })
 }

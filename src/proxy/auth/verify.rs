@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::api::route_id::RouteId;
 use crate::policy::authentication::{Authentication, Jwt, KeySource, Kind, Method};
 use crate::policy::credential::{Credential, Presented};
 use crate::policy::keys::KeySet;
@@ -13,7 +14,6 @@ use crate::proxy::Shared;
 use crate::proxy::auth::external;
 use crate::proxy::auth::tickets::Handle;
 use crate::reason::Reason;
-use crate::snapshot::RouteId;
 use crate::ws::upgrade::Request;
 
 /// Seconds since the Unix epoch.

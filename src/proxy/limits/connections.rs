@@ -6,12 +6,12 @@ use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::api::route_id::RouteId;
 use crate::policy::network::limit_key;
 use crate::proxy::limits::attempts::AttemptTable;
 use crate::proxy::store::Store;
 use crate::proxy::store::subject::Lease;
 use crate::reason::Reason;
-use crate::snapshot::RouteId;
 
 /// Keys that a table holds at the most; a full table refuses new keys rather than forget one.
 const MAX_KEYS: usize = 1 << 20;
@@ -203,11 +203,12 @@ impl Rotation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::route_id::RouteKind;
 
     #[test]
     fn places_are_given_back_exactly_once_and_all_counts_return_to_zero() {
         let meters = Arc::new(Meters::default());
-        let route = RouteId { namespace: "shop".into(), name: "chat".into() };
+        let route = RouteId::secure_web_socket("shop", "chat");
         let address: IpAddr = "192.0.2.1".parse().unwrap();
         let first = meters.place(&route, address, 2, Some(1)).unwrap();
         assert_eq!(meters.place(&route, address, 2, Some(1)).unwrap_err(), Reason::AddressLimit);
@@ -235,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn a_subject_has_so_many_places_and_a_refused_one_gives_all_back() {
         let meters = Arc::new(Meters::default());
-        let route = RouteId { namespace: "shop".into(), name: "chat".into() };
+        let route = RouteId::secure_web_socket("shop", "chat");
         let place = || meters.place(&route, "192.0.2.1".parse().unwrap(), 9, None).unwrap();
         let (mut first, mut second, mut third) = (place(), place(), place());
         assert_eq!(first.subject("1:aada".into(), Some(1), None).await, Ok(()));
@@ -245,5 +246,21 @@ mod tests {
         assert_eq!(meters.subjects.count(&(route.clone(), "1:aada".into())), 1);
         drop(first);
         assert!(meters.subjects.0.lock().unwrap().is_empty() && meters.routes.count(&route) == 0);
+    }
+
+    #[tokio::test]
+    async fn routes_of_two_kinds_and_one_name_share_no_limit_and_no_rotation() {
+        let meters = Arc::new(Meters::default());
+        let own = RouteId::secure_web_socket("shop", "chat");
+        let other = RouteId::new(RouteKind::HttpRoute, "shop", "chat");
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let mut first = meters.place(&own, address, 1, Some(1)).unwrap();
+        let mut second = meters.place(&other, address, 1, Some(1)).unwrap();
+        assert_eq!(first.subject("1:aada".into(), Some(1), None).await, Ok(()));
+        assert_eq!(second.subject("1:aada".into(), Some(1), None).await, Ok(()));
+        assert_eq!((meters.routes.count(&own), meters.routes.count(&other)), (1, 1));
+        for rotation in [&meters.turns, &meters.questions] {
+            assert_eq!((rotation.next(&own), rotation.next(&own), rotation.next(&other)), (0, 1, 0));
+        }
     }
 }

@@ -25,11 +25,11 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
+use crate::api::route_id::RouteId;
 use crate::proxy::Drain;
 use crate::proxy::dependency_health::Outages;
 use crate::proxy::limits::connections::Table;
 use crate::reason::Reason;
-use crate::snapshot::RouteId;
 use crate::snapshot::dependency::Dependency;
 use crate::telemetry::Metrics;
 use subject::Leases;

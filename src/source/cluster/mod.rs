@@ -36,6 +36,7 @@ use super::Loaded;
 use crate::api::certificate::Certificate;
 use crate::api::objects::{Key, ReferenceGrant};
 use crate::api::route::{RouteSpec, SecureWebSocketRoute};
+use crate::api::route_id::RouteId;
 use crate::telemetry::Metrics;
 
 /// Types of Secrets that routes can name.
@@ -137,10 +138,10 @@ impl Cluster {
 
     /// The last compile serves these specs, last good ones, in place of what their routes say now: what they name is
     /// kept. To be called after every compile.
-    pub fn standing_in<'a>(&mut self, specs: impl Iterator<Item = (&'a Key, &'a RouteSpec)>) {
+    pub fn standing_in<'a>(&mut self, specs: impl Iterator<Item = (&'a RouteId, &'a RouteSpec)>) {
         let mut all = References::default();
-        for (key, spec) in specs {
-            let mut references = reference::of_route(&key.namespace, spec);
+        for (id, spec) in specs {
+            let mut references = reference::of_route(&id.namespace, spec);
             all.secrets.append(&mut references.secrets);
             all.config_maps.append(&mut references.config_maps);
         }
