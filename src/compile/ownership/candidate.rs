@@ -8,12 +8,12 @@ use crate::api::objects::{self, Objects};
 use crate::api::route::{RouteSpec, SecureWebSocketRoute};
 use crate::api::route_id::RouteId;
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::Options;
+use crate::compile::options::Options;
 use crate::compile::ownership::class::{self, Class};
 use crate::compile::ownership::host::{Claim, Rank};
 use crate::compile::ownership::suffix::Suffixes;
+use crate::compile::problem::{Problem, quote};
 use crate::compile::spec::draft::Draft;
-use crate::compile::status::condition::{Problem, quote};
 
 /// A route of ours.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use k8s_openapi::api::networking::v1::IngressClass;
 
 use crate::api::objects::{Key, Objects};
 use crate::api::route::SecureWebSocketRoute;
-use crate::compile::Options;
-use crate::compile::status::condition::quote;
+use crate::compile::options::Options;
+use crate::compile::problem::quote;
 
 /// Marks the class of routes that name none.
 const DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";

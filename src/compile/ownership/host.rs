@@ -6,9 +6,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::api::route_id::RouteId;
-use crate::api::scalar::is_lower_dns_name;
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::status::condition::{Problem, quote};
+use crate::compile::problem::{Problem, quote};
 
 /// What orders routes of one namespace that want the same thing: routes that compiled at least once, then age, then
 /// namespace/name. A route that never compiled has served nobody, so it takes nothing from one that does.
@@ -103,32 +102,6 @@ pub fn settle<'a>(claims: &[Claim<'a>]) -> Holdings<'a> {
     holdings
 }
 
-/// Whether this is a hostname as the API takes it: lower-case DNS labels, one star as the whole first label at most,
-/// not an IP address.
-///
-/// # Errors
-/// What is wrong with it, for a message that quotes it.
-pub fn check(hostname: &str) -> Result<(), &'static str> {
-    let name = hostname.strip_prefix("*.").unwrap_or(hostname);
-    if hostname.len() > 253 {
-        return Err("is longer than 253 bytes");
-    }
-    if name.parse::<std::net::IpAddr>().is_ok() || hostname.contains([':', '[']) {
-        return Err("is an address or has a port; routes are chosen by name");
-    }
-    if !is_lower_dns_name(name) {
-        return Err("is not a lower-case DNS name, or *. and one");
-    }
-    // "127.1" is an address to many parsers; no top-level domain is a number (RFC 3696 §2).
-    if name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
-        return Err("ends in a number, as addresses do");
-    }
-    if name != hostname && !name.contains('.') {
-        return Err("has a star directly below a top-level domain");
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,37 +168,5 @@ mod tests {
         let (owner, routes, away) = outcome(&wishes);
         assert_eq!(owner.as_deref(), Some("z/good"));
         assert_eq!((routes, away), (vec!["z/good".into()], vec!["a/good".into(), "z/broken".into()]));
-    }
-
-    #[test]
-    fn hostnames_are_lower_case_names_with_one_star_at_most() {
-        for good in ["localhost", "a.test", "*.example.com", "xn--bcher-kva.example"] {
-            assert_eq!(check(good), Ok(()), "{good}");
-        }
-        let long = "a.".repeat(130);
-        for bad in [
-            "",
-            "A.test",
-            "a..test",
-            ".a",
-            "a.",
-            "-a.test",
-            "*",
-            "*.com",
-            "*.*.test",
-            "a.*.test",
-            "a*.test",
-            "a_b.test",
-            "127.0.0.1",
-            "*.127.0.0.1",
-            "127.1",
-            "[::1]",
-            "::1",
-            "a.test:443",
-            "a/b",
-            &long,
-        ] {
-            assert!(check(bad).is_err(), "{bad}");
-        }
     }
 }

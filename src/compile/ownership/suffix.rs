@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::compile::ownership::host::Holdings;
-use crate::compile::status::condition::quote;
+use crate::compile::problem::quote;
 
 /// The settings' suffixes by namespace.
 #[derive(Debug, Clone, Copy)]

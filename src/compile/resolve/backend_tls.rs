@@ -9,7 +9,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::compile::tls::server_config::provider;
+use crate::compile::provider::provider;
 
 /// The most bytes of one CA bundle; the API server allows no ConfigMap over 1 MiB.
 const MAX_BYTES: usize = 1 << 20;

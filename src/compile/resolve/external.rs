@@ -2,9 +2,9 @@
 //! route refuses; a Service that is missing or has no endpoints makes handshakes 503 until there is one.
 
 use crate::api::status::ConditionReason as Reason;
+use crate::compile::problem::Problem;
 use crate::compile::resolve::reference::Grants;
 use crate::compile::resolve::rule::Resolver;
-use crate::compile::status::condition::Problem;
 use crate::policy::Policy;
 use crate::policy::authentication::Kind;
 

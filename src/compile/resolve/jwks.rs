@@ -11,8 +11,8 @@ use std::sync::Arc;
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::guard::guarded;
+use crate::compile::problem::{Problem, quote};
 use crate::compile::resolve::reference::{Grants, unread};
-use crate::compile::status::condition::{Problem, quote};
 use crate::policy::authentication::{Authentication, KeySource, Kind};
 use crate::policy::keys::KeySet;
 

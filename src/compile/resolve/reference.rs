@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use crate::api::objects::{Key, Objects, ReferenceGrantSpec};
 use crate::api::status::ConditionReason as Reason;
 use crate::api::{GROUP, objects};
-use crate::compile::status::condition::{Problem, quote};
+use crate::compile::problem::{Problem, quote};
 
 /// The kind that refers.
 const FROM: &str = "SecureWebSocketRoute";

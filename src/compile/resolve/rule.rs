@@ -12,12 +12,12 @@ use rustls::ClientConfig;
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::guard::guarded;
+use crate::compile::problem::Problem;
 use crate::compile::resolve::backend_tls::{self, Trust};
 use crate::compile::resolve::bundle::{CA, same, value};
 use crate::compile::resolve::reference::{Grants, unread};
 use crate::compile::resolve::service::{Port, Protocol, Services};
-use crate::compile::spec::draft::{BackendTlsDraft, RuleDraft};
-use crate::compile::status::condition::Problem;
+use crate::compile::spec::rule::{BackendTlsDraft, RuleDraft};
 use crate::policy::fence::Fence;
 use crate::snapshot::{Backend, BackendId, BackendTls};
 

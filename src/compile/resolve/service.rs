@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::status::condition::{Problem, quote};
+use crate::compile::problem::{Problem, quote};
 use crate::policy::fence::Fence;
 
 /// The label that ties a slice to its Service.

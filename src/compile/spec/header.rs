@@ -2,8 +2,8 @@
 //! entries only.
 
 use crate::api::route::handshake::Header;
-use crate::compile::spec::policy::Notes;
-use crate::compile::status::condition::quote;
+use crate::compile::problem::quote;
+use crate::compile::spec::diagnostics::Diagnostics;
 
 /// Headers that belong to HTTP, to the protocol or to the application.
 const RESERVED: [&str; 12] = [
@@ -27,18 +27,18 @@ pub fn is_token(text: &str) -> bool {
 }
 
 /// Reads the list as pairs of lower-case names and values; `layer` is where it was written.
-pub fn read(list: &[Header], layer: &str, notes: &mut Notes) -> Vec<(String, String)> {
+pub fn read(list: &[Header], layer: &str, diagnostics: &mut Diagnostics) -> Vec<(String, String)> {
     let mut headers: Vec<(String, String)> = Vec::with_capacity(list.len());
     for (place, Header { name, value }) in list.iter().enumerate() {
         let lower = name.to_ascii_lowercase();
         match check(&lower, value) {
             Err(why) => {
                 let field = format_args!("{layer}.handshake.responseHeaders.set[{place}]");
-                notes.invalid(field, format_args!("{} {why}", quote(name)));
+                diagnostics.invalid(field, format_args!("{} {why}", quote(name)));
             }
             Ok(()) if headers.iter().any(|(earlier, _)| *earlier == lower) => {
                 let field = format_args!("{layer}.handshake.responseHeaders.set[{place}]");
-                notes.invalid(field, format_args!("{} is set twice", quote(name)));
+                diagnostics.invalid(field, format_args!("{} is set twice", quote(name)));
             }
             Ok(()) => headers.push((lower, value.clone())),
         }
@@ -73,9 +73,9 @@ mod tests {
     #[test]
     fn ordinary_headers_are_set_in_lower_case() {
         let list = [Header { name: "Referrer-Policy".into(), value: "no-referrer".into() }];
-        let mut notes = Notes::default();
-        assert_eq!(read(&list, "spec", &mut notes), [("referrer-policy".to_owned(), "no-referrer".to_owned())]);
-        assert!(notes.problems.is_empty());
+        let mut diagnostics = Diagnostics::default();
+        assert_eq!(read(&list, "spec", &mut diagnostics), [("referrer-policy".to_owned(), "no-referrer".to_owned())]);
+        assert!(diagnostics.problems.is_empty());
     }
 
     #[test]

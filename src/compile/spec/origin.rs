@@ -2,16 +2,16 @@
 //! ever send is a mistake, so it is refused instead of never matching. Knows entries only.
 
 use crate::api::status::ConditionType as Type;
-use crate::compile::ownership::host;
-use crate::compile::spec::policy::Notes;
-use crate::compile::status::condition::quote;
+use crate::compile::problem::quote;
+use crate::compile::spec::diagnostics::Diagnostics;
+use crate::compile::spec::hostname;
 use crate::policy::OriginPattern;
 
 /// Reads the list; `layer` is where it was written.
-pub fn read(list: &[String], layer: &str, notes: &mut Notes) -> Vec<OriginPattern> {
+pub fn read(list: &[String], layer: &str, diagnostics: &mut Diagnostics) -> Vec<OriginPattern> {
     let field = format!("{layer}.handshake.origins.allow");
     if list.is_empty() {
-        notes.invalid(&field, "is empty; remove it for the route's own host, or list origins");
+        diagnostics.invalid(&field, "is empty; remove it for the route's own host, or list origins");
     }
     let mut patterns = Vec::with_capacity(list.len());
     for (place, text) in list.iter().enumerate() {
@@ -19,16 +19,16 @@ pub fn read(list: &[String], layer: &str, notes: &mut Notes) -> Vec<OriginPatter
             Ok(pattern) => {
                 if pattern == OriginPattern::Any {
                     if list.len() > 1 {
-                        notes.invalid(&field, "* allows every origin already; remove it or the other entries");
+                        diagnostics.invalid(&field, "* allows every origin already; remove it or the other entries");
                     }
-                    notes.warn(Type::AnyOrigin, "handshake.origins.allow: *: any page may open connections");
+                    diagnostics.warn(Type::AnyOrigin, "handshake.origins.allow: *: any page may open connections");
                 } else if !text.starts_with("https://") {
                     let text = format!("handshake.origins.allow: {} is not protected by TLS", quote(text));
-                    notes.warn(Type::LimitsRelaxed, text);
+                    diagnostics.warn(Type::LimitsRelaxed, text);
                 }
                 patterns.push(pattern);
             }
-            Err(why) => notes.invalid(format_args!("{field}[{place}]"), format_args!("{} {why}", quote(text))),
+            Err(why) => diagnostics.invalid(format_args!("{field}[{place}]"), format_args!("{} {why}", quote(text))),
         }
     }
     patterns
@@ -69,7 +69,7 @@ fn pattern(text: &str) -> Result<OriginPattern, &'static str> {
             .is_some_and(|h| h.parse::<std::net::Ipv6Addr>().is_ok() && h.bytes().all(|b| !b.is_ascii_uppercase()));
     // Other schemes (browser extensions) have hosts of their own kind.
     let web = matches!(scheme, "http" | "https");
-    if web && !is_address && host::check(host).is_err() {
+    if web && !is_address && hostname::check(host).is_err() {
         return Err("is not scheme://host[:port] in lower case, without path; one star may stand for the first label");
     }
     if !web && (host.is_empty() || host.bytes().any(|b| !b.is_ascii_graphic() || b"/?#@*\\".contains(&b))) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::api::route::handshake;
-use crate::compile::spec::policy::Notes;
+use crate::compile::spec::diagnostics::Diagnostics;
 use crate::policy::Attempts;
 
 /// The most that a count or burst may be set to.
@@ -13,29 +13,30 @@ const INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 
 /// The limit of handshakes per client address; `layer` is `spec` or `defaults`, for messages. `None` where a value is
 /// out of bounds, which is noted.
-pub fn attempts(attempts: &handshake::Attempts, layer: &str, notes: &mut Notes) -> Option<Attempts> {
+pub fn attempts(attempts: &handshake::Attempts, layer: &str, diagnostics: &mut Diagnostics) -> Option<Attempts> {
     let field = format!("{layer}.handshake.attempts");
-    let number = |name: &str, value: i32, least: u32, notes: &mut Notes| match u32::try_from(value) {
+    let number = |name: &str, value: i32, least: u32, diagnostics: &mut Diagnostics| match u32::try_from(value) {
         Ok(number) if (least..=MOST).contains(&number) => Some(number),
         _ => {
-            notes.invalid(format_args!("{field}.{name}"), format_args!("{value} is not between {least} and {MOST}"));
+            diagnostics
+                .invalid(format_args!("{field}.{name}"), format_args!("{value} is not between {least} and {MOST}"));
             None
         }
     };
-    let count = number("count", attempts.count, 1, notes);
+    let count = number("count", attempts.count, 1, diagnostics);
     let burst = match (attempts.burst, count) {
         (None, count) => count,
         // More than the burst would never pass in an interval.
-        (Some(burst), count) => number("burst", burst, count.unwrap_or(1), notes),
+        (Some(burst), count) => number("burst", burst, count.unwrap_or(1), diagnostics),
     };
     let interval = match attempts.interval.parse() {
         Err(error) => {
-            notes.invalid(format_args!("{field}.interval"), error);
+            diagnostics.invalid(format_args!("{field}.interval"), error);
             None
         }
         Ok(interval) if (INTERVALS.0..=INTERVALS.1).contains(&interval) => Some(interval),
         Ok(_) => {
-            notes.invalid(format_args!("{field}.interval"), "is not between 1s and 1h");
+            diagnostics.invalid(format_args!("{field}.interval"), "is not between 1s and 1h");
             None
         }
     };
@@ -47,9 +48,9 @@ mod tests {
     use super::*;
 
     fn read(yaml: &str) -> (Option<Attempts>, Vec<String>) {
-        let mut notes = Notes::default();
-        let attempts = attempts(&serde_saphyr::from_str(yaml).unwrap(), "spec", &mut notes);
-        (attempts, notes.problems.into_iter().map(|problem| problem.message).collect())
+        let mut diagnostics = Diagnostics::default();
+        let attempts = attempts(&serde_saphyr::from_str(yaml).unwrap(), "spec", &mut diagnostics);
+        (attempts, diagnostics.problems.into_iter().map(|problem| problem.message).collect())
     }
 
     #[test]

@@ -6,27 +6,12 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
+use crate::compile::problem::{Problem, cut};
 
 /// The most bytes of a condition's message.
 pub const MAX_MESSAGE: usize = 512;
 /// Room that is kept for "; and 1000 more".
 const TAIL: usize = 24;
-
-/// One thing that is wrong, or worth a warning.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Problem {
-    /// What kind of thing.
-    pub reason: Reason,
-    /// Object, field and fix.
-    pub message: String,
-}
-
-impl Problem {
-    /// A problem; the text is cleaned and cut when it becomes a condition.
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
-}
 
 /// `status` of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,19 +214,6 @@ fn join(problems: &[Problem]) -> String {
 /// Control characters, which terminals take for orders, become `?`: names and values come from users.
 fn clean(text: &str) -> String {
     cut(text, MAX_MESSAGE).chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-/// A user's value as a message quotes it: short, in quotes, without control characters.
-pub fn quote(text: &str) -> String {
-    let short = cut(text, 80);
-    let dots = if short.len() < text.len() { "..." } else { "" };
-    let clean: String = short.chars().map(|c| if c.is_control() || c == '"' { '?' } else { c }).collect();
-    format!("\"{clean}{dots}\"")
-}
-
-fn cut(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    &text[..end]
 }
 
 #[cfg(test)]

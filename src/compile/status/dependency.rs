@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::api::status::{ConditionReason as Reason, ConditionType};
-use crate::compile::status::condition::{Problem, quote};
+use crate::compile::problem::{Problem, quote};
 use crate::policy::authentication::Authentication;
 use crate::snapshot::dependency::Dependency;
 

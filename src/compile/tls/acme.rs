@@ -10,11 +10,12 @@ use std::collections::btree_map::Entry;
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress};
 
 use crate::api::objects::{Key, Objects};
-use crate::compile::Options;
+use crate::compile::options::Options;
 use crate::compile::ownership::class::{self, Class};
-use crate::compile::ownership::host::{self, Holdings};
+use crate::compile::ownership::host::Holdings;
+use crate::compile::problem::quote;
 use crate::compile::resolve::rule::Resolver;
-use crate::compile::status::condition::quote;
+use crate::compile::spec::hostname;
 use crate::snapshot::BackendId;
 
 /// The label of Ingresses that answer challenges, with the value `true`.
@@ -101,7 +102,7 @@ fn read(
 
 /// Whether a namespace may prove that it holds a name: a route of it has the name, or the wildcard that serves it.
 fn permitted(host: &str, namespace: &str, holdings: &Holdings<'_>) -> Result<(), String> {
-    if host.starts_with('*') || host::check(host).is_err() {
+    if host.starts_with('*') || hostname::check(host).is_err() {
         return Err(format!("{} is not one lower-case DNS name; challenges have an exact host", quote(host)));
     }
     // As at look-up: whoever has the exact name has it whole, whatever there is for the wildcard.

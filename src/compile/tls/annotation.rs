@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::api::certificate::{Certificate, PrivateKey, SecretTemplate, Subject};
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::status::condition::{Problem, quote};
+use crate::compile::problem::{Problem, quote};
 
 /// What the annotations of cert-manager begin with.
 const PREFIX: &str = "cert-manager.io/";

@@ -15,8 +15,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::status::condition::{Problem, quote};
-use crate::compile::tls::server_config::provider;
+use crate::compile::problem::{Problem, quote};
+use crate::compile::provider::provider;
 use crate::policy::certificate::fingerprint;
 use crate::snapshot::CertificateFacts;
 

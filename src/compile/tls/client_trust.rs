@@ -17,13 +17,13 @@ use crate::api::objects::{Key, Objects};
 use crate::api::route::reference::ConfigMapRef;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::guard::guarded;
+use crate::compile::problem::Problem;
+use crate::compile::provider::provider;
 use crate::compile::resolve::backend_tls;
 use crate::compile::resolve::bundle::{CA, same, value};
 use crate::compile::resolve::reference::{Grants, unread};
-use crate::compile::spec::draft::ClientDraft;
-use crate::compile::status::condition::Problem;
+use crate::compile::spec::tls::ClientDraft;
 use crate::compile::tls::certificate::date;
-use crate::compile::tls::server_config::provider;
 use crate::policy::certificate::{ClientRule, ClientTrust};
 
 /// The key of revocation lists in their ConfigMap.

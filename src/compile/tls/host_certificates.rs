@@ -10,17 +10,18 @@ use k8s_openapi::api::core::v1::Secret;
 
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::Options;
 use crate::compile::guard::guarded;
+use crate::compile::options::Options;
+use crate::compile::problem::{Problem, quote};
 use crate::compile::resolve::reference::{Grants, unread};
-use crate::compile::spec::draft::{ClientDraft, TlsDraft};
-use crate::compile::status::condition::{Facet, Problem, quote};
+use crate::compile::spec::tls::{ClientDraft, MinVersion, TlsDraft};
+use crate::compile::status::condition::Facet;
 use crate::compile::tls::certificate::{Certificate, date};
 use crate::compile::tls::client_trust::Trusts;
 use crate::compile::tls::development;
 use crate::compile::tls::issuance::Issue;
 use crate::compile::tls::progress::{Progress, Secrets, Stage};
-use crate::compile::tls::server_config::{Identity, MinVersion, TlsPolicy};
+use crate::compile::tls::server_config::{Identity, TlsPolicy};
 use crate::policy::ClientRule;
 
 /// The only type of Secret that certificates come from.

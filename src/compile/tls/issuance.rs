@@ -7,16 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use crate::api::certificate::{CERTIFICATE_NAME, Certificate, CertificateIssuer, CertificateSpec, GROUP, PrivateKey};
+use crate::api::certificate::{CERTIFICATE_NAME, Certificate, CertificateIssuer, CertificateSpec, PrivateKey};
 use crate::api::objects::{Key, Objects};
 use crate::api::route_id::{RouteId, RouteKind};
 use crate::api::status::ConditionReason as Reason;
 use crate::api::{self};
-use crate::compile::Options;
+use crate::compile::options::Options;
 use crate::compile::ownership::candidate::Candidate;
 use crate::compile::ownership::host::Holdings;
+use crate::compile::problem::{Problem, quote};
 use crate::compile::resolve::reference::unread;
-use crate::compile::status::condition::{Problem, quote};
 use crate::compile::tls::annotation::{self, DEFAULT_BITS};
 use crate::compile::tls::progress::Secrets;
 
@@ -256,14 +256,5 @@ fn whose(certificate: &Certificate) -> String {
         (Some(owner), _) => format!("which belongs to {} {}", owner.kind, quote(&owner.name)),
         (None, Some(label)) => format!("which is managed by {}", quote(label)),
         (None, None) => "which wssgate did not create".to_owned(),
-    }
-}
-
-/// The issuer of a route with cert-manager's defaults written out, so that what is written is what is read.
-pub fn issuer(issuer: &api::route::reference::IssuerRef) -> CertificateIssuer {
-    CertificateIssuer {
-        name: issuer.name.clone(),
-        kind: Some(issuer.kind.clone().unwrap_or_else(|| "Issuer".to_owned())),
-        group: Some(issuer.group.clone().unwrap_or_else(|| GROUP.to_owned())),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::api::certificate::Certificate;
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::status::condition::Problem;
+use crate::compile::problem::Problem;
 
 /// How far it has come.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,65 +1,21 @@
 //! The TLS of a host: one `rustls::ServerConfig` with the host's certificates and session tickets of its own.
 //!
-//! Knows certificates and the host's TLS policy; not routes, Secrets or sockets. What is chosen here is the whole of
-//! the gateway's TLS: suites, groups, versions, resumption.
+//! Knows certificates and the host's TLS policy; not routes, Secrets or sockets. Versions and resumption are
+//! chosen here, suites and groups in [`provider`](crate::compile::provider).
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
+use crate::compile::provider::provider;
+use crate::compile::spec::tls::MinVersion;
 use crate::compile::tls::certificate::Certificate;
 use crate::policy::ClientRule;
 use crate::snapshot::TlsIdentity;
-
-/// The cryptography of every TLS connection, to clients and to backends: AEAD suites with forward secrecy only
-/// (RFC 9325 §4.2), and the hybrid X25519MLKEM768 first.
-///
-/// Explicit rather than the process default, so that no other crate's features decide it.
-pub fn provider() -> &'static Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-        use aws_lc_rs::{cipher_suite as suite, kx_group as group};
-        Arc::new(CryptoProvider {
-            cipher_suites: vec![
-                suite::TLS13_AES_128_GCM_SHA256,
-                suite::TLS13_AES_256_GCM_SHA384,
-                suite::TLS13_CHACHA20_POLY1305_SHA256,
-                suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-                suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-                suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-                suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-                suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-                suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-            ],
-            kx_groups: vec![group::X25519MLKEM768, group::X25519, group::SECP256R1, group::SECP384R1],
-            ..aws_lc_rs::default_provider()
-        })
-    });
-    &PROVIDER
-}
-
-/// The lowest TLS version that a host accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, PartialOrd, Ord)]
-pub enum MinVersion {
-    /// TLS 1.2 and 1.3.
-    #[default]
-    Tls12,
-    /// TLS 1.3 only.
-    Tls13,
-}
-
-impl MinVersion {
-    fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
-        static NEWEST_FIRST: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
-        match self {
-            Self::Tls12 => &NEWEST_FIRST,
-            Self::Tls13 => &NEWEST_FIRST[..1],
-        }
-    }
-}
 
 /// What resumption is bound to: a session of one is never resumed under another, since the client proved what that
 /// other policy asks only in a full handshake.
@@ -116,7 +72,7 @@ impl Identity {
             None => WebPkiClientVerifier::no_client_auth(),
         };
         let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
-            .with_protocol_versions(policy.min_version.versions())
+            .with_protocol_versions(versions(policy.min_version))
             .map_err(|error| format!("no TLS configuration: {error}"))?
             .with_client_cert_verifier(client)
             .with_cert_resolver(Arc::new(resolver));
@@ -137,6 +93,14 @@ impl Identity {
         let tls =
             Arc::new(TlsIdentity { config: Arc::new(config), certificates: facts, client: policy.client.clone() });
         Ok(Self { tls, certificates, policy, ticketer })
+    }
+}
+
+fn versions(min: MinVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static NEWEST_FIRST: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+    match min {
+        MinVersion::Tls12 => &NEWEST_FIRST,
+        MinVersion::Tls13 => &NEWEST_FIRST[..1],
     }
 }
 
@@ -319,16 +283,6 @@ mod tests {
             assert_eq!(seen(&[SignatureScheme::RSA_PSS_SHA256]), rsa.key.cert[0].to_vec());
         }
         assert!(shake(&client(BOTH, &[SignatureScheme::ED25519]), &identity).is_err());
-    }
-
-    #[test]
-    fn only_aead_suites_with_forward_secrecy_are_offered() {
-        for suite in &provider().cipher_suites {
-            let name = format!("{:?}", suite.suite());
-            assert!(name.starts_with("TLS13_") || name.starts_with("TLS_ECDHE_"), "{name}");
-            assert!(name.contains("_GCM_") || name.contains("CHACHA20_POLY1305"), "{name}");
-        }
-        assert_eq!(provider().kx_groups[0].name(), rustls::NamedGroup::X25519MLKEM768);
     }
 
     #[test]
