@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::{drift, root};
-use wssgate::api::findings;
+use wssgate::api::violation;
 use wssgate::reason::Reason;
 use wssgate::settings::GatewayConfiguration;
 use wssgate::telemetry::metrics::CATALOGUE;
@@ -154,7 +154,7 @@ fn the_examples_of_routes_are_routes() {
     assert_eq!(ways.len(), 5);
     routes.extend(ways.iter().map(|block| value(block)));
     for route in &routes {
-        let found = findings::of_route(route);
+        let found = violation::of_route(route);
         assert!(found.is_empty(), "{found:?}\n{route:#}");
     }
 }
@@ -182,7 +182,7 @@ fn the_quickstart_has_nothing_that_an_api_server_would_refuse() {
     assert_ne!(text, proposed);
     for text in [text, proposed] {
         let route: serde_json::Value = serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-        let found = findings::of_route(&route);
+        let found = violation::of_route(&route);
         assert!(found.is_empty(), "{found:?}\n{text}");
     }
 }

@@ -210,8 +210,8 @@ fn unknown_fields_of_a_route_stand_beside_it() {
     let dir = directory(&[("chat.yaml", &bad), ("good.yaml", &route("good"))]);
     let loaded = Files::open(dir.path()).unwrap().load();
     assert_eq!(loaded.objects.routes.len(), 2);
-    assert_eq!(loaded.objects.findings.len(), 1);
-    assert_eq!(loaded.objects.findings[&key("chat")][0].field, "spec.handshake.orgins");
+    assert_eq!(loaded.objects.violations.len(), 1);
+    assert_eq!(loaded.objects.violations[&key("chat")][0].field, "spec.handshake.orgins");
 }
 
 #[test]

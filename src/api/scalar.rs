@@ -24,6 +24,19 @@ pub fn is_lower_dns_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(label)
 }
 
+/// Whether a text is a DNS-1123 label, whatever its length.
+pub fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Whether a text may be the name of an object: a DNS-1123 subdomain of at most 253 characters.
+pub fn is_object_name(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
 /// Why a value cannot be read: a sentence that names the value and what is expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueError(String);

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::file::SecretName;
-use crate::api::findings;
 use crate::api::objects::Key;
+use crate::api::scalar::is_object_name;
 use crate::api::status::{Address, AddressKind};
 
 /// The most addresses that a status can have.
@@ -111,15 +111,15 @@ pub(super) fn check(file: &ClusterFile) -> Option<(String, &'static str)> {
     if file.publish_addresses.len() > MAX_ADDRESSES {
         return Some(("publishAddresses".to_owned(), "at most 16 addresses fit into a status; name fewer"));
     }
-    let is_address = |text: &str| text.parse::<std::net::IpAddr>().is_ok() || findings::is_name(text);
+    let is_address = |text: &str| text.parse::<std::net::IpAddr>().is_ok() || is_object_name(text);
     if let Some(place) = file.publish_addresses.iter().position(|text| !is_address(text)) {
         return Some((format!("publishAddresses[{place}]"), "write an IP address or a host name in lower case"));
     }
     let LeaderElectionFile { lease_name, lease_namespace, .. } = &file.leader_election;
-    if lease_name.as_deref().is_some_and(|name| !findings::is_name(name)) {
+    if lease_name.as_deref().is_some_and(|name| !is_object_name(name)) {
         return Some(("leaderElection.leaseName".to_owned(), "write a name in lower case"));
     }
-    if lease_namespace.as_deref().is_some_and(|name| !findings::is_name(name)) {
+    if lease_namespace.as_deref().is_some_and(|name| !is_object_name(name)) {
         return Some(("leaderElection.leaseNamespace".to_owned(), "write a name in lower case"));
     }
     None

@@ -16,9 +16,9 @@ use serde_json::Value;
 use super::cluster::{self, ClusterFile};
 use super::proxies::TrustedProxies;
 use super::store::SharedStore;
-use crate::api::findings;
 use crate::api::route::Defaults;
 use crate::api::scalar::{self, is_lower_dns_name};
+use crate::api::violation;
 use crate::api::yaml::{self, Fault, Tree};
 use crate::telemetry::Format;
 
@@ -221,10 +221,8 @@ impl GatewayConfiguration {
         }
         // Before types, which know neither names nor fixes of the route's fields.
         for (part, value) in &head.defaults {
-            if let Some(finding) = findings::of_part(&format!("defaults.{part}"), part, value).first() {
-                let text = finding.to_string();
-                let text = text.strip_prefix(&format!("{}: ", finding.field)).unwrap_or(&text).to_owned();
-                return Err(at(&finding.field, text));
+            if let Some(violation) = violation::of_part(&format!("defaults.{part}"), part, value).first() {
+                return Err(at(&violation.field, violation.kind.to_string()));
             }
         }
         let settings: Self = yaml::read(text).map_err(keyed)?;

@@ -200,8 +200,8 @@ impl Files {
 }
 
 fn add(objects: &mut Objects, parsed: &Parsed) {
-    if let Some(findings) = &parsed.findings {
-        objects.findings.insert(parsed.object.key(), Arc::clone(findings));
+    if let Some(violations) = &parsed.violations {
+        objects.violations.insert(parsed.object.key(), Arc::clone(violations));
     }
     objects.insert(parsed.object.clone());
 }

@@ -14,9 +14,10 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use crate::api::certificate::Certificate;
-use crate::api::findings;
-use crate::api::objects::{Finding, Key, Object, Problem, ReferenceGrant};
+use crate::api::objects::{Key, Object, ReferenceGrant};
 use crate::api::route::SecureWebSocketRoute;
+use crate::api::scalar::is_object_name;
+use crate::api::violation::{self, SchemaViolation, Violation};
 use crate::api::yaml::{self, Fault, Tree};
 use crate::api::{GROUP, VERSION};
 
@@ -40,7 +41,7 @@ pub(crate) struct Parsed {
     /// The object.
     pub(crate) object: Object,
     /// What an API server would have refused or dropped; routes only.
-    pub(crate) findings: Option<Arc<[Finding]>>,
+    pub(crate) violations: Option<Arc<[SchemaViolation]>>,
     /// Its line within the document, from 1.
     pub(crate) line: u64,
 }
@@ -238,7 +239,7 @@ pub(crate) fn read(text: &str) -> Content {
         Ok(Sort::Read(kind)) => {
             let first = text.lines().position(is_first).unwrap_or(0) as u64 + 1;
             match object(kind, &head, &Text(text)) {
-                Ok((object, findings)) => content.objects.push(Parsed { object, findings, line: first }),
+                Ok((object, violations)) => content.objects.push(Parsed { object, violations, line: first }),
                 Err(mut broken) => {
                     if broken.fault.line == 0 {
                         (broken.fault.line, broken.fault.column) = (first, 1);
@@ -280,8 +281,8 @@ fn entry(item: Spanned<Value>, content: &mut Content) {
             return;
         }
         Ok((head, Sort::Read(kind))) => match object(kind, &head, &Plain(item.value)) {
-            Ok((object, findings)) => {
-                content.objects.push(Parsed { object, findings, line });
+            Ok((object, violations)) => {
+                content.objects.push(Parsed { object, violations, line });
                 return;
             }
             Err(broken) => broken,
@@ -324,13 +325,13 @@ impl Input for Plain {
     }
 }
 
-type Read = (Object, Option<Arc<[Finding]>>);
+type Read = (Object, Option<Arc<[SchemaViolation]>>);
 
 /// What the schema says of a route that its type refuses: the schema knows names and fixes, the type words of its own.
-fn refused(findings: &[Finding], input: &impl Input) -> Option<Fault> {
-    let first = findings.iter().find(|finding| finding.problem != Problem::Unknown)?;
+fn refused(violations: &[SchemaViolation], input: &impl Input) -> Option<Fault> {
+    let first = violations.iter().find(|violation| violation.kind != Violation::UnknownField)?;
     let (line, column) = input.locate(&first.field);
-    let message = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let message = violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     Some(Fault { line, column, message })
 }
 
@@ -341,11 +342,11 @@ fn object(kind: Kind, head: &Head, input: &impl Input) -> Result<Read, Broken> {
         _ => head.metadata.as_ref().and_then(|metadata| metadata.namespace.as_deref()).unwrap_or("default"),
     };
     let plain = |message: &str| Fault { line: 0, column: 0, message: message.to_owned() };
-    if !findings::is_name(name) {
+    if !is_object_name(name) {
         let fault = plain("metadata.name: a name of lower-case letters, digits, hyphens and dots is needed");
         return Err(Broken { fault, identity: None });
     }
-    if !namespace.is_empty() && (!findings::is_name(namespace) || namespace.contains('.')) {
+    if !namespace.is_empty() && (!is_object_name(namespace) || namespace.contains('.')) {
         let fault = plain("metadata.namespace: write a name of lower-case letters, digits and hyphens");
         return Err(Broken { fault, identity: None });
     }
@@ -355,14 +356,14 @@ fn object(kind: Kind, head: &Head, input: &impl Input) -> Result<Read, Broken> {
         metadata.namespace = Some(key.namespace.clone()).filter(|namespace| !namespace.is_empty());
     };
     let read = || -> Result<Read, Fault> {
-        let mut findings = None;
+        let mut violations = None;
         let object = match kind {
             Kind::Route => {
-                let found = findings::of_route(&input.read()?);
+                let found = violation::of_route(&input.read()?);
                 let mut route: SecureWebSocketRoute =
                     input.read().map_err(|fault| refused(&found, input).unwrap_or(fault))?;
                 place(&mut route.metadata);
-                findings = Some(found.into()).filter(|found: &Arc<[_]>| !found.is_empty());
+                violations = Some(found.into()).filter(|found: &Arc<[_]>| !found.is_empty());
                 Object::Route(Arc::new(route))
             }
             Kind::IngressClass => {
@@ -413,7 +414,7 @@ fn object(kind: Kind, head: &Head, input: &impl Input) -> Result<Read, Broken> {
                 Object::Certificate(Arc::new(certificate))
             }
         };
-        Ok((object, findings))
+        Ok((object, violations))
     };
     read().map_err(|fault| {
         let message = format!("{} {key}: {}", kind.name(), fault.message);
@@ -499,16 +500,16 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_of_a_route_are_findings() {
+    fn unknown_fields_of_a_route_are_violations() {
         let text = "apiVersion: wssgate.io/v1alpha1\nkind: SecureWebSocketRoute\nmetadata: {name: a}\nspec:\n  \
                     hostnames: [a.example.com]\n  rules: [{name: a, backendRefs: [{name: a, port: 1}]}]\n  \
                     handshake: {authentication: {mode: Anonymous}, orgins: {allow: []}}\n";
         let content = read(text);
         assert_eq!(content.broken.len(), 0, "{:?}", content.broken);
-        let findings = content.objects[0].findings.clone().unwrap();
-        assert_eq!(findings.len(), 1);
-        assert_eq!(findings[0].field, "spec.handshake.orgins");
-        assert!(read(&text.replace(", orgins: {allow: []}", "")).objects[0].findings.is_none());
+        let violations = content.objects[0].violations.clone().unwrap();
+        assert_eq!(violations.len(), 1);
+        assert_eq!(violations[0].field, "spec.handshake.orgins");
+        assert!(read(&text.replace(", orgins: {allow: []}", "")).objects[0].violations.is_none());
     }
 
     #[test]

@@ -161,7 +161,7 @@ pub(crate) fn load(step: &Path, mint: &mut Mint) -> (Objects, Options) {
         objects.reference_grants.extend(more.reference_grants);
         objects.ingresses.extend(more.ingresses);
         objects.certificates.extend(more.certificates);
-        objects.findings.extend(more.findings);
+        objects.violations.extend(more.violations);
     }
     for secret in objects.secrets.values_mut() {
         if let Some(full) = mint.fill(secret) {

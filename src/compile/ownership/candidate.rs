@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::objects::{self, Objects};
+use crate::api::objects::Objects;
 use crate::api::route::{RouteSpec, SecureWebSocketRoute};
 use crate::api::route_id::RouteId;
 use crate::api::status::ConditionReason as Reason;
+use crate::api::violation::SchemaViolation;
 use crate::compile::options::Options;
 use crate::compile::ownership::class::{self, Class};
 use crate::compile::ownership::host::{Claim, Rank};
@@ -64,7 +65,7 @@ pub struct Drafts {
 #[derive(Debug)]
 struct Kept {
     route: Arc<SecureWebSocketRoute>,
-    findings: Option<Arc<[objects::Finding]>>,
+    violations: Option<Arc<[SchemaViolation]>>,
     draft: Arc<Draft>,
     good: Option<Arc<Draft>>,
     /// The route as it was when it was good.
@@ -111,14 +112,20 @@ pub fn collect<'a>(
         // A route that was deleted and made anew is another route, whatever its name.
         let kept = before.and_then(|before| before.by_route.get(&id));
         let kept = kept.filter(|kept| kept.route.metadata.uid == route.metadata.uid);
-        let findings = objects.findings.get(key);
+        let violations = objects.violations.get(key);
         let same = kept.filter(|kept| {
             same_defaults
                 && (Arc::ptr_eq(&kept.route, route) || kept.route.spec == route.spec)
-                && kept.findings.as_deref() == findings.map(|findings| &**findings)
+                && kept.violations.as_deref() == violations.map(|violations| &**violations)
         });
         let draft = same.map_or_else(
-            || Arc::new(Draft::read(&route.spec, findings.map_or(&[][..], |findings| findings), &options.defaults)),
+            || {
+                Arc::new(Draft::read(
+                    &route.spec,
+                    violations.map_or(&[][..], |violations| violations),
+                    &options.defaults,
+                ))
+            },
             |kept| Arc::clone(&kept.draft),
         );
         let good = match &draft.policy {
@@ -133,7 +140,7 @@ pub fn collect<'a>(
         let (hostnames, forbidden) = permitted(&key.namespace, &effective.hostnames, options);
         let kept = Kept {
             route: Arc::clone(route),
-            findings: findings.cloned(),
+            violations: violations.cloned(),
             draft: Arc::clone(&draft),
             good: good.clone(),
             good_route,

@@ -6,9 +6,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::api::objects;
 use crate::api::route::{Defaults, Handshake, RouteSpec};
 use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
+use crate::api::violation::{SchemaViolation, Violation};
 use crate::compile::problem::{Problem, quote};
 use crate::compile::spec::diagnostics::Diagnostics;
 use crate::compile::spec::rule::{self, RuleDraft};
@@ -38,15 +38,15 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Reads a spec. `findings` are what an API server would have refused.
-    pub fn read(spec: &RouteSpec, findings: &[objects::Finding], defaults: &Defaults) -> Self {
+    /// Reads a spec. `violations` are what an API server would have refused.
+    pub fn read(spec: &RouteSpec, violations: &[SchemaViolation], defaults: &Defaults) -> Self {
         let mut diagnostics = Diagnostics::default();
-        for finding in findings {
-            let reason = match finding.problem {
-                objects::Problem::Unknown => Reason::UnknownField,
-                objects::Problem::Refused(_) => Reason::Invalid,
+        for violation in violations {
+            let reason = match violation.kind {
+                Violation::UnknownField => Reason::UnknownField,
+                Violation::Refused(_) => Reason::Invalid,
             };
-            diagnostics.problems.push(Problem::new(reason, finding.to_string()));
+            diagnostics.problems.push(Problem::new(reason, violation.to_string()));
         }
         let hostnames = hostnames(&spec.hostnames, &mut diagnostics);
         let tls = spec.tls.as_ref().map(|tls| tls::read(tls, &mut diagnostics));
@@ -71,11 +71,11 @@ impl Draft {
         let missing_origin_said = said(&spec.handshake) || defaults.handshake.as_ref().is_some_and(said);
         let policy = diagnostics.problems.is_empty().then(|| Arc::new(policy));
         // What the API server says of a field needs no second sentence from here.
-        let said: BTreeSet<&str> = findings.iter().map(|finding| finding.field.as_str()).collect();
+        let said: BTreeSet<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         let mut place = 0;
         diagnostics.problems.retain(|problem| {
             place += 1;
-            place <= findings.len() || problem.message.split_once(": ").is_none_or(|(field, _)| !said.contains(field))
+            place <= violations.len() || problem.message.split_once(": ").is_none_or(|(field, _)| !said.contains(field))
         });
         let (problems, warnings) = (diagnostics.problems, diagnostics.warnings);
         Self { hostnames, tls, rules, policy, problems, warnings, missing_origin_said }
@@ -194,8 +194,8 @@ mod tests {
               handshake: {authentication: {mode: Anonymous}}}",
         )
         .unwrap();
-        let finding = objects::Finding { field: "spec.handshak".into(), problem: objects::Problem::Unknown };
-        let draft = Draft::read(&spec, &[finding], &Defaults::default());
+        let violation = SchemaViolation { field: "spec.handshak".into(), kind: Violation::UnknownField };
+        let draft = Draft::read(&spec, &[violation], &Defaults::default());
         assert_eq!(draft.problems[0].reason, Reason::UnknownField);
         assert!(draft.problems[0].message.starts_with("spec.handshak: unknown field") && draft.policy.is_none());
     }

@@ -17,9 +17,9 @@ use serde_json::Value;
 
 use super::store::Stock;
 use crate::api::certificate::{self, Certificate};
-use crate::api::findings;
-use crate::api::objects::{Finding, Key, Problem, ReferenceGrant};
+use crate::api::objects::{Key, ReferenceGrant};
 use crate::api::route::{Handshake, RouteSpec, SecureWebSocketRoute};
+use crate::api::violation::{self, SchemaViolation, Violation};
 
 /// The annotation in which kubectl keeps the whole object once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -64,7 +64,7 @@ pub(super) trait Kind: Clone + fmt::Debug + PartialEq + DeserializeOwned + Send 
     /// It does not have the form of the kind. One such object fails a whole list, so that kinds whose form the API
     /// server does not guarantee never fail.
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
-        Ok(Item { object: Self::deserialize(deserializer)?, findings: Vec::new() })
+        Ok(Item { object: Self::deserialize(deserializer)?, violations: Vec::new() })
     }
     /// Where objects of the kind are.
     fn shelf(stock: &mut Stock) -> &mut BTreeMap<Key, Arc<Self>>;
@@ -77,7 +77,7 @@ pub(super) trait Kind: Clone + fmt::Debug + PartialEq + DeserializeOwned + Send 
         true
     }
     /// An object was put on the shelf, or taken away (`None`).
-    fn placed(_stock: &mut Stock, _key: &Key, _item: Option<(&Arc<Self>, Vec<Finding>)>) {}
+    fn placed(_stock: &mut Stock, _key: &Key, _item: Option<(&Arc<Self>, Vec<SchemaViolation>)>) {}
 }
 
 /// An object as it arrived, rid of what nobody reads.
@@ -86,7 +86,7 @@ pub(super) struct Item<K> {
     /// The object.
     pub(super) object: K,
     /// What is wrong with it; routes only.
-    pub(super) findings: Vec<Finding>,
+    pub(super) violations: Vec<SchemaViolation>,
 }
 
 impl<K: Kind> fmt::Debug for Item<K> {
@@ -180,27 +180,27 @@ impl Kind for SecureWebSocketRoute {
     }
 
     /// Never fails. A CRD that is newer than this build lets through fields that may be security settings: what this
-    /// build does not know is a finding, as it is for a route that comes from a file.
+    /// build does not know is a violation, as it is for a route that comes from a file.
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
         let value = Value::deserialize(deserializer)?;
-        let mut findings = findings::of_route(&value);
+        let mut violations = violation::of_route(&value);
         let route = Self::deserialize(&value).unwrap_or_else(|error| {
-            if findings.is_empty() {
+            if violations.is_empty() {
                 let text = format!("cannot be read by this build: {error}; correct it or update the gateway");
-                findings.push(Finding { field: "spec".to_owned(), problem: Problem::Refused(text) });
+                violations.push(SchemaViolation { field: "spec".to_owned(), kind: Violation::Refused(text) });
             }
             unreadable(&value)
         });
-        Ok(Item { object: route, findings })
+        Ok(Item { object: route, violations })
     }
 
-    fn placed(stock: &mut Stock, key: &Key, item: Option<(&Arc<Self>, Vec<Finding>)>) {
+    fn placed(stock: &mut Stock, key: &Key, item: Option<(&Arc<Self>, Vec<SchemaViolation>)>) {
         let spec = item.as_ref().map(|(route, _)| super::reference::of_route(&key.namespace, &route.spec));
         stock.refers(key, spec.unwrap_or_default());
-        let findings = item.map(|(_, findings)| findings).filter(|findings| !findings.is_empty());
-        match findings {
-            Some(findings) => drop(stock.objects_mut().findings.insert(key.clone(), findings.into())),
-            None => drop(stock.objects_mut().findings.remove(key)),
+        let violations = item.map(|(_, violations)| violations).filter(|violations| !violations.is_empty());
+        match violations {
+            Some(violations) => drop(stock.objects_mut().violations.insert(key.clone(), violations.into())),
+            None => drop(stock.objects_mut().violations.remove(key)),
         }
     }
 }
@@ -253,7 +253,7 @@ impl Kind for Secret {
         let value = Value::deserialize(deserializer)?;
         let secret = Self::deserialize(&value)
             .unwrap_or_else(|_| Self { metadata: member(&value, "metadata"), ..Self::default() });
-        Ok(Item { object: secret, findings: Vec::new() })
+        Ok(Item { object: secret, violations: Vec::new() })
     }
 
     /// cert-manager's word whose the Secret is.
@@ -332,7 +332,7 @@ impl Kind for ReferenceGrant {
         let value = Value::deserialize(deserializer)?;
         let grant = Self::deserialize(&value)
             .unwrap_or_else(|_| Self { metadata: member(&value, "metadata"), ..Self::default() });
-        Ok(Item { object: grant, findings: Vec::new() })
+        Ok(Item { object: grant, violations: Vec::new() })
     }
 }
 
@@ -385,7 +385,7 @@ impl Kind for Certificate {
         let value = Value::deserialize(deserializer)?;
         let certificate = Self::deserialize(&value)
             .unwrap_or_else(|_| Self { metadata: member(&value, "metadata"), ..Self::default() });
-        Ok(Item { object: certificate, findings: Vec::new() })
+        Ok(Item { object: certificate, violations: Vec::new() })
     }
 }
 
@@ -423,7 +423,7 @@ mod tests {
         assert_eq!(item.object.spec.ingress_class_name.as_deref(), Some("wssgate"));
         assert_eq!(item.object.spec.hostnames, ["a.test"]);
         assert_eq!(item.object.metadata.uid.as_deref(), Some("1"));
-        assert!(!item.findings.is_empty());
+        assert!(!item.violations.is_empty());
     }
 
     /// What is kept of an object that has everything, as YAML; `null` for what is not.

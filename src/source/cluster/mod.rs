@@ -214,7 +214,7 @@ impl Start<'_> {
                 let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
                 let spec = IngressClassSpec { controller: Some(controller.clone()), ..IngressClassSpec::default() };
                 let class = IngressClass { metadata, spec: Some(spec) };
-                store.put(Key::new("", name.as_str()), Item { object: class, findings: Vec::new() });
+                store.put(Key::new("", name.as_str()), Item { object: class, violations: Vec::new() });
             }
         });
     }

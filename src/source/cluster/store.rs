@@ -359,7 +359,7 @@ impl Inner {
         if !self.keeps::<K>(&key) {
             return;
         }
-        let Item { mut object, findings } = item;
+        let Item { mut object, violations } = item;
         if !K::VERSIONED {
             object.metadata_mut().resource_version = None;
         }
@@ -368,7 +368,7 @@ impl Inner {
         }
         let object = Arc::new(object);
         K::shelf(&mut self.stock).insert(key.clone(), Arc::clone(&object));
-        K::placed(&mut self.stock, &key, Some((&object, findings)));
+        K::placed(&mut self.stock, &key, Some((&object, violations)));
         self.dirty.touch(Instant::now());
     }
 
@@ -406,7 +406,7 @@ mod tests {
     fn secret(type_: &str) -> Item<Secret> {
         let metadata = ObjectMeta { namespace: Some("shop".into()), name: Some("tls".into()), ..ObjectMeta::default() };
         let object = Secret { metadata, type_: Some(type_.to_owned()), ..Secret::default() };
-        Item { object, findings: Vec::new() }
+        Item { object, violations: Vec::new() }
     }
 
     /// A store in which a route names the Secret.
