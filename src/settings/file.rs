@@ -19,7 +19,7 @@ use super::store::SharedStore;
 use crate::api::route::Defaults;
 use crate::api::scalar::{self, is_lower_dns_name};
 use crate::api::violation;
-use crate::api::yaml::{self, Fault, Tree};
+use crate::api::yaml::{self, Fault, FaultKind, Tree};
 use crate::telemetry::Format;
 
 /// `apiVersion` of the settings file.
@@ -30,13 +30,35 @@ pub const KIND: &str = "GatewayConfiguration";
 /// The largest settings file that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// Why settings cannot be read: file, place, key and fix in one line.
+/// Why settings cannot be read. Its `Display` is one line with file, place, field and fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SettingsError(String);
+pub struct SettingsError {
+    /// The file as the user named it.
+    file: String,
+    /// Line and column, from 1; `None`: it is about the whole file.
+    place: Option<(u64, u64)>,
+    /// The path of the field, such as `listeners.wss`; empty: none.
+    field: String,
+    /// What is wrong, and the fix.
+    text: String,
+}
+
+impl SettingsError {
+    fn whole(file: &str, text: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), place: None, field: String::new(), text: text.into() }
+    }
+}
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.file)?;
+        if let Some((line, column)) = self.place {
+            write!(f, ":{line}:{column}")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, ": {}", self.field)?;
+        }
+        write!(f, ": {}", self.text)
     }
 }
 
@@ -184,15 +206,15 @@ impl GatewayConfiguration {
     /// # Errors
     /// The file cannot be read or is larger than 1 MiB, or what [`GatewayConfiguration::parse`] finds.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
-        let name = path.display();
+        let name = path.display().to_string();
         let mut text = String::new();
         std::fs::File::open(path)
             .and_then(|file| file.take(MAX_SIZE + 1).read_to_string(&mut text))
-            .map_err(|error| SettingsError(format!("{name}: cannot read the settings file: {error}")))?;
+            .map_err(|error| SettingsError::whole(&name, format!("cannot read the settings file: {error}")))?;
         if text.len() as u64 > MAX_SIZE {
-            return Err(SettingsError(format!("{name}: larger than 1 MiB; this is not a settings file")));
+            return Err(SettingsError::whole(&name, "larger than 1 MiB; this is not a settings file"));
         }
-        Self::parse(&name.to_string(), &text)
+        Self::parse(&name, &text)
     }
 
     /// Reads settings, YAML or JSON, from text that came from the file `name`.
@@ -201,16 +223,24 @@ impl GatewayConfiguration {
     /// The text is not YAML, has an unknown key, or a value that does not fit. The error names file,
     /// line, column, key and fix.
     pub fn parse(name: &str, text: &str) -> Result<Self, SettingsError> {
-        let tree = Tree::read(text).map_err(|fault| place(name, &fault, ""))?;
-        let at = |path: &str, message: String| {
-            let (line, column) = tree.locate(path);
-            place(name, &Fault { line, column, message }, path)
+        let error = |fault: &Fault, field: String| SettingsError {
+            file: name.to_owned(),
+            place: Some((fault.line, fault.column)),
+            field,
+            text: fault.kind.to_string(),
+        };
+        let tree = Tree::read(text).map_err(|fault| error(&fault, String::new()))?;
+        let at = |path: &str, text: String| SettingsError {
+            file: name.to_owned(),
+            place: Some(tree.locate(path)),
+            field: path.to_owned(),
+            text,
         };
         let keyed = |fault: Fault| {
-            // What is missing has no place: it is told at the object, or at the member beside it.
-            let missing = fault.message.starts_with("missing field");
+            // What is missing has no place: the error is at the object, or at the member beside it.
+            let missing = matches!(fault.kind, FaultKind::MissingField(_));
             let path = if missing { Tree::object_at } else { Tree::path_at };
-            place(name, &fault, &path(&tree, fault.line, fault.column))
+            error(&fault, path(&tree, fault.line, fault.column))
         };
         // Before unknown keys: a manifest given by mistake should hear what it is.
         let head: Head = yaml::read(text).map_err(keyed)?;
@@ -280,10 +310,4 @@ struct Head {
     kind: Option<String>,
     #[serde(default)]
     defaults: BTreeMap<String, Value>,
-}
-
-fn place(name: &str, fault: &Fault, key: &str) -> SettingsError {
-    let Fault { line, column, message } = fault;
-    let key = if key.is_empty() || message.starts_with(key) { String::new() } else { format!("{key}: ") };
-    SettingsError(format!("{name}:{line}:{column}: {key}{message}"))
 }

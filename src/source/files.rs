@@ -220,23 +220,24 @@ impl Record {
         let mut record = Self { digest, ..Self::default() };
         // Identities of broken documents; `None` among them: it could have been any.
         let mut broken: Vec<Option<Identity>> = Vec::new();
-        if let Some(Fault { line, column, message }) = fault {
-            record.problems.push(Problem { file: name.to_owned(), line, column, message });
+        if let Some(Fault { line, column, kind }) = fault {
+            record.problems.push(Problem { file: name.to_owned(), line, column, message: kind.to_string() });
             broken.push(None);
         }
         for document in documents {
             let own = digest_of(document.text.as_bytes());
             let known = last.documents.get(&own).or_else(|| record.documents.get(&own)).cloned();
             let content = known.unwrap_or_else(|| Arc::new(parse::read(document.text)));
-            for parse::Broken { fault: Fault { line, column, message }, identity } in &content.broken {
+            for one in &content.broken {
+                let Fault { line, column, .. } = &one.fault;
                 let column = if *line <= 1 { column + document.column } else { *column };
                 record.problems.push(Problem {
                     file: name.to_owned(),
                     line: line + document.line,
                     column,
-                    message: message.clone(),
+                    message: one.to_string(),
                 });
-                broken.push(identity.clone());
+                broken.push(one.identity.clone());
             }
             record.skipped += content.skipped;
             record.fresh.extend(content.objects.iter().map(|parsed| (parsed.line + document.line, parsed.clone())));

@@ -1,6 +1,7 @@
 //! Text to objects: the documents of a manifest, one by one, so that a broken one costs the others nothing. Knows no
 //! file and no path.
 
+use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
@@ -20,6 +21,9 @@ use crate::api::scalar::is_object_name;
 use crate::api::violation::{self, SchemaViolation, Violation};
 use crate::api::yaml::{self, Fault, Tree};
 use crate::api::{GROUP, VERSION};
+
+/// What is wrong with a text that does not begin as an object does.
+const NO_HEAD: &str = "not a Kubernetes object: apiVersion, kind and metadata do not have the expected form";
 
 /// One document of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +64,16 @@ pub(crate) struct Broken {
     pub(crate) fault: Fault,
     /// The object it would have been, if that much could be read.
     pub(crate) identity: Option<Identity>,
+}
+
+impl fmt::Display for Broken {
+    /// The object and what is wrong with it, without the place.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((kind, key)) = &self.identity {
+            write!(f, "{kind} {key}: ")?;
+        }
+        self.fault.kind.fmt(f)
+    }
 }
 
 /// What a document holds.
@@ -126,7 +140,7 @@ pub(crate) fn json_documents(text: &str) -> (Vec<Document<'_>>, Option<Fault>) {
             Some(Err(error)) => {
                 // Syntax only, nothing of the text: no type was asked for.
                 let message = format!("not valid JSON: {:?} error; correct it", error.classify());
-                let fault = Fault { line: error.line() as u64, column: error.column() as u64, message };
+                let fault = Fault::new(error.line() as u64, error.column() as u64, message);
                 return (documents, Some(fault));
             }
         }
@@ -226,10 +240,7 @@ pub(crate) fn read(text: &str) -> Content {
         Ok(None) => return content,
         Err(fault) => {
             // A fault of form shows nothing of the text; one of type could.
-            let fault = Tree::read(text).err().unwrap_or(Fault {
-                message: "not a Kubernetes object: apiVersion, kind and metadata do not have the expected form".into(),
-                ..fault
-            });
+            let fault = Tree::read(text).err().unwrap_or(fault.replaced_by(NO_HEAD));
             content.broken.push(Broken { fault, identity: None });
             return content;
         }
@@ -251,14 +262,13 @@ pub(crate) fn read(text: &str) -> Content {
         Ok(Sort::List) => match yaml::read::<List>(text) {
             Ok(list) => list.items.into_iter().for_each(|item| entry(item, &mut content)),
             // A list may hold Secrets: nothing of a fault of type is shown.
-            Err(fault) => content.broken.push(Broken {
-                fault: Fault { message: "items is not a list of objects".into(), ..fault },
-                identity: None,
-            }),
+            Err(fault) => content
+                .broken
+                .push(Broken { fault: fault.replaced_by("items is not a list of objects"), identity: None }),
         },
         Err(message) => {
             let (line, column) = Tree::read(text).map_or((1, 1), |tree| tree.locate("apiVersion"));
-            content.broken.push(Broken { fault: Fault { line, column, message }, identity: None });
+            content.broken.push(Broken { fault: Fault::new(line, column, message), identity: None });
         }
     }
     content
@@ -273,8 +283,7 @@ fn is_first(row: &str) -> bool {
 fn entry(item: Spanned<Value>, content: &mut Content) {
     let (line, column) = (item.referenced.line(), item.referenced.column());
     let head = serde_json::from_value::<Head>(item.value.clone());
-    let head = head
-        .map_err(|_| "not a Kubernetes object: apiVersion, kind and metadata do not have the expected form".to_owned());
+    let head = head.map_err(|_| NO_HEAD.to_owned());
     let broken = match head.and_then(|head| sort(&head).map(|sort| (head, sort))) {
         Ok((_, Sort::Other | Sort::List)) => {
             content.skipped += 1;
@@ -287,7 +296,7 @@ fn entry(item: Spanned<Value>, content: &mut Content) {
             }
             Err(broken) => broken,
         },
-        Err(message) => Broken { fault: Fault { line: 0, column: 0, message }, identity: None },
+        Err(message) => Broken { fault: Fault::new(0, 0, message), identity: None },
     };
     let fault = Fault { line, column, ..broken.fault };
     content.broken.push(Broken { fault, ..broken });
@@ -317,7 +326,7 @@ struct Plain(Value);
 
 impl Input for Plain {
     fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
-        T::deserialize(&self.0).map_err(|error| Fault { line: 0, column: 0, message: error.to_string() })
+        T::deserialize(&self.0).map_err(|error| Fault::new(0, 0, error.to_string()))
     }
 
     fn locate(&self, _: &str) -> (u64, u64) {
@@ -332,7 +341,7 @@ fn refused(violations: &[SchemaViolation], input: &impl Input) -> Option<Fault> 
     let first = violations.iter().find(|violation| violation.kind != Violation::UnknownField)?;
     let (line, column) = input.locate(&first.field);
     let message = violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    Some(Fault { line, column, message })
+    Some(Fault::new(line, column, message))
 }
 
 fn object(kind: Kind, head: &Head, input: &impl Input) -> Result<Read, Broken> {
@@ -341,13 +350,12 @@ fn object(kind: Kind, head: &Head, input: &impl Input) -> Result<Read, Broken> {
         Kind::IngressClass => "",
         _ => head.metadata.as_ref().and_then(|metadata| metadata.namespace.as_deref()).unwrap_or("default"),
     };
-    let plain = |message: &str| Fault { line: 0, column: 0, message: message.to_owned() };
     if !is_object_name(name) {
-        let fault = plain("metadata.name: a name of lower-case letters, digits, hyphens and dots is needed");
+        let fault = Fault::new(0, 0, "metadata.name: a name of lower-case letters, digits, hyphens and dots is needed");
         return Err(Broken { fault, identity: None });
     }
     if !namespace.is_empty() && (!is_object_name(namespace) || namespace.contains('.')) {
-        let fault = plain("metadata.namespace: write a name of lower-case letters, digits and hyphens");
+        let fault = Fault::new(0, 0, "metadata.namespace: write a name of lower-case letters, digits and hyphens");
         return Err(Broken { fault, identity: None });
     }
     let key = Key::new(namespace, name);
@@ -372,9 +380,8 @@ fn object(kind: Kind, head: &Head, input: &impl Input) -> Result<Read, Broken> {
                 Object::IngressClass(Arc::new(class))
             }
             Kind::Secret => {
-                let mut secret: Secret = input.read().map_err(|fault| Fault {
-                    message: "the Secret does not have the expected form: text in stringData, base64 in data".into(),
-                    ..fault
+                let mut secret: Secret = input.read().map_err(|fault: Fault| {
+                    fault.replaced_by("the Secret does not have the expected form: text in stringData, base64 in data")
                 })?;
                 place(&mut secret.metadata);
                 // As the API server does it: stringData over data.
@@ -416,10 +423,7 @@ fn object(kind: Kind, head: &Head, input: &impl Input) -> Result<Read, Broken> {
         };
         Ok((object, violations))
     };
-    read().map_err(|fault| {
-        let message = format!("{} {key}: {}", kind.name(), fault.message);
-        Broken { fault: Fault { message, ..fault }, identity: Some((kind.name(), key.clone())) }
-    })
+    read().map_err(|fault| Broken { fault, identity: Some((kind.name(), key.clone())) })
 }
 
 #[cfg(test)]
@@ -452,7 +456,7 @@ mod tests {
         assert_eq!(documents.len(), 1);
         let fault = fault.unwrap();
         assert_eq!(fault.line, 2);
-        assert!(!fault.message.contains("secret"), "{fault}");
+        assert!(!fault.to_string().contains("secret"), "{fault}");
     }
 
     #[test]
@@ -494,7 +498,7 @@ mod tests {
             let content = read(&text);
             assert_eq!((content.objects.len(), content.broken.len()), (0, 1), "{text}");
             let fault = &content.broken[0].fault;
-            assert!(!fault.message.contains("hunter2"), "{fault}");
+            assert!(!fault.to_string().contains("hunter2"), "{fault}");
             assert!(fault.line > 0, "{text}: {fault}");
         }
     }
@@ -529,16 +533,17 @@ mod tests {
         let fault = |text: &str| {
             let mut content = read(text);
             assert_eq!(content.broken.len(), 1, "{text}");
-            content.broken.remove(0).fault
+            content.broken.remove(0)
         };
-        assert!(fault("a: 1\n").message.contains("apiVersion and kind"));
-        assert!(fault("apiVersion: v1\nkind: Service\nmetadata: {}\n").message.contains("metadata.name"));
-        assert!(fault("apiVersion: v1\nkind: Service\nmetadata: {name: A_B}\n").message.contains("metadata.name"));
+        let text = |text: &str| fault(text).to_string();
+        assert!(text("a: 1\n").contains("apiVersion and kind"));
+        assert!(text("apiVersion: v1\nkind: Service\nmetadata: {}\n").contains("metadata.name"));
+        assert!(text("apiVersion: v1\nkind: Service\nmetadata: {name: A_B}\n").contains("metadata.name"));
         let version = fault("kind: SecureWebSocketRoute\napiVersion: wssgate.io/v1\n");
-        assert!(version.message.contains("wssgate.io/v1alpha1"));
-        assert_eq!(version.line, 2);
+        assert!(version.to_string().contains("wssgate.io/v1alpha1"));
+        assert_eq!(version.fault.line, 2);
         let port = fault("apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  ports:\n  - port: http\n");
-        assert_eq!((port.line, port.column), (6, 11), "{port}");
-        assert!(port.message.starts_with("Service default/a: "), "{port}");
+        assert_eq!((port.fault.line, port.fault.column), (6, 11), "{port}");
+        assert!(port.to_string().starts_with("Service default/a: "), "{port}");
     }
 }
