@@ -425,7 +425,8 @@ fn a_mistake_in_any_setting_ends_with_exit_code_2_and_is_named_with_its_fix() {
         assert!(stderr.starts_with("wssgate: gateway.yaml:") && stderr.lines().count() == 1, "{stderr}");
         let named = stderr.contains(&format!(": {}", row.at.trim_end_matches(|c: char| "[]0123456789".contains(c))));
         assert!(named, "{} is not named: {stderr}", row.at);
-        let words = ["invalid type", "struct ", "expected mapping", "expected sequence", "scalar"];
+        let words =
+            ["invalid type", "struct ", "expected mapping", "expected sequence", "scalar", "unknown variant", "`"];
         assert!(words.iter().all(|word| !stderr.contains(word)), "no fix: {stderr}");
         let _ = write!(text, "{} = {}\n  {stderr}", row.at, row.write);
     }

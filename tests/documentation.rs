@@ -208,13 +208,13 @@ fn every_unsupported_field_is_named_in_the_documentation() {
     assert!(missing.is_empty(), "docs/routes.md does not name {missing:?}");
 }
 
-/// The fields that a source text notes as unsupported: the paths in the calls, without `spec.` and placeholders.
+/// The fields that a source text reports as unsupported: the paths in the calls, without `spec.` and placeholders.
 fn unsupported(source: &str) -> Vec<String> {
     let product = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     product
-        .split("unsupported(")
+        .split(".unsupported")
         .skip(1)
-        .filter_map(|call| call.trim_start().strip_prefix("format_args!(").unwrap_or(call).split('"').nth(1))
+        .filter_map(|call| call.strip_prefix('(').or_else(|| call.strip_prefix("_value("))?.split('"').nth(1))
         .map(|path| path.trim_start_matches("spec.").trim_start_matches("{}.").trim_start_matches("{field}."))
         .map(|path| path.split([':', '[']).next().unwrap_or_default().to_owned())
         .filter(|path| path.contains('.'))
@@ -224,9 +224,9 @@ fn unsupported(source: &str) -> Vec<String> {
 #[test]
 fn unsupported_fields_are_found_in_calls() {
     let source = r#"
-        notes.unsupported("spec.tls.issuerRef");
-        notes.unsupported(format_args!("{}.messages.mode: Audit", set.layer));
-        notes.unsupported(format_args!("spec.tls.alpnProtocols[{place}]: h2"));
+        diagnostics.unsupported("spec.tls.issuerRef");
+        diagnostics.unsupported_value(set.field("messages.mode"), "Audit");
+        diagnostics.unsupported_value(format_args!("spec.tls.alpnProtocols[{index}]"), "h2");
     "#;
     assert_eq!(unsupported(source), ["tls.issuerRef", "messages.mode", "tls.alpnProtocols"]);
 }

@@ -130,7 +130,11 @@ fn a_bad_value_is_an_error_that_names_key_and_fix() {
     for name in ["wssgate", "/own", "example.com/", "Example.com/own", "example.com/own/", "example.com/a b"] {
         refused(&format!("controllerName: '{name}'\n"), "3:1", &["controllerName", "such as example.com/gateway"]);
     }
-    refused("defaultCertificate: {name: tls}\n", "3:22", &["defaultCertificate: the field namespace is missing; add it"]);
+    refused(
+        "defaultCertificate: {name: tls}\n",
+        "3:22",
+        &["defaultCertificate: the field namespace is missing; add it"],
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::api::route_id::RouteId;
 use crate::api::status::Address;
 use crate::compile::ownership::class::is_default;
 use crate::compile::{self, Compiled};
-use crate::policy::fence::Fence;
+use crate::policy::blocked_addresses::BlockedAddresses;
 use crate::settings::Settings;
 use crate::settings::cluster::{ClusterSettings, Secrets};
 use crate::source::cluster::{self, Cluster, Connection};
@@ -159,16 +159,16 @@ impl Opened {
     /// it was opened.
     pub(super) fn parts(self, settings: &Settings, metrics: &Metrics) -> (Source, Option<Control>, compile::Options) {
         let control = Control::start(settings, &self.connection, metrics);
-        let fence = fence(&self.connection);
-        let options = compile::Options { standalone: false, fence, ..super::options(settings) };
+        let blocked = blocked(&self.connection);
+        let options = compile::Options { standalone: false, blocked, ..super::options(settings) };
         (Source::Cluster(self.source), Some(control), options)
     }
 }
 
 /// What no backend of a cluster may be.
-fn fence(connection: &Connection) -> Fence {
+fn blocked(connection: &Connection) -> BlockedAddresses {
     let own = variable(POD_IP).and_then(|text| text.parse::<IpAddr>().ok());
-    Fence {
+    BlockedAddresses {
         allow_loopback: false,
         addresses: own.into_iter().map(|address| address.to_canonical()).collect(),
         sockets: connection.addresses.iter().copied().collect(),

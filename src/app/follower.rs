@@ -35,8 +35,8 @@ pub(super) struct Follower {
     live: Arc<Live>,
     metrics: Metrics,
     changed: watch::Sender<u64>,
-    /// What the data plane cannot reach.
-    outage: watch::Receiver<Arc<BTreeSet<Dependency>>>,
+    /// Dependencies of handshakes that the data plane cannot reach.
+    failing: watch::Receiver<Arc<BTreeSet<Dependency>>>,
     /// What was said of each file and route last, so that a mistake is logged once.
     said: BTreeMap<String, String>,
     compile: Compile,
@@ -56,10 +56,10 @@ impl Follower {
         live: Arc<Live>,
         metrics: Metrics,
         changed: watch::Sender<u64>,
-        outage: watch::Receiver<Arc<BTreeSet<Dependency>>>,
+        failing: watch::Receiver<Arc<BTreeSet<Dependency>>>,
     ) -> Self {
         let (said, compile) = (BTreeMap::new(), compile::compile as Compile);
-        Self { source, control, options, compiled: None, live, metrics, changed, outage, said, compile, faulty: false }
+        Self { source, control, options, compiled: None, live, metrics, changed, failing, said, compile, faulty: false }
     }
 
     /// Waits until there is something to follow.
@@ -84,7 +84,7 @@ impl Follower {
         tokio::select! {
             () = self.source.changed() => {}
             () = sleep(wait.unwrap_or(Duration::MAX)) => {}
-            Ok(()) = self.outage.changed() => {}
+            Ok(()) = self.failing.changed() => {}
             () = refused => {}
         }
     }
@@ -93,7 +93,7 @@ impl Follower {
     /// is read, and as whom, stays as it is: [`Follower::adopt`] what was read otherwise.
     pub(super) fn reconfigure(&mut self, options: compile::Options, namespaces: &[String]) {
         let before = std::mem::take(&mut self.options);
-        self.options = compile::Options { standalone: before.standalone, fence: before.fence, ..options };
+        self.options = compile::Options { standalone: before.standalone, blocked: before.blocked, ..options };
         match &mut self.source {
             Source::Files(files) => files.limit(namespaces.iter().cloned()),
             Source::Cluster(_) => {
@@ -131,7 +131,7 @@ impl Follower {
     pub(super) fn follow(&mut self) {
         let began = Instant::now();
         let loaded = self.source.load();
-        self.options.outage = Arc::clone(&self.outage.borrow_and_update());
+        self.options.failing = Arc::clone(&self.failing.borrow_and_update());
         if let Some(control) = &mut self.control {
             self.options.refused = control.refused();
         }
@@ -230,10 +230,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let source = Source::Files(Box::new(Files::open(folder.path()).unwrap()));
         let (changed, mut changes) = watch::channel(0);
-        let (_outage, outages) = watch::channel(Arc::default());
+        let (_failing, failing) = watch::channel(Arc::default());
         let (live, metrics) = (Arc::new(Live::default()), Metrics::new());
         let options = compile::Options { standalone: true, ..compile::Options::default() };
-        let mut follower = Follower::new(source, None, options, Arc::clone(&live), metrics, changed, outages);
+        let mut follower = Follower::new(source, None, options, Arc::clone(&live), metrics, changed, failing);
         let panics: Compile = |_, _, _, _| panic!("a parser of somebody else");
         follower.compile = panics;
         follower.follow();

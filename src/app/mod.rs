@@ -20,10 +20,10 @@ use tokio::time::{sleep, sleep_until};
 
 use crate::admin::{self, Admin};
 use crate::compile;
-use crate::compile::resolve::backend_tls::{Trust, client};
+use crate::compile::resolve::backend_tls::{Roots, client};
 use crate::echo;
+use crate::policy::blocked_addresses::BlockedAddresses;
 use crate::policy::client::{ForwardedFor, TrustedProxies};
-use crate::policy::fence::Fence;
 use crate::proxy::{self, Drain, Proxy};
 use crate::settings::store::SharedStore;
 use crate::settings::{Overrides, Settings};
@@ -171,14 +171,14 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
     let access = AccessLog::stdout(settings.log_format, metrics.clone())?;
     let (changed, changes) = watch::channel(0);
     let (drain, draining) = watch::channel(Drain::Serving);
-    let (outage, outages) = watch::channel(proxy::Outage::default());
+    let (dependency_health, failing) = watch::channel(proxy::Outage::default());
     let (source, control, compiling) = match &settings.manifests {
         Some(manifests) => (Source::Files(Box::new(open(&settings, manifests)?)), None, options(&settings)),
         None => cluster::open(&settings, &metrics).await.map_err(Error::Start)?.parts(&settings, &metrics),
     };
     let trust = trust()?;
     let store = settings.shared_store.as_ref().map(|shared| store(shared, &trust)).transpose()?;
-    let mut follower = Follower::new(source, control, compiling, Arc::clone(&live), metrics.clone(), changed, outages);
+    let mut follower = Follower::new(source, control, compiling, Arc::clone(&live), metrics.clone(), changed, failing);
 
     let wss = bind("wss", settings.listeners.wss)?;
     let http = bind("http", settings.listeners.http)?;
@@ -217,7 +217,7 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
         store,
         drain: draining,
         changed: changes,
-        outage,
+        outage: dependency_health,
         trust,
         control: tokio::runtime::Handle::current(),
     })
@@ -308,7 +308,7 @@ async fn serve(mut settings: Settings, file: Option<(PathBuf, Overrides)>) -> Re
 /// names, as many programs read it.
 fn trust() -> Result<Arc<rustls::ClientConfig>, Error> {
     match std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()) {
-        None => client(Trust::System).map_err(Error::Start),
+        None => client(Roots::System).map_err(Error::Start),
         Some(file) => trust_of(&format!("SSL_CERT_FILE {}", file.display()), Path::new(&file)),
     }
 }
@@ -316,7 +316,7 @@ fn trust() -> Result<Arc<rustls::ClientConfig>, Error> {
 /// Trust in the CAs of a file, which messages call `name`.
 fn trust_of(name: &str, file: &Path) -> Result<Arc<rustls::ClientConfig>, Error> {
     let pem = std::fs::read_to_string(file).map_err(|error| Error::Start(format!("{name}: {error}")))?;
-    client(Trust::Bundles(&[(name.to_owned(), pem.as_bytes())])).map_err(Error::Start)
+    client(Roots::Bundles(&[(name.to_owned(), pem.as_bytes())])).map_err(Error::Start)
 }
 
 /// The store that replicas share. Whoever may sign for it: the CAs of its file, or those that the gateway trusts anyway.
@@ -363,7 +363,7 @@ fn options(settings: &Settings) -> compile::Options {
     compile::Options {
         dev: settings.dev,
         standalone: true,
-        fence: Fence { allow_loopback: true, ..Fence::default() },
+        blocked: BlockedAddresses { allow_loopback: true, ..BlockedAddresses::default() },
         own_service: settings.cluster.publish_service.clone(),
         controller_name: settings.controller_name.clone(),
         ingress_class_name: settings.ingress_class_name.clone(),

@@ -7,20 +7,20 @@ use std::sync::Arc;
 use crate::api::CONTROLLER;
 use crate::api::objects::Key;
 use crate::api::route::Defaults;
-use crate::policy::fence::Fence;
+use crate::policy::blocked_addresses::BlockedAddresses;
 use crate::snapshot::dependency::Dependency;
 
 /// What a compile depends on besides objects.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// Development: self-made certificates in place of Secrets that do not exist.
+    /// Development: self-signed certificates in place of Secrets that do not exist.
     pub dev: bool,
     /// Objects come from files, not from a cluster: routes need no IngressClass, and a class that does not exist is
     /// worth telling.
     pub standalone: bool,
-    /// Addresses that are never dialled; in a cluster loopback is always among them.
-    pub fence: Fence,
-    /// The Service of the gateway's replicas: nothing that it leads to is dialled either.
+    /// Addresses that are never dialled, besides those of the cluster's API server and of `own_service`.
+    pub blocked: BlockedAddresses,
+    /// The Service of the gateway's replicas, whose endpoints are blocked too.
     pub own_service: Option<Key>,
     /// `spec.controller` of the IngressClasses that are ours; `status.controllerName`.
     pub controller_name: String,
@@ -30,13 +30,13 @@ pub struct Options {
     pub default_certificate: Option<Key>,
     /// Suffixes of the hostnames that a namespace may use ([`ownership::suffix`]).
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
-    /// What routes that say nothing get, over what is built in.
+    /// What routes that say nothing get, before the defaults of the gateway.
     pub defaults: Defaults,
     /// How many replicas there are that share no store; `None`: one, or nobody knows, or they share one.
     pub unshared: Option<NonZeroUsize>,
-    /// What the data plane cannot reach.
-    pub outage: Arc<BTreeSet<Dependency>>,
-    /// Certificates that the API server refuses to have as they are wanted, and what it says.
+    /// Dependencies of handshakes that the data plane cannot reach.
+    pub failing: Arc<BTreeSet<Dependency>>,
+    /// Certificates that the API server refuses, and its message.
     pub refused: Arc<BTreeMap<Key, String>>,
 }
 
@@ -46,7 +46,7 @@ impl Default for Options {
         Self {
             dev: false,
             standalone: false,
-            fence: Fence::default(),
+            blocked: BlockedAddresses::default(),
             own_service: None,
             controller_name: CONTROLLER.to_owned(),
             ingress_class_name: None,
@@ -54,7 +54,7 @@ impl Default for Options {
             hostname_suffixes: BTreeMap::new(),
             defaults: Defaults::default(),
             unshared: None,
-            outage: Arc::default(),
+            failing: Arc::default(),
             refused: Arc::default(),
         }
     }

@@ -1,4 +1,7 @@
-//! One thing that is wrong with a route or with what it names, as every room of the compile reports it. Knows no room.
+//! One thing that is wrong with a route or with what it names, as every room of the compile reports it: data, which
+//! becomes a sentence where a condition or a log line is written. Knows no room.
+
+use std::fmt;
 
 use crate::api::status::ConditionReason as Reason;
 
@@ -7,14 +10,36 @@ use crate::api::status::ConditionReason as Reason;
 pub struct Problem {
     /// What kind of thing.
     pub reason: Reason,
-    /// Object, field and fix.
-    pub message: String,
+    /// The path of the field that is wrong, such as `spec.rules[0].backendRefs[0]`, or the object, such as
+    /// `Secret shop/tls`.
+    pub field: String,
+    /// What is wrong with it, and the fix.
+    pub text: String,
 }
 
 impl Problem {
-    /// A problem; the text is cleaned and cut when it becomes a condition.
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+    /// A problem of a field or object; it is cleaned and cut when it becomes a condition.
+    pub fn new(reason: Reason, field: impl fmt::Display, text: impl fmt::Display) -> Self {
+        Self { reason, field: field.to_string(), text: text.to_string() }
+    }
+
+    /// The same problem with more to say.
+    #[must_use]
+    pub fn with(mut self, more: impl fmt::Display) -> Self {
+        self.text = format!("{}; {more}", self.text);
+        self
+    }
+
+    /// The same problem for another reason.
+    #[must_use]
+    pub fn because(self, reason: Reason) -> Self {
+        Self { reason, ..self }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.text)
     }
 }
 

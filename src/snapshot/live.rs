@@ -46,7 +46,7 @@ impl Live {
         let before = self.snapshot.swap(Arc::clone(&next));
         let (old, new) = (routes(&before), routes(&next));
         // Which names a wildcard serves is no part of its routes.
-        let stars = before.spared != next.spared;
+        let stars = before.reserved != next.reserved;
         // A bell that no lease holds any more is forgotten; the others ring if their route is not what it was.
         bells.retain(|(host, path), bell| {
             let place = (&**host, path);
@@ -225,7 +225,7 @@ mod tests {
         let snapshot = Snapshot { wildcard: [("test".into(), star)].into(), ..Snapshot::default() };
         live.publish(snapshot.clone());
         let (kept, other) = (live.lease("kept.test", "/").unwrap(), live.lease("other.test", "/").unwrap());
-        live.publish(Snapshot { spared: ["kept.test".into()].into(), ..snapshot });
+        live.publish(Snapshot { reserved: ["kept.test".into()].into(), ..snapshot });
         assert!(kept.changed() && live.renew(&kept, "kept.test", "/").is_none());
         assert!(live.renew(&other, "other.test", "/").is_some());
     }

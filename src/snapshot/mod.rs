@@ -16,7 +16,7 @@ use rustls_pki_types::ServerName;
 
 use crate::api::route_id::RouteId;
 use crate::policy::authentication::KeySource;
-use crate::policy::fence::Fence;
+use crate::policy::blocked_addresses::BlockedAddresses;
 use crate::policy::keys::KeySet;
 use crate::policy::{ClientRule, Policy};
 use crate::reason::Reason;
@@ -31,20 +31,20 @@ pub struct Snapshot {
     pub exact: HashMap<Box<str>, Arc<Host>>,
     /// Hosts of `*.rest` by `rest`; the star stands for exactly one label.
     pub wildcard: HashMap<Box<str>, Arc<Host>>,
-    /// Names that no wildcard serves, because they are kept for others than its holder.
-    pub spared: HashSet<Box<str>>,
+    /// Names that no wildcard serves, because the settings reserve them for another namespace than the wildcard's.
+    pub reserved: HashSet<Box<str>>,
     /// Where Services' endpoints are, apart from routes, so that endpoint churn never looks like a policy change.
     pub backends: BTreeMap<BackendId, Arc<Backend>>,
     /// Keys that objects of the cluster hold, apart from routes, so that their rotation never looks like a policy change.
     /// A source that is not here has no keys.
     pub keys: BTreeMap<KeySource, Arc<KeySet>>,
-    /// The identity for names that no host owns; without one such handshakes end in `unrecognized_name`.
-    pub default_tls: Option<Arc<TlsIdentity>>,
+    /// The configuration for names that no host owns; without one such handshakes end in `unrecognized_name`.
+    pub default_tls: Option<Arc<TlsServerConfig>>,
     /// ACME HTTP-01 challenges (RFC 8555 §8.3) that are answered on the plain port: by exact host, by whole path, the
     /// solver that knows the answer.
     pub challenges: BTreeMap<Box<str>, BTreeMap<Box<str>, BackendId>>,
     /// Addresses that the gateway itself never dials. No backend has one of them.
-    pub fence: Fence,
+    pub blocked: BlockedAddresses,
 }
 
 impl Snapshot {
@@ -56,7 +56,7 @@ impl Snapshot {
     /// Every host that a name belongs to, as in [`Snapshot::host`], in the order in which they count.
     fn hosts(&self, name: &str) -> impl Iterator<Item = &Arc<Host>> {
         let star = name.split_once('.').filter(|(label, _)| !label.is_empty()).map(|(_, rest)| rest);
-        let star = move || star.and_then(|rest| self.wildcard.get(rest)).filter(|_| !self.spared.contains(name));
+        let star = move || star.and_then(|rest| self.wildcard.get(rest)).filter(|_| !self.reserved.contains(name));
         self.exact.get(name).into_iter().chain(std::iter::once_with(star).flatten())
     }
 
@@ -65,8 +65,8 @@ impl Snapshot {
         self.challenges.get(host)?.get(path)
     }
 
-    /// The TLS identity for a name of a ClientHello; the default one for unknown names.
-    pub fn tls(&self, name: &str) -> Option<&Arc<TlsIdentity>> {
+    /// The TLS for a name of a ClientHello; the default one for unknown names.
+    pub fn tls(&self, name: &str) -> Option<&Arc<TlsServerConfig>> {
         self.host(name).and_then(|host| host.tls.as_ref()).or(self.default_tls.as_ref())
     }
 }
@@ -76,8 +76,8 @@ impl Snapshot {
 pub struct Host {
     /// The name as routes write it: `chat.example.com` or `*.example.com`.
     pub name: Box<str>,
-    /// The host's own TLS; `None`: the default identity.
-    pub tls: Option<Arc<TlsIdentity>>,
+    /// The host's own TLS; `None`: the default one.
+    pub tls: Option<Arc<TlsServerConfig>>,
     /// Exact paths first, then prefixes, longest first: the first match wins.
     pub routes: Vec<Arc<Route>>,
 }
@@ -98,8 +98,8 @@ impl Host {
     }
 }
 
-/// The TLS of a host: one `ServerConfig` with its own certificates and session tickets.
-pub struct TlsIdentity {
+/// The TLS of a host: one `rustls::ServerConfig` with its own certificates and session tickets.
+pub struct TlsServerConfig {
     /// What connections of this host are accepted with.
     pub config: Arc<rustls::ServerConfig>,
     /// What is known of each certificate, for metrics and for reuse.
@@ -108,17 +108,17 @@ pub struct TlsIdentity {
     pub client: Option<ClientRule>,
 }
 
-impl PartialEq for TlsIdentity {
-    /// Identities are equal only if they are the same configuration: tickets are bound to it.
+impl PartialEq for TlsServerConfig {
+    /// Equal only if they are the same configuration: tickets are bound to it.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.config, &other.config)
     }
 }
 
-impl fmt::Debug for TlsIdentity {
+impl fmt::Debug for TlsServerConfig {
     /// Never prints keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsIdentity").field("certificates", &self.certificates).finish_non_exhaustive()
+        f.debug_struct("TlsServerConfig").field("certificates", &self.certificates).finish_non_exhaustive()
     }
 }
 
@@ -225,6 +225,13 @@ pub struct BackendId {
     pub port: u16,
 }
 
+impl BackendId {
+    /// A port of a Service of its three parts.
+    pub fn new(namespace: &str, service: &str, port: u16) -> Self {
+        Self { namespace: namespace.into(), service: service.into(), port }
+    }
+}
+
 impl fmt::Display for BackendId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}:{}", self.namespace, self.service, self.port)
@@ -258,7 +265,7 @@ mod tests {
         let snapshot = Snapshot {
             exact: [("a.example.com".into(), host("a.example.com"))].into(),
             wildcard: [("example.com".into(), host("*.example.com"))].into(),
-            spared: ["a.example.com".into(), "kept.example.com".into()].into(),
+            reserved: ["a.example.com".into(), "kept.example.com".into()].into(),
             ..Snapshot::default()
         };
         let found = |name: &str| snapshot.host(name).map(|h| h.name.to_string());

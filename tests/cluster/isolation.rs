@@ -254,7 +254,7 @@ fn the_gateway_never_dials_the_api_server_itself_or_what_endpoints_may_not_be(cl
             let route = scene.kubectl.until(LIMIT, &["swsr", name], "to be judged", |route| {
                 condition(route, "ResolvedRefs").filter(|c| c["reason"] == "NoEndpoints").map(|_| route.clone())
             });
-            assert!(route.to_string().contains("of its addresses left out"), "{route:#}");
+            assert!(route.to_string().contains("blocked addresses: "), "{route:#}");
         }
         // Neither is anything fetched from there, whatever the port.
         for (name, address) in [("own", ip.as_str()), ("server", host), ("virtual", cluster_ip)] {

@@ -199,7 +199,10 @@ fn options(line: Line) -> Options {
     Options {
         dev: line.dev,
         standalone: line.standalone,
-        fence: wssgate::policy::fence::Fence { allow_loopback: line.allow_loopback, ..Default::default() },
+        blocked: wssgate::policy::blocked_addresses::BlockedAddresses {
+            allow_loopback: line.allow_loopback,
+            ..Default::default()
+        },
         ingress_class_name: line.ingress_class_name,
         default_certificate: line.default_certificate.as_deref().map(key),
         hostname_suffixes: line.hostname_suffixes,

@@ -59,11 +59,12 @@ impl Candidate<'_> {
 /// Drafts of the compile before.
 #[derive(Debug, Default)]
 pub struct Drafts {
-    by_route: BTreeMap<RouteId, Kept>,
+    by_route: BTreeMap<RouteId, KeptDraft>,
 }
 
+/// What is kept of one route.
 #[derive(Debug)]
-struct Kept {
+struct KeptDraft {
     route: Arc<SecureWebSocketRoute>,
     violations: Option<Arc<[SchemaViolation]>>,
     draft: Arc<Draft>,
@@ -85,8 +86,8 @@ impl Drafts {
 pub struct Candidates<'a> {
     /// By identity.
     pub routes: Vec<Candidate<'a>>,
-    /// Routes of a class that does not exist, and what to tell.
-    pub lost: Vec<(RouteId, &'a SecureWebSocketRoute, String)>,
+    /// Routes of a class that does not exist, and the problem.
+    pub lost: Vec<(RouteId, &'a SecureWebSocketRoute, Problem)>,
     /// What the next compile needs.
     pub drafts: Drafts,
 }
@@ -104,8 +105,8 @@ pub fn collect<'a>(
         match class::of(route, objects, options) {
             Class::Ours => {}
             Class::Foreign => continue,
-            Class::Lost(text) => {
-                candidates.lost.push((id, route, text));
+            Class::Lost(problem) => {
+                candidates.lost.push((id, route, problem));
                 continue;
             }
         }
@@ -119,13 +120,7 @@ pub fn collect<'a>(
                 && kept.violations.as_deref() == violations.map(|violations| &**violations)
         });
         let draft = same.map_or_else(
-            || {
-                Arc::new(Draft::read(
-                    &route.spec,
-                    violations.map_or(&[][..], |violations| violations),
-                    &options.defaults,
-                ))
-            },
+            || Arc::new(Draft::read(&route.spec, violations.map_or(&[][..], |all| all), &options.defaults)),
             |kept| Arc::clone(&kept.draft),
         );
         let good = match &draft.policy {
@@ -138,7 +133,7 @@ pub fn collect<'a>(
         };
         let effective = good.as_ref().unwrap_or(&draft);
         let (hostnames, forbidden) = permitted(&key.namespace, &effective.hostnames, options);
-        let kept = Kept {
+        let kept = KeptDraft {
             route: Arc::clone(route),
             violations: violations.cloned(),
             draft: Arc::clone(&draft),
@@ -151,7 +146,7 @@ pub fn collect<'a>(
     candidates
 }
 
-/// The hostnames that a namespace may use by the settings, and what to say of the others.
+/// The hostnames that a namespace may use by the settings, and the problems of the others.
 fn permitted(namespace: &str, hostnames: &[Box<str>], options: &Options) -> (Vec<Box<str>>, Vec<Problem>) {
     let suffixes = Suffixes(&options.hostname_suffixes);
     let (mut good, mut bad) = (Vec::new(), Vec::new());
@@ -159,12 +154,12 @@ fn permitted(namespace: &str, hostnames: &[Box<str>], options: &Options) -> (Vec
         match suffixes.permit(namespace, name) {
             Ok(()) => good.push(name.clone()),
             Err(instead) => {
-                let text = format!(
-                    "spec.hostnames: the gateway's settings do not let namespace {} use {}; {instead}",
+                let text = format_args!(
+                    "the settings of the gateway do not allow namespace {} to use {}; {instead}",
                     quote(namespace),
                     quote(name),
                 );
-                bad.push(Problem::new(Reason::HostnameNotPermitted, text));
+                bad.push(Problem::new(Reason::HostnameNotPermitted, "spec.hostnames", text));
             }
         }
     }

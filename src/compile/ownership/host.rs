@@ -35,37 +35,37 @@ pub struct Claim<'a> {
     pub tls: bool,
 }
 
-/// One hostname after all claims were heard.
+/// One hostname after all claims were judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holding<'a> {
+pub struct HostOwnership<'a> {
     /// The route whose `tls` the host has; `None`: the default certificate.
     pub owner: Option<&'a RouteId>,
     /// Every route of the host, the owner included, by rank.
     pub routes: Vec<&'a RouteId>,
 }
 
-/// The outcome: hostnames, and who was turned away.
+/// Who owns every hostname, and which routes were refused one.
 #[derive(Debug, Default)]
-pub struct Holdings<'a> {
+pub struct Ownership<'a> {
     /// By hostname as routes write it.
-    pub hosts: BTreeMap<&'a str, Holding<'a>>,
+    pub hosts: BTreeMap<&'a str, HostOwnership<'a>>,
     /// Routes that do not get a hostname, and why.
     pub conflicts: BTreeMap<&'a RouteId, Vec<Problem>>,
-    /// Names that no wildcard serves, by the settings.
-    pub spared: HashSet<Box<str>>,
+    /// Names that no wildcard serves: the settings reserve them for other namespaces than the wildcard's.
+    pub reserved: HashSet<Box<str>>,
 }
 
 /// Gives every hostname to the namespace of the oldest claim, and its TLS to the first of them by rank that carries it.
 ///
 /// A name and a wildcard that includes it are two hostnames with an owner each; the exact one wins at look-up.
-pub fn settle<'a>(claims: &[Claim<'a>]) -> Holdings<'a> {
+pub fn resolve<'a>(claims: &[Claim<'a>]) -> Ownership<'a> {
     let mut wanted: BTreeMap<&'a str, Vec<&Claim<'a>>> = BTreeMap::new();
     for claim in claims {
         for hostname in claim.hostnames {
             wanted.entry(hostname).or_default().push(claim);
         }
     }
-    let mut holdings = Holdings::default();
+    let mut ownership = Ownership::default();
     for (hostname, mut claims) in wanted {
         claims.sort_by_key(|claim| claim.rank);
         let Some(oldest) = claims.iter().min_by_key(|claim| (claim.rank.created, claim.rank.id)) else { continue };
@@ -75,31 +75,29 @@ pub fn settle<'a>(claims: &[Claim<'a>]) -> Holdings<'a> {
         let mut routes = Vec::with_capacity(claims.len());
         for claim in claims {
             let id = claim.rank.id;
-            let text = if id.namespace != *namespace {
+            let (field, text) = match owner {
                 // Whose it is stays untold: that is another tenant's business.
-                Some(format!(
-                    "spec.hostnames: {} belongs to a route of another namespace; use another name",
-                    quote(hostname)
-                ))
-            } else if claim.tls && owner.is_some_and(|owner| owner != id) {
-                let owner = owner.map(ToString::to_string).unwrap_or_default();
-                Some(format!(
-                    "spec.tls: host {} has its tls from route {owner}; remove tls from one of the two",
-                    quote(hostname)
-                ))
-            } else {
-                None
-            };
-            match text {
-                None => routes.push(id),
-                Some(text) => {
-                    holdings.conflicts.entry(id).or_default().push(Problem::new(Reason::HostnameConflict, text));
+                _ if id.namespace != *namespace => {
+                    ("spec.hostnames", format!("{} belongs to another namespace; use another name", quote(hostname)))
                 }
-            }
+                Some(owner) if claim.tls && owner != id => (
+                    "spec.tls",
+                    format!(
+                        "host {} already has tls from route {owner}; remove tls from one of the two",
+                        quote(hostname)
+                    ),
+                ),
+                _ => {
+                    routes.push(id);
+                    continue;
+                }
+            };
+            let conflict = Problem::new(Reason::HostnameConflict, field, text);
+            ownership.conflicts.entry(id).or_default().push(conflict);
         }
-        holdings.hosts.insert(hostname, Holding { owner, routes });
+        ownership.hosts.insert(hostname, HostOwnership { owner, routes });
     }
-    holdings
+    ownership
 }
 
 #[cfg(test)]
@@ -128,11 +126,11 @@ mod tests {
                 tls: *tls,
             })
             .collect();
-        let holdings = settle(&claims);
-        let holding = &holdings.hosts["a.test"];
+        let ownership = resolve(&claims);
+        let host = &ownership.hosts["a.test"];
         let text = |ids: &[&RouteId]| ids.iter().map(ToString::to_string).collect();
-        let away: Vec<&RouteId> = holdings.conflicts.keys().copied().collect();
-        (holding.owner.map(ToString::to_string), text(&holding.routes), text(&away))
+        let away: Vec<&RouteId> = ownership.conflicts.keys().copied().collect();
+        (host.owner.map(ToString::to_string), text(&host.routes), text(&away))
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::api::route::{Defaults, Handshake, RouteSpec};
-use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
-use crate::api::violation::{SchemaViolation, Violation};
+use crate::api::status::ConditionType as Type;
+use crate::api::violation::SchemaViolation;
 use crate::compile::problem::{Problem, quote};
 use crate::compile::spec::diagnostics::Diagnostics;
 use crate::compile::spec::rule::{self, RuleDraft};
@@ -33,21 +33,16 @@ pub struct Draft {
     pub problems: Vec<Problem>,
     /// What the user should see of a spec that is right.
     pub warnings: Vec<(Type, Problem)>,
-    /// Whether the route or the defaults say what happens to a missing Origin; what is built in depends on the host.
-    pub missing_origin_said: bool,
+    /// Whether the route or the settings' defaults set what happens to a missing Origin; the gateway's own default depends
+    /// on the host.
+    pub missing_origin_set: bool,
 }
 
 impl Draft {
     /// Reads a spec. `violations` are what an API server would have refused.
     pub fn read(spec: &RouteSpec, violations: &[SchemaViolation], defaults: &Defaults) -> Self {
         let mut diagnostics = Diagnostics::default();
-        for violation in violations {
-            let reason = match violation.kind {
-                Violation::UnknownField => Reason::UnknownField,
-                Violation::Refused(_) => Reason::Invalid,
-            };
-            diagnostics.problems.push(Problem::new(reason, violation.to_string()));
-        }
+        violations.iter().for_each(|violation| diagnostics.violation(violation));
         let hostnames = hostnames(&spec.hostnames, &mut diagnostics);
         let tls = spec.tls.as_ref().map(|tls| tls::read(tls, &mut diagnostics));
         let rules = rule::read(&spec.rules, &mut diagnostics);
@@ -55,36 +50,32 @@ impl Draft {
         if tls.as_ref().is_some_and(|tls| tls.client.is_some()) && policy.handshake.origins.allow.contains(&AnyOrigin) {
             diagnostics.invalid(
                 "spec.handshake.origins.allow",
-                "* is refused where client certificates authenticate, because any page could then use them: list the \
-                 origins",
+                "* cannot be used with client certificates, because any page could then use them; list the origins",
             );
         }
         for (place, method) in policy.handshake.authentication.methods().iter().enumerate() {
             let Kind::Ticket(ticket) = &method.kind else { continue };
             if !rules.iter().flat_map(|rule| &rule.paths).any(|own| own.matches(&ticket.path)) {
                 let field = format_args!("spec.handshake.authentication.methods[{place}].ticket.path");
-                let text = format_args!("{} is under no path of spec.rules; choose one that is", quote(&ticket.path));
-                diagnostics.invalid(field, text.to_string());
+                let text = format_args!("{} must be under a path of spec.rules", quote(&ticket.path));
+                diagnostics.invalid(field, text);
             }
         }
-        let said = |handshake: &Handshake| handshake.origins.as_ref().is_some_and(|origins| origins.missing.is_some());
-        let missing_origin_said = said(&spec.handshake) || defaults.handshake.as_ref().is_some_and(said);
+        let sets = |handshake: &Handshake| handshake.origins.as_ref().is_some_and(|origins| origins.missing.is_some());
+        let missing_origin_set = sets(&spec.handshake) || defaults.handshake.as_ref().is_some_and(sets);
         let policy = diagnostics.problems.is_empty().then(|| Arc::new(policy));
+        let Diagnostics { mut problems, warnings } = diagnostics;
         // What the API server says of a field needs no second sentence from here.
-        let said: BTreeSet<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
-        let mut place = 0;
-        diagnostics.problems.retain(|problem| {
-            place += 1;
-            place <= violations.len() || problem.message.split_once(": ").is_none_or(|(field, _)| !said.contains(field))
-        });
-        let (problems, warnings) = (diagnostics.problems, diagnostics.warnings);
-        Self { hostnames, tls, rules, policy, problems, warnings, missing_origin_said }
+        let own = problems.split_off(violations.len());
+        let refused: BTreeSet<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
+        problems.extend(own.into_iter().filter(|problem| !refused.contains(problem.field.as_str())));
+        Self { hostnames, tls, rules, policy, problems, warnings, missing_origin_set }
     }
 }
 
 fn hostnames(list: &[String], diagnostics: &mut Diagnostics) -> Vec<Box<str>> {
     if list.is_empty() {
-        diagnostics.invalid("spec.hostnames", "is empty; name at least one host");
+        diagnostics.invalid("spec.hostnames", "must name at least one host");
     }
     let mut hostnames: Vec<Box<str>> = Vec::with_capacity(list.len());
     for (place, hostname) in list.iter().enumerate() {
@@ -95,7 +86,7 @@ fn hostnames(list: &[String], diagnostics: &mut Diagnostics) -> Vec<Box<str>> {
             Ok(()) if hostnames.iter().any(|earlier| **earlier == **hostname) => {
                 diagnostics.invalid(
                     format_args!("spec.hostnames[{place}]"),
-                    format_args!("{} is listed twice", quote(hostname)),
+                    format_args!("{} is listed twice; remove one", quote(hostname)),
                 );
             }
             Ok(()) => hostnames.push(hostname.as_str().into()),
@@ -107,6 +98,8 @@ fn hostnames(list: &[String], diagnostics: &mut Diagnostics) -> Vec<Box<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::status::ConditionReason as Reason;
+    use crate::api::violation::Violation;
     use crate::snapshot::{Balance, PathMatch};
 
     fn read(yaml: &str) -> Draft {
@@ -132,58 +125,64 @@ mod tests {
     #[test]
     fn every_mistake_is_named_by_its_field() {
         for (yaml, expected) in [
-            ("matches: []", "spec.rules[0].matches: is empty"),
+            ("matches: []", "spec.rules[0].matches: must not be empty"),
             (
                 "matches: [{path: {value: /a}}, {path: {value: /a/}}]",
                 "spec.rules[0].matches[1].path.value: \"/a/\" is matched twice",
             ),
-            ("matches: [{path: {value: a}}]", "spec.rules[0].matches[0].path.value: \"a\" does not start with /"),
-            ("loadBalancer: {type: ConsistentHash}", "spec.rules[0].loadBalancer.consistentHash: belongs to"),
+            ("matches: [{path: {value: a}}]", "spec.rules[0].matches[0].path.value: \"a\" must start with /"),
+            ("loadBalancer: {type: ConsistentHash}", "spec.rules[0].loadBalancer.consistentHash: must be set for"),
             (
                 "loadBalancer: {type: ConsistentHash, consistentHash: {type: Cookie, name: a}}",
-                "spec.rules[0].loadBalancer.consistentHash.type: Cookie: not supported",
+                "spec.rules[0].loadBalancer.consistentHash.type: Cookie is not supported",
             ),
-            ("backendTLS: {hostname: a.test}", "spec.rules[0].backendTLS: needs either"),
+            ("backendTLS: {hostname: a.test}", "spec.rules[0].backendTLS: must have either"),
             (
                 "backendTLS: {hostname: '*.a.test', wellKnownCACertificates: System}",
-                "spec.rules[0].backendTLS.hostname: \"*.a.test\" is not one",
+                "spec.rules[0].backendTLS.hostname: \"*.a.test\" must be one",
             ),
             (
                 "backendTLS: {hostname: 10.0.0.1, wellKnownCACertificates: System}",
-                "spec.rules[0].backendTLS.hostname: \"10.0.0.1\" is not one",
+                "spec.rules[0].backendTLS.hostname: \"10.0.0.1\" must be one",
             ),
         ] {
             let draft = rule(yaml);
             assert_eq!(draft.problems.len(), 1, "{yaml}: {:?}", draft.problems);
-            assert!(draft.problems[0].message.starts_with(expected), "{}", draft.problems[0].message);
+            assert!(draft.problems[0].to_string().starts_with(expected), "{}", draft.problems[0]);
             assert!(draft.policy.is_none());
         }
         for (yaml, expected) in [
-            ("hostnames: []\nrules: []", "spec.hostnames: is empty"),
+            ("hostnames: []\nrules: []", "spec.hostnames: must name at least one host"),
             ("hostnames: [A.test]\nrules: []", "spec.hostnames[0]: \"A.test\""),
             ("hostnames: [a.test, a.test]\nrules: []", "spec.hostnames[1]: \"a.test\" is listed twice"),
-            ("hostnames: [a.test]\nrules: []", "spec.rules: is empty"),
-            ("hostnames: [a.test]\nrules: []\ntls: {issuerRef: {name: x}}", "spec.tls.issuerRef: writes to one Secret"),
+            ("hostnames: [a.test]\nrules: []", "spec.rules: must have at least one rule"),
+            (
+                "hostnames: [a.test]\nrules: []\ntls: {issuerRef: {name: x}}",
+                "spec.tls.issuerRef: needs exactly one certificateRefs entry",
+            ),
             (
                 "hostnames: [a.test]\nrules: []\ntls: {clientValidation: {caCertificateRefs: []}}",
-                "spec.tls.clientValidation.caCertificateRefs: is empty",
+                "spec.tls.clientValidation.caCertificateRefs: must name a ConfigMap",
             ),
             (
                 "hostnames: [a.test]\nrules: []\ntls: {alpnProtocols: [http/1.1, h2]}",
-                "spec.tls.alpnProtocols[1]: h2: not supported",
+                "spec.tls.alpnProtocols[1]: h2 is not supported",
             ),
             (
                 "hostnames: [a.test]\nrules: [{name: r, backendRefs: [{name: s, port: 0}]}]",
-                "spec.rules[0].backendRefs[0].port: 0 is not between",
+                "spec.rules[0].backendRefs[0].port: must be from 1 to 65535",
             ),
             (
                 "hostnames: [a.test]\nrules: [{name: r, backendRefs: [{name: s, port: 1, weight: -1}]}]",
                 "spec.rules[0].backendRefs[0].weight",
             ),
-            ("hostnames: [a.test]\nrules: [{name: r, backendRefs: []}]", "spec.rules[0].backendRefs: is empty"),
+            (
+                "hostnames: [a.test]\nrules: [{name: r, backendRefs: []}]",
+                "spec.rules[0].backendRefs: must name at least one Service",
+            ),
         ] {
             let problems = read(yaml).problems;
-            assert!(problems.iter().any(|problem| problem.message.starts_with(expected)), "{yaml}: {problems:?}");
+            assert!(problems.iter().any(|problem| problem.to_string().starts_with(expected)), "{yaml}: {problems:?}");
         }
     }
 
@@ -197,6 +196,7 @@ mod tests {
         let violation = SchemaViolation { field: "spec.handshak".into(), kind: Violation::UnknownField };
         let draft = Draft::read(&spec, &[violation], &Defaults::default());
         assert_eq!(draft.problems[0].reason, Reason::UnknownField);
-        assert!(draft.problems[0].message.starts_with("spec.handshak: unknown field") && draft.policy.is_none());
+        assert_eq!(draft.problems[0].field, "spec.handshak");
+        assert!(draft.problems[0].text.starts_with("unknown field") && draft.policy.is_none());
     }
 }

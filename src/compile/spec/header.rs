@@ -38,7 +38,7 @@ pub fn read(list: &[Header], layer: &str, diagnostics: &mut Diagnostics) -> Vec<
             }
             Ok(()) if headers.iter().any(|(earlier, _)| *earlier == lower) => {
                 let field = format_args!("{layer}.handshake.responseHeaders.set[{place}]");
-                diagnostics.invalid(field, format_args!("{} is set twice", quote(name)));
+                diagnostics.invalid(field, format_args!("{} is set twice; remove one", quote(name)));
             }
             Ok(()) => headers.push((lower, value.clone())),
         }
@@ -51,17 +51,17 @@ fn check(name: &str, value: &str) -> Result<(), &'static str> {
         return Err("is not a header name (RFC 9110)");
     }
     if RESERVED.contains(&name) || name.starts_with("sec-websocket-") {
-        return Err("belongs to the protocol or the application; remove it");
+        return Err("is reserved for the protocol or the application; remove it");
     }
     if name.starts_with("access-control-") {
         return Err("would open answers to other origins, which WebSockets do not need; remove it");
     }
     if value.bytes().any(|b| !(b == b'\t' || b == b' ' || b.is_ascii_graphic())) || value.trim() != value {
-        return Err("has a value with other than visible ASCII inside");
+        return Err("must have a value of visible ASCII without spaces at its ends");
     }
     let subdomains = || value.split(';').any(|directive| directive.trim().eq_ignore_ascii_case("includeSubDomains"));
     if name == "strict-transport-security" && subdomains() {
-        return Err("with includeSubDomains would bind hosts that are not this route's; remove that directive");
+        return Err("must not have includeSubDomains, which would bind hosts of other routes; remove that directive");
     }
     Ok(())
 }

@@ -10,20 +10,20 @@ use crate::api::scalar::is_lower_dns_name;
 pub fn check(hostname: &str) -> Result<(), &'static str> {
     let name = hostname.strip_prefix("*.").unwrap_or(hostname);
     if hostname.len() > 253 {
-        return Err("is longer than 253 bytes");
+        return Err("must have at most 253 bytes");
     }
     if name.parse::<std::net::IpAddr>().is_ok() || hostname.contains([':', '[']) {
-        return Err("is an address or has a port; routes are chosen by name");
+        return Err("must be a DNS name, not an IP address or host:port");
     }
     if !is_lower_dns_name(name) {
-        return Err("is not a lower-case DNS name, or *. and one");
+        return Err("must be a lower-case DNS name, with a star in place of the first label at most");
     }
     // "127.1" is an address to many parsers; no top-level domain is a number (RFC 3696 §2).
     if name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
-        return Err("ends in a number, as addresses do");
+        return Err("must not end in a number, because IP addresses do");
     }
     if name != hostname && !name.contains('.') {
-        return Err("has a star directly below a top-level domain");
+        return Err("must not have a star directly below a top-level domain");
     }
     Ok(())
 }

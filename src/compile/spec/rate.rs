@@ -18,8 +18,7 @@ pub fn attempts(attempts: &handshake::Attempts, layer: &str, diagnostics: &mut D
     let number = |name: &str, value: i32, least: u32, diagnostics: &mut Diagnostics| match u32::try_from(value) {
         Ok(number) if (least..=MOST).contains(&number) => Some(number),
         _ => {
-            diagnostics
-                .invalid(format_args!("{field}.{name}"), format_args!("{value} is not between {least} and {MOST}"));
+            diagnostics.invalid(format_args!("{field}.{name}"), format_args!("must be from {least} to {MOST}"));
             None
         }
     };
@@ -36,7 +35,7 @@ pub fn attempts(attempts: &handshake::Attempts, layer: &str, diagnostics: &mut D
         }
         Ok(interval) if (INTERVALS.0..=INTERVALS.1).contains(&interval) => Some(interval),
         Ok(_) => {
-            diagnostics.invalid(format_args!("{field}.interval"), "is not between 1s and 1h");
+            diagnostics.invalid(format_args!("{field}.interval"), "must be from 1s to 1h");
             None
         }
     };
@@ -50,7 +49,7 @@ mod tests {
     fn read(yaml: &str) -> (Option<Attempts>, Vec<String>) {
         let mut diagnostics = Diagnostics::default();
         let attempts = attempts(&serde_saphyr::from_str(yaml).unwrap(), "spec", &mut diagnostics);
-        (attempts, diagnostics.problems.into_iter().map(|problem| problem.message).collect())
+        (attempts, diagnostics.problems.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -63,11 +62,11 @@ mod tests {
     #[test]
     fn values_out_of_bounds_are_named() {
         for (yaml, field) in [
-            ("{count: 0, interval: 1s}", "spec.handshake.attempts.count: 0 "),
-            ("{count: 1000001, interval: 1s}", "spec.handshake.attempts.count: 1000001 "),
-            ("{count: 5, interval: 1s, burst: 4}", "spec.handshake.attempts.burst: 4 is not between 5 and"),
-            ("{count: 5, interval: 999ms}", "spec.handshake.attempts.interval: is not between 1s and 1h"),
-            ("{count: 5, interval: 61m}", "spec.handshake.attempts.interval: is not between"),
+            ("{count: 0, interval: 1s}", "spec.handshake.attempts.count: must be from 1 to 1000000"),
+            ("{count: 1000001, interval: 1s}", "spec.handshake.attempts.count: must be from 1 to"),
+            ("{count: 5, interval: 1s, burst: 4}", "spec.handshake.attempts.burst: must be from 5 to"),
+            ("{count: 5, interval: 999ms}", "spec.handshake.attempts.interval: must be from 1s to 1h"),
+            ("{count: 5, interval: 61m}", "spec.handshake.attempts.interval: must be from"),
             ("{count: 5, interval: soon}", "spec.handshake.attempts.interval: "),
         ] {
             let (attempts, problems) = read(yaml);

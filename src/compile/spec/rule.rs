@@ -57,7 +57,7 @@ pub struct BackendTlsDraft {
 /// Reads `spec.rules`.
 pub fn read(list: &[Rule], diagnostics: &mut Diagnostics) -> Vec<RuleDraft> {
     if list.is_empty() {
-        diagnostics.invalid("spec.rules", "is empty; write at least one rule");
+        diagnostics.invalid("spec.rules", "must have at least one rule");
     }
     let mut names = BTreeSet::new();
     let mut paths = BTreeSet::new();
@@ -65,8 +65,10 @@ pub fn read(list: &[Rule], diagnostics: &mut Diagnostics) -> Vec<RuleDraft> {
     for (place, rule) in list.iter().enumerate() {
         let field = format!("spec.rules[{place}]");
         if !names.insert(rule.name.as_str()) {
-            diagnostics
-                .invalid(format_args!("{field}.name"), format_args!("{} is taken by another rule", quote(&rule.name)));
+            diagnostics.invalid(
+                format_args!("{field}.name"),
+                format_args!("{} is already the name of another rule", quote(&rule.name)),
+            );
         }
         let mut of_rule = Vec::new();
         let everything = PathMatch::Prefix("/".into());
@@ -77,18 +79,21 @@ pub fn read(list: &[Rule], diagnostics: &mut Diagnostics) -> Vec<RuleDraft> {
                 } else {
                     diagnostics.invalid(
                         format_args!("{field}.matches"),
-                        "is absent, but another rule takes every path already",
+                        "must be set, because another rule already matches every path",
                     );
                 }
             }
-            Some([]) => diagnostics.invalid(format_args!("{field}.matches"), "is empty; remove it to match every path"),
+            Some([]) => {
+                diagnostics.invalid(format_args!("{field}.matches"), "must not be empty; remove it to match every path")
+            }
             Some(matches) => {
                 for (place, path) in matches.iter().map(|m| &m.path).enumerate() {
                     let field = format_args!("{field}.matches[{place}].path.value");
                     match self::path(path.kind, &path.value) {
                         Err(why) => diagnostics.invalid(field, format_args!("{} {why}", quote(&path.value))),
                         Ok(path) if paths.insert(path.clone()) => of_rule.push(path),
-                        Ok(_) => diagnostics.invalid(field, format_args!("{} is matched twice", quote(&path.value))),
+                        Ok(_) => diagnostics
+                            .invalid(field, format_args!("{} is matched twice; remove one", quote(&path.value))),
                     }
                 }
             }
@@ -106,20 +111,23 @@ pub fn read(list: &[Rule], diagnostics: &mut Diagnostics) -> Vec<RuleDraft> {
 /// A path as the data plane compares it, byte for byte.
 fn path(kind: PathMatchKind, value: &str) -> Result<PathMatch, &'static str> {
     if !value.starts_with('/') {
-        return Err("does not start with /");
+        return Err("must start with /");
     }
     if value.len() > MAX_PATH {
-        return Err("is longer than 1024 bytes");
+        return Err("must have at most 1024 bytes");
     }
     if value.bytes().any(|b| !b.is_ascii_graphic() || b"#?%\\".contains(&b)) {
-        return Err("has one of # ? % \\ or a byte that is not visible ASCII; requests with such paths are refused");
+        return Err(
+            "must not contain #, ?, %, \\ or anything but visible ASCII; the gateway refuses requests with such paths",
+        );
     }
     if value.contains("//") || value.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Err("has an empty or a dot segment; requests with such paths are refused");
+        return Err("must not have an empty or a dot segment; the gateway refuses requests with such paths");
     }
     if !check_path(value) {
         return Err(
-            "has a semicolon or a character that no path has (RFC 3986 §3.3); requests with such paths are refused",
+            "must not contain a semicolon or a character that a path cannot have (RFC 3986 §3.3); the gateway refuses \
+             requests with such paths",
         );
     }
     Ok(match kind {
@@ -133,7 +141,7 @@ fn path(kind: PathMatchKind, value: &str) -> Result<PathMatch, &'static str> {
 
 fn backends(list: &[reference::BackendRef], field: &str, diagnostics: &mut Diagnostics) -> Vec<BackendDraft> {
     if list.is_empty() {
-        diagnostics.invalid(format_args!("{field}.backendRefs"), "is empty; name at least one Service");
+        diagnostics.invalid(format_args!("{field}.backendRefs"), "must name at least one Service");
     }
     let mut backends = Vec::with_capacity(list.len());
     for (place, backend) in list.iter().enumerate() {
@@ -148,9 +156,8 @@ fn backends(list: &[reference::BackendRef], field: &str, diagnostics: &mut Diagn
                 port,
                 weight,
             }),
-            (None, _) => diagnostics
-                .invalid(format_args!("{field}.port"), format_args!("{} is not between 1 and 65535", backend.port)),
-            (_, None) => diagnostics.invalid(format_args!("{field}.weight"), "is not between 0 and 1000000"),
+            (None, _) => diagnostics.invalid(format_args!("{field}.port"), "must be from 1 to 65535"),
+            (_, None) => diagnostics.invalid(format_args!("{field}.weight"), "must be from 0 to 1000000"),
         }
     }
     backends
@@ -164,17 +171,23 @@ fn balance(balancer: &LoadBalancer, field: &str, diagnostics: &mut Diagnostics) 
         (LoadBalancerKind::ConsistentHash, Some(hash)) => {
             match hash.kind {
                 ConsistentHashKind::SourceIp if hash.name.is_some() => {
-                    diagnostics
-                        .invalid(format_args!("{field}.consistentHash.name"), "has no meaning for SourceIP; remove it");
+                    diagnostics.invalid(
+                        format_args!("{field}.consistentHash.name"),
+                        "cannot be set for type SourceIP; remove it",
+                    );
                 }
                 ConsistentHashKind::SourceIp => {}
-                kind => diagnostics.unsupported(format_args!("{field}.consistentHash.type: {kind:?}")),
+                kind => {
+                    diagnostics.unsupported_value(format_args!("{field}.consistentHash.type"), format_args!("{kind:?}"))
+                }
             }
             Balance::SourceIp
         }
         _ => {
-            diagnostics
-                .invalid(format_args!("{field}.consistentHash"), "belongs to type ConsistentHash; set both or neither");
+            diagnostics.invalid(
+                format_args!("{field}.consistentHash"),
+                "must be set for type ConsistentHash and for no other type",
+            );
             Balance::default()
         }
     }
@@ -187,7 +200,7 @@ fn backend_tls(tls: &BackendTls, field: &str, diagnostics: &mut Diagnostics) -> 
         diagnostics.core_group(&authority.group, format_args!("{field}.caCertificateRefs[{place}]"));
     }
     if authorities.is_empty() != matches!(tls.well_known_ca_certificates, Some(WellKnownCaCertificates::System)) {
-        diagnostics.invalid(field, "needs either caCertificateRefs or wellKnownCACertificates: System");
+        diagnostics.invalid(field, "must have either caCertificateRefs or wellKnownCACertificates: System");
     }
     let name = hostname::check(&tls.hostname)
         .ok()
@@ -196,7 +209,7 @@ fn backend_tls(tls: &BackendTls, field: &str, diagnostics: &mut Diagnostics) -> 
     match name {
         Some(name) => Some(BackendTlsDraft { server_name: ServerName::DnsName(name), authorities }),
         None => {
-            let text = format_args!("{} is not one lower-case DNS name", quote(&tls.hostname)).to_string();
+            let text = format_args!("{} must be one lower-case DNS name", quote(&tls.hostname));
             diagnostics.invalid(format_args!("{field}.hostname"), text);
             None
         }

@@ -45,12 +45,12 @@ pub enum MinVersion {
 pub fn read(tls: &Tls, diagnostics: &mut Diagnostics) -> TlsDraft {
     let protocols = tls.alpn_protocols.as_deref();
     if protocols.is_some_and(<[_]>::is_empty) {
-        diagnostics.invalid("spec.tls.alpnProtocols", "is empty; remove it or list http/1.1");
+        diagnostics.invalid("spec.tls.alpnProtocols", "must not be empty; remove it or list http/1.1");
     }
     for (place, protocol) in protocols.unwrap_or_default().iter().enumerate() {
         match protocol {
             AlpnProtocol::Http1 => {}
-            AlpnProtocol::H2 => diagnostics.unsupported(format_args!("spec.tls.alpnProtocols[{place}]: h2")),
+            AlpnProtocol::H2 => diagnostics.unsupported_value(format_args!("spec.tls.alpnProtocols[{place}]"), "h2"),
         }
     }
     let certificates = tls.certificate_refs.clone().unwrap_or_default();
@@ -61,7 +61,7 @@ pub fn read(tls: &Tls, diagnostics: &mut Diagnostics) -> TlsDraft {
     if issuer.is_some() && !matches!(certificates.as_slice(), [SecretRef { namespace: None, .. }]) {
         diagnostics.invalid(
             "spec.tls.issuerRef",
-            "writes to one Secret of the route's own namespace; give one certificateRefs entry without namespace",
+            "needs exactly one certificateRefs entry without namespace, because the certificate is written to that Secret",
         );
     }
     let min_version = match tls.min_version {
@@ -76,8 +76,7 @@ fn client(validation: &ClientValidation, diagnostics: &mut Diagnostics) -> Clien
     let authorities = validation.ca_certificate_refs.clone();
     let revocations = validation.crl_refs.clone().unwrap_or_default();
     if authorities.is_empty() {
-        diagnostics
-            .invalid("spec.tls.clientValidation.caCertificateRefs", "is empty; name a ConfigMap with the key ca.crt");
+        diagnostics.invalid("spec.tls.clientValidation.caCertificateRefs", "must name a ConfigMap with the key ca.crt");
     }
     for (list, name) in [(&authorities, "caCertificateRefs"), (&revocations, "crlRefs")] {
         for (place, reference) in list.iter().enumerate() {

@@ -67,17 +67,17 @@ fn plain(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
-    use crate::compile::status::condition::{Finding, State};
+    use crate::compile::status::condition::{Condition, State};
     use crate::compile::status::route;
 
     fn statuses() -> BTreeMap<RouteId, RouteStatus> {
-        let finding =
-            |kind, status, reason, message: &str| Finding { kind, status, reason, message: message.to_owned() };
-        let of = |findings| route::of(&Default::default(), "c", findings, None, 0);
-        let good = of(vec![finding(Type::Accepted, State::True, Reason::Accepted, "the spec is valid")]);
+        let condition =
+            |kind, status, reason, message: &str| Condition { kind, status, reason, message: message.to_owned() };
+        let of = |conditions| route::of(&Default::default(), "c", conditions, None, 0);
+        let good = of(vec![condition(Type::Accepted, State::True, Reason::Accepted, "the spec is valid")]);
         let bad = of(vec![
-            finding(Type::Accepted, State::False, Reason::Invalid, "spec.hostnames: is empty"),
-            finding(Type::Ready, State::False, Reason::Invalid, "Accepted: spec.hostnames: is empty"),
+            condition(Type::Accepted, State::False, Reason::Invalid, "spec.hostnames: is empty"),
+            condition(Type::Ready, State::False, Reason::Invalid, "Accepted: spec.hostnames: is empty"),
         ]);
         [(RouteId::secure_web_socket("shop", "chat"), good), (RouteId::secure_web_socket("shop", "bad\u{1b}[2J"), bad)]
             .into()

@@ -15,7 +15,7 @@ use crate::compile::provider::provider;
 use crate::compile::spec::tls::MinVersion;
 use crate::compile::tls::certificate::Certificate;
 use crate::policy::ClientRule;
-use crate::snapshot::TlsIdentity;
+use crate::snapshot::TlsServerConfig;
 
 /// What resumption is bound to: a session of one is never resumed under another, since the client proved what that
 /// other policy asks only in a full handshake.
@@ -29,29 +29,29 @@ pub struct TlsPolicy {
     pub client: Option<ClientRule>,
 }
 
-/// The TLS of a host with what the next compile needs to keep it.
+/// The configuration of a host with what the next compile needs to keep it.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct BuiltConfig {
     /// What the snapshot holds.
-    pub tls: Arc<TlsIdentity>,
+    pub config: Arc<TlsServerConfig>,
     /// The certificates, in the order of preference.
     pub certificates: Vec<Arc<Certificate>>,
     policy: TlsPolicy,
     ticketer: Arc<dyn ProducesTickets>,
 }
 
-impl Identity {
-    /// The TLS of a host under a policy with these certificates, of which there must be one at least.
+impl BuiltConfig {
+    /// The configuration of a host under a policy with these certificates, of which there must be one at least.
     ///
     /// The same policy and the same certificates give `before` itself. Other certificates under the same policy keep
     /// the session tickets: a rotation costs no client a full handshake. Another policy gets new ones.
     ///
     /// # Errors
     /// If the system has no randomness, or rustls refuses the configuration; both are faults of the gateway.
-    pub fn build(
+    pub fn new(
         policy: TlsPolicy,
         mut certificates: Vec<Arc<Certificate>>,
-        before: Option<&Identity>,
+        before: Option<&Self>,
     ) -> Result<Self, String> {
         // Elliptic keys sign many times faster; otherwise the order of the route stays.
         certificates.sort_by_key(|certificate| !certificate.elliptic);
@@ -64,7 +64,9 @@ impl Identity {
         }
         let ticketer = match before {
             Some(before) => Arc::clone(&before.ticketer),
-            None => aws_lc_rs::Ticketer::new().map_err(|error| format!("no session ticket keys: {error}"))?,
+            None => {
+                aws_lc_rs::Ticketer::new().map_err(|error| format!("session ticket keys cannot be made: {error}"))?
+            }
         };
         let resolver = Choice { keys: certificates.iter().map(|certificate| Arc::clone(&certificate.key)).collect() };
         let client = match &policy.client {
@@ -73,7 +75,7 @@ impl Identity {
         };
         let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(versions(policy.min_version))
-            .map_err(|error| format!("no TLS configuration: {error}"))?
+            .map_err(|error| format!("cannot be made: {error}"))?
             .with_client_cert_verifier(client)
             .with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -90,9 +92,9 @@ impl Identity {
         // A WebSocket handshake is not replay-safe (RFC 8446 §8): 0-RTT is never accepted.
         config.max_early_data_size = 0;
         let facts = certificates.iter().map(|certificate| certificate.facts.clone()).collect();
-        let tls =
-            Arc::new(TlsIdentity { config: Arc::new(config), certificates: facts, client: policy.client.clone() });
-        Ok(Self { tls, certificates, policy, ticketer })
+        let config =
+            Arc::new(TlsServerConfig { config: Arc::new(config), certificates: facts, client: policy.client.clone() });
+        Ok(Self { config, certificates, policy, ticketer })
     }
 }
 
@@ -198,9 +200,9 @@ mod tests {
     }
 
     /// One handshake in memory: its kind, and the leaf that the client saw.
-    fn shake(client: &Arc<ClientConfig>, identity: &Identity) -> Result<(HandshakeKind, Vec<u8>), Error> {
+    fn shake(client: &Arc<ClientConfig>, built: &BuiltConfig) -> Result<(HandshakeKind, Vec<u8>), Error> {
         let mut client = ClientConnection::new(Arc::clone(client), "a.test".try_into().unwrap())?;
-        let mut server = ServerConnection::new(Arc::clone(&identity.tls.config))?;
+        let mut server = ServerConnection::new(Arc::clone(&built.config.config))?;
         loop {
             let mut wire = Vec::new();
             while client.wants_write() {
@@ -234,31 +236,31 @@ mod tests {
     const SCHEMES: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256];
 
     #[test]
-    fn nothing_changed_keeps_the_very_same_identity() {
+    fn nothing_changed_keeps_the_very_same_configuration() {
         let certificate = certificate();
-        let first = Identity::build(policy(MinVersion::Tls12), vec![Arc::clone(&certificate)], None).unwrap();
-        let second = Identity::build(policy(MinVersion::Tls12), vec![certificate], Some(&first)).unwrap();
-        assert!(Arc::ptr_eq(&first.tls, &second.tls));
+        let first = BuiltConfig::new(policy(MinVersion::Tls12), vec![Arc::clone(&certificate)], None).unwrap();
+        let second = BuiltConfig::new(policy(MinVersion::Tls12), vec![certificate], Some(&first)).unwrap();
+        assert!(Arc::ptr_eq(&first.config, &second.config));
     }
 
     #[test]
     fn a_rotation_keeps_the_tickets_and_a_new_policy_or_tenant_does_not() {
         for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12][..]] {
-            let before = Identity::build(policy(MinVersion::Tls12), vec![certificate()], None).unwrap();
+            let before = BuiltConfig::new(policy(MinVersion::Tls12), vec![certificate()], None).unwrap();
             let client = client(versions, SCHEMES);
             assert_eq!(shake(&client, &before).unwrap().0, HandshakeKind::Full);
             assert_eq!(shake(&client, &before).unwrap().0, HandshakeKind::Resumed);
-            let rotated = Identity::build(policy(MinVersion::Tls12), vec![certificate()], Some(&before)).unwrap();
-            assert!(!Arc::ptr_eq(&before.tls, &rotated.tls));
+            let rotated = BuiltConfig::new(policy(MinVersion::Tls12), vec![certificate()], Some(&before)).unwrap();
+            assert!(!Arc::ptr_eq(&before.config, &rotated.config));
             assert_eq!(shake(&client, &rotated).unwrap().0, HandshakeKind::Resumed);
             let other = TlsPolicy { tenant: "other".into(), ..policy(MinVersion::Tls12) };
-            let moved = Identity::build(other, vec![certificate()], Some(&rotated)).unwrap();
+            let moved = BuiltConfig::new(other, vec![certificate()], Some(&rotated)).unwrap();
             assert_eq!(shake(&client, &moved).unwrap().0, HandshakeKind::Full);
         }
-        let before = Identity::build(policy(MinVersion::Tls12), vec![certificate()], None).unwrap();
+        let before = BuiltConfig::new(policy(MinVersion::Tls12), vec![certificate()], None).unwrap();
         let client = client(&[&rustls::version::TLS13], SCHEMES);
         shake(&client, &before).unwrap();
-        let raised = Identity::build(policy(MinVersion::Tls13), vec![certificate()], Some(&before)).unwrap();
+        let raised = BuiltConfig::new(policy(MinVersion::Tls13), vec![certificate()], Some(&before)).unwrap();
         assert!(matches!(
             shake(&client, &raised).unwrap().0,
             HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest
@@ -267,7 +269,7 @@ mod tests {
 
     #[test]
     fn the_minimum_version_is_kept() {
-        let only13 = Identity::build(policy(MinVersion::Tls13), vec![certificate()], None).unwrap();
+        let only13 = BuiltConfig::new(policy(MinVersion::Tls13), vec![certificate()], None).unwrap();
         assert!(shake(&client(&[&rustls::version::TLS12], SCHEMES), &only13).is_err());
         assert!(shake(&client(BOTH, SCHEMES), &only13).is_ok());
     }
@@ -275,22 +277,22 @@ mod tests {
     #[test]
     fn a_client_gets_the_certificate_that_it_can_verify_and_ecdsa_where_it_can_both() {
         let (ecdsa, rsa) = (certificate(), rsa());
-        let identity =
-            Identity::build(policy(MinVersion::Tls12), vec![Arc::clone(&rsa), Arc::clone(&ecdsa)], None).unwrap();
+        let built =
+            BuiltConfig::new(policy(MinVersion::Tls12), vec![Arc::clone(&rsa), Arc::clone(&ecdsa)], None).unwrap();
         for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
-            let seen = |schemes: &[SignatureScheme]| shake(&client(&[version], schemes), &identity).unwrap().1;
+            let seen = |schemes: &[SignatureScheme]| shake(&client(&[version], schemes), &built).unwrap().1;
             assert_eq!(seen(SCHEMES), ecdsa.key.cert[0].to_vec());
             assert_eq!(seen(&[SignatureScheme::RSA_PSS_SHA256]), rsa.key.cert[0].to_vec());
         }
-        assert!(shake(&client(BOTH, &[SignatureScheme::ED25519]), &identity).is_err());
+        assert!(shake(&client(BOTH, &[SignatureScheme::ED25519]), &built).is_err());
     }
 
     #[test]
     fn early_data_is_off_and_nothing_prints_a_key() {
-        let identity = Identity::build(policy(MinVersion::Tls12), vec![certificate()], None).unwrap();
-        assert_eq!(identity.tls.config.max_early_data_size, 0);
-        assert_eq!(identity.tls.config.alpn_protocols, [b"http/1.1".to_vec()]);
-        let printed = format!("{:?} {:?}", identity.tls, identity.certificates);
+        let built = BuiltConfig::new(policy(MinVersion::Tls12), vec![certificate()], None).unwrap();
+        assert_eq!(built.config.config.max_early_data_size, 0);
+        assert_eq!(built.config.config.alpn_protocols, [b"http/1.1".to_vec()]);
+        let printed = format!("{:?} {:?}", built.config, built.certificates);
         assert!(!printed.contains("key"), "{printed}");
     }
 }
