@@ -1,5 +1,5 @@
-//! What the data plane asks while it judges handshakes: told back across the seam, so that a route can say that it cannot
-//! be reached.
+//! What the data plane asks while it judges handshakes: reported back across the seam, so that the conditions of a route
+//! can say that it cannot be reached.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,20 +25,20 @@ impl Dependency {
         BackendId { namespace: namespace.into(), service: external.service.clone(), port: external.port }
     }
 
-    /// Those of the methods of a route in the namespace `home`, each with the place of its method.
+    /// Those of the methods of a route in the namespace `home`, each with the index of its method.
     pub fn of<'a>(home: &'a str, authentication: &'a Authentication) -> impl Iterator<Item = (usize, Self)> + 'a {
-        authentication.methods().iter().enumerate().filter_map(move |(place, method)| {
+        authentication.methods().iter().enumerate().filter_map(move |(index, method)| {
             let dependency = match &method.kind {
                 Kind::Jwt(Jwt { keys: KeySource::Remote(uri), .. }) => Self::KeySet(uri.clone()),
                 Kind::Jwt(_) => return None,
                 Kind::External(external) => Self::Service(Self::service(home, external)),
                 Kind::Ticket(_) => Self::Store,
             };
-            Some((place, dependency))
+            Some((index, dependency))
         })
     }
 
-    /// What kind it is, as metrics call it: `key_set`, `service`, `store`.
+    /// Its kind, as metrics call it: `key_set`, `service`, `store`.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::KeySet(_) => "key_set",

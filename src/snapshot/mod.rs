@@ -1,7 +1,7 @@
 //! THE SEAM: everything the data plane knows, as plain immutable data, and the one cell that is swapped.
 //!
-//! `compile` makes snapshots, `proxy` reads them, and neither knows the other. A snapshot is replaced whole; parts
-//! that did not change keep their `Arc`, so that session tickets survive and unchanged routes ring nobody.
+//! `compile` makes snapshots, `proxy` reads them, and neither knows the other. A snapshot is replaced whole; parts that did
+//! not change keep their `Arc`, so that session tickets survive and no connection of an unchanged route is judged again.
 
 pub mod dependency;
 pub mod live;
@@ -55,9 +55,9 @@ impl Snapshot {
 
     /// Every host that a name belongs to, as in [`Snapshot::host`], in the order in which they count.
     fn hosts(&self, name: &str) -> impl Iterator<Item = &Arc<Host>> {
-        let star = name.split_once('.').filter(|(label, _)| !label.is_empty()).map(|(_, rest)| rest);
-        let star = move || star.and_then(|rest| self.wildcard.get(rest)).filter(|_| !self.reserved.contains(name));
-        self.exact.get(name).into_iter().chain(std::iter::once_with(star).flatten())
+        let rest = name.split_once('.').filter(|(label, _)| !label.is_empty()).map(|(_, rest)| rest);
+        let wildcard = move || rest.and_then(|rest| self.wildcard.get(rest)).filter(|_| !self.reserved.contains(name));
+        self.exact.get(name).into_iter().chain(std::iter::once_with(wildcard).flatten())
     }
 
     /// The solver of the challenge at a host and path, both byte for byte.
@@ -89,12 +89,12 @@ impl Host {
     /// [`Reason::RouteNotFound`], or [`Reason::BadPath`] where a reader that decodes escapes (RFC 3986 §2.4) would take
     /// another route: `/%61dmin` must not go around `/admin`.
     pub fn route(&self, path: &str) -> Result<&Arc<Route>, Reason> {
-        let place = |path: &str| self.routes.iter().position(|route| route.path.matches(path));
-        let found = place(path);
-        if path.contains('%') && place(&percent_decode_str(path).decode_utf8_lossy()) != found {
+        let position = |path: &str| self.routes.iter().position(|route| route.path.matches(path));
+        let found = position(path);
+        if path.contains('%') && position(&percent_decode_str(path).decode_utf8_lossy()) != found {
             return Err(Reason::BadPath);
         }
-        found.and_then(|place| self.routes.get(place)).ok_or(Reason::RouteNotFound)
+        found.and_then(|position| self.routes.get(position)).ok_or(Reason::RouteNotFound)
     }
 }
 
