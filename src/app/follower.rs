@@ -18,7 +18,8 @@ use crate::api::status::CAUSES;
 use crate::compile::{self, Compiled};
 use crate::snapshot::Live;
 use crate::snapshot::dependency::Dependency;
-use crate::source::{Loaded, Source};
+use crate::source::Source;
+use crate::source::loaded::Loaded;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Certificate;
 

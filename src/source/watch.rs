@@ -84,7 +84,7 @@ impl Watch {
         self.watcher = watcher
             .and_then(|mut watcher| watcher.watch(&self.directory, self.mode).map(|()| watcher))
             .inspect_err(|error| {
-                tracing::warn!(directory = %self.directory.display(), %error, "cannot watch for changes, polling instead");
+                tracing::warn!(directory = %self.directory.display(), %error, "directory cannot be watched for changes; polling it instead");
             })
             .ok();
     }

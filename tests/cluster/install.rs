@@ -176,7 +176,7 @@ endpoints: [{{addresses: ['{}']}}, {{addresses: ['{}']}}]
             Some(())
         }));
         let message = kubectl.get(&["swsr", route]).to_string();
-        assert!(message.contains("of its addresses left out"), "{message}");
+        assert!(message.contains("blocked addresses: "), "{message}");
         kubectl.must(&["delete", "swsr", route]);
     }
     release.shop.must(&["delete", "service", "sneak"]);

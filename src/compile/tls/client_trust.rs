@@ -118,7 +118,7 @@ impl ClientTrusts {
         let trust = self.trust(before, sources, maps).map_err(|problem| vec![problem])?;
         let expired = trust.expires.filter(|(at, _)| *at <= now).map(|(at, name)| {
             let text = format_args!(
-                "a revocation list of ConfigMap {name} expired on {}; no certificate of its issuer is accepted until the \
+                "ConfigMap {name}: a revocation list expired on {}; no certificate of its issuer is accepted until the \
                  next list is published",
                 date(at)
             );

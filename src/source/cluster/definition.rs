@@ -1,5 +1,5 @@
-//! Whether the CustomResourceDefinition of the cluster is that of this build. An older one prunes fields that this build
-//! knows, before anybody sees them; that must not go unnoticed, and must not stop anything either.
+//! Whether the CustomResourceDefinition of the cluster is that of this build. The API server prunes fields that an older
+//! one does not know before the gateway sees them; that is logged, and stops nothing.
 
 use std::time::Duration;
 
@@ -30,12 +30,12 @@ enum Found {
     Unknown,
 }
 
-/// Looks at the definition for ever; says what it finds once, until that changes.
+/// Looks at the definition for ever; logs what it finds, once until that changes.
 pub(super) async fn follow(client: Client, metrics: Metrics) {
     let api: Api<CustomResourceDefinition> = Api::all(client);
     let own = crd::definition().pointer("/metadata/annotations").cloned().unwrap_or_default();
     let own = own.get(crd::SCHEMA_HASH).and_then(|hash| hash.as_str()).unwrap_or_default().to_owned();
-    let mut said = None;
+    let mut logged = None;
     loop {
         let found = match timeout(PATIENCE, api.get_metadata(NAME)).await {
             Ok(Ok(definition)) => {
@@ -45,23 +45,23 @@ pub(super) async fn follow(client: Client, metrics: Metrics) {
             Ok(Err(kube::Error::Api(status))) if status.code == 403 => Found::Forbidden,
             _ => Found::Unknown,
         };
-        if found != Found::Unknown && said != Some(found) {
+        if found != Found::Unknown && logged != Some(found) {
             metrics.definition_differs(found == Found::Other);
             if found == Found::Forbidden {
                 tracing::info!(
                     definition = NAME,
-                    "the CustomResourceDefinition may not be read, so that nobody notices one of another version; grant \
-                     get of customresourcedefinitions by RBAC"
+                    "the gateway may not read its CustomResourceDefinition and cannot tell whether it is outdated; grant \
+                     it get on customresourcedefinitions (RBAC)"
                 );
             }
             if found == Found::Other {
                 tracing::warn!(
                     definition = NAME,
-                    "the CustomResourceDefinition is not that of this build: fields may be dropped or refused before \
-                     the gateway sees them; run: wssgate crd | kubectl apply --server-side -f -"
+                    "the CustomResourceDefinition is not that of this version of wssgate; the API server may drop or refuse \
+                     fields; run: wssgate crd | kubectl apply --server-side -f -"
                 );
             }
-            said = Some(found);
+            logged = Some(found);
         }
         sleep(LOOK).await;
     }

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::store::Stock;
+use super::object_cache::{ObjectCache, Published};
 use crate::api::certificate::{self, Certificate};
 use crate::api::objects::{Key, ReferenceGrant};
 use crate::api::route::{Handshake, RouteSpec, SecureWebSocketRoute};
@@ -66,18 +66,18 @@ pub(super) trait Kind: Clone + fmt::Debug + PartialEq + DeserializeOwned + Send 
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
         Ok(Item { object: Self::deserialize(deserializer)?, violations: Vec::new() })
     }
-    /// Where objects of the kind are.
-    fn shelf(stock: &mut Stock) -> &mut BTreeMap<Key, Arc<Self>>;
+    /// The objects of the kind.
+    fn objects(cache: &mut ObjectCache) -> &mut BTreeMap<Key, Arc<Self>>;
     /// The type of a Secret.
     fn secret_type(&self) -> Option<&str> {
         None
     }
     /// Whether an object is worth being kept.
-    fn is_wanted(_stock: &Stock, _key: &Key) -> bool {
+    fn is_wanted(_cache: &ObjectCache, _key: &Key) -> bool {
         true
     }
-    /// An object was put on the shelf, or taken away (`None`).
-    fn placed(_stock: &mut Stock, _key: &Key, _item: Option<(&Arc<Self>, Vec<SchemaViolation>)>) {}
+    /// An object was stored, or removed (`None`).
+    fn changed(_cache: &mut ObjectCache, _key: &Key, _item: Option<(&Arc<Self>, Vec<SchemaViolation>)>) {}
 }
 
 /// An object as it arrived, rid of what nobody reads.
@@ -159,10 +159,10 @@ macro_rules! metadata {
     };
 }
 
-macro_rules! shelf {
+macro_rules! objects {
     ($member:ident) => {
-        fn shelf(stock: &mut Stock) -> &mut BTreeMap<Key, Arc<Self>> {
-            &mut stock.objects_mut().$member
+        fn objects(cache: &mut ObjectCache) -> &mut BTreeMap<Key, Arc<Self>> {
+            &mut cache.objects_mut().$member
         }
     };
 }
@@ -173,7 +173,7 @@ impl Kind for SecureWebSocketRoute {
         (crate::api::GROUP, &[crate::api::VERSION], "securewebsocketroutes");
     const VERSIONED: bool = true;
     metadata!();
-    shelf!(routes);
+    objects!(routes);
 
     fn annotations(name: &str) -> bool {
         name != LAST_APPLIED
@@ -186,7 +186,8 @@ impl Kind for SecureWebSocketRoute {
         let mut violations = violation::of_route(&value);
         let route = Self::deserialize(&value).unwrap_or_else(|error| {
             if violations.is_empty() {
-                let text = format!("cannot be read by this build: {error}; correct it or update the gateway");
+                let text =
+                    format!("cannot be read by this version of wssgate: {error}; correct it or update the gateway");
                 violations.push(SchemaViolation { field: "spec".to_owned(), kind: Violation::Refused(text) });
             }
             unreadable(&value)
@@ -194,13 +195,13 @@ impl Kind for SecureWebSocketRoute {
         Ok(Item { object: route, violations })
     }
 
-    fn placed(stock: &mut Stock, key: &Key, item: Option<(&Arc<Self>, Vec<SchemaViolation>)>) {
+    fn changed(cache: &mut ObjectCache, key: &Key, item: Option<(&Arc<Self>, Vec<SchemaViolation>)>) {
         let spec = item.as_ref().map(|(route, _)| super::reference::of_route(&key.namespace, &route.spec));
-        stock.refers(key, spec.unwrap_or_default());
+        cache.refers(key, spec.unwrap_or_default());
         let violations = item.map(|(_, violations)| violations).filter(|violations| !violations.is_empty());
         match violations {
-            Some(violations) => drop(stock.objects_mut().violations.insert(key.clone(), violations.into())),
-            None => drop(stock.objects_mut().violations.remove(key)),
+            Some(violations) => drop(cache.objects_mut().violations.insert(key.clone(), violations.into())),
+            None => drop(cache.objects_mut().violations.remove(key)),
         }
     }
 }
@@ -233,7 +234,7 @@ impl Kind for IngressClass {
     const SERVED: (&'static str, &'static [&'static str], &'static str) =
         ("networking.k8s.io", &["v1"], "ingressclasses");
     metadata!();
-    shelf!(ingress_classes);
+    objects!(ingress_classes);
 
     fn annotations(name: &str) -> bool {
         name.starts_with("ingressclass.kubernetes.io/")
@@ -246,7 +247,7 @@ impl Kind for Secret {
     // Each may have 1 MiB.
     const PAGE: u32 = 50;
     metadata!();
-    shelf!(secrets);
+    objects!(secrets);
 
     /// Never fails, so that no error can quote what is in a Secret.
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
@@ -256,7 +257,7 @@ impl Kind for Secret {
         Ok(Item { object: secret, violations: Vec::new() })
     }
 
-    /// cert-manager's word whose the Secret is.
+    /// cert-manager's note which Certificate the Secret is of.
     fn annotations(name: &str) -> bool {
         name == certificate::CERTIFICATE_NAME
     }
@@ -265,8 +266,8 @@ impl Kind for Secret {
         self.type_.as_deref()
     }
 
-    fn is_wanted(stock: &Stock, key: &Key) -> bool {
-        stock.wants_secret(key)
+    fn is_wanted(cache: &ObjectCache, key: &Key) -> bool {
+        cache.wants_secret(key)
     }
 }
 
@@ -274,14 +275,14 @@ impl Kind for ConfigMap {
     const NAME: &'static str = "ConfigMap";
     const SERVED: (&'static str, &'static [&'static str], &'static str) = ("", &["v1"], "configmaps");
     metadata!();
-    shelf!(config_maps);
+    objects!(config_maps);
 }
 
 impl Kind for Service {
     const NAME: &'static str = "Service";
     const SERVED: (&'static str, &'static [&'static str], &'static str) = ("", &["v1"], "services");
     metadata!();
-    shelf!(services);
+    objects!(services);
 
     fn slim(&mut self) {
         let (namespace, name) = API_SERVER;
@@ -301,7 +302,7 @@ impl Kind for EndpointSlice {
     const SERVED: (&'static str, &'static [&'static str], &'static str) =
         ("discovery.k8s.io", &["v1"], "endpointslices");
     metadata!();
-    shelf!(endpoint_slices);
+    objects!(endpoint_slices);
 
     fn labels(name: &str) -> bool {
         name == "kubernetes.io/service-name"
@@ -325,7 +326,7 @@ impl Kind for ReferenceGrant {
         ("gateway.networking.k8s.io", &["v1", "v1beta1"], "referencegrants");
     const OPTIONAL: bool = true;
     metadata!();
-    shelf!(reference_grants);
+    objects!(reference_grants);
 
     /// Never fails: a grant that cannot be read grants nothing.
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
@@ -342,7 +343,7 @@ impl Kind for Ingress {
     /// Those by which cert-manager answers ACME challenges; no other is of interest.
     const LABELLED: Option<&'static str> = Some("acme.cert-manager.io/http01-solver=true");
     metadata!();
-    shelf!(ingresses);
+    objects!(ingresses);
 
     fn annotations(name: &str) -> bool {
         name == "kubernetes.io/ingress.class"
@@ -369,7 +370,7 @@ impl Kind for Certificate {
     const OPTIONAL: bool = true;
     const OWNED: bool = true;
     metadata!();
-    shelf!(certificates);
+    objects!(certificates);
 
     fn annotations(name: &str) -> bool {
         // Those that a route may hand on.
@@ -389,11 +390,6 @@ impl Kind for Certificate {
     }
 }
 
-/// The gateway's own Service, whose addresses are published.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Published(pub(super) Service);
-
 impl Kind for Published {
     const NAME: &'static str = "Service";
     const SERVED: (&'static str, &'static [&'static str], &'static str) = Service::SERVED;
@@ -404,8 +400,8 @@ impl Kind for Published {
     fn metadata_mut(&mut self) -> &mut ObjectMeta {
         &mut self.0.metadata
     }
-    fn shelf(stock: &mut Stock) -> &mut BTreeMap<Key, Arc<Self>> {
-        &mut stock.published
+    fn objects(cache: &mut ObjectCache) -> &mut BTreeMap<Key, Arc<Self>> {
+        &mut cache.published
     }
 }
 

@@ -14,7 +14,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::kind::{Item, Kind, resource};
-use super::reflector::{Pause, Reflector, Scope};
+use super::reflector::{Pause, Reflector};
+use super::scope::Scope;
 use super::store::Store;
 use crate::api::objects::Key;
 use crate::kube_error::{NO_ANSWER, describe};
@@ -66,12 +67,12 @@ impl Named {
 
     /// Follows what is named, for ever.
     pub(super) async fn run(mut self) {
-        let mut bell = self.store.subscribe();
+        let mut changes = self.store.subscribe();
         let mut seen = 0;
         loop {
-            bell.mark_unchanged();
+            changes.mark_unchanged();
             let (revision, wanted) =
-                self.store.read(|stock| (stock.revision(), (stock.revision() != seen).then(|| stock.wanted())));
+                self.store.read(|cache| (cache.revision(), (cache.revision() != seen).then(|| cache.wanted())));
             if let Some(wanted) = wanted {
                 seen = revision;
                 self.secrets.retain(|key, _| wanted.secrets.contains(key));
@@ -92,7 +93,7 @@ impl Named {
                 }
             }
             self.store.complete();
-            if bell.changed().await.is_err() {
+            if changes.changed().await.is_err() {
                 return;
             }
         }
@@ -104,11 +105,11 @@ impl Named {
         let reflector = Reflector::<K>::new(&self.store, &self.client, scope(key), self.confirm);
         let seen = Seen::<K>::new(&self.store, key);
         Task(tokio::spawn(async move {
-            let told = move |_: &Store, read| {
+            let answered = move |_: &Store, read| {
                 seen.readable(read);
                 expected.settle();
             };
-            reflector.run(told).await;
+            reflector.run(answered).await;
         }))
     }
 
@@ -123,7 +124,7 @@ impl Named {
             let mut pause = Pause::default();
             let mut refused = false;
             // What the list of the start had is there, and its watch follows it.
-            while !store.read(|stock| stock.objects().secrets.contains_key(&key)) {
+            while !store.read(|cache| cache.objects().secrets.contains_key(&key)) {
                 let turn = questions.acquire().await;
                 store.fetch(&key);
                 let answer = timeout(PATIENCE, api.get_opt(&key.name)).await;
@@ -139,7 +140,7 @@ impl Named {
                         seen.readable(false);
                         expected.settle();
                         if !std::mem::replace(&mut refused, true) {
-                            tracing::warn!(secret = %key, "the gateway may not get this Secret; grant it by RBAC");
+                            tracing::warn!(secret = %key, "the gateway may not get a Secret; grant it get on that Secret (RBAC)");
                         }
                         sleep(LOOK).await;
                         continue;
@@ -147,7 +148,7 @@ impl Named {
                     Ok(Err(error)) => describe(&error),
                     Err(_) => NO_ANSWER.to_owned(),
                 };
-                tracing::debug!(secret = %key, problem = why, "a Secret could not be read; it is asked for again");
+                tracing::debug!(secret = %key, problem = why, "a Secret could not be read; the gateway tries again");
                 sleep(pause.next()).await;
             }
             seen.readable(true);

@@ -15,6 +15,7 @@ use kube::{Api, Client};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::kind::{Item, Kind, resource};
+use super::scope::Scope;
 use super::store::{Id, Listed, Store, Taken};
 use crate::api::objects::Key;
 use crate::kube_error::{NO_ANSWER, describe};
@@ -31,45 +32,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 const LOOK: Duration = Duration::from_secs(10);
 /// The status of a version that the API server no longer knows.
 const GONE: u16 = 410;
-
-/// What a reflector reads.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Scope {
-    /// Namespace; all if absent.
-    pub(super) namespace: Option<String>,
-    /// The one object of that name.
-    pub(super) name: Option<String>,
-    /// Secrets of this type only.
-    pub(super) secret_type: Option<&'static str>,
-    /// Whether the API server may refuse to show it; then there is none.
-    pub(super) optional: bool,
-}
-
-impl Scope {
-    /// Whether an object would be in the list.
-    pub(super) fn holds<K: Kind>(&self, key: &Key, object: &K) -> bool {
-        self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
-            && self.name.as_ref().is_none_or(|name| *name == key.name)
-            && self.secret_type.is_none_or(|wanted| object.secret_type() == Some(wanted))
-    }
-
-    fn fields(&self) -> Option<String> {
-        let name = self.name.as_ref().map(|name| format!("metadata.name={name}"));
-        name.or_else(|| self.secret_type.map(|kind| format!("type={kind}")))
-    }
-
-    /// For people.
-    pub(super) fn describe<K: Kind>(&self) -> String {
-        let kind = K::NAME;
-        match (&self.namespace, &self.name, self.secret_type) {
-            (Some(namespace), Some(name), _) => format!("{kind} {namespace}/{name}"),
-            (Some(namespace), None, None) => format!("{kind} in {namespace}"),
-            (Some(namespace), None, Some(of)) => format!("{kind} of type {of} in {namespace}"),
-            (None, _, Some(of)) => format!("{kind} of type {of}"),
-            (None, _, None) => kind.to_owned(),
-        }
-    }
-}
 
 /// Pauses between attempts: they double up to a few seconds, each with a random part, so that replicas do not march in
 /// step.
@@ -132,18 +94,19 @@ impl<K: Kind> Reflector<K> {
         Self { store, client, scope, id, confirm, suspect: None, kind: std::marker::PhantomData }
     }
 
-    /// Lists and watches until it is dropped. `told` is called whenever the API server has given an answer, be it that
-    /// there is nothing. What panics begins anew after a pause: in silence nothing of this kind would change any more.
-    pub(super) async fn run(mut self, told: impl Fn(&Store, bool)) {
+    /// Lists and watches until it is dropped. `answered` is called whenever the API server has given an answer, also
+    /// that there is nothing. After a panic it begins anew after a pause: otherwise nothing of this kind would ever change
+    /// again.
+    pub(super) async fn run(mut self, answered: impl Fn(&Store, bool)) {
         let mut pause = Pause::default();
-        while AssertUnwindSafe(self.read(&told)).catch_unwind().await.is_err() {
-            self.store.failing(self.id, "reading it ended in a panic, a fault of the gateway; please report it");
+        while AssertUnwindSafe(self.read(&answered)).catch_unwind().await.is_err() {
+            self.store.failing(self.id, "the reader panicked, which is a bug of the gateway; please report it");
             sleep(pause.next()).await;
         }
     }
 
     /// Never ends.
-    async fn read(&mut self, told: &impl Fn(&Store, bool)) -> Infallible {
+    async fn read(&mut self, answered: &impl Fn(&Store, bool)) -> Infallible {
         let mut pause = Pause::default();
         let mut version = None;
         loop {
@@ -158,7 +121,7 @@ impl<K: Kind> Reflector<K> {
                     match self.list(&api).await {
                         Ok(at) => {
                             self.store.listed(self.id);
-                            told(&self.store, true);
+                            answered(&self.store, true);
                             let began = Instant::now();
                             let forbidden = self.follow(&api, at).await;
                             if began.elapsed() > PAUSES.1 {
@@ -185,14 +148,14 @@ impl<K: Kind> Reflector<K> {
                     sleep(pause.next()).await;
                 }
                 Trouble::Forbidden(why) => {
-                    self.without(&why, self.scope.optional || self.scope.name.is_some(), told);
+                    self.without(&why, self.scope.optional || self.scope.name.is_some(), answered);
                     sleep(LOOK.min(pause.next() * 2)).await;
                 }
                 Trouble::Absent(why) => {
                     version = None;
                     // Without the kind there are no objects of it: that is a list, and an empty one.
                     self.take(Listed::default());
-                    self.without(&why, K::OPTIONAL, told);
+                    self.without(&why, K::OPTIONAL, answered);
                     sleep(LOOK.min(pause.next() * 2)).await;
                 }
                 Trouble::Stale => {}
@@ -201,10 +164,10 @@ impl<K: Kind> Reflector<K> {
     }
 
     /// There is nothing to read for now, which is as it may be, or is not (`fine`).
-    fn without(&self, why: &str, fine: bool, told: &impl Fn(&Store, bool)) {
+    fn without(&self, why: &str, fine: bool, answered: &impl Fn(&Store, bool)) {
         if fine {
             self.store.absent(self.id, why);
-            told(&self.store, false);
+            answered(&self.store, false);
         } else {
             self.store.failing(self.id, why);
         }
@@ -234,7 +197,7 @@ impl<K: Kind> Reflector<K> {
                 Err(_) => return Err(Trouble::Failed(NO_ANSWER.to_owned())),
             }
         }
-        Err(Trouble::Absent(format!("the cluster has no {plural}.{group}")))
+        Err(Trouble::Absent(format!("the API server does not serve {plural}.{group}")))
     }
 
     /// Lists, page by page, and hands all over at once. Returns the version to follow from.
@@ -269,7 +232,7 @@ impl<K: Kind> Reflector<K> {
         Ok(at)
     }
 
-    /// Hands a list over. Where everything would be gone at once, it takes effect only the second time, some time later.
+    /// Stores a list. A list that would remove every object takes effect only when a second one confirms it later.
     fn take(&mut self, list: Listed<K>) {
         let now = Instant::now();
         let confirmed = self.suspect.is_some_and(|due| due <= now);
@@ -278,9 +241,9 @@ impl<K: Kind> Reflector<K> {
             Taken::Suspect if self.suspect.is_none() => {
                 self.suspect = Some(now + self.confirm);
                 tracing::warn!(
-                    what = self.scope.describe::<K>(),
-                    seconds = self.confirm.as_secs(),
-                    "the API server says that all are gone at once; it is asked once more before that takes effect"
+                    objects = self.scope.describe::<K>(),
+                    confirm_seconds = self.confirm.as_secs(),
+                    "list came back empty although objects exist; keeping them until a second list confirms"
                 );
             }
             Taken::Suspect => {}
@@ -366,11 +329,11 @@ impl<K: Kind> Reflector<K> {
                 "the CustomResourceDefinition is not installed; run: wssgate crd | kubectl apply --server-side -f -"
                     .to_owned(),
             ),
-            404 => Trouble::Absent("the API server does not serve it".to_owned()),
+            404 => Trouble::Absent("the API server does not serve this kind".to_owned()),
             403 => {
                 let (group, _, plural) = K::SERVED;
                 let resource = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
-                Trouble::Forbidden(format!("the gateway may not list and watch {resource}; grant it by RBAC"))
+                Trouble::Forbidden(format!("the gateway may not list and watch {resource}; grant both (RBAC)"))
             }
             _ => Trouble::Failed(describe(error)),
         }
@@ -393,7 +356,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::super::store::Stock;
+    use super::super::object_cache::ObjectCache;
     use super::*;
     use crate::telemetry::Metrics;
 
@@ -422,7 +385,7 @@ mod tests {
             }
         });
         let metrics = Metrics::new();
-        let store = Store::new(Stock::default(), metrics.clone());
+        let store = Store::new(ObjectCache::default(), metrics.clone());
         let client = Client::try_from(config).unwrap();
         let scope = Scope { optional: true, ..Scope::default() };
         (watches, metrics, Reflector::new(&store, &client, scope, Duration::from_secs(1)))
@@ -471,7 +434,7 @@ mod tests {
         let task = tokio::spawn(reflector.run(move |_, _| {
             assert!(counted.fetch_add(1, Ordering::SeqCst) > 0, "a fault");
         }));
-        until("it is told a second time", || calls.load(Ordering::SeqCst) > 1).await;
+        until("it is called a second time", || calls.load(Ordering::SeqCst) > 1).await;
         task.abort();
     }
 }
