@@ -153,8 +153,8 @@ fn trusted_proxies_are_named_and_never_everybody() {
         ("{proxyProtocol: {}}", ["trustedProxies", "the field networks is missing"]),
         ("{proxyProtocol: {networks: []}}", ["proxyProtocol.networks", "from 1"]),
         ("{proxyProtocol: {networks: [10.0.0.1]}}", ["proxyProtocol.networks", "10.0.0.0/8"]),
-        ("{proxyProtocol: {networks: [0.0.0.0/0]}}", ["proxyProtocol.networks", "everybody"]),
-        ("{forwardedFor: {networks: ['::/0']}}", ["forwardedFor.networks", "everybody"]),
+        ("{proxyProtocol: {networks: [0.0.0.0/0]}}", ["proxyProtocol.networks", "every client"]),
+        ("{forwardedFor: {networks: ['::/0']}}", ["forwardedFor.networks", "every client"]),
         ("{forwardedFor: {networks: ['::ffff:10.0.0.0/104']}}", ["forwardedFor.networks", "IPv4"]),
         ("{forwardedFor: {networks: [10.0.0.0/8], hops: 0}}", ["forwardedFor.hops", "from 1 to 16"]),
         ("{forwardedFor: {networks: [10.0.0.0/8], hops: 300}}", ["forwardedFor.hops", "from 1 to 16"]),
@@ -174,7 +174,7 @@ fn dev_is_a_flag_only() {
 #[test]
 fn what_is_not_a_settings_file_hears_what_one_looks_like() {
     let error = |text: &str| GatewayConfiguration::parse("x.yaml", text).unwrap_err().to_string();
-    assert!(error("apiVersion: v1\nkind: Secret\ndata: {}\n").contains("apiVersion: config.wssgate.io/v1alpha1"));
+    assert!(error("apiVersion: v1\nkind: Secret\ndata: {}\n").contains("apiVersion: must be config.wssgate.io/v1alpha1"));
     assert!(error("apiVersion: config.wssgate.io/v1alpha1\nkind: X\n").starts_with("x.yaml:2:1: "));
     assert!(error("").contains("x.yaml:"));
     assert!(error("workers: 1\n").contains("apiVersion"));

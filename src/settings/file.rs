@@ -1,4 +1,4 @@
-//! The settings file, `GatewayConfiguration`: versioned and strict. A key that is unknown is an error with its place: it
+//! The settings file, `GatewayConfiguration`: versioned and strict. An unknown field is an error with its place, because it
 //! may be a security setting.
 
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::cluster::{self, ClusterFile};
+use super::object_name::ObjectName;
 use super::proxies::TrustedProxies;
 use super::store::SharedStore;
 use crate::api::route::Defaults;
@@ -72,13 +73,13 @@ pub struct GatewayConfiguration {
     pub api_version: String,
     /// `GatewayConfiguration`
     pub kind: String,
-    /// Where the gateway listens. They need a restart.
+    /// Addresses on which the gateway listens. A change needs a restart.
     #[serde(default)]
     pub listeners: ListenersFile,
     /// Directory of manifests.
     #[serde(default)]
     pub manifests: Option<PathBuf>,
-    /// Where there are no manifests: the cluster.
+    /// The cluster, where there are no manifests.
     #[serde(default)]
     pub cluster: ClusterFile,
     /// Address of an echo backend.
@@ -95,26 +96,26 @@ pub struct GatewayConfiguration {
     pub watch_namespaces: Vec<String>,
     /// Secret with the default certificate.
     #[serde(default)]
-    pub default_certificate: Option<SecretName>,
-    /// How the gateway stops.
+    pub default_certificate: Option<ObjectName>,
+    /// The times of a shutdown.
     #[serde(default)]
     pub drain: DrainFile,
-    /// Suffixes of hostnames by namespace: kept for it, and all that it may use.
+    /// Suffixes of hostnames by namespace: reserved for it, and the only ones that it may use.
     #[serde(default)]
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
-    /// What routes that say nothing get.
+    /// Defaults of routes.
     #[serde(default)]
     pub defaults: Defaults,
-    /// Resident bytes from which on no connection is let in.
+    /// Resident memory in bytes above which new connections are refused.
     #[serde(default, deserialize_with = "size")]
     pub memory_budget: Option<u64>,
-    /// Whose word is taken for who the client is.
+    /// Proxies in front of the gateway, which say who the client is.
     #[serde(default)]
     pub trusted_proxies: TrustedProxies,
-    /// The store that replicas share. It needs a restart.
+    /// The store that replicas share. A change needs a restart.
     #[serde(default)]
     pub shared_store: Option<SharedStore>,
-    /// How many replicas of the gateway run at the most, as far as whoever deploys them knows.
+    /// The most replicas of the gateway that run, if whoever deploys them knows.
     #[serde(default, deserialize_with = "replicas")]
     pub replicas: Option<NonZeroUsize>,
     /// Threads that move bytes.
@@ -140,16 +141,6 @@ pub struct ListenersFile {
     pub admin: Option<SocketAddr>,
 }
 
-/// A Secret by its full name.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SecretName {
-    /// Namespace of the Secret.
-    pub namespace: String,
-    /// Name of the Secret.
-    pub name: String,
-}
-
 /// Times of a shutdown as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -169,7 +160,7 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAd
     let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
     text.parse().map(Some).map_err(|_| {
         D::Error::custom(format_args!(
-            "{text:?} is not an address with a port; write for example \"[::]:8443\" or \"127.0.0.1:8443\""
+            "{text:?} is not an address with a port such as \"[::]:8443\" or \"127.0.0.1:8443\""
         ))
     })
 }
@@ -212,7 +203,7 @@ impl GatewayConfiguration {
             .and_then(|file| file.take(MAX_SIZE + 1).read_to_string(&mut text))
             .map_err(|error| SettingsError::whole(&name, format!("cannot read the settings file: {error}")))?;
         if text.len() as u64 > MAX_SIZE {
-            return Err(SettingsError::whole(&name, "larger than 1 MiB; this is not a settings file"));
+            return Err(SettingsError::whole(&name, "is larger than 1 MiB, so it is not a settings file"));
         }
         Self::parse(&name, &text)
     }
@@ -220,8 +211,8 @@ impl GatewayConfiguration {
     /// Reads settings, YAML or JSON, from text that came from the file `name`.
     ///
     /// # Errors
-    /// The text is not YAML, has an unknown key, or a value that does not fit. The error names file,
-    /// line, column, key and fix.
+    /// The text is not YAML, has an unknown field, or a value that does not fit. The error names file, line, column, field
+    /// and fix.
     pub fn parse(name: &str, text: &str) -> Result<Self, SettingsError> {
         let error = |fault: &Fault, field: String| SettingsError {
             file: name.to_owned(),
@@ -242,11 +233,11 @@ impl GatewayConfiguration {
             let path = if missing { Tree::object_at } else { Tree::path_at };
             error(&fault, path(&tree, fault.line, fault.column))
         };
-        // Before unknown keys: a manifest given by mistake should hear what it is.
+        // Before unknown fields: a manifest given by mistake gets an error that says so.
         let head: Head = yaml::read(text).map_err(keyed)?;
         for (key, value, wanted) in [("apiVersion", head.api_version, API_VERSION), ("kind", head.kind, KIND)] {
             if value.as_deref() != Some(wanted) {
-                return Err(at(key, format!("a settings file has {key}: {wanted}")));
+                return Err(at(key, format!("must be {wanted} in a settings file")));
             }
         }
         // Before types, which know neither names nor fixes of the route's fields.
@@ -263,7 +254,7 @@ impl GatewayConfiguration {
     /// What types alone do not say.
     fn check(&self, at: &impl Fn(&str, String) -> SettingsError) -> Result<(), SettingsError> {
         if self.defaults.handshake.as_ref().is_some_and(|handshake| handshake.authentication.is_some()) {
-            let fix = "authentication is never a default, each route must say it; move it to the routes";
+            let fix = "cannot be a default, because each route must set it; move it to the routes";
             return Err(at("defaults.handshake.authentication", fix.to_owned()));
         }
         if self.controller_name.as_deref().is_some_and(|name| !is_controller_name(name)) {

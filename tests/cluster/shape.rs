@@ -115,11 +115,11 @@ fn bad() -> Vec<Bad> {
         ),
         (
             methods(json!([ticket("one", "30s")])),
-            "a ticket is bought with another method's credential: add a method of type JWT or External",
+            "a ticket is issued for the credential of another method: add a method of type JWT or External",
         ),
         (
             methods(json!([idp, ticket("one", "30s"), ticket("two", "30s")])),
-            "there is one ticket path per route: keep one method of type Ticket",
+            "a route can have one method of type Ticket: remove the others",
         ),
         (methods(json!([idp, ticket("one", "61s")])), "ttl is between 1s and 60s"),
         (methods(json!([idp, ticket("one", "900ms")])), "ttl is between 1s and 60s"),

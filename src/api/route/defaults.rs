@@ -1,10 +1,13 @@
-//! What the settings of a gateway give to routes that say nothing: parts of a route's spec, in its own shape.
+//! Defaults of routes, which the settings of a gateway have: parts of a route's spec, in its own shape.
 
 use serde::Deserialize;
 
-use super::{Connection, Handshake, Messages};
+use super::connection::Connection;
+use super::handshake::Handshake;
+use super::messages::Messages;
 
-/// What routes that say nothing get. `handshake.authentication` is never a default: each route must say it.
+/// Defaults for the fields that a route does not set. `handshake.authentication` cannot be a default: each route must set
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Defaults {
