@@ -174,7 +174,9 @@ fn dev_is_a_flag_only() {
 #[test]
 fn what_is_not_a_settings_file_hears_what_one_looks_like() {
     let error = |text: &str| GatewayConfiguration::parse("x.yaml", text).unwrap_err().to_string();
-    assert!(error("apiVersion: v1\nkind: Secret\ndata: {}\n").contains("apiVersion: must be config.wssgate.io/v1alpha1"));
+    assert!(
+        error("apiVersion: v1\nkind: Secret\ndata: {}\n").contains("apiVersion: must be config.wssgate.io/v1alpha1")
+    );
     assert!(error("apiVersion: config.wssgate.io/v1alpha1\nkind: X\n").starts_with("x.yaml:2:1: "));
     assert!(error("").contains("x.yaml:"));
     assert!(error("workers: 1\n").contains("apiVersion"));

@@ -1,5 +1,5 @@
-//! A cluster as the source, and what else is done with it: which addresses are fenced off, who leads, and what is
-//! written back.
+//! A cluster as the source, and what else is done with it: which addresses are blocked, who leads, and what is written
+//! back.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -127,7 +127,7 @@ pub(super) async fn open(settings: &Settings, metrics: &Metrics) -> Result<Opene
         class: (class, settings.controller_name.clone()),
         ..cluster::Options::default()
     };
-    tracing::info!(namespaces = ?options.namespaces, "reading from the API server");
+    tracing::info!(namespaces = ?options.namespaces, "reading objects from the API server");
     Ok(Opened { source: Cluster::start(&connection.client, options, metrics), connection })
 }
 
@@ -161,7 +161,7 @@ impl Opened {
     pub(super) fn parts(self, settings: &Settings, metrics: &Metrics) -> (Source, Option<Control>, compile::Options) {
         let control = Control::start(settings, &self.connection, metrics);
         let blocked = blocked(&self.connection);
-        let options = compile::Options { standalone: false, blocked, ..super::options(settings) };
+        let options = compile::Options { standalone: false, blocked, ..super::options::of_compile(settings) };
         (Source::Cluster(self.source), Some(control), options)
     }
 }

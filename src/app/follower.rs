@@ -1,4 +1,4 @@
-//! From the source to the data plane: loads, compiles, publishes, and says what is wrong.
+//! From the source to the data plane: loads, compiles, publishes, and logs what is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::clock::now;
 use super::cluster::Control;
-use super::now;
 use crate::api::objects::Objects;
 use crate::api::route_id::RouteId;
 use crate::api::status::CAUSES;
@@ -38,8 +38,8 @@ pub(super) struct Follower {
     changed: watch::Sender<u64>,
     /// Dependencies of handshakes that the data plane cannot reach.
     failing: watch::Receiver<Arc<BTreeSet<Dependency>>>,
-    /// What was said of each file and route last, so that a mistake is logged once.
-    said: BTreeMap<String, String>,
+    /// The last logged problem of each file, route and object, so that each is logged once.
+    logged: BTreeMap<String, String>,
     compile: Compile,
     /// The last compile panicked.
     faulty: bool,
@@ -59,8 +59,20 @@ impl Follower {
         changed: watch::Sender<u64>,
         failing: watch::Receiver<Arc<BTreeSet<Dependency>>>,
     ) -> Self {
-        let (said, compile) = (BTreeMap::new(), compile::compile as Compile);
-        Self { source, control, options, compiled: None, live, metrics, changed, failing, said, compile, faulty: false }
+        let (logged, compile) = (BTreeMap::new(), compile::compile as Compile);
+        Self {
+            source,
+            control,
+            options,
+            compiled: None,
+            live,
+            metrics,
+            changed,
+            failing,
+            logged,
+            compile,
+            faulty: false,
+        }
     }
 
     /// Waits until there is something to follow.
@@ -143,8 +155,8 @@ impl Follower {
         self.faulty = compiled.is_err();
         let Ok(compiled) = compiled else {
             tracing::error!(
-                "the compile ended in a panic, a fault of the gateway: what was published last keeps serving, and no \
-                 change takes effect; please report it with the place that the log names"
+                "compile panicked, which is a bug of the gateway; the last snapshot stays in use and no change takes effect; \
+                 please report it with the location in the log"
             );
             return;
         };
@@ -159,7 +171,13 @@ impl Follower {
             self.metrics.certificates(certificates(&compiled));
             self.metrics.retain_routes(&compiled.statuses.keys().map(RouteId::to_string).collect());
             let _ = self.changed.send(version);
-            tracing::info!(version, routes, accepted, took_ms = began.elapsed().as_millis() as u64, "published");
+            tracing::info!(
+                version,
+                routes,
+                accepted,
+                took_ms = began.elapsed().as_millis() as u64,
+                "snapshot published"
+            );
         }
         self.metrics.published(version, Instant::now());
         if let (Some(control), Source::Cluster(cluster)) = (&self.control, &mut self.source) {
@@ -171,37 +189,37 @@ impl Follower {
 
     /// Logs what is wrong with files and routes, each thing once until it changes.
     fn report(&mut self, loaded: &Loaded, compiled: &Compiled) {
-        let mut said = BTreeMap::new();
+        let mut logged = BTreeMap::new();
         for problem in &loaded.problems {
             let (subject, text) = (format!("file {}:{}", problem.file, problem.line), problem.message.clone());
-            if self.said.get(&subject) != Some(&text) {
+            if self.logged.get(&subject) != Some(&text) {
                 tracing::warn!(file = %problem.file, line = problem.line, column = problem.column,
-                    problem = %problem.message, "a manifest is not used as written; its last good objects keep serving");
+                    problem = %problem.message, "manifest could not be read as written; its last good objects stay in use");
             }
-            said.insert(subject, text);
+            logged.insert(subject, text);
         }
         for (id, status) in &compiled.statuses {
             let is = |c: &Condition| CAUSES.iter().any(|(kind, wrong)| kind.as_str() == c.type_ && *wrong == c.status);
             let wrong = |condition: &&Condition| is(condition);
             for condition in status.conditions.iter().flatten().filter(wrong) {
                 let (subject, text) = (format!("route {id} {}", condition.type_), condition.message.clone());
-                if self.said.get(&subject) != Some(&text) {
+                if self.logged.get(&subject) != Some(&text) {
                     tracing::warn!(route = %id, condition = %condition.type_, status = %condition.status,
-                        reason = %condition.reason, problem = %condition.message, "a route needs attention");
+                        reason = %condition.reason, problem = %condition.message, "route needs attention");
                 }
-                said.insert(subject, text);
+                logged.insert(subject, text);
             }
         }
         for (subject, text) in &compiled.remarks {
-            if self.said.get(subject) != Some(text) {
-                tracing::warn!(object = %subject, problem = %text, "an object is not used");
+            if self.logged.get(subject) != Some(text) {
+                tracing::warn!(object = %subject, problem = %text, "object needs attention");
             }
-            said.insert(subject.clone(), text.clone());
+            logged.insert(subject.clone(), text.clone());
         }
-        for subject in self.said.keys().filter(|subject| !said.contains_key(*subject)) {
-            tracing::info!(subject, "no longer a problem");
+        for subject in self.logged.keys().filter(|subject| !logged.contains_key(*subject)) {
+            tracing::info!(subject, "problem resolved");
         }
-        self.said = said;
+        self.logged = logged;
     }
 }
 

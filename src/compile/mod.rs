@@ -158,8 +158,8 @@ fn own_report(candidate: &Candidate<'_>, ownership: &Ownership<'_>, unshared: Op
             && policy.handshake.authentication.methods().iter().any(issues_tickets)
         {
             let text = format_args!(
-                "only the replica that issued a ticket redeems it, and there are {replicas}; set sharedStore in the \
-                 settings of the gateway, or run one replica"
+                "of {replicas} replicas only the one that issued a ticket redeems it; set sharedStore in the settings of the \
+                 gateway, or run one replica"
             );
             let problem = Problem::new(ConditionReason::NoSharedStore, "spec.handshake.authentication", text);
             report.warnings.push((ConditionType::TicketsUnshared, problem));

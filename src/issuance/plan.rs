@@ -11,7 +11,7 @@ use crate::api::objects::Key;
 /// What routes want, and what is there.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Certificates as they shall be.
+    /// Certificates as they are wanted.
     pub apply: BTreeMap<Key, Certificate>,
     /// Every Certificate as the API server has it.
     pub live: BTreeMap<Key, Arc<Certificate>>,
@@ -22,9 +22,9 @@ pub struct Report {
 pub(super) struct Write {
     /// The Certificate.
     pub(super) key: Key,
-    /// As it is there.
+    /// As the API server has it.
     pub(super) live: Option<Arc<Certificate>>,
-    /// As it shall be.
+    /// As it is wanted.
     pub(super) wanted: Certificate,
 }
 

@@ -1,4 +1,4 @@
-//! Events for what a person must see: a condition that turned, and its end. Made when a status is written, from what the
+//! Events for what a person must see: a condition that changed, and its end. Made when a status is written, from what the
 //! API server had before, so that neither a restart nor a change of leader repeats one.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -10,14 +10,14 @@ use crate::api::route::SecureWebSocketRoute;
 use crate::api::status::{CAUSES, ConditionReason, ConditionType, RouteStatus};
 use crate::writer::Events;
 
-/// What is told when a condition is gone that is there only while something is wrong.
-const RECOVERED: (&str, &str) = ("Recovered", "what could not be reached answers again");
+/// The event for a condition that is gone and is there only while something is wrong.
+const RECOVERED: (&str, &str) = ("Recovered", "every dependency of handshakes can be reached again");
 
 /// Publishes what turned with this write.
 pub(super) async fn publish(events: &Events, write: &Write) {
     let reference = write.route.object_ref(&());
     for Turn { kind, bad, reason, note } in turns(&write.route, write.status.as_ref()) {
-        // That somebody is at it is no cause for alarm.
+        // That cert-manager is issuing is no cause for alarm.
         let alarming = bad && reason != ConditionReason::Issuing.as_str();
         let type_ = if alarming { EventType::Warning } else { EventType::Normal };
         events.publish(&reference, type_, &reason, kind.as_str(), note).await;
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_turns_is_told() {
+    fn only_a_condition_that_changes_is_an_event() {
         let spec = serde_saphyr::from_str("{hostnames: [a.test], rules: [], handshake: {}}").unwrap();
         let mut route = SecureWebSocketRoute::new("r", spec);
         let mut told = |before: Option<(&str, &str)>, next: (&str, &str)| {

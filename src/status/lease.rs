@@ -195,7 +195,7 @@ impl Candidate {
                 }
                 Err(why) => {
                     if said != why {
-                        tracing::warn!(lease = %self.lease, problem = %why, "the Lease could not be read or written");
+                        tracing::warn!(lease = %self.lease, problem = %why, "Lease could not be read or written");
                         said = why;
                     }
                     renewed = renewed.filter(|renewed| renewed.elapsed() < DEADLINE);
@@ -214,14 +214,14 @@ impl Candidate {
         if renewed.is_some()
             && let Err(error) = self.release().await
         {
-            tracing::debug!(lease = %self.lease, problem = %describe(&error), "the Lease was not given up");
+            tracing::debug!(lease = %self.lease, problem = %describe(&error), "Lease could not be released");
         }
     }
 
     fn say(&self, leads: bool) {
         if self.leads.send_if_modified(|now| std::mem::replace(now, leads) != leads) {
             self.metrics.leader(leads);
-            tracing::info!(lease = %self.lease, identity = %self.me, leads, "leader election");
+            tracing::info!(lease = %self.lease, identity = %self.me, leads, "leadership changed");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What is to be written: where what a compile says of a route differs from what the API server has. Pure.
+//! What is to be written: where the status of a compile differs from the one that the API server has. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use crate::api::route::SecureWebSocketRoute;
 use crate::api::route_id::RouteId;
 use crate::api::status::{Address, RouteStatus};
 
-/// What became of the routes.
+/// Routes and their statuses.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Every route as the API server has it.
     pub routes: BTreeMap<RouteId, Arc<SecureWebSocketRoute>>,
-    /// What is said of those that are ours.
+    /// The statuses of those that are ours.
     pub statuses: BTreeMap<RouteId, RouteStatus>,
     /// The gateway's addresses.
     pub addresses: Vec<Address>,
@@ -31,7 +31,7 @@ pub(super) struct Write {
     pub(super) id: RouteId,
     /// As the API server has it.
     pub(super) route: Arc<SecureWebSocketRoute>,
-    /// Its next status; `None`: whatever we said is taken back.
+    /// Its next status; `None`: the status that this gateway wrote is removed.
     pub(super) status: Option<RouteStatus>,
 }
 
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_that_stays_keeps_its_time_and_one_that_turns_does_not() {
+    fn a_condition_that_stays_keeps_its_time_and_one_that_changes_does_not() {
         let live = status(vec![condition("Accepted", "True", 5), condition("Ready", "Unknown", 0)]);
         let said = status(vec![condition("Accepted", "True", 90), condition("Ready", "True", 91)]);
         let writes = due(&report("wssgate", Some(live), Some(said)));

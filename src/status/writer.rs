@@ -1,4 +1,4 @@
-//! Writes what the plan says, while this replica leads: by server-side apply of the status alone, a few at a time, each
+//! Writes statuses by the plan, while this replica leads: by server-side apply of the status alone, a few at a time, each
 //! once, and again later where it failed.
 
 use std::collections::{BTreeSet, HashMap};
@@ -71,7 +71,7 @@ struct Tried {
 impl writer::Work<Report> for Work {
     async fn step(&mut self, report: &Arc<Report>, leading: &watch::Receiver<bool>) -> Next {
         if !*leading.borrow() {
-            // Whoever leads next goes by what the API server shows.
+            // The next leader goes by what the API server shows.
             self.tried.clear();
             self.ours = report.statuses.keys().cloned().collect();
             return Next::Later(None);
@@ -138,8 +138,8 @@ impl Work {
             let again = outcome.err().map(|why| {
                 let before = self.tried.get(&write.id).and_then(|tried| tried.again);
                 let again = Again::after(before, Instant::now());
-                tracing::warn!(route = %write.id, problem = why, again_seconds = again.pause.as_secs(),
-                    "a status could not be written");
+                tracing::warn!(route = %write.id, problem = why, retry_seconds = again.pause.as_secs(),
+                    "status could not be written");
                 again
             });
             self.tried.insert(write.id, Tried { route: write.route, status: write.status, again });
@@ -153,7 +153,7 @@ impl Work {
             // The route came from another controller, or ours had another name: what that said is over, and what we do
             // not say ourselves would stay.
             if let Err(problem) = self.patch(&manager, write, &json!({})).await {
-                tracing::debug!(route = %write.id, manager, problem, "the status of before could not be taken back");
+                tracing::debug!(route = %write.id, manager, problem, "the status of another field manager could not be removed");
             }
         }
         self.patch(&self.manager, write, &write.status.as_ref().map_or_else(|| json!({}), |status| json!(status))).await

@@ -399,7 +399,7 @@ fn a_certificate_that_the_api_server_refuses_is_told_in_its_words(clusters: &Clu
         events["items"].as_array().unwrap().iter().find(refused).map(drop)
     });
     // It is tried again and again, and said once.
-    let attempts = || scene.gateway.log().matches("a Certificate could not be written").count();
+    let attempts = || scene.gateway.log().matches("Certificate could not be written").count();
     let before = attempts();
     until(LIMIT, "more attempts", || (attempts() >= before + 3).then_some(()));
     let version = |route: &Value| route["metadata"]["resourceVersion"].clone();

@@ -202,7 +202,7 @@ fn settings_of_the_config_map_take_effect_under_open_sockets(clusters: &Clusters
         map["data"]["gateway.yaml"] = format!("{text}\nnoSuchSetting: true\n").into();
         scene.home.apply(&map.to_string());
         scene.project();
-        super::scene::logged(&gateway, &["the settings file is not used", "noSuchSetting"]);
+        super::scene::logged(&gateway, &["settings file is not valid", "noSuchSetting"]);
         assert_eq!(scene.status(&gateway, "silent.example.com").await, 101);
 
         // Suffixes bind a namespace, also what it has already.

@@ -73,7 +73,7 @@ fn a_right_that_is_missing_is_named(clusters: &Clusters) {
                 "clusterrole",
                 "securewebsocketroutes/status",
                 "patch",
-                vec!["a status could not be written".to_owned(), "securewebsocketroutes/status".to_owned()],
+                vec!["status could not be written".to_owned(), "securewebsocketroutes/status".to_owned()],
             ),
             (
                 "clusterrole",
@@ -81,12 +81,7 @@ fn a_right_that_is_missing_is_named(clusters: &Clusters) {
                 "get",
                 vec!["may not be read".to_owned(), "customresourcedefinitions".to_owned()],
             ),
-            (
-                "role",
-                "leases",
-                "create",
-                vec!["the Lease could not be read or written".to_owned(), "leases".to_owned()],
-            ),
+            ("role", "leases", "create", vec!["Lease could not be read or written".to_owned(), "leases".to_owned()]),
         ];
         for (kind, resource, verb, words) in cases {
             let role = if kind == "role" { "wssgate" } else { cluster.as_str() };

@@ -258,7 +258,7 @@ fn two_gateways_side_by_side_speak_of_their_own_routes_only(clusters: &Clusters)
         })
         .await;
         one.becomes(&gateways[0], "side.example.com", 0).await;
-        let written = |gateway: &Gateway| gateway.log_text().matches("a status could not be written").count();
+        let written = |gateway: &Gateway| gateway.log_text().matches("status could not be written").count();
         assert_eq!((written(&gateways[0]), written(&gateways[1])), (0, 0));
         let route = one.kubectl.get(&["swsr", "chat"]);
         assert_eq!(condition(&route, "Ready").unwrap()["status"], "True", "{route:#}");
