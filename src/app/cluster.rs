@@ -73,7 +73,7 @@ impl Control {
         }
     }
 
-    /// What became of the routes, and what cert-manager shall be asked for.
+    /// Hands over the statuses of the routes, and the Certificates that cert-manager is to issue.
     pub(super) fn report(&self, cluster: &Cluster, loaded: &Loaded, compiled: &Compiled) {
         self.election.compete();
         let classes = loaded.objects.ingress_classes.iter();

@@ -48,7 +48,7 @@ use tls::issuance::{Issue, Wanted};
 const UNWANTED: &str = "no route uses it any more; it stays until its route is deleted; delete it if its Secret is not \
                         needed";
 
-/// The outcome of a compile, and what the next one needs of it.
+/// The result of a compile, and what the next one needs of it.
 pub struct Compiled {
     /// What the data plane serves. Its version is that of the compile before if nothing in it changed.
     pub snapshot: Snapshot,
@@ -208,7 +208,7 @@ struct Served {
     due: Option<i64>,
 }
 
-/// Gives every host its certificates and its routes; each route is told what it got.
+/// Gives every host its certificates and its routes, and adds to the reports of the routes.
 fn serve(
     ownership: &Ownership<'_>,
     routes: &[Candidate<'_>],

@@ -17,7 +17,7 @@ pub(super) struct Queue {
     planned: Option<Arc<Report>>,
     /// What of it was not tried yet, in the order of the keys.
     ready: VecDeque<Write>,
-    /// The last write of each Certificate, until it is as it shall be.
+    /// The last write of each Certificate, until the Certificate is as wanted.
     tried: HashMap<Key, Tried>,
     /// The last refusals of the API server: its messages.
     refused: BTreeMap<Key, String>,

@@ -115,7 +115,7 @@ pub struct GatewayConfiguration {
     /// The store that replicas share. A change needs a restart.
     #[serde(default)]
     pub shared_store: Option<SharedStore>,
-    /// The most replicas of the gateway that run, if whoever deploys them knows.
+    /// The most replicas of the gateway that run, if it is known.
     #[serde(default, deserialize_with = "replicas")]
     pub replicas: Option<NonZeroUsize>,
     /// Threads that move bytes.

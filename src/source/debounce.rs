@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 /// Quiet for so long, and a change is complete.
 const QUIET: Duration = Duration::from_millis(100);
-/// A change is told after so long even if there is no quiet.
+/// A change is reported after this time even if there is no quiet.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A burst of changes, if there is one.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Debounce {
-    /// The first change that was not told yet, and the last one.
+    /// The first change that was not reported yet, and the last one.
     burst: Option<(Instant, Instant)>,
 }
 
@@ -23,17 +23,17 @@ impl Debounce {
         self.burst = Some((self.burst.map_or(now, |(first, _)| first), now));
     }
 
-    /// When the burst is to be told; `None`: there is none.
+    /// When the burst is to be reported; `None`: there is none.
     pub(super) fn due(&self) -> Option<Instant> {
         self.burst.map(|(first, last)| (last + QUIET).min(first + PATIENCE))
     }
 
-    /// The latest moment at which the burst is to be told; `None`: there is none.
+    /// The latest moment at which the burst is to be reported; `None`: there is none.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.burst.map(|(first, _)| first + PATIENCE)
     }
 
-    /// The burst was told.
+    /// The burst was reported.
     pub(super) fn clear(&mut self) {
         self.burst = None;
     }

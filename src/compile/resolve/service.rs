@@ -187,13 +187,13 @@ mod tests {
         ))
         .unwrap();
         objects.services.insert(Key::new("shop", "chat"), Arc::new(spec));
-        for (place, slice) in slices.iter().enumerate() {
+        for (index, slice) in slices.iter().enumerate() {
             let slice = serde_saphyr::from_str(&format!(
                 "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4,
-                  metadata: {{name: s{place}, namespace: shop, labels: {{kubernetes.io/service-name: chat}}}}, {slice}}}"
+                  metadata: {{name: s{index}, namespace: shop, labels: {{kubernetes.io/service-name: chat}}}}, {slice}}}"
             ))
             .unwrap();
-            objects.endpoint_slices.insert(Key::new("shop", format!("s{place}")), Arc::new(slice));
+            objects.endpoint_slices.insert(Key::new("shop", format!("s{index}")), Arc::new(slice));
         }
         objects
     }

@@ -69,9 +69,9 @@ pub fn read(spec: Option<&api::Authentication>, diagnostics: &mut Diagnostics) -
 
 fn methods(list: &[api::Method], diagnostics: &mut Diagnostics) -> Vec<Method> {
     let mut methods: Vec<Method> = Vec::with_capacity(list.len());
-    for (place, one) in list.iter().enumerate() {
-        let field = format!("{FIELD}.methods[{place}]");
-        if list.iter().take(place).any(|earlier| earlier.name == one.name) {
+    for (index, one) in list.iter().enumerate() {
+        let field = format!("{FIELD}.methods[{index}]");
+        if list.iter().take(index).any(|earlier| earlier.name == one.name) {
             diagnostics.invalid(
                 format_args!("{field}.name"),
                 format_args!("{} is already the name of another method", quote(&one.name)),

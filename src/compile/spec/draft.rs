@@ -53,10 +53,10 @@ impl Draft {
                 "* cannot be used with client certificates, because any page could then use them; list the origins",
             );
         }
-        for (place, method) in policy.handshake.authentication.methods().iter().enumerate() {
+        for (index, method) in policy.handshake.authentication.methods().iter().enumerate() {
             let Kind::Ticket(ticket) = &method.kind else { continue };
             if !rules.iter().flat_map(|rule| &rule.paths).any(|own| own.matches(&ticket.path)) {
-                let field = format_args!("spec.handshake.authentication.methods[{place}].ticket.path");
+                let field = format_args!("spec.handshake.authentication.methods[{index}].ticket.path");
                 let text = format_args!("{} must be under a path of spec.rules", quote(&ticket.path));
                 diagnostics.invalid(field, text);
             }
@@ -78,14 +78,14 @@ fn hostnames(list: &[String], diagnostics: &mut Diagnostics) -> Vec<Box<str>> {
         diagnostics.invalid("spec.hostnames", "must name at least one host");
     }
     let mut hostnames: Vec<Box<str>> = Vec::with_capacity(list.len());
-    for (place, hostname) in list.iter().enumerate() {
+    for (index, hostname) in list.iter().enumerate() {
         match hostname::check(hostname) {
             Err(why) => {
-                diagnostics.invalid(format_args!("spec.hostnames[{place}]"), format_args!("{} {why}", quote(hostname)))
+                diagnostics.invalid(format_args!("spec.hostnames[{index}]"), format_args!("{} {why}", quote(hostname)))
             }
             Ok(()) if hostnames.iter().any(|earlier| **earlier == **hostname) => {
                 diagnostics.invalid(
-                    format_args!("spec.hostnames[{place}]"),
+                    format_args!("spec.hostnames[{index}]"),
                     format_args!("{} is listed twice; remove one", quote(hostname)),
                 );
             }

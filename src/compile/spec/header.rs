@@ -29,15 +29,15 @@ pub fn is_token(text: &str) -> bool {
 /// Reads the list as pairs of lower-case names and values; `layer` is where it was written.
 pub fn read(list: &[Header], layer: &str, diagnostics: &mut Diagnostics) -> Vec<(String, String)> {
     let mut headers: Vec<(String, String)> = Vec::with_capacity(list.len());
-    for (place, Header { name, value }) in list.iter().enumerate() {
+    for (index, Header { name, value }) in list.iter().enumerate() {
         let lower = name.to_ascii_lowercase();
         match check(&lower, value) {
             Err(why) => {
-                let field = format_args!("{layer}.handshake.responseHeaders.set[{place}]");
+                let field = format_args!("{layer}.handshake.responseHeaders.set[{index}]");
                 diagnostics.invalid(field, format_args!("{} {why}", quote(name)));
             }
             Ok(()) if headers.iter().any(|(earlier, _)| *earlier == lower) => {
-                let field = format_args!("{layer}.handshake.responseHeaders.set[{place}]");
+                let field = format_args!("{layer}.handshake.responseHeaders.set[{index}]");
                 diagnostics.invalid(field, format_args!("{} is set twice; remove one", quote(name)));
             }
             Ok(()) => headers.push((lower, value.clone())),

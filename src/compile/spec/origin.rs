@@ -14,7 +14,7 @@ pub fn read(list: &[String], layer: &str, diagnostics: &mut Diagnostics) -> Vec<
         diagnostics.invalid(&field, "must not be empty; remove it for the route's own host, or list origins");
     }
     let mut patterns = Vec::with_capacity(list.len());
-    for (place, text) in list.iter().enumerate() {
+    for (index, text) in list.iter().enumerate() {
         match pattern(text) {
             Ok(pattern) => {
                 if pattern == OriginPattern::Any {
@@ -24,11 +24,11 @@ pub fn read(list: &[String], layer: &str, diagnostics: &mut Diagnostics) -> Vec<
                     diagnostics.warn(Type::AnyOrigin, &field, "* lets any page open connections");
                 } else if !text.starts_with("https://") {
                     let text = format_args!("{} is not protected by TLS", quote(text));
-                    diagnostics.warn(Type::LimitsRelaxed, format_args!("{field}[{place}]"), text);
+                    diagnostics.warn(Type::LimitsRelaxed, format_args!("{field}[{index}]"), text);
                 }
                 patterns.push(pattern);
             }
-            Err(why) => diagnostics.invalid(format_args!("{field}[{place}]"), format_args!("{} {why}", quote(text))),
+            Err(why) => diagnostics.invalid(format_args!("{field}[{index}]"), format_args!("{} {why}", quote(text))),
         }
     }
     patterns

@@ -1,6 +1,6 @@
 //! The effective policy of a route: what the route says, then the defaults of the settings, then the defaults of the gateway.
 //!
-//! Cross-field rules are repeated here on effective values, and every field that this build does not carry out is
+//! Cross-field rules are repeated here on effective values, and every field that this build does not implement is
 //! refused by its name: it is a security setting, so it is never ignored in silence. Knows spec and defaults only.
 
 use std::time::Duration;
@@ -107,19 +107,19 @@ fn handshake(layers: &Layers<'_, Handshake>, diagnostics: &mut Diagnostics) -> p
     let subprotocols = match pick(layers, |l| l.subprotocols.as_deref()) {
         None => Vec::new(),
         Some(set) => {
-            let field = |place: usize| format!("{}.handshake.subprotocols[{place}]", set.layer);
+            let field = |index: usize| format!("{}.handshake.subprotocols[{index}]", set.layer);
             if set.value.is_empty() {
                 diagnostics.invalid(
                     format_args!("{}.handshake.subprotocols", set.layer),
                     "must not be empty; remove it or list subprotocols",
                 );
             }
-            for (place, name) in set.value.iter().enumerate() {
+            for (index, name) in set.value.iter().enumerate() {
                 if !header::is_token(name) {
-                    diagnostics.invalid(field(place), format_args!("{} is not a token (RFC 9110)", quote(name)));
+                    diagnostics.invalid(field(index), format_args!("{} is not a token (RFC 9110)", quote(name)));
                 }
-                if set.value.iter().take(place).any(|earlier| earlier == name) {
-                    diagnostics.invalid(field(place), format_args!("{} is listed twice; remove one", quote(name)));
+                if set.value.iter().take(index).any(|earlier| earlier == name) {
+                    diagnostics.invalid(field(index), format_args!("{} is listed twice; remove one", quote(name)));
                 }
             }
             set.value.to_vec()
@@ -139,8 +139,8 @@ fn handshake(layers: &Layers<'_, Handshake>, diagnostics: &mut Diagnostics) -> p
 fn networks(set: Option<Set<'_, [String]>>, name: &str, diagnostics: &mut Diagnostics) -> Vec<ipnet::IpNet> {
     let Some(set) = set else { return Vec::new() };
     let mut networks = Vec::with_capacity(set.value.len());
-    for (place, text) in set.value.iter().enumerate() {
-        let field = format_args!("{}.handshake.networks.{name}[{place}]", set.layer).to_string();
+    for (index, text) in set.value.iter().enumerate() {
+        let field = format_args!("{}.handshake.networks.{name}[{index}]", set.layer).to_string();
         match text.parse::<ipnet::IpNet>() {
             Ok(ipnet::IpNet::V6(v6)) if v6.addr().to_ipv4_mapped().is_some() => {
                 // Clients are judged by their IPv4 address, so this entry would never match.

@@ -62,8 +62,8 @@ pub fn read(list: &[Rule], diagnostics: &mut Diagnostics) -> Vec<RuleDraft> {
     let mut names = BTreeSet::new();
     let mut paths = BTreeSet::new();
     let mut rules = Vec::with_capacity(list.len());
-    for (place, rule) in list.iter().enumerate() {
-        let field = format!("spec.rules[{place}]");
+    for (index, rule) in list.iter().enumerate() {
+        let field = format!("spec.rules[{index}]");
         if !names.insert(rule.name.as_str()) {
             diagnostics.invalid(
                 format_args!("{field}.name"),
@@ -87,8 +87,8 @@ pub fn read(list: &[Rule], diagnostics: &mut Diagnostics) -> Vec<RuleDraft> {
                 diagnostics.invalid(format_args!("{field}.matches"), "must not be empty; remove it to match every path")
             }
             Some(matches) => {
-                for (place, path) in matches.iter().map(|m| &m.path).enumerate() {
-                    let field = format_args!("{field}.matches[{place}].path.value");
+                for (index, path) in matches.iter().map(|m| &m.path).enumerate() {
+                    let field = format_args!("{field}.matches[{index}].path.value");
                     match self::path(path.kind, &path.value) {
                         Err(why) => diagnostics.invalid(field, format_args!("{} {why}", quote(&path.value))),
                         Ok(path) if paths.insert(path.clone()) => of_rule.push(path),
@@ -144,8 +144,8 @@ fn backends(list: &[reference::BackendRef], field: &str, diagnostics: &mut Diagn
         diagnostics.invalid(format_args!("{field}.backendRefs"), "must name at least one Service");
     }
     let mut backends = Vec::with_capacity(list.len());
-    for (place, backend) in list.iter().enumerate() {
-        let field = format_args!("{field}.backendRefs[{place}]");
+    for (index, backend) in list.iter().enumerate() {
+        let field = format_args!("{field}.backendRefs[{index}]");
         diagnostics.core_group(&backend.group, field);
         let port = u16::try_from(backend.port).ok().filter(|port| *port > 0);
         let weight = u32::try_from(backend.weight.unwrap_or(1)).ok().filter(|weight| *weight <= 1_000_000);
@@ -196,8 +196,8 @@ fn balance(balancer: &LoadBalancer, field: &str, diagnostics: &mut Diagnostics) 
 fn backend_tls(tls: &BackendTls, field: &str, diagnostics: &mut Diagnostics) -> Option<BackendTlsDraft> {
     let field = format_args!("{field}.backendTLS");
     let authorities = tls.ca_certificate_refs.clone().unwrap_or_default();
-    for (place, authority) in authorities.iter().enumerate() {
-        diagnostics.core_group(&authority.group, format_args!("{field}.caCertificateRefs[{place}]"));
+    for (index, authority) in authorities.iter().enumerate() {
+        diagnostics.core_group(&authority.group, format_args!("{field}.caCertificateRefs[{index}]"));
     }
     if authorities.is_empty() != matches!(tls.well_known_ca_certificates, Some(WellKnownCaCertificates::System)) {
         diagnostics.invalid(field, "must have either caCertificateRefs or wellKnownCACertificates: System");

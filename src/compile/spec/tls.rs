@@ -12,7 +12,7 @@ use crate::compile::spec::issuer;
 pub struct TlsDraft {
     /// Secrets; none: the default certificate.
     pub certificates: Vec<SecretRef>,
-    /// Who issues the certificate of the one Secret; `None`: whoever puts it there.
+    /// The issuer of the certificate of the one Secret; `None`: the Secret is filled otherwise.
     pub issuer: Option<CertificateIssuer>,
     /// The lowest version.
     pub min_version: MinVersion,
@@ -47,15 +47,15 @@ pub fn read(tls: &Tls, diagnostics: &mut Diagnostics) -> TlsDraft {
     if protocols.is_some_and(<[_]>::is_empty) {
         diagnostics.invalid("spec.tls.alpnProtocols", "must not be empty; remove it or list http/1.1");
     }
-    for (place, protocol) in protocols.unwrap_or_default().iter().enumerate() {
+    for (index, protocol) in protocols.unwrap_or_default().iter().enumerate() {
         match protocol {
             AlpnProtocol::Http1 => {}
-            AlpnProtocol::H2 => diagnostics.unsupported_value(format_args!("spec.tls.alpnProtocols[{place}]"), "h2"),
+            AlpnProtocol::H2 => diagnostics.unsupported_value(format_args!("spec.tls.alpnProtocols[{index}]"), "h2"),
         }
     }
     let certificates = tls.certificate_refs.clone().unwrap_or_default();
-    for (place, certificate) in certificates.iter().enumerate() {
-        diagnostics.core_group(&certificate.group, format_args!("spec.tls.certificateRefs[{place}]"));
+    for (index, certificate) in certificates.iter().enumerate() {
+        diagnostics.core_group(&certificate.group, format_args!("spec.tls.certificateRefs[{index}]"));
     }
     let issuer = tls.issuer_ref.as_ref().map(issuer::issuer);
     if issuer.is_some() && !matches!(certificates.as_slice(), [SecretRef { namespace: None, .. }]) {
@@ -79,8 +79,8 @@ fn client(validation: &ClientValidation, diagnostics: &mut Diagnostics) -> Clien
         diagnostics.invalid("spec.tls.clientValidation.caCertificateRefs", "must name a ConfigMap with the key ca.crt");
     }
     for (list, name) in [(&authorities, "caCertificateRefs"), (&revocations, "crlRefs")] {
-        for (place, reference) in list.iter().enumerate() {
-            diagnostics.core_group(&reference.group, format_args!("spec.tls.clientValidation.{name}[{place}]"));
+        for (index, reference) in list.iter().enumerate() {
+            diagnostics.core_group(&reference.group, format_args!("spec.tls.clientValidation.{name}[{index}]"));
         }
     }
     ClientDraft { required: validation.mode == ClientValidationMode::Required, authorities, revocations }

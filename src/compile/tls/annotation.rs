@@ -1,5 +1,5 @@
 //! Annotations of a route to its Certificate: those of cert-manager's ingress-shim, with the meaning that they have
-//! there. An annotation that is unknown or cannot be carried out is a problem, because it would have no effect.
+//! there. An annotation that is unknown or not possible is a problem, because it would have no effect.
 //!
 //! A certificate is for the hostnames of its route, as a server, and for nobody else: someone who may write a route may not
 //! have the issuer name a person, a client or a CA by it.

@@ -37,7 +37,7 @@ pub struct Certificate {
     pub not_before: i64,
     /// The DNS names of the subjectAltName (RFC 6125), lower case.
     pub names: Vec<String>,
-    /// Whether the leaf signs itself, by its names: no client that was not told trusts it.
+    /// Whether the leaf signs itself, by its names: only clients that were configured to trust it do.
     pub self_signed: bool,
     /// Whether it is what cert-manager puts in place of a certificate that it has not got yet.
     pub temporary: bool,
@@ -195,12 +195,12 @@ fn dns_names(leaf: &X509Certificate<'_>) -> Result<Vec<String>, String> {
 /// Where a certificate of the chain was not issued by the one that follows it.
 fn disorder(chain: &[CertificateDer<'_>]) -> Option<String> {
     let mut issuer: Option<Vec<u8>> = None;
-    for (place, der) in chain.iter().enumerate() {
+    for (index, der) in chain.iter().enumerate() {
         let Ok((_, certificate)) = X509Certificate::from_der(der) else {
-            return Some(format!("certificate {} of tls.crt is not an X.509 certificate", place + 1));
+            return Some(format!("certificate {} of tls.crt is not an X.509 certificate", index + 1));
         };
         if issuer.is_some_and(|issuer| issuer != certificate.subject().as_raw()) {
-            return Some(format!("certificate {place} of tls.crt was not issued by certificate {}", place + 1));
+            return Some(format!("certificate {index} of tls.crt was not issued by certificate {}", index + 1));
         }
         issuer = Some(certificate.issuer().as_raw().to_vec());
     }

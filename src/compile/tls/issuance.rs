@@ -202,9 +202,9 @@ fn desired(secret: &Key, wishes: &[&Wish<'_>]) -> Result<Certificate, Vec<Proble
     let names = wishes.iter().flat_map(|wish| &wish.hostnames).map(|name| (*name).to_owned());
     certificate.spec.dns_names = names.collect::<BTreeSet<_>>().into_iter().collect();
     let mut owners = Vec::new();
-    for (place, wish) in wishes.iter().enumerate() {
+    for (index, wish) in wishes.iter().enumerate() {
         let metadata = &wish.candidate.route.metadata;
-        if place == 0 {
+        if index == 0 {
             certificate.spec.issuer_ref = wish.issuer.clone();
             let problems = metadata.annotations.as_ref().map(|all| annotation::carry(all, &mut certificate));
             match problems {
@@ -218,7 +218,7 @@ fn desired(secret: &Key, wishes: &[&Wish<'_>]) -> Result<Certificate, Vec<Proble
             name: wish.candidate.id.name.to_string(),
             uid: metadata.uid.clone().unwrap_or_default(),
             // One owner may be the controller; the Certificate goes when all owners are gone.
-            controller: Some(place == 0),
+            controller: Some(index == 0),
             block_owner_deletion: Some(true),
         });
     }

@@ -249,7 +249,7 @@ impl Store {
                 return Taken::Suspect;
             }
             if K::NAME == SECRET {
-                // Whether the list or what is on its way is newer cannot be told.
+                // Nothing says whether the list or the answer on its way is newer.
                 inner.fetching.values_mut().for_each(|touched| *touched = true);
             }
             for key in gone {
