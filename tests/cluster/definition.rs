@@ -60,7 +60,7 @@ fn kubectl_explain_reads_well(clusters: &Clusters) {
             &[
                 "What the gateway checks of the HTTP upgrade, before a connection is opened.",
                 "authentication <Object> -required-",
-                "attempts <Object>",
+                "rateLimit <Object>",
                 "origins <Object>",
             ],
         ),

@@ -169,10 +169,10 @@ fn bad() -> Vec<Bad> {
         ),
         (json!({"handshake": {"networks": {"deny": ["2001:db8::/129"]}}}), "each entry is an address range such as"),
         (
-            json!({"handshake": {"attempts": {"count": 20, "burst": 10}}}),
+            json!({"handshake": {"rateLimit": {"count": 20, "burst": 10}}}),
             "burst is smaller than count: leave it out or raise it",
         ),
-        (json!({"handshake": {"attempts": {"interval": "2h"}}}), "interval is between 1s and 1h"),
+        (json!({"handshake": {"rateLimit": {"interval": "2h"}}}), "interval is between 1s and 1h"),
         (json!({"handshake": {"responseHeaders": {"set": [{"name": "Set-Cookie", "value": "a=b"}]}}}), HEADER),
         (json!({"handshake": {"responseHeaders": {"set": [{"name": "Upgrade", "value": "h2c"}]}}}), HEADER),
         (json!({"handshake": {"responseHeaders": {"set": [{"name": "SEC-WebSocket-Accept", "value": "a"}]}}}), HEADER),

@@ -320,7 +320,7 @@ fn a_definition_of_another_version_is_told_and_what_it_adds_is_refused(clusters:
         let mut definition = admin.get(&["crd", name]);
         let spec = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
         let handshake = &mut spec["properties"]["handshake"]["properties"];
-        assert!(handshake.as_object_mut().unwrap().remove("attempts").is_some());
+        assert!(handshake.as_object_mut().unwrap().remove("rateLimit").is_some());
         handshake["futureShield"] = json!({"type": "boolean"});
         definition["metadata"]["annotations"]["wssgate.io/schema-hash"] = json!("another");
         let said = admin.run_with(&["replace", "-f", "-"], &definition.to_string());

@@ -39,7 +39,7 @@ pub struct Handshake {
     pub authentication: Option<Authentication>,
     /// Handshakes per client address (IPv6: one /64), counted by each replica. No limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempts: Option<Attempts>,
+    pub rate_limit: Option<RateLimit>,
     /// Headers of the gateway's own HTTP answers, in addition to its secure default headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_headers: Option<ResponseHeaders>,
@@ -116,11 +116,11 @@ pub enum Mode {
     Audit,
 }
 
-/// A limit of handshakes.
+/// A limit of handshakes, of the shape of the limits of messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rate_rules()))]
-pub struct Attempts {
+pub struct RateLimit {
     /// Handshakes per interval.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub count: i32,

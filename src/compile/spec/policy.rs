@@ -130,8 +130,8 @@ fn handshake(layers: &Layers<'_, Handshake>, diagnostics: &mut Diagnostics) -> p
             None => Vec::new(),
             Some(set) => header::read(set.value, set.layer, diagnostics),
         };
-    let attempts = pick(layers, |l| l.attempts.as_ref());
-    let attempts = attempts.and_then(|set| rate::attempts(set.value, set.layer, diagnostics));
+    let limit = pick(layers, |l| l.rate_limit.as_ref());
+    let attempts = limit.and_then(|set| rate::of_handshakes(set.value, set.layer, diagnostics));
     let origins = origins(layers, authentication.is_ambient(), diagnostics);
     policy::Handshake { networks, origins, subprotocols, authentication, response_headers, attempts }
 }

@@ -13,8 +13,8 @@ const INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 
 /// The limit of handshakes per client address; `layer` is `spec` or `defaults`, for messages. `None` where a value is
 /// out of bounds, which is noted.
-pub fn attempts(attempts: &handshake::Attempts, layer: &str, diagnostics: &mut Diagnostics) -> Option<Attempts> {
-    let field = format!("{layer}.handshake.attempts");
+pub fn of_handshakes(limit: &handshake::RateLimit, layer: &str, diagnostics: &mut Diagnostics) -> Option<Attempts> {
+    let field = format!("{layer}.handshake.rateLimit");
     let number = |name: &str, value: i32, least: u32, diagnostics: &mut Diagnostics| match u32::try_from(value) {
         Ok(number) if (least..=MOST).contains(&number) => Some(number),
         _ => {
@@ -22,13 +22,13 @@ pub fn attempts(attempts: &handshake::Attempts, layer: &str, diagnostics: &mut D
             None
         }
     };
-    let count = number("count", attempts.count, 1, diagnostics);
-    let burst = match (attempts.burst, count) {
+    let count = number("count", limit.count, 1, diagnostics);
+    let burst = match (limit.burst, count) {
         (None, count) => count,
         // More than the burst would never pass in an interval.
         (Some(burst), count) => number("burst", burst, count.unwrap_or(1), diagnostics),
     };
-    let interval = match attempts.interval.parse() {
+    let interval = match limit.interval.parse() {
         Err(error) => {
             diagnostics.invalid(format_args!("{field}.interval"), error);
             None
@@ -48,8 +48,8 @@ mod tests {
 
     fn read(yaml: &str) -> (Option<Attempts>, Vec<String>) {
         let mut diagnostics = Diagnostics::default();
-        let attempts = attempts(&serde_saphyr::from_str(yaml).unwrap(), "spec", &mut diagnostics);
-        (attempts, diagnostics.problems.iter().map(ToString::to_string).collect())
+        let limit = of_handshakes(&serde_saphyr::from_str(yaml).unwrap(), "spec", &mut diagnostics);
+        (limit, diagnostics.problems.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -62,18 +62,15 @@ mod tests {
     #[test]
     fn values_out_of_bounds_are_named() {
         for (yaml, field) in [
-            ("{count: 0, interval: 1s}", "spec.handshake.attempts.count: must be from 1 to 1000000"),
-            ("{count: 1000001, interval: 1s}", "spec.handshake.attempts.count: must be from 1 to"),
-            ("{count: 5, interval: 1s, burst: 4}", "spec.handshake.attempts.burst: must be from 5 to"),
-            ("{count: 5, interval: 999ms}", "spec.handshake.attempts.interval: must be from 1s to 1h"),
-            ("{count: 5, interval: 61m}", "spec.handshake.attempts.interval: must be from"),
-            ("{count: 5, interval: soon}", "spec.handshake.attempts.interval: "),
+            ("{count: 0, interval: 1s}", "spec.handshake.rateLimit.count: must be from 1 to 1000000"),
+            ("{count: 1000001, interval: 1s}", "spec.handshake.rateLimit.count: must be from 1 to"),
+            ("{count: 5, interval: 1s, burst: 4}", "spec.handshake.rateLimit.burst: must be from 5 to"),
+            ("{count: 5, interval: 999ms}", "spec.handshake.rateLimit.interval: must be from 1s to 1h"),
+            ("{count: 5, interval: 61m}", "spec.handshake.rateLimit.interval: must be from"),
+            ("{count: 5, interval: soon}", "spec.handshake.rateLimit.interval: "),
         ] {
-            let (attempts, problems) = read(yaml);
-            assert!(
-                attempts.is_none() && problems.len() == 1 && problems[0].starts_with(field),
-                "{yaml}: {problems:?}"
-            );
+            let (limit, problems) = read(yaml);
+            assert!(limit.is_none() && problems.len() == 1 && problems[0].starts_with(field), "{yaml}: {problems:?}");
         }
     }
 }
