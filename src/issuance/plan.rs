@@ -1,4 +1,4 @@
-//! What is to be written: where the Certificates that are wanted differ from those that are there. Pure.
+//! Which Certificates are written: those that routes want and that differ from what exists. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use crate::api::certificate::Certificate;
 use crate::api::objects::Key;
 
-/// What routes want, and what is there.
+/// The Certificates that routes want, and those that exist.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Certificates as they are wanted.

@@ -15,7 +15,7 @@ use crate::writer::Again;
 pub(super) struct Queue {
     /// The report that was planned last.
     planned: Option<Arc<Report>>,
-    /// What of it was not tried yet, in the order of the keys.
+    /// Its writes that were not tried yet, in the order of the keys.
     ready: VecDeque<Write>,
     /// The last write of each Certificate, until the Certificate is as wanted.
     tried: HashMap<Key, Tried>,
@@ -102,7 +102,7 @@ impl Queue {
         self.refused.clone()
     }
 
-    /// Forgets all: the next leader goes by what the API server shows.
+    /// Forgets everything: the next leader compares with what the API server has.
     pub(super) fn clear(&mut self) {
         let changed = self.changed || !self.refused.is_empty();
         *self = Self { changed, ..Self::default() };

@@ -69,17 +69,17 @@ struct Work {
 }
 
 /// Why a write failed.
-struct Trouble {
+struct WriteError {
     /// For the log.
     why: String,
-    /// The API server's answer, where it has judged the write.
+    /// The API server's answer, if it judged the write.
     refusal: Option<Refusal>,
 }
 
-impl From<kube::Error> for Trouble {
+impl From<kube::Error> for WriteError {
     fn from(error: kube::Error) -> Self {
         let refusal = match &error {
-            // Who we are, and that we ask too much, is nothing about this Certificate.
+            // Authentication and rate limits are no judgement of this Certificate.
             kube::Error::Api(status) if ![401, 429].contains(&status.code) => {
                 Some(Refusal { code: status.code, text: describe(&error) })
             }
@@ -130,7 +130,7 @@ impl Work {
     async fn write(&mut self, write: Write) {
         let outcome = match timeout(PATIENCE, self.perform(&write)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Trouble { why: NO_ANSWER.to_owned(), refusal: None }),
+            Err(_) => Err(WriteError { why: NO_ANSWER.to_owned(), refusal: None }),
         };
         let failure = match outcome {
             Ok(()) => {
@@ -140,7 +140,7 @@ impl Work {
                 }
                 None
             }
-            Err(Trouble { why, refusal }) => {
+            Err(WriteError { why, refusal }) => {
                 let before = self.queue.failure(&write.key).cloned();
                 let again = Again::after(before.as_ref().map(|before| before.again), Instant::now());
                 tracing::warn!(certificate = %write.key, problem = why, retry_seconds = again.pause.as_secs(),
@@ -159,7 +159,7 @@ impl Work {
         self.queue.tried(write, failure);
     }
 
-    async fn perform(&self, write: &Write) -> Result<(), Trouble> {
+    async fn perform(&self, write: &Write) -> Result<(), WriteError> {
         let Write { key, live, wanted } = write;
         let api: Api<Certificate> = Api::namespaced(self.client.clone(), &key.namespace);
         let mut params = PatchParams::apply(&self.manager);
@@ -168,7 +168,7 @@ impl Work {
         } else if api.get_metadata_opt(&key.name).await?.is_some() {
             // Someone else's may have come meanwhile: it is read and judged first. Without force the API server refuses
             // what would change another's fields, should one come even now.
-            return Err(Trouble { why: "it already exists and was not read yet".to_owned(), refusal: None });
+            return Err(WriteError { why: "it already exists and was not read yet".to_owned(), refusal: None });
         }
         let body = body(wanted, live.as_deref());
         api.patch(&key.name, &params, &Patch::Apply(&body)).await?;

@@ -1,4 +1,4 @@
-//! What is to be written: where the status of a compile differs from the one that the API server has. Pure.
+//! Which statuses are written: those of a compile that differ from those that the API server has. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub struct Report {
     pub addresses: Vec<Address>,
     /// Names of the IngressClasses of our controller, also those of other gateways; `None`: they may not be read.
     pub classes: Option<BTreeSet<String>>,
-    /// Whether one of those is the default: then a route that names none is ours or another gateway's.
+    /// Whether one of those is the default: then a route that names no class is ours or another gateway's.
     pub defaulted: bool,
 }
 
@@ -50,19 +50,19 @@ pub(super) fn plan(report: &Report, controller: &str, ours: &BTreeSet<RouteId>) 
                 }
             }
             None => {
-                let Some(speaker) = live.and_then(|live| live.controller_name.as_deref()) else { continue };
-                let left = ours.contains(id);
+                let Some(written_by) = live.and_then(|live| live.controller_name.as_deref()) else { continue };
+                let was_ours = ours.contains(id);
                 let class = route.spec.ingress_class_name.as_ref();
-                let back = match &report.classes {
-                    // A class of our controller that is not ours is another gateway's, which speaks for itself.
-                    Some(classes) if speaker == controller => {
+                let remove = match &report.classes {
+                    // Another gateway of our controller has that class, and writes the status itself.
+                    Some(classes) if written_by == controller => {
                         !class.map_or(report.defaulted, |class| classes.contains(class))
                     }
-                    // Another controller was faster, and what it does not say itself would stay; or nobody knows whose
-                    // the class is. Only what we said ourselves is taken back, and only once.
-                    _ => left,
+                    // Another controller has written already, and conditions of ours that it does not set would stay; or it
+                    // is unknown whose class it is. Only a status of ours is removed, and only once.
+                    _ => was_ours,
                 };
-                if back {
+                if remove {
                     writes.push(Write { id: id.clone(), route: Arc::clone(route), status: None });
                 }
             }

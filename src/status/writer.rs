@@ -55,7 +55,7 @@ struct Work {
     metrics: Metrics,
     /// The last write of each route, until the API server has shown its outcome.
     tried: HashMap<RouteId, Tried>,
-    /// Routes that are ours, or were, and what was said of them is not taken back yet.
+    /// Routes that are ours, and those that were and still have a status of ours.
     ours: BTreeSet<RouteId>,
 }
 
@@ -71,7 +71,7 @@ struct Tried {
 impl writer::Work<Report> for Work {
     async fn step(&mut self, report: &Arc<Report>, leading: &watch::Receiver<bool>) -> Next {
         if !*leading.borrow() {
-            // The next leader goes by what the API server shows.
+            // The next leader compares with what the API server has.
             self.tried.clear();
             self.ours = report.statuses.keys().cloned().collect();
             return Next::Later(None);
@@ -97,10 +97,10 @@ impl Work {
         let mut later = None;
         due.retain(|write| {
             let Some(tried) = self.tried.get(&write.id) else { return true };
-            // Transition times are those of the moment of the compile, and of no weight here.
+            // Transition times are those of the compile; a difference in them alone is no change.
             let same = Arc::ptr_eq(&tried.route, &write.route) && is_same(tried.status.as_ref(), write.status.as_ref());
             match tried.again {
-                // The outcome has not come back yet.
+                // The reflector has not shown the outcome yet.
                 None => !same,
                 Some(again) if again.at <= now => true,
                 Some(again) => {
@@ -109,7 +109,7 @@ impl Work {
                 }
             }
         });
-        // What is as it should be needs no memory, but for what has not come back yet.
+        // A write is forgotten once its outcome was shown and is right.
         self.tried.retain(|id, tried| {
             report.routes.get(id).is_some_and(|route| tried.again.is_some() || Arc::ptr_eq(route, &tried.route))
         });
@@ -150,8 +150,8 @@ impl Work {
         let before = write.route.status.as_ref().and_then(|status| status.controller_name.as_deref());
         let before = before.map(writer::field_manager).filter(|manager| *manager != self.manager);
         if let (Some(manager), Some(_)) = (before, &write.status) {
-            // The route came from another controller, or ours had another name: what that said is over, and what we do
-            // not say ourselves would stay.
+            // The route came from another controller, or ours had another name: conditions of the old name that ours does not
+            // set would stay.
             if let Err(problem) = self.patch(&manager, write, &json!({})).await {
                 tracing::debug!(route = %write.id, manager, problem, "the status of another field manager could not be removed");
             }
@@ -159,7 +159,7 @@ impl Work {
         self.patch(&self.manager, write, &write.status.as_ref().map_or_else(|| json!({}), |status| json!(status))).await
     }
 
-    /// Applies nothing but the status, so that nothing else becomes ours. The uid keeps a status from reaching another
+    /// Applies the status only, so that no other field becomes ours. The uid keeps a status from reaching another
     /// route of the same name.
     async fn patch(&self, manager: &str, write: &Write, status: &Value) -> Result<Outcome, String> {
         let RouteId { kind, namespace, name } = &write.id;
@@ -180,7 +180,7 @@ impl Work {
     }
 }
 
-/// What became of a write that needs no other.
+/// The outcome of a write that is not repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     /// The API server has it.

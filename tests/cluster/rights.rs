@@ -60,7 +60,8 @@ fn a_right_that_is_missing_is_named(clusters: &Clusters) {
     run(async {
         let scene = Scene::new(clusters.control_plane(), "missing", &json!({})).await;
         scene.apply(&[scene.route("chat", "missing.example.com", &json!({}))]);
-        let read = |resource: &'static str| vec![format!("may not list and watch {resource}"), "RBAC".to_owned()];
+        let read =
+            |resource: &'static str| vec![format!("not allowed to list and watch {resource}"), "RBAC".to_owned()];
         let cluster = format!("{}-wssgate", scene.home.namespace());
         let cases = [
             ("clusterrole", "securewebsocketroutes", "list", read("securewebsocketroutes.wssgate.io")),

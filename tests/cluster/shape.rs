@@ -180,7 +180,7 @@ fn bad() -> Vec<Bad> {
         // The connection.
         (
             json!({"tls": {"clientValidation": null}, "handshake": {"authentication": {"mode": "Anonymous", "methods": null}}}),
-            "connection.limits.perSubject needs to know subjects: authenticate with mode AnyOf or tls.clientValidation, \
+            "connection.limits.perSubject needs an authenticated client: use mode AnyOf or tls.clientValidation, \
              or remove it",
         ),
         (json!({"connection": {"maxDuration": "12 hours"}}), "should match"),

@@ -100,19 +100,19 @@ pub struct Origins {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 pub enum MissingOrigin {
-    /// It goes on.
+    /// The handshake goes on.
     Allow,
-    /// It is refused.
+    /// The handshake is refused.
     Deny,
 }
 
-/// Whether a verdict is carried out.
+/// Whether something that is not allowed is refused, or only reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 pub enum Mode {
-    /// What is judged bad is refused.
+    /// It is refused.
     Enforce,
-    /// What is judged bad is counted and logged, and let through.
+    /// It is counted and logged, but let through.
     Audit,
 }
 

@@ -84,7 +84,7 @@ pub use tls::Tls;
     (
         "!has(self.connection) || !has(self.connection.limits) || !has(self.connection.limits.perSubject) || \
          self.handshake.authentication.mode == 'AnyOf' || (has(self.tls) && has(self.tls.clientValidation))",
-        "connection.limits.perSubject needs to know subjects: authenticate with mode AnyOf or tls.clientValidation, or \
+        "connection.limits.perSubject needs an authenticated client: use mode AnyOf or tls.clientValidation, or \
          remove it",
     ),
 ])))]

@@ -66,7 +66,7 @@ impl<'a> Grants<'a> {
     }
 }
 
-/// The problem of an object that is not among the objects because the gateway may not read it, or has not read it yet;
+/// The problem of an object that is not among the objects because the gateway is not allowed to read it, or has not read it yet;
 /// `None` where it was looked for, so that it does not exist.
 pub fn unread(objects: &Objects, field: impl std::fmt::Display, kind: &'static str, key: &Key) -> Option<Problem> {
     let named = (kind, key.clone());
@@ -78,7 +78,7 @@ pub fn unread(objects: &Objects, field: impl std::fmt::Display, kind: &'static s
         let Key { namespace, name } = key;
         let plural = format!("{}s", kind.to_ascii_lowercase());
         let text = format_args!(
-            "the gateway may not read {kind} {key}; grant its service account get, list and watch on {plural} named {} in \
+            "the gateway is not allowed to read {kind} {key}; grant its service account get, list and watch on {plural} named {} in \
              namespace {} (RBAC)",
             quote(name),
             quote(namespace)

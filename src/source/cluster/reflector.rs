@@ -20,16 +20,16 @@ use super::store::{Id, Listed, Store, Taken};
 use crate::api::objects::Key;
 use crate::kube_error::{NO_ANSWER, describe};
 
-/// Time for one page.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time for one page of a list.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Seconds after which the API server ends a watch, so that a connection that died in silence is noticed.
-const WATCH: u32 = 120;
-/// What is added to that before we end it.
-const MARGIN: Duration = Duration::from_secs(10);
+const WATCH_SECONDS: u32 = 120;
+/// How much later the gateway ends a watch that the API server did not end.
+const WATCH_MARGIN: Duration = Duration::from_secs(10);
 /// Pause after the first failure, and the longest one.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
-/// How often a kind that is not there, or may not be read, is looked for.
-const LOOK: Duration = Duration::from_secs(10);
+/// The longest pause before the gateway asks again for a kind that does not exist or that RBAC does not let it read.
+const ABSENT_PAUSE: Duration = Duration::from_secs(10);
 /// The status of a version that the API server no longer knows.
 const GONE: u16 = 410;
 
@@ -49,7 +49,7 @@ impl Pause {
     pub(super) fn next(&mut self) -> Duration {
         let whole = self.0;
         self.0 = (whole * 2).min(PAUSES.1);
-        // Half for sure, the other half by chance.
+        // Half of the pause is fixed, the other half random.
         let chance = RandomState::new().build_hasher().finish() % 1024;
         whole / 2 + whole.mul_f64(chance as f64 / 2048.0)
     }
@@ -74,15 +74,15 @@ impl<K> Drop for Reflector<K> {
     }
 }
 
-/// Why there is nothing to follow now.
-enum Trouble {
+/// Why a list or watch ended.
+enum ReadError {
     /// The API server was not reached, or failed.
     Failed(String),
-    /// It may not be read.
+    /// RBAC does not let the gateway read it.
     Forbidden(String),
-    /// There is no such kind.
+    /// The API server does not serve the kind.
     Absent(String),
-    /// A new list is needed.
+    /// The version is too old to watch from; a new list is needed.
     Stale,
 }
 
@@ -137,28 +137,28 @@ impl<K: Kind> Reflector<K> {
                             }
                             continue;
                         }
-                        Err(trouble) => trouble,
+                        Err(error) => error,
                     }
                 }
-                Err(trouble) => trouble,
+                Err(error) => error,
             };
             match listed {
-                Trouble::Failed(why) => {
+                ReadError::Failed(why) => {
                     self.store.failing(self.id, &why);
                     sleep(pause.next()).await;
                 }
-                Trouble::Forbidden(why) => {
+                ReadError::Forbidden(why) => {
                     self.without(&why, self.scope.optional || self.scope.name.is_some(), answered);
-                    sleep(LOOK.min(pause.next() * 2)).await;
+                    sleep(ABSENT_PAUSE.min(pause.next() * 2)).await;
                 }
-                Trouble::Absent(why) => {
+                ReadError::Absent(why) => {
                     version = None;
                     // Without the kind there are no objects of it: that is a list, and an empty one.
                     self.take(Listed::default());
                     self.without(&why, K::OPTIONAL, answered);
-                    sleep(LOOK.min(pause.next() * 2)).await;
+                    sleep(ABSENT_PAUSE.min(pause.next() * 2)).await;
                 }
-                Trouble::Stale => {}
+                ReadError::Stale => {}
             }
         }
     }
@@ -182,26 +182,26 @@ impl<K: Kind> Reflector<K> {
     }
 
     /// The version to read: the first that the API server serves.
-    async fn served(&self) -> Result<&'static str, Trouble> {
+    async fn served(&self) -> Result<&'static str, ReadError> {
         let (group, versions, plural) = K::SERVED;
         if let [only] = versions {
             return Ok(only);
         }
         for version in versions {
             let path = format!("{group}/{version}");
-            match timeout(PATIENCE, self.client.list_api_group_resources(&path)).await {
+            match timeout(PAGE_TIMEOUT, self.client.list_api_group_resources(&path)).await {
                 Ok(Ok(list)) if list.resources.iter().any(|resource| resource.name == plural) => return Ok(version),
                 Ok(Ok(_)) => {}
                 Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
-                Ok(Err(error)) => return Err(Trouble::Failed(describe(&error))),
-                Err(_) => return Err(Trouble::Failed(NO_ANSWER.to_owned())),
+                Ok(Err(error)) => return Err(ReadError::Failed(describe(&error))),
+                Err(_) => return Err(ReadError::Failed(NO_ANSWER.to_owned())),
             }
         }
-        Err(Trouble::Absent(format!("the API server does not serve {plural}.{group}")))
+        Err(ReadError::Absent(format!("the API server does not serve {plural}.{group}")))
     }
 
     /// Lists, page by page, and hands all over at once. Returns the version to follow from.
-    async fn list(&mut self, api: &Api<Item<K>>) -> Result<String, Trouble> {
+    async fn list(&mut self, api: &Api<Item<K>>) -> Result<String, ReadError> {
         let mut params = ListParams {
             limit: Some(K::PAGE),
             field_selector: self.scope.fields(),
@@ -210,10 +210,10 @@ impl<K: Kind> Reflector<K> {
         };
         let mut listed = Listed::default();
         let at = loop {
-            let page = match timeout(PATIENCE, api.list(&params)).await {
+            let page = match timeout(PAGE_TIMEOUT, api.list(&params)).await {
                 Ok(Ok(page)) => page,
-                Ok(Err(error)) => return Err(self.trouble(&error)),
-                Err(_) => return Err(Trouble::Failed(NO_ANSWER.to_owned())),
+                Ok(Err(error)) => return Err(self.read_error(&error)),
+                Err(_) => return Err(ReadError::Failed(NO_ANSWER.to_owned())),
             };
             for item in page.items {
                 let key = Key::of(item.object.metadata());
@@ -253,7 +253,7 @@ impl<K: Kind> Reflector<K> {
     /// Follows changes from the version `at` until a new list is needed, or because it may not; then it says why.
     async fn follow(&mut self, api: &Api<Item<K>>, mut at: String) -> Option<String> {
         let params = WatchParams {
-            timeout: Some(WATCH),
+            timeout: Some(WATCH_SECONDS),
             field_selector: self.scope.fields(),
             label_selector: K::LABELLED.map(str::to_owned),
             bookmarks: true,
@@ -275,9 +275,9 @@ impl<K: Kind> Reflector<K> {
                 Ok(()) if lasted > PAUSES.1 => continue,
                 // Or something between ends it at once, and is not asked without end.
                 Ok(()) => {}
-                Err(Trouble::Forbidden(why)) => return Some(why),
-                Err(Trouble::Stale | Trouble::Absent(_)) => return None,
-                Err(Trouble::Failed(why)) => self.store.failing(self.id, &why),
+                Err(ReadError::Forbidden(why)) => return Some(why),
+                Err(ReadError::Stale | ReadError::Absent(_)) => return None,
+                Err(ReadError::Failed(why)) => self.store.failing(self.id, &why),
             }
             tokio::select! {
                 () = sleep(pause.next()) => {}
@@ -287,55 +287,57 @@ impl<K: Kind> Reflector<K> {
     }
 
     /// One watch, until it ends.
-    async fn watch(&self, api: &Api<Item<K>>, params: &WatchParams, at: &mut String) -> Result<(), Trouble> {
-        let stream = match timeout(PATIENCE, api.watch(params, at)).await {
+    async fn watch(&self, api: &Api<Item<K>>, params: &WatchParams, at: &mut String) -> Result<(), ReadError> {
+        let stream = match timeout(PAGE_TIMEOUT, api.watch(params, at)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(kube::Error::Api(status))) if status.code == GONE => return Err(Trouble::Stale),
-            Ok(Err(error)) => return Err(self.trouble(&error)),
-            Err(_) => return Err(Trouble::Failed(NO_ANSWER.to_owned())),
+            Ok(Err(kube::Error::Api(status))) if status.code == GONE => return Err(ReadError::Stale),
+            Ok(Err(error)) => return Err(self.read_error(&error)),
+            Err(_) => return Err(ReadError::Failed(NO_ANSWER.to_owned())),
         };
         self.store.healthy(self.id);
         let mut stream = std::pin::pin!(stream);
-        let idle = Duration::from_secs(WATCH.into()) + MARGIN;
+        let idle = Duration::from_secs(WATCH_SECONDS.into()) + WATCH_MARGIN;
         loop {
             let event = match timeout(idle, stream.try_next()).await {
                 // Dead or ended: the next watch goes on from here.
                 Err(_) | Ok(Ok(None)) => return Ok(()),
                 Ok(Ok(Some(event))) => event,
-                Ok(Err(error)) => return Err(Trouble::Failed(describe(&error))),
+                Ok(Err(error)) => return Err(ReadError::Failed(describe(&error))),
             };
             match event {
                 WatchEvent::Added(item) | WatchEvent::Modified(item) => {
                     let metadata = item.object.metadata();
-                    at.clone_from(metadata.resource_version.as_ref().ok_or(Trouble::Stale)?);
+                    at.clone_from(metadata.resource_version.as_ref().ok_or(ReadError::Stale)?);
                     self.store.put(Key::of(metadata), item);
                 }
                 WatchEvent::Deleted(item) => {
                     let metadata = item.object.metadata();
-                    at.clone_from(metadata.resource_version.as_ref().ok_or(Trouble::Stale)?);
+                    at.clone_from(metadata.resource_version.as_ref().ok_or(ReadError::Stale)?);
                     self.store.remove::<K>(&Key::of(metadata), metadata.uid.as_deref());
                 }
                 WatchEvent::Bookmark(bookmark) => *at = bookmark.metadata.resource_version,
-                WatchEvent::Error(status) if status.code == GONE => return Err(Trouble::Stale),
-                WatchEvent::Error(status) => return Err(Trouble::Failed(describe(&kube::Error::Api(status)))),
+                WatchEvent::Error(status) if status.code == GONE => return Err(ReadError::Stale),
+                WatchEvent::Error(status) => return Err(ReadError::Failed(describe(&kube::Error::Api(status)))),
             }
         }
     }
 
-    fn trouble(&self, error: &kube::Error) -> Trouble {
-        let kube::Error::Api(status) = error else { return Trouble::Failed(describe(error)) };
+    fn read_error(&self, error: &kube::Error) -> ReadError {
+        let kube::Error::Api(status) = error else { return ReadError::Failed(describe(error)) };
         match status.code {
-            404 if K::SERVED.0 == crate::api::GROUP => Trouble::Absent(
+            404 if K::SERVED.0 == crate::api::GROUP => ReadError::Absent(
                 "the CustomResourceDefinition is not installed; run: wssgate crd | kubectl apply --server-side -f -"
                     .to_owned(),
             ),
-            404 => Trouble::Absent("the API server does not serve this kind".to_owned()),
+            404 => ReadError::Absent("the API server does not serve this kind".to_owned()),
             403 => {
                 let (group, _, plural) = K::SERVED;
                 let resource = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
-                Trouble::Forbidden(format!("the gateway may not list and watch {resource}; grant both (RBAC)"))
+                ReadError::Forbidden(format!(
+                    "the gateway is not allowed to list and watch {resource}; grant both (RBAC)"
+                ))
             }
-            _ => Trouble::Failed(describe(error)),
+            _ => ReadError::Failed(describe(error)),
         }
     }
 }

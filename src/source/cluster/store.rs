@@ -36,13 +36,13 @@ pub(super) struct Store {
 struct Inner {
     cache: ObjectCache,
     dirty: Debounce,
-    /// What is named and was not asked for yet; a compile waits for it, within the debounce's patience.
+    /// Named objects for which the API server has not answered yet; a compile waits for them until the debounce's deadline.
     pending: BTreeMap<Named, usize>,
     watches: BTreeMap<Id, Health>,
     next: Id,
-    /// Secrets that are asked for by name, and whether their watch has said something meanwhile.
+    /// Secrets that are being requested by name, and whether their watch reported them meanwhile.
     fetching: BTreeMap<Key, bool>,
-    /// Every reflector of the start is there.
+    /// Every reflector of the start was announced.
     complete: bool,
 }
 
@@ -51,15 +51,15 @@ struct Health {
     what: String,
     /// It has listed once, or the API server said that there is nothing to list.
     answered: bool,
-    /// Since when it fails, and the problem that was logged last.
+    /// When it began to fail, and the problem that was logged last.
     failing: Option<(Instant, String)>,
 }
 
-/// All that a list showed.
+/// The result of a list.
 pub(super) struct Listed<K> {
-    /// What is kept.
+    /// The objects that are kept.
     pub(super) found: BTreeMap<Key, Item<K>>,
-    /// What nobody named when its page came. It is there all the same, and may have been named since.
+    /// Objects that no route named when their page came. They exist, and may have been named since.
     pub(super) passed: BTreeSet<Key>,
 }
 
@@ -69,12 +69,12 @@ impl<K> Default for Listed<K> {
     }
 }
 
-/// What became of a list.
+/// Whether a list took effect.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// It took effect.
     Whole,
-    /// Everything would be gone at once: nothing was taken away yet.
+    /// It would remove every object: nothing was removed yet.
     Suspect,
 }
 
@@ -110,7 +110,7 @@ impl Store {
         self.changed.subscribe()
     }
 
-    /// Everything a compile reads; changes until now count as reported.
+    /// The objects for a compile; all changes until now count as reported.
     pub(super) fn take(&self) -> Arc<Objects> {
         let mut inner = self.lock();
         inner.dirty.clear();
@@ -121,13 +121,13 @@ impl Store {
         inner.cache.objects()
     }
 
-    /// When changes are to be reported; `None`: there are none.
+    /// When changes are due to be reported; `None`: there are none.
     pub(super) fn due(&self) -> Option<Instant> {
         let inner = self.lock();
         if inner.pending.is_empty() { inner.dirty.due() } else { inner.dirty.deadline() }
     }
 
-    /// Whether everything that the start waits for is there.
+    /// Whether everything that the start waits for was answered.
     pub(super) fn is_ready(&self) -> bool {
         let inner = self.lock();
         inner.complete && inner.pending.is_empty() && inner.watches.values().all(|health| health.answered)
@@ -170,7 +170,7 @@ impl Store {
         self.measure();
     }
 
-    /// A reflector has what it is there for, and is about to follow it.
+    /// A reflector has listed, and is about to watch.
     pub(super) fn listed(&self, id: Id) {
         self.change(|inner| {
             if let Some(health) = inner.watches.get_mut(&id) {
@@ -179,7 +179,7 @@ impl Store {
         });
     }
 
-    /// A reflector follows what it is there for.
+    /// A reflector watches.
     pub(super) fn healthy(&self, id: Id) {
         let recovered = self.change(|inner| {
             let health = inner.watches.get_mut(&id)?;
@@ -249,7 +249,7 @@ impl Store {
                 return Taken::Suspect;
             }
             if K::NAME == SECRET {
-                // Nothing says whether the list or the answer on its way is newer.
+                // It is unknown whether the list or the answer on its way is newer.
                 inner.fetching.values_mut().for_each(|touched| *touched = true);
             }
             for key in gone {
@@ -315,20 +315,20 @@ impl Store {
         });
     }
 
-    /// Something is named that was not asked for yet.
+    /// An object was named for which the API server has not answered yet.
     pub(super) fn expect<K: Kind>(&self, key: &Key) {
         self.change(|inner| *inner.pending.entry((K::NAME, key.clone())).or_default() += 1);
     }
 
-    /// What was named is there, or is known not to be.
-    pub(super) fn settle<K: Kind>(&self, key: &Key) {
+    /// A named object is in the cache, or is known not to exist.
+    pub(super) fn answered<K: Kind>(&self, key: &Key) {
         self.change(|inner| {
             let named = (K::NAME, key.clone());
             let Some(count) = inner.pending.get_mut(&named) else { return };
             *count -= 1;
             if *count == 0 {
                 inner.pending.remove(&named);
-                // A compile that did not wait for it said so.
+                // A compile that did not wait reported it as awaited, so that another one is due.
                 if inner.cache.objects().awaited.contains(&named) {
                     inner.dirty.touch(Instant::now());
                 }
@@ -336,12 +336,12 @@ impl Store {
         });
     }
 
-    /// A Secret is asked for by its name, beside the list and watch.
+    /// A Secret is requested by its name, beside the list and watch.
     pub(super) fn fetch(&self, key: &Key) {
         self.lock().fetching.insert(key.clone(), false);
     }
 
-    /// The answer. Whether it counts: what a list or the watch said meanwhile may be newer.
+    /// The answer. False if it does not count, because a list or the watch may have brought a newer version meanwhile.
     pub(super) fn fetched<K: Kind>(&self, key: &Key, item: Option<Item<K>>) -> bool {
         self.change(|inner| {
             let counts = !inner.fetching.remove(key).unwrap_or(true);
@@ -354,7 +354,7 @@ impl Store {
 }
 
 impl Inner {
-    /// Whether an object of that name is kept: it is named, or was and no compile has said yet that nobody needs it.
+    /// Whether an object of that name is kept: it is named, or it was and no compile has reported yet that it is not needed.
     fn keeps<K: Kind>(&mut self, key: &Key) -> bool {
         K::is_wanted(&self.cache, key) || K::objects(&mut self.cache).contains_key(key)
     }
@@ -468,7 +468,7 @@ mod tests {
         store.expect::<Secret>(&key());
         assert_eq!(store.take().awaited, [("Secret", key())].into());
         assert_eq!(store.due(), None);
-        store.settle::<Secret>(&key());
+        store.answered::<Secret>(&key());
         assert!(store.due().is_some() && store.take().awaited.is_empty());
     }
 }
