@@ -80,7 +80,7 @@ fn a_right_that_is_missing_is_named(clusters: &Clusters) {
                 "clusterrole",
                 "customresourcedefinitions",
                 "get",
-                vec!["may not be read".to_owned(), "customresourcedefinitions".to_owned()],
+                vec!["not allowed to read".to_owned(), "customresourcedefinitions".to_owned()],
             ),
             ("role", "leases", "create", vec!["Lease could not be read or written".to_owned(), "leases".to_owned()]),
         ];
