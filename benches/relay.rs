@@ -12,10 +12,11 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rustls_pki_types::{PrivateKeyDer, ServerName};
 use tokio::sync::watch;
+use wssgate::api::route_id::RouteId;
 use wssgate::policy::{Connection, Handshake, Heartbeat, Policy};
 use wssgate::proxy::{self, Drain, Proxy};
 use wssgate::snapshot::{
-    Backend, BackendId, Balance, Host, Live, PathMatch, Route, RouteId, RouteState, Snapshot, TlsIdentity,
+    Backend, BackendId, Balance, Host, Live, PathMatch, Route, RouteState, Snapshot, TlsServerConfig,
 };
 use wssgate::telemetry::{AccessLog, Metrics};
 use wssgate::ws::frame::{self, Header, Opcode};
@@ -97,14 +98,14 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
     };
     let id = BackendId { namespace: "bench".into(), service: "echo".into(), port: 80 };
     let route = Route {
-        id: RouteId { namespace: "bench".into(), name: "relay".into() },
+        id: RouteId::secure_web_socket("bench", "relay"),
         path: PathMatch::Prefix("/".into()),
         state: RouteState::Serving(Arc::new(policy)),
         backends: vec![(id.clone(), 1)],
         balance: Balance::default(),
         backend_tls: None,
     };
-    let tls = Arc::new(TlsIdentity { config: Arc::new(config), certificates: vec![], client: None });
+    let tls = Arc::new(TlsServerConfig { config: Arc::new(config), certificates: vec![], client: None });
     let host = Host { name: HOST.into(), tls: Some(tls), routes: vec![Arc::new(route)] };
     let live = Arc::new(Live::default());
     live.publish(Snapshot {

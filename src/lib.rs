@@ -12,6 +12,7 @@ mod backoff;
 pub mod compile;
 pub mod echo;
 pub mod issuance;
+pub mod kube_error;
 pub mod policy;
 pub mod proxy;
 pub mod reason;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::api::CONTROLLER;
 use crate::backoff::Backoff;
-use crate::telemetry::failure::describe;
+use crate::kube_error::{NO_ANSWER, describe};
 
 /// Time for one request.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -158,7 +158,7 @@ impl Events {
         let problem = match timeout(PATIENCE, self.0.publish(&event, about)).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => describe(&error),
-            Err(_) => "the API server does not answer".to_owned(),
+            Err(_) => NO_ANSWER.to_owned(),
         };
         let (namespace, name) = (about.namespace.as_deref(), about.name.as_deref());
         tracing::debug!(namespace, name, problem, "Event could not be published");

@@ -230,7 +230,7 @@ async fn a_namespace_that_does_not_hold_the_name_cannot_answer_for_it() {
     scene.nothing_was_seen("another namespace");
     let said = |line: &Value| line["object"] == "Ingress thief/cm-acme-http-solver-x7k2p";
     let line = scene.gateway.log_line("the log's word on it", said).await;
-    assert!(line["problem"].as_str().unwrap().contains("no route of namespace \"thief\" holds"), "{line}");
+    assert!(line["problem"].as_str().unwrap().contains("no route of namespace \"thief\" has"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,9 @@
-//! `handshake.attempts`: how often an address may try, what the one too many hears, and whom it does not touch.
+//! `handshake.rateLimit`: how often an address may try, what the one too many hears, and whom it does not touch.
 
 use crate::harness::{self, Answer, Client, Head, Options, SOON, Setup, json, until};
 
 fn attempts(members: serde_json::Value) -> serde_json::Value {
-    json!({"handshake": {"attempts": members}})
+    json!({"handshake": {"rateLimit": members}})
 }
 
 /// One handshake from an address of the test's own; the connection is dropped.
@@ -85,7 +85,7 @@ async fn a_swap_resets_nothing_and_judging_again_does_not_count() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attempts_are_judged_after_the_origin_and_before_the_subprotocol() {
     let spec = json!({"handshake": {
-        "attempts": {"count": 1, "interval": "1h", "burst": 2}, "subprotocols": ["chat.v2"],
+        "rateLimit": {"count": 1, "interval": "1h", "burst": 2}, "subprotocols": ["chat.v2"],
     }});
     let setup = Setup::new(&spec).await;
     let foreign = Head::upgrade("/").add("Origin", "https://evil.test").add("Sec-WebSocket-Protocol", "chat.v2");
@@ -102,7 +102,7 @@ async fn attempts_are_judged_after_the_origin_and_before_the_subprotocol() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_default_of_the_class_applies_to_routes_that_say_nothing() {
-    let defaults = json!({"defaults": {"handshake": {"attempts": {"count": 1, "interval": "1h"}}}});
+    let defaults = json!({"defaults": {"handshake": {"rateLimit": {"count": 1, "interval": "1h"}}}});
     let options = Options::settings(&defaults);
     let setup = Setup::with(harness::Behaviour::Echo, &json!({}), &options).await;
     setup.admitted("the first", &Head::upgrade("/")).await;

@@ -425,7 +425,8 @@ fn a_mistake_in_any_setting_ends_with_exit_code_2_and_is_named_with_its_fix() {
         assert!(stderr.starts_with("wssgate: gateway.yaml:") && stderr.lines().count() == 1, "{stderr}");
         let named = stderr.contains(&format!(": {}", row.at.trim_end_matches(|c: char| "[]0123456789".contains(c))));
         assert!(named, "{} is not named: {stderr}", row.at);
-        let words = ["invalid type", "struct ", "expected mapping", "expected sequence", "scalar"];
+        let words =
+            ["invalid type", "struct ", "expected mapping", "expected sequence", "scalar", "unknown variant", "`"];
         assert!(words.iter().all(|word| !stderr.contains(word)), "no fix: {stderr}");
         let _ = write!(text, "{} = {}\n  {stderr}", row.at, row.write);
     }
@@ -437,8 +438,9 @@ fn a_mistake_in_any_setting_ends_with_exit_code_2_and_is_named_with_its_fix() {
         let mut settings = mistakes.settings.clone();
         put(&mut settings, &format!("{path}{}unheard", if path.is_empty() { "" } else { "." }), json!(1));
         let (_, stderr) = said(&settings);
-        let known = stderr.split_once("unknown field").unwrap_or_else(|| panic!("{path}: {stderr}")).1;
-        for name in known.split('`').skip(1).step_by(2).filter(|name| *name != "unheard") {
+        let known = stderr.split_once("unheard: unknown field; use one of ");
+        let known = known.unwrap_or_else(|| panic!("{path}: {stderr}")).1;
+        for name in known.trim_end().split(", ") {
             assert!(object.get(name).is_some(), "tests/check/settings.yaml does not set {path}.{name}");
         }
         for (name, value) in object.as_object().unwrap() {

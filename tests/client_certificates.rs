@@ -288,7 +288,7 @@ async fn a_revocation_closes_the_connection_and_keeps_the_client_out() {
     scene.setup.gateway.edit("revoked.yaml", &list(&scene.partners.crl(&[], 2021))).await;
     scene.kept_out("an old list", &scene.client(&bob)).await;
     until(SOON, "the old list in the log", async || {
-        scene.setup.gateway.log_text().contains("a revocation list ended on 2021-01-01").then_some(())
+        scene.setup.gateway.log_text().contains("a revocation list expired on 2021-01-01").then_some(())
     })
     .await;
     scene.setup.gateway.edit("revoked.yaml", &list(&scene.partners.crl(&[8], 2090))).await;

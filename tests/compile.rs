@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use text::Names;
 use wssgate::api::objects::{Key, Object, Objects};
 use wssgate::api::route::{RouteSpec, SecureWebSocketRoute};
+use wssgate::api::route_id::RouteId;
 use wssgate::api::status::RouteStatus;
 use wssgate::compile::status::route;
 use wssgate::compile::{Compiled, Options, compile};
@@ -146,8 +147,8 @@ fn a_thousand_invalid_routes_leave_the_good_ones_as_they_are() {
     let fresh = compile(&objects, &options, NOW, None);
     for n in 0..10 {
         let name = format!("good{n}.example.com");
-        let key = Key::new("shop", format!("good{n}"));
-        assert_eq!(before.statuses[&key], after.statuses[&key], "{name}");
+        let id = RouteId::secure_web_socket("shop", &format!("good{n}"));
+        assert_eq!(before.statuses[&id], after.statuses[&id], "{name}");
         assert!(Arc::ptr_eq(host(&before, &name), host(&after, &name)), "{name}");
         assert_eq!(host(&fresh, &name).routes, host(&before, &name).routes, "{name}");
     }
@@ -234,7 +235,7 @@ fn a_route_that_leaves_our_class_is_gone_with_its_status() {
     add(&mut objects, route("good3", rest));
     let after = compile(&objects, &standalone(), NOW, Some(&before));
     assert!(!after.snapshot.exact.contains_key("good3.example.com"));
-    assert!(!after.statuses.contains_key(&Key::new("shop", "good3")));
+    assert!(!after.statuses.contains_key(&RouteId::secure_web_socket("shop", "good3")));
 }
 
 #[test]
@@ -316,19 +317,19 @@ proptest! {
         routes in proptest::collection::vec(any_route(), 0..12),
     ) {
         let compiled = compile(&many(&routes, &mut Mint::new()), &standalone(), NOW, None);
-        let mut served: BTreeMap<Key, usize> = BTreeMap::new();
+        let mut served: BTreeMap<RouteId, usize> = BTreeMap::new();
         for host in compiled.snapshot.exact.values() {
             let namespaces: std::collections::BTreeSet<_> = host.routes.iter().map(|r| &r.id.namespace).collect();
             prop_assert!(namespaces.len() <= 1);
             let paths: std::collections::BTreeSet<_> = host.routes.iter().map(|r| &r.path).collect();
             prop_assert_eq!(paths.len(), host.routes.len());
             for route in host.routes.iter().filter(|route| matches!(route.state, RouteState::Serving(_))) {
-                *served.entry(Key::new(&*route.id.namespace, &*route.id.name)).or_default() += 1;
+                *served.entry(route.id.clone()).or_default() += 1;
             }
         }
-        for (key, status) in &compiled.statuses {
+        for (id, status) in &compiled.statuses {
             let programmed = route::condition(status, "Programmed").is_some_and(|c| c.status == "True");
-            prop_assert!(!programmed || served.contains_key(key), "{}", key);
+            prop_assert!(!programmed || served.contains_key(id), "{}", id);
             prop_assert_eq!(bounded(status), Ok(()));
         }
     }

@@ -20,7 +20,7 @@ fn told(gateway: &Gateway) -> Vec<Value> {
 }
 
 fn taken_back(gateway: &Gateway) -> usize {
-    let over = |line: &Value| line["message"] == "no longer a problem" && line["subject"] == "route shop/chat Degraded";
+    let over = |line: &Value| line["message"] == "problem resolved" && line["subject"] == "route shop/chat Degraded";
     gateway.logs().into_iter().filter(over).count()
 }
 

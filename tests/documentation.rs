@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::{drift, root};
-use wssgate::api::findings;
+use wssgate::api::violation;
 use wssgate::reason::Reason;
 use wssgate::settings::GatewayConfiguration;
 use wssgate::telemetry::Initiator;
@@ -261,7 +261,7 @@ fn the_examples_of_routes_are_routes() {
     assert_eq!(ways.len(), 5);
     routes.extend(ways.iter().map(|block| value(block)));
     for route in &routes {
-        let found = findings::of_route(route);
+        let found = violation::of_route(route);
         assert!(found.is_empty(), "{found:?}\n{route:#}");
     }
 }
@@ -289,7 +289,7 @@ fn the_quickstart_has_nothing_that_an_api_server_would_refuse() {
     assert_ne!(text, proposed);
     for text in [text, proposed] {
         let route: serde_json::Value = serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-        let found = findings::of_route(&route);
+        let found = violation::of_route(&route);
         assert!(found.is_empty(), "{found:?}\n{text}");
     }
 }
@@ -315,13 +315,13 @@ fn every_unsupported_field_is_named_in_the_documentation() {
     assert!(missing.is_empty(), "docs/routes.md does not name {missing:?}");
 }
 
-/// The fields that a source text notes as unsupported: the paths in the calls, without `spec.` and placeholders.
+/// The fields that a source text reports as unsupported: the paths in the calls, without `spec.` and placeholders.
 fn unsupported(source: &str) -> Vec<String> {
     let product = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     product
-        .split("unsupported(")
+        .split(".unsupported")
         .skip(1)
-        .filter_map(|call| call.trim_start().strip_prefix("format_args!(").unwrap_or(call).split('"').nth(1))
+        .filter_map(|call| call.strip_prefix('(').or_else(|| call.strip_prefix("_value("))?.split('"').nth(1))
         .map(|path| path.trim_start_matches("spec.").trim_start_matches("{}.").trim_start_matches("{field}."))
         .map(|path| path.split([':', '[']).next().unwrap_or_default().to_owned())
         .filter(|path| path.contains('.'))
@@ -331,9 +331,9 @@ fn unsupported(source: &str) -> Vec<String> {
 #[test]
 fn unsupported_fields_are_found_in_calls() {
     let source = r#"
-        notes.unsupported("spec.tls.issuerRef");
-        notes.unsupported(format_args!("{}.messages.mode: Audit", set.layer));
-        notes.unsupported(format_args!("spec.tls.alpnProtocols[{place}]: h2"));
+        diagnostics.unsupported("spec.tls.issuerRef");
+        diagnostics.unsupported_value(set.field("messages.mode"), "Audit");
+        diagnostics.unsupported_value(format_args!("spec.tls.alpnProtocols[{index}]"), "h2");
     "#;
     assert_eq!(unsupported(source), ["tls.issuerRef", "messages.mode", "tls.alpnProtocols"]);
 }

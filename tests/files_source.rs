@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use wssgate::api::objects::Key;
-use wssgate::source::{Files, Loaded};
+use wssgate::source::Files;
+use wssgate::source::loaded::Loaded;
 
 fn directory(files: &[(&str, &str)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -198,7 +199,7 @@ fn an_object_in_two_files_is_reported_and_the_first_wins() {
     assert_eq!(services(&loaded), ["same"]);
     let found = problems(&loaded, dir.path());
     assert_eq!(found.len(), 1);
-    assert!(found[0].starts_with("b.yaml:2:1: Service default/same is in a.yaml:1 already"), "{found:?}");
+    assert!(found[0].starts_with("b.yaml:2:1: Service default/same is already in a.yaml:1"), "{found:?}");
     // An object that moved out of a file that broke at once is not two.
     fs::write(dir.path().join("a.yaml"), "a: [").unwrap();
     assert_eq!(files.load().problems.len(), 1);
@@ -210,8 +211,8 @@ fn unknown_fields_of_a_route_stand_beside_it() {
     let dir = directory(&[("chat.yaml", &bad), ("good.yaml", &route("good"))]);
     let loaded = Files::open(dir.path()).unwrap().load();
     assert_eq!(loaded.objects.routes.len(), 2);
-    assert_eq!(loaded.objects.findings.len(), 1);
-    assert_eq!(loaded.objects.findings[&key("chat")][0].field, "spec.handshake.orgins");
+    assert_eq!(loaded.objects.violations.len(), 1);
+    assert_eq!(loaded.objects.violations[&key("chat")][0].field, "spec.handshake.orgins");
 }
 
 #[test]
@@ -224,8 +225,8 @@ fn what_is_too_large_or_no_text_is_reported_and_the_last_good_stays() {
     let loaded = files.load();
     assert_eq!(services(&loaded), ["a", "b"]);
     let found = problems(&loaded, dir.path());
-    assert!(found[0].starts_with("a.yaml: larger than 4 MiB"), "{found:?}");
-    assert!(found[1].starts_with("b.yaml: not UTF-8"), "{found:?}");
+    assert!(found[0].starts_with("a.yaml: is larger than 4 MiB"), "{found:?}");
+    assert!(found[1].starts_with("b.yaml: is not UTF-8"), "{found:?}");
 }
 
 #[test]

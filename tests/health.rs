@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use crate::compile::cases::{Mint, NOW};
 use crate::{drift, root};
-use wssgate::api::objects::{Key, Object, Objects};
+use wssgate::api::objects::{Object, Objects};
 use wssgate::api::route::SecureWebSocketRoute;
+use wssgate::api::route_id::RouteId;
 use wssgate::api::status::RouteStatus;
 use wssgate::compile::{Options, compile};
 
@@ -80,7 +81,7 @@ fn health_is_tested_on_what_the_gateway_says() {
         let mut objects = around(file);
         objects.insert(Object::Route(Arc::new(route)));
         let compiled = compile(&objects, &Options::default(), NOW, None);
-        let status = &compiled.statuses[&Key::new("shop", "chat")];
+        let status = &compiled.statuses[&RouteId::secure_web_socket("shop", "chat")];
         drift(&format!("{FOLDER}/{file}.yaml"), &(head + &written(status)));
         files += 1;
     }

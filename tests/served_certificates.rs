@@ -160,7 +160,7 @@ async fn a_certificate_that_becomes_valid_takes_over_without_another_edit() {
     until(PATIENCE, "the early certificate", async || logged("condition", "CertificateReady")).await;
     let kept = leaf(&setup.client()).await.unwrap();
     assert_ne!(kept, pair.leaf().to_vec(), "served before its time");
-    until(PATIENCE, "its first moment", async || logged("message", "no longer a problem")).await;
+    until(PATIENCE, "its first moment", async || logged("message", "problem resolved")).await;
     // A certificate counts whole seconds.
     assert!(std::time::SystemTime::now() + Duration::from_secs(1) >= begin, "told before its time");
     assert_eq!(leaf(&setup.client()).await.unwrap(), pair.leaf().to_vec());

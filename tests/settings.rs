@@ -81,7 +81,7 @@ fn a_shared_store_is_named_without_its_password() {
     assert!(settings("{url: 'redis://[::1]:6379', timeout: 50ms, leaseDuration: 3s, keyPrefix: 'a:b:'}").is_ok());
     assert_eq!(GatewayConfiguration::default().shared_store, None, "none unless written down");
     for (bad, named) in [
-        ("{}", ["sharedStore", "missing field `url`"]),
+        ("{}", ["sharedStore", "the field url is missing"]),
         ("{url: 'http://store'}", ["sharedStore.url", "rediss://"]),
         ("{url: store}", ["sharedStore.url", "rediss://"]),
         ("{url: 'redis://:hunter2@store'}", ["sharedStore.url", "passwordFile"]),
@@ -130,7 +130,11 @@ fn a_bad_value_is_an_error_that_names_key_and_fix() {
     for name in ["wssgate", "/own", "example.com/", "Example.com/own", "example.com/own/", "example.com/a b"] {
         refused(&format!("controllerName: '{name}'\n"), "3:1", &["controllerName", "such as example.com/gateway"]);
     }
-    refused("defaultCertificate: {name: tls}\n", "3:22", &["defaultCertificate: missing field", "namespace"]);
+    refused(
+        "defaultCertificate: {name: tls}\n",
+        "3:22",
+        &["defaultCertificate: the field namespace is missing; add it"],
+    );
 }
 
 #[test]
@@ -146,11 +150,11 @@ fn trusted_proxies_are_named_and_never_everybody() {
         assert!(settings(good).is_ok(), "{good}: {:?}", settings(good));
     }
     for (bad, named) in [
-        ("{proxyProtocol: {}}", ["trustedProxies", "missing field `networks`"]),
+        ("{proxyProtocol: {}}", ["trustedProxies", "the field networks is missing"]),
         ("{proxyProtocol: {networks: []}}", ["proxyProtocol.networks", "from 1"]),
         ("{proxyProtocol: {networks: [10.0.0.1]}}", ["proxyProtocol.networks", "10.0.0.0/8"]),
-        ("{proxyProtocol: {networks: [0.0.0.0/0]}}", ["proxyProtocol.networks", "everybody"]),
-        ("{forwardedFor: {networks: ['::/0']}}", ["forwardedFor.networks", "everybody"]),
+        ("{proxyProtocol: {networks: [0.0.0.0/0]}}", ["proxyProtocol.networks", "every client"]),
+        ("{forwardedFor: {networks: ['::/0']}}", ["forwardedFor.networks", "every client"]),
         ("{forwardedFor: {networks: ['::ffff:10.0.0.0/104']}}", ["forwardedFor.networks", "IPv4"]),
         ("{forwardedFor: {networks: [10.0.0.0/8], hops: 0}}", ["forwardedFor.hops", "from 1 to 16"]),
         ("{forwardedFor: {networks: [10.0.0.0/8], hops: 300}}", ["forwardedFor.hops", "from 1 to 16"]),
@@ -170,7 +174,9 @@ fn dev_is_a_flag_only() {
 #[test]
 fn what_is_not_a_settings_file_hears_what_one_looks_like() {
     let error = |text: &str| GatewayConfiguration::parse("x.yaml", text).unwrap_err().to_string();
-    assert!(error("apiVersion: v1\nkind: Secret\ndata: {}\n").contains("apiVersion: config.wssgate.io/v1alpha1"));
+    assert!(
+        error("apiVersion: v1\nkind: Secret\ndata: {}\n").contains("apiVersion: must be config.wssgate.io/v1alpha1")
+    );
     assert!(error("apiVersion: config.wssgate.io/v1alpha1\nkind: X\n").starts_with("x.yaml:2:1: "));
     assert!(error("").contains("x.yaml:"));
     assert!(error("workers: 1\n").contains("apiVersion"));

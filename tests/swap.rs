@@ -282,7 +282,7 @@ async fn a_thousand_invalid_routes_bother_no_good_one() {
 async fn a_directory_that_the_kernel_does_not_watch_is_polled() {
     let options = Options { unwatched: true, ..Options::default() };
     let setup = Setup::with(Behaviour::Echo, &json!({}), &options).await;
-    assert!(setup.gateway.log_text().contains("cannot watch for changes, polling instead"));
+    assert!(setup.gateway.log_text().contains("directory cannot be watched for changes; polling it instead"));
     let mut peer = setup.open().await;
     setup.respec(&json!({"handshake": {"origins": {"missing": "Deny"}}})).await;
     assert_eq!(peer.close_code().await.map(|(code, _)| code), Some(1008), "a connection that is admitted no more");

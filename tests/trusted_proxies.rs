@@ -261,7 +261,7 @@ async fn the_client_is_the_entry_that_the_trusted_proxy_wrote() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attempts_and_places_belong_to_the_client_behind_the_proxy() {
     let spec = json!({
-        "handshake": {"attempts": {"count": 1, "interval": "1h", "burst": 2}},
+        "handshake": {"rateLimit": {"count": 1, "interval": "1h", "burst": 2}},
         "connection": {"limits": {"perAddress": 5}},
     });
     let setup = setup(&spec, &trusted()).await;

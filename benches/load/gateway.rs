@@ -98,7 +98,7 @@ impl Gateway {
                 fs::create_dir(&manifests)?;
                 let mut tls = scene.tls.clone();
                 tls["certificateRefs"] = json!([{"name": "chat-tls"}]);
-                let attempts = scene.attempts.as_ref().map_or_else(String::new, |limit| format!("attempts: {limit}"));
+                let attempts = scene.attempts.as_ref().map_or_else(String::new, |limit| format!("rateLimit: {limit}"));
                 let mut text = fill(MANIFESTS)
                     .replace("@CERTIFICATE@", &STANDARD.encode(&identity.certificate))
                     .replace("@KEY@", &STANDARD.encode(&identity.key))

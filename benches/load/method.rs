@@ -46,7 +46,7 @@ pub(crate) type Shown = (CertificateDer<'static>, PrivateKeyDer<'static>);
 pub(crate) struct Scene {
     /// `handshake.authentication` of the route.
     pub(crate) authentication: Value,
-    /// `handshake.attempts` of the route.
+    /// `handshake.rateLimit` of the route.
     pub(crate) attempts: Option<Value>,
     /// Members of the route's `tls` besides the certificate.
     pub(crate) tls: Value,

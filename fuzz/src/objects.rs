@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use wssgate::compile::{Options, compile};
-use wssgate::policy::fence::Fence;
+use wssgate::policy::blocked_addresses::BlockedAddresses;
 use wssgate::source::Files;
 
 /// Any bytes as the one file of a directory: JSON if they begin like it, else YAML.
@@ -26,8 +26,11 @@ fn check_in(directory: &Path, data: &[u8]) -> bool {
         assert!(!problem.message.contains(char::is_control), "{:?}", problem.message);
         assert!(problem.file.ends_with(name));
     }
-    let options =
-        Options { standalone: true, fence: Fence { allow_loopback: true, ..Fence::default() }, ..Options::default() };
+    let options = Options {
+        standalone: true,
+        blocked: BlockedAddresses { allow_loopback: true, ..BlockedAddresses::default() },
+        ..Options::default()
+    };
     let now = 1_800_000_000;
     let first = compile(&loaded.objects, &options, now, None);
     let again = compile(&loaded.objects, &options, now, None);

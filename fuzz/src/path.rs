@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use wssgate::api::route_id::RouteId;
 use wssgate::reason::Reason;
-use wssgate::snapshot::{Balance, Host, PathMatch, Route, RouteId, RouteState};
+use wssgate::snapshot::{Balance, Host, PathMatch, Route, RouteState};
 use wssgate::ws::upgrade::check_path;
 
 /// Any bytes as a path.
@@ -31,7 +32,7 @@ pub fn check(data: &[u8]) {
 fn check_match(path: &str) {
     let route = |value: &str| {
         Arc::new(Route {
-            id: RouteId { namespace: "shop".into(), name: value.into() },
+            id: RouteId::secure_web_socket("shop", value),
             path: PathMatch::Prefix(value.into()),
             state: RouteState::Refusing(Reason::RouteUnavailable),
             backends: Vec::new(),

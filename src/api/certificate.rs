@@ -15,7 +15,7 @@ pub const VERSION: &str = "v1";
 /// On a Secret: the Certificate that cert-manager filled it for.
 pub const CERTIFICATE_NAME: &str = "cert-manager.io/certificate-name";
 
-/// A Certificate: what cert-manager shall issue, and into which Secret.
+/// A Certificate: what cert-manager is to issue, and into which Secret.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Certificate {
@@ -84,7 +84,7 @@ pub struct CertificateSpec {
     /// The rest of the subject.
     #[serde(skip_serializing_if = "is_default")]
     pub subject: Option<Subject>,
-    /// How long it shall be valid, as a Go duration.
+    /// How long it is valid, as a Go duration.
     #[serde(skip_serializing_if = "is_default")]
     pub duration: Option<String>,
     /// How long before its end it is renewed, as a Go duration.
@@ -93,7 +93,7 @@ pub struct CertificateSpec {
     /// The same as a part of its duration.
     #[serde(skip_serializing_if = "is_default")]
     pub renew_before_percentage: Option<i32>,
-    /// What key it shall have.
+    /// Its key.
     #[serde(skip_serializing_if = "is_default")]
     pub private_key: Option<PrivateKey>,
     /// Key usages and extended key usages in cert-manager's words.
@@ -121,7 +121,7 @@ pub struct CertificateIssuer {
     pub group: Option<String>,
 }
 
-/// What key a certificate shall have.
+/// The key of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PrivateKey {

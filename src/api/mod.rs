@@ -3,12 +3,13 @@
 
 pub mod certificate;
 pub mod crd;
-pub mod findings;
 pub mod objects;
 pub mod route;
+pub mod route_id;
 pub mod scalar;
 pub mod schema;
 pub mod status;
+pub mod violation;
 pub mod yaml;
 
 /// API group of [`route::SecureWebSocketRoute`].

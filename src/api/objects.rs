@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificate::Certificate;
 use super::route::SecureWebSocketRoute;
+use super::violation::SchemaViolation;
 
 /// Namespace and name of an object; the namespace of cluster-scoped objects is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,10 +69,9 @@ pub struct Objects {
     pub unreadable: BTreeSet<(&'static str, Key)>,
     /// What routes name and the API server has not answered for yet, by kind and key: whether it is there is not known.
     pub awaited: BTreeSet<(&'static str, Key)>,
-    /// What the API server would have refused or dropped in a route, for sources that have none: a sentence per
-    /// finding that begins with the field's path. Such a route must not be accepted; unknown fields may be security
-    /// settings with a typing error.
-    pub findings: BTreeMap<Key, Arc<[Finding]>>,
+    /// What the API server would have refused or dropped in a route, for sources that have none. Such a route must not be
+    /// accepted; an unknown field may be a security setting with a typing error.
+    pub violations: BTreeMap<Key, Arc<[SchemaViolation]>>,
 }
 
 impl fmt::Debug for Objects {
@@ -187,33 +187,6 @@ impl fmt::Debug for Object {
     /// Kind and key only: it may be a Secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind(), self.key())
-    }
-}
-
-/// Something in a route that the API server would not have let through as written.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Finding {
-    /// Where, as in `spec.rules[0].backendRefs[1].prot`.
-    pub field: String,
-    /// What is wrong, and the fix.
-    pub problem: Problem,
-}
-
-/// What is wrong with a field.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Problem {
-    /// The API has no such field.
-    Unknown,
-    /// A value that the schema refuses; the text names the bound.
-    Refused(String),
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.problem {
-            Problem::Unknown => write!(f, "{}: unknown field; correct its name or remove it", self.field),
-            Problem::Refused(text) => write!(f, "{}: {text}", self.field),
-        }
     }
 }
 

@@ -24,6 +24,19 @@ pub fn is_lower_dns_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(label)
 }
 
+/// Whether a text is a DNS-1123 label, whatever its length.
+pub fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Whether a text may be the name of an object: a DNS-1123 subdomain of at most 253 characters.
+pub fn is_object_name(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
 /// Why a value cannot be read: a sentence that names the value and what is expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueError(String);
@@ -47,8 +60,7 @@ impl Duration {
     /// # Errors
     /// The text is not one to four parts of at most five digits and a unit (`h`, `m`, `s`, `ms`).
     pub fn parse(&self) -> Result<std::time::Duration, ValueError> {
-        let bad =
-            || ValueError(format!("{:?} is not a duration; write for example 30s, 1h30m or 500ms", clip(&self.0)));
+        let bad = || ValueError(format!("{:?} is not a duration such as 30s, 1h30m or 500ms", clip(&self.0)));
         let mut rest = self.0.as_str();
         let mut total = std::time::Duration::ZERO;
         for _ in 0..4 {
@@ -119,10 +131,7 @@ impl Size {
     /// Zero, a negative number, a fraction or another suffix.
     pub fn bytes(&self) -> Result<u64, ValueError> {
         let bad = |shown: &dyn fmt::Display| {
-            ValueError(format!(
-                "{shown} is not a size; write a whole number of bytes above 0, with k, M, G, Ki, Mi or Gi if you like, \
-                 for example 64Ki"
-            ))
+            ValueError(format!("{shown} is not a size such as 65536 or 64Ki; the suffixes are k, M, G, Ki, Mi and Gi"))
         };
         match self {
             Self::Bytes(bytes) => u64::try_from(*bytes).ok().filter(|b| *b > 0).ok_or_else(|| bad(bytes)),

@@ -1,10 +1,10 @@
-//! What the gateway says of a route: conditions in Gateway API's vocabulary.
+//! The status of a route: conditions in Gateway API's vocabulary.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the gateway made of a route.
+/// The status of a route.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("default" = {"conditions": [
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
     }
 ]}))]
 pub struct RouteStatus {
-    /// The metadata.generation that the status speaks of.
+    /// The metadata.generation that the status is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// The controller that wrote the status.
@@ -35,8 +35,8 @@ pub struct RouteStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub addresses: Option<Vec<Address>>,
-    /// What is true of the route: Accepted, ResolvedRefs, Programmed, CertificateReady, Ready (their sum), Stalled
-    /// (only you can fix it) and warnings.
+    /// Conditions of the route: Accepted, ResolvedRefs, Programmed, CertificateReady, Ready (all of them), Stalled (only
+    /// you can fix it) and warnings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 16),
@@ -83,19 +83,19 @@ pub enum ConditionType {
     Ready,
     /// Only the user can fix it (kstatus).
     Stalled,
-    /// Warning: what handshakes are judged with cannot be reached now.
+    /// Warning: a dependency of handshakes cannot be reached now.
     Degraded,
-    /// Warning: no schema judges the messages of clients.
+    /// Warning: no schema validates the messages of clients.
     MessagesUnvalidated,
     /// Warning: any page may open connections.
     AnyOrigin,
-    /// Warning: the gateway authenticates nobody.
+    /// Warning: the gateway does not authenticate clients.
     Anonymous,
     /// Warning: something is only audited, not enforced.
     AuditMode,
-    /// Warning: a limit is wider than the built-in one.
+    /// Warning: a limit is wider than its default.
     LimitsRelaxed,
-    /// Warning: several replicas share no store, so that a ticket counts only at the one that sold it.
+    /// Warning: several replicas share no store, so that only the replica that issued a ticket redeems it.
     TicketsUnshared,
 }
 
@@ -120,7 +120,7 @@ impl ConditionType {
     }
 }
 
-/// Conditions that say what is wrong, each with the status in which it does; the others repeat them.
+/// Conditions that report a cause, each with the status that does; the others repeat them.
 pub const CAUSES: [(ConditionType, &str); 4] = [
     (ConditionType::Accepted, "False"),
     (ConditionType::ResolvedRefs, "False"),
@@ -178,19 +178,19 @@ pub enum ConditionReason {
     InvalidKeySet,
     /// The certificate does not cover a hostname.
     HostnameMismatch,
-    /// The certificate's time has not come or is over; it is served all the same.
+    /// The certificate is not valid yet or any more; it is served anyway.
     Expired,
-    /// The certificate is signed by itself; it is served all the same.
+    /// The certificate is self-signed; it is served anyway.
     SelfSigned,
     /// cert-manager is issuing the certificate, or has not begun.
     Issuing,
-    /// cert-manager's stand-in until it has the certificate; it is served all the same.
+    /// cert-manager's temporary certificate; it is served until the real one is there.
     Temporary,
     /// The certificate is near its end, and nobody has renewed it.
     Expiring,
     /// cert-manager could not issue the certificate, or is not there; it tries again.
     Failed,
-    /// The Certificate or Secret belongs to someone else, or two routes want one Secret from different issuers.
+    /// The Certificate or Secret belongs to another owner, or two routes want one Secret from different issuers.
     CertificateConflict,
     /// The certificate's key is weaker than the gateway accepts.
     WeakKey,

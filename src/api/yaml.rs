@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
-use serde_saphyr::{MessageFormatter, Options, Spanned, UserMessageFormatter};
+use serde_saphyr::{Error, MessageFormatter, Options, Spanned, UserMessageFormatter};
 
 /// What is wrong with a document, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,13 +16,62 @@ pub struct Fault {
     pub line: u64,
     /// Column in characters, from 1; 0 if unknown.
     pub column: u64,
-    /// What is wrong, without the place. May show the value that was refused.
-    pub message: String,
+    /// What is wrong.
+    pub kind: FaultKind,
+}
+
+impl Fault {
+    /// A fault in words of the caller; line and column are from 1, or 0 if unknown.
+    pub fn new(line: u64, column: u64, text: impl Into<String>) -> Self {
+        Self { line, column, kind: FaultKind::Other(text.into()) }
+    }
+
+    /// A fault at this place in words of the caller.
+    #[must_use]
+    pub fn replaced_by(self, text: impl Into<String>) -> Self {
+        Self { kind: FaultKind::Other(text.into()), ..self }
+    }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {} column {}: {}", self.line, self.column, self.message)
+        write!(f, "line {} column {}: {}", self.line, self.column, self.kind)
+    }
+}
+
+/// What is wrong with a document. The text, with the fix where it is known, is its `Display`; it may show the value that
+/// was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FaultKind {
+    /// A field that must be there is missing: its name.
+    MissingField(&'static str),
+    /// The object has no such field: the names of those that it has.
+    UnknownField(Vec<&'static str>),
+    /// A value that is none of a closed set: the set.
+    UnknownVariant(Vec<&'static str>),
+    /// A value of another type: what to write.
+    WrongType(&'static str),
+    /// There is more than one document.
+    SeveralDocuments,
+    /// The document uses what this reader does not read, or is larger or deeper than it reads.
+    Bounds,
+    /// Anything else, in words of the parser or of the caller.
+    Other(String),
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MissingField(name) => write!(f, "the field {name} is missing; add it"),
+            Self::UnknownField(known) => write!(f, "unknown field; use one of {}", known.join(", ")),
+            Self::UnknownVariant(known) => write!(f, "write one of {}", known.join(", ")),
+            Self::WrongType(expected) => write!(f, "write {expected}"),
+            Self::SeveralDocuments => f.write_str("there are several documents; keep one"),
+            Self::Bounds => f.write_str(
+                "anchors, aliases, merge keys and very large or deep documents are not read; write the values out",
+            ),
+            Self::Other(text) => f.write_str(text),
+        }
     }
 }
 
@@ -55,25 +105,30 @@ pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     serde_saphyr::from_str_with_options(text, options()).map_err(|error| {
         let error = error.without_snippet();
         let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-        let message = UserMessageFormatter.format_message(error).replace(char::is_control, " ");
-        let message = plain(message);
-        let message = if message.contains("budget") || message.contains("YAML limit") {
-            format!("{message} (anchors, aliases, merge keys and very large or deep documents are not read)")
-        } else {
-            message
-        };
-        Fault { line, column, message }
+        Fault { line, column, kind: kind(error) }
     })
 }
 
-/// The parser's words for a value of another type, as people say it.
-fn plain(message: String) -> String {
-    match message.as_str() {
-        "expected mapping start" => "write an object with named members".to_owned(),
-        "expected sequence start" => "write a list".to_owned(),
-        "expected string scalar" => "write text".to_owned(),
-        "invalid boolean (true or false expected)" => "write true or false, without quotes".to_owned(),
-        _ => message,
+fn kind(error: &Error) -> FaultKind {
+    match error {
+        Error::AliasError { error, .. } => kind(error),
+        Error::SerdeMissingField { field, .. } => FaultKind::MissingField(field),
+        Error::SerdeUnknownField { expected, .. } => FaultKind::UnknownField(expected.clone()),
+        Error::SerdeUnknownVariant { expected, .. } => FaultKind::UnknownVariant(expected.clone()),
+        Error::Unexpected { expected: "mapping start", .. } => FaultKind::WrongType("an object with named members"),
+        Error::Unexpected { expected: "sequence start", .. } => FaultKind::WrongType("a list"),
+        Error::Unexpected { expected: "string scalar", .. } => FaultKind::WrongType("text"),
+        Error::InvalidBooleanStrict { .. } => FaultKind::WrongType("true or false, without quotes"),
+        Error::MultipleDocuments { .. } | Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
+            FaultKind::SeveralDocuments
+        }
+        Error::Budget { .. }
+        | Error::MergeKeyNotAllowed { .. }
+        | Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => FaultKind::Bounds,
+        other => FaultKind::Other(UserMessageFormatter.format_message(other).replace(char::is_control, " ")),
     }
 }
 
@@ -170,77 +225,65 @@ impl<'de> Deserialize<'de> for Tree {
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Places;
-
-        impl<'de> Visitor<'de> for Places {
-            type Value = Node;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any value")
-            }
-
-            fn visit_bool<E: de::Error>(self, _: bool) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_i128<E: de::Error>(self, _: i128) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_u128<E: de::Error>(self, _: u128) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_str<E: de::Error>(self, _: &str) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_bytes<E: de::Error>(self, _: &[u8]) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_none<E: de::Error>(self) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-                Node::deserialize(deserializer)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
-                let mut list = Vec::new();
-                while let Some(item) = items.next_element()? {
-                    list.push(item);
-                }
-                Ok(Node::List(list))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
-                let mut map = Vec::new();
-                while let Some(entry) = entries.next_entry()? {
-                    map.push(entry);
-                }
-                Ok(Node::Map(map))
-            }
-        }
-
         deserializer.deserialize_any(Places)
+    }
+}
+
+/// Takes any value for its place alone.
+struct Places;
+
+macro_rules! leaves {
+    ($($visit:ident: $type:ty),* $(,)?) => {
+        $(fn $visit<E: de::Error>(self, _: $type) -> Result<Node, E> {
+            Ok(Node::Leaf)
+        })*
+    };
+}
+
+impl<'de> Visitor<'de> for Places {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    leaves! {
+        visit_bool: bool,
+        visit_i64: i64,
+        visit_u64: u64,
+        visit_i128: i128,
+        visit_u128: u128,
+        visit_f64: f64,
+        visit_str: &str,
+        visit_bytes: &[u8],
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
+        Ok(Node::Leaf)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Node, E> {
+        Ok(Node::Leaf)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        Node::deserialize(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Node::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
+        let mut map = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            map.push(entry);
+        }
+        Ok(Node::Map(map))
     }
 }
 
@@ -259,18 +302,46 @@ mod tests {
     fn a_fault_has_a_place_and_no_text_of_the_document() {
         let fault = read::<Port>("# a comment\nother: very-secret\nport: eighty\n").unwrap_err();
         assert_eq!((fault.line, fault.column), (3, 7), "{fault}");
-        assert!(!fault.message.contains("very-secret") && !fault.message.contains('\n'), "{fault}");
+        let text = fault.kind.to_string();
+        assert!(!text.contains("very-secret") && !text.contains('\n'), "{fault}");
         let fault = read::<Value>("a: b\n  c: [\n").unwrap_err();
         assert!(fault.line >= 2, "{fault}");
     }
 
     #[test]
     fn anchors_aliases_merge_keys_and_duplicates_are_refused() {
-        for text in ["a: &x 1\nb: *x\n", "a: &x 1\n", "<<: {a: 1}\n", "a: 1\na: 2\n", "a: 1\n---\nb: 2\n"] {
-            assert!(read::<Value>(text).is_err(), "{text:?}");
+        let kind = |text: &str| read::<Value>(text).unwrap_err().kind;
+        for text in ["a: &x 1\nb: *x\n", "a: &x 1\n", "<<: {a: 1}\n"] {
+            assert_eq!(kind(text), FaultKind::Bounds, "{text:?}");
         }
+        assert!(matches!(kind("a: 1\na: 2\n"), FaultKind::Other(_)));
+        assert_eq!(kind("a: 1\n---\nb: 2\n"), FaultKind::SeveralDocuments);
         let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
-        assert!(read::<Value>(&deep).is_err());
+        assert_eq!(kind(&deep), FaultKind::Bounds);
+    }
+
+    #[test]
+    fn what_is_missing_unknown_or_of_another_type_is_data() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(dead_code, reason = "read for its type only")]
+        struct Shape {
+            name: String,
+            #[serde(default)]
+            list: Vec<u8>,
+            #[serde(default)]
+            on: bool,
+        }
+        for (text, expected) in [
+            ("list: []\n", FaultKind::MissingField("name")),
+            ("name: a\nnames: b\n", FaultKind::UnknownField(vec!["name", "list", "on"])),
+            ("name: a\nlist: {}\n", FaultKind::WrongType("a list")),
+            ("name: []\n", FaultKind::WrongType("text")),
+            ("[]\n", FaultKind::WrongType("an object with named members")),
+            ("name: a\non: 'yes'\n", FaultKind::WrongType("true or false, without quotes")),
+        ] {
+            assert_eq!(read::<Shape>(text).unwrap_err().kind, expected, "{text}");
+        }
     }
 
     #[test]

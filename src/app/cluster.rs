@@ -1,5 +1,5 @@
-//! A cluster as the source, and what else is done with it: which addresses are fenced off, who leads, and what is
-//! written back.
+//! A cluster as the source, and what else is done with it: which addresses are blocked, who leads, and what is written
+//! back.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::api::route_id::RouteId;
 use crate::api::status::Address;
 use crate::compile::ownership::class::is_default;
 use crate::compile::{self, Compiled};
-use crate::policy::fence::Fence;
+use crate::policy::blocked_addresses::BlockedAddresses;
 use crate::settings::Settings;
 use crate::settings::cluster::{ClusterSettings, Secrets};
+use crate::source::Source;
 use crate::source::cluster::{self, Cluster, Connection};
-use crate::source::{Loaded, Source};
+use crate::source::loaded::Loaded;
 use crate::status::{Election, address};
 use crate::telemetry::Metrics;
 use crate::{issuance, status};
@@ -71,7 +73,7 @@ impl Control {
         }
     }
 
-    /// What became of the routes, and what cert-manager shall be asked for.
+    /// Hands over the statuses of the routes, and the Certificates that cert-manager is to issue.
     pub(super) fn report(&self, cluster: &Cluster, loaded: &Loaded, compiled: &Compiled) {
         self.election.compete();
         let classes = loaded.objects.ingress_classes.iter();
@@ -79,8 +81,11 @@ impl Control {
             class.spec.as_ref().and_then(|spec| spec.controller.as_ref()) == Some(&self.controller)
         });
         let published = || cluster.published().map_or_else(Vec::new, |service| address::of(&service));
+        let routes = loaded.objects.routes.iter();
+        let routes =
+            routes.map(|(key, route)| (RouteId::secure_web_socket(&key.namespace, &key.name), Arc::clone(route)));
         self.statuses.report(status::Report {
-            routes: loaded.objects.routes.clone(),
+            routes: routes.collect(),
             statuses: compiled.statuses.clone(),
             addresses: if self.addresses.is_empty() { published() } else { self.addresses.clone() },
             defaulted: ours.clone().any(|(_, class)| is_default(class)),
@@ -122,7 +127,7 @@ pub(super) async fn open(settings: &Settings, metrics: &Metrics) -> Result<Opene
         class: (class, settings.controller_name.clone()),
         ..cluster::Options::default()
     };
-    tracing::info!(namespaces = ?options.namespaces, "reading from the API server");
+    tracing::info!(namespaces = ?options.namespaces, "reading objects from the API server");
     Ok(Opened { source: Cluster::start(&connection.client, options, metrics), connection })
 }
 
@@ -155,16 +160,16 @@ impl Opened {
     /// it was opened.
     pub(super) fn parts(self, settings: &Settings, metrics: &Metrics) -> (Source, Option<Control>, compile::Options) {
         let control = Control::start(settings, &self.connection, metrics);
-        let fence = fence(&self.connection);
-        let options = compile::Options { standalone: false, fence, ..super::options(settings) };
+        let blocked = blocked(&self.connection);
+        let options = compile::Options { standalone: false, blocked, ..super::options::of_compile(settings) };
         (Source::Cluster(self.source), Some(control), options)
     }
 }
 
 /// What no backend of a cluster may be.
-fn fence(connection: &Connection) -> Fence {
+fn blocked(connection: &Connection) -> BlockedAddresses {
     let own = variable(POD_IP).and_then(|text| text.parse::<IpAddr>().ok());
-    Fence {
+    BlockedAddresses {
         allow_loopback: false,
         addresses: own.into_iter().map(|address| address.to_canonical()).collect(),
         sockets: connection.addresses.iter().copied().collect(),

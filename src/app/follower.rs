@@ -1,4 +1,4 @@
-//! From the source to the data plane: loads, compiles, publishes, and says what is wrong.
+//! From the source to the data plane: loads, compiles, publishes, and logs what is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
@@ -10,14 +10,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::clock::now;
 use super::cluster::Control;
-use super::now;
-use crate::api::objects::{Key, Objects};
+use crate::api::objects::Objects;
+use crate::api::route_id::RouteId;
 use crate::api::status::CAUSES;
 use crate::compile::{self, Compiled};
 use crate::snapshot::Live;
 use crate::snapshot::dependency::Dependency;
-use crate::source::{Loaded, Source};
+use crate::source::Source;
+use crate::source::loaded::Loaded;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Certificate;
 
@@ -34,10 +36,10 @@ pub(super) struct Follower {
     live: Arc<Live>,
     metrics: Metrics,
     changed: watch::Sender<u64>,
-    /// What the data plane cannot reach.
-    outage: watch::Receiver<Arc<BTreeSet<Dependency>>>,
-    /// What was said of each file and route last, so that a mistake is logged once.
-    said: BTreeMap<String, String>,
+    /// Dependencies of handshakes that the data plane cannot reach.
+    failing: watch::Receiver<Arc<BTreeSet<Dependency>>>,
+    /// The last logged problem of each file, route and object, so that each is logged once.
+    logged: BTreeMap<String, String>,
     compile: Compile,
     /// The last compile panicked.
     faulty: bool,
@@ -55,10 +57,22 @@ impl Follower {
         live: Arc<Live>,
         metrics: Metrics,
         changed: watch::Sender<u64>,
-        outage: watch::Receiver<Arc<BTreeSet<Dependency>>>,
+        failing: watch::Receiver<Arc<BTreeSet<Dependency>>>,
     ) -> Self {
-        let (said, compile) = (BTreeMap::new(), compile::compile as Compile);
-        Self { source, control, options, compiled: None, live, metrics, changed, outage, said, compile, faulty: false }
+        let (logged, compile) = (BTreeMap::new(), compile::compile as Compile);
+        Self {
+            source,
+            control,
+            options,
+            compiled: None,
+            live,
+            metrics,
+            changed,
+            failing,
+            logged,
+            compile,
+            faulty: false,
+        }
     }
 
     /// Waits until there is something to follow.
@@ -83,7 +97,7 @@ impl Follower {
         tokio::select! {
             () = self.source.changed() => {}
             () = sleep(wait.unwrap_or(Duration::MAX)) => {}
-            Ok(()) = self.outage.changed() => {}
+            Ok(()) = self.failing.changed() => {}
             () = refused => {}
         }
     }
@@ -92,7 +106,7 @@ impl Follower {
     /// is read, and as whom, stays as it is: [`Follower::adopt`] what was read otherwise.
     pub(super) fn reconfigure(&mut self, options: compile::Options, namespaces: &[String]) {
         let before = std::mem::take(&mut self.options);
-        self.options = compile::Options { standalone: before.standalone, fence: before.fence, ..options };
+        self.options = compile::Options { standalone: before.standalone, blocked: before.blocked, ..options };
         match &mut self.source {
             Source::Files(files) => files.limit(namespaces.iter().cloned()),
             Source::Cluster(_) => {
@@ -130,7 +144,7 @@ impl Follower {
     pub(super) fn follow(&mut self) {
         let began = Instant::now();
         let loaded = self.source.load();
-        self.options.outage = Arc::clone(&self.outage.borrow_and_update());
+        self.options.failing = Arc::clone(&self.failing.borrow_and_update());
         if let Some(control) = &mut self.control {
             self.options.refused = control.refused();
         }
@@ -141,8 +155,8 @@ impl Follower {
         self.faulty = compiled.is_err();
         let Ok(compiled) = compiled else {
             tracing::error!(
-                "the compile ended in a panic, a fault of the gateway: what was published last keeps serving, and no \
-                 change takes effect; please report it with the place that the log names"
+                "compile panicked, which is a bug of the gateway; the last snapshot stays in use and no change takes effect; \
+                 please report it with the location in the log"
             );
             return;
         };
@@ -155,9 +169,15 @@ impl Follower {
         if before != Some(version) {
             self.live.publish(compiled.snapshot.clone());
             self.metrics.certificates(certificates(&compiled));
-            self.metrics.retain_routes(&compiled.statuses.keys().map(Key::to_string).collect());
+            self.metrics.retain_routes(&compiled.statuses.keys().map(RouteId::to_string).collect());
             let _ = self.changed.send(version);
-            tracing::info!(version, routes, accepted, took_ms = began.elapsed().as_millis() as u64, "published");
+            tracing::info!(
+                version,
+                routes,
+                accepted,
+                took_ms = began.elapsed().as_millis() as u64,
+                "snapshot published"
+            );
         }
         self.metrics.published(version, SystemTime::now());
         if let (Some(control), Source::Cluster(cluster)) = (&self.control, &mut self.source) {
@@ -169,37 +189,37 @@ impl Follower {
 
     /// Logs what is wrong with files and routes, each thing once until it changes.
     fn report(&mut self, loaded: &Loaded, compiled: &Compiled) {
-        let mut said = BTreeMap::new();
+        let mut logged = BTreeMap::new();
         for problem in &loaded.problems {
             let (subject, text) = (format!("file {}:{}", problem.file, problem.line), problem.message.clone());
-            if self.said.get(&subject) != Some(&text) {
+            if self.logged.get(&subject) != Some(&text) {
                 tracing::warn!(file = %problem.file, line = problem.line, column = problem.column,
-                    problem = %problem.message, "a manifest is not used as written; its last good objects keep serving");
+                    problem = %problem.message, "manifest could not be read as written; its last good objects stay in use");
             }
-            said.insert(subject, text);
+            logged.insert(subject, text);
         }
-        for (key, status) in &compiled.statuses {
+        for (id, status) in &compiled.statuses {
             let is = |c: &Condition| CAUSES.iter().any(|(kind, wrong)| kind.as_str() == c.type_ && *wrong == c.status);
             let wrong = |condition: &&Condition| is(condition);
             for condition in status.conditions.iter().flatten().filter(wrong) {
-                let (subject, text) = (format!("route {key} {}", condition.type_), condition.message.clone());
-                if self.said.get(&subject) != Some(&text) {
-                    tracing::warn!(route = %key, condition = %condition.type_, status = %condition.status,
-                        reason = %condition.reason, problem = %condition.message, "a route needs attention");
+                let (subject, text) = (format!("route {id} {}", condition.type_), condition.message.clone());
+                if self.logged.get(&subject) != Some(&text) {
+                    tracing::warn!(route = %id, condition = %condition.type_, status = %condition.status,
+                        reason = %condition.reason, problem = %condition.message, "route needs attention");
                 }
-                said.insert(subject, text);
+                logged.insert(subject, text);
             }
         }
         for (subject, text) in &compiled.remarks {
-            if self.said.get(subject) != Some(text) {
-                tracing::warn!(object = %subject, problem = %text, "an object is not used");
+            if self.logged.get(subject) != Some(text) {
+                tracing::warn!(object = %subject, problem = %text, "object needs attention");
             }
-            said.insert(subject.clone(), text.clone());
+            logged.insert(subject.clone(), text.clone());
         }
-        for subject in self.said.keys().filter(|subject| !said.contains_key(*subject)) {
-            tracing::info!(subject, "no longer a problem");
+        for subject in self.logged.keys().filter(|subject| !logged.contains_key(*subject)) {
+            tracing::info!(subject, "problem resolved");
         }
-        self.said = said;
+        self.logged = logged;
     }
 }
 
@@ -229,10 +249,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let source = Source::Files(Box::new(Files::open(folder.path()).unwrap()));
         let (changed, mut changes) = watch::channel(0);
-        let (_outage, outages) = watch::channel(Arc::default());
+        let (_failing, failing) = watch::channel(Arc::default());
         let (live, metrics) = (Arc::new(Live::default()), Metrics::new());
         let options = compile::Options { standalone: true, ..compile::Options::default() };
-        let mut follower = Follower::new(source, None, options, Arc::clone(&live), metrics, changed, outages);
+        let mut follower = Follower::new(source, None, options, Arc::clone(&live), metrics, changed, failing);
         let panics: Compile = |_, _, _, _| panic!("a parser of somebody else");
         follower.compile = panics;
         follower.follow();

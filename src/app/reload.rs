@@ -1,6 +1,6 @@
 //! The settings file as it changes: read again whole, merged with the flags, and handed on. A file that is broken is
-//! reported with its place, and the settings of before stay. What cannot change while the gateway runs keeps its value
-//! and is named in the log.
+//! logged with its place, and the last good settings stay. A setting that cannot change while the gateway runs keeps its
+//! value and is named in the log.
 
 use std::path::PathBuf;
 
@@ -17,15 +17,15 @@ pub(super) struct Reload {
     /// The fingerprint of the file that was read last.
     seen: u64,
     current: Settings,
-    /// What was said of the file last, so that a mistake is logged once.
-    said: Option<String>,
+    /// The last logged problem of the file, so that it is logged once.
+    logged: Option<String>,
 }
 
 impl Reload {
     /// Follows `file`, which `current` was read from, with these flags over it.
     pub(super) fn new(file: PathBuf, overrides: Overrides, current: Settings, metrics: Metrics) -> Self {
         // It may have changed since it was read: 0 is the fingerprint of no file.
-        Self { watch: Watch::file(&file), file, overrides, metrics, seen: 0, current, said: None }
+        Self { watch: Watch::file(&file), file, overrides, metrics, seen: 0, current, logged: None }
     }
 
     /// Waits until the file may differ from what was read last. May be dropped and called again at any point.
@@ -39,33 +39,33 @@ impl Reload {
         let file = match GatewayConfiguration::read(&self.file) {
             Ok(file) => file,
             Err(error) => {
-                self.complain(&error.to_string());
+                self.report(&error.to_string());
                 return None;
             }
         };
         self.metrics.config_reloaded(true);
-        if self.said.take().is_some() {
-            tracing::info!(file = %self.file.display(), "the settings file is no longer a problem");
+        if self.logged.take().is_some() {
+            tracing::info!(file = %self.file.display(), "settings file can be read again");
         }
         let mut next = Settings::merge(self.overrides.clone(), Some(file));
         let fixed = keep(&self.current, &mut next);
         if !fixed.is_empty() {
             tracing::warn!(file = %self.file.display(), settings = fixed.join(", "),
-                "these settings take effect at the next start only");
+                "changed settings need a restart");
         }
         if next == self.current {
             return None;
         }
-        tracing::info!(file = %self.file.display(), "the settings have changed");
+        tracing::info!(file = %self.file.display(), "settings changed");
         self.current = next.clone();
         Some(next)
     }
 
-    fn complain(&mut self, problem: &str) {
+    fn report(&mut self, problem: &str) {
         self.metrics.config_reloaded(false);
-        if self.said.as_deref() != Some(problem) {
-            tracing::warn!(file = %self.file.display(), problem, "the settings file is not used; the last good settings stay");
-            self.said = Some(problem.to_owned());
+        if self.logged.as_deref() != Some(problem) {
+            tracing::warn!(file = %self.file.display(), problem, "settings file is not valid; the last good settings stay in use");
+            self.logged = Some(problem.to_owned());
         }
     }
 }

@@ -1,127 +1,140 @@
 //! Hosts, rules and certificates put together: the snapshot, in which everything that did not change is what it was.
 //!
-//! Knows what the other rooms found; decides only who gets a path.
+//! Knows what the other rooms found; decides only which route gets a path.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::api::objects::Key;
+use crate::api::route_id::RouteId;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::ownership::candidate::Candidate;
-use crate::compile::ownership::host::Holding;
+use crate::compile::ownership::host::HostOwnership;
+use crate::compile::problem::{Problem, quote};
 use crate::compile::resolve::jwks::Sets;
-use crate::compile::resolve::rule::Resolved;
-use crate::compile::status::condition::{Problem, Verdict, quote};
+use crate::compile::resolve::rule::ResolvedRule;
+use crate::compile::status::condition::RouteReport;
 use crate::compile::tls::acme::Challenges;
-use crate::compile::tls::host_certificates::Outcome;
-use crate::policy::fence::Fence;
+use crate::compile::tls::host_certificates::HostTls;
+use crate::policy::blocked_addresses::BlockedAddresses;
 use crate::policy::{ClientRule, OriginPattern, Policy};
 use crate::reason;
-use crate::snapshot::{Backend, BackendId, Host, PathMatch, Route, RouteId, RouteState, Snapshot, TlsIdentity};
+use crate::snapshot::{Backend, BackendId, Host, PathMatch, Route, RouteState, Snapshot, TlsServerConfig};
 
-/// One route with its rules resolved, ready to be placed on hosts.
+/// One route with its references resolved, and its report as far as it is known.
 #[derive(Debug)]
-pub struct Placed {
-    routes: Vec<Arc<Route>>,
-    missing_origin_said: bool,
+pub struct CompiledRoute {
+    /// Every path of every rule.
+    paths: Vec<Arc<Route>>,
+    /// Whether the route or the defaults set what happens to a missing Origin.
+    missing_origin_set: bool,
+    /// The problems and warnings of the route, and how many of its paths are served.
+    pub report: RouteReport,
 }
 
-/// The places of a candidate: every path of every rule.
-pub fn place(candidate: &Candidate<'_>, rules: Vec<Resolved>) -> Placed {
-    let draft = candidate.effective();
-    let id = RouteId { namespace: candidate.key.namespace.as_str().into(), name: candidate.key.name.as_str().into() };
-    let mut routes = Vec::new();
-    for (rule, resolved) in draft.rules.iter().zip(rules) {
-        let state = match &draft.policy {
-            Some(policy) if !resolved.refuses => RouteState::Serving(Arc::clone(policy)),
-            _ => RouteState::Refusing(reason::Reason::RouteUnavailable),
-        };
-        for path in &rule.paths {
-            routes.push(Arc::new(Route {
-                id: id.clone(),
-                path: path.clone(),
-                state: state.clone(),
-                backends: resolved.backends.clone(),
-                balance: rule.balance,
-                backend_tls: resolved.tls.clone(),
-            }));
+impl CompiledRoute {
+    /// The paths of a candidate, ready for the hosts that it has.
+    pub fn new(candidate: &Candidate<'_>, rules: Vec<ResolvedRule>, report: RouteReport) -> Self {
+        let draft = candidate.effective();
+        let mut paths = Vec::new();
+        for (rule, resolved) in draft.rules.iter().zip(rules) {
+            let state = match &draft.policy {
+                Some(policy) if !resolved.resolution.refuses => RouteState::Serving(Arc::clone(policy)),
+                _ => RouteState::Refusing(reason::Reason::RouteUnavailable),
+            };
+            for path in &rule.paths {
+                paths.push(Arc::new(Route {
+                    id: candidate.id.clone(),
+                    path: path.clone(),
+                    state: state.clone(),
+                    backends: resolved.backends.clone(),
+                    balance: rule.balance,
+                    backend_tls: resolved.tls.clone(),
+                }));
+            }
         }
+        Self { paths, missing_origin_set: draft.missing_origin_set, report }
     }
-    Placed { routes, missing_origin_said: draft.missing_origin_said }
 }
 
 /// The route on a host that asks for client certificates. Browsers present those to whatever page asks (they are
 /// ambient, as cookies are), so a missing Origin is refused unless the route says otherwise, and `*` is refused.
-fn with_client(route: &Arc<Route>, rule: &ClientRule, missing_origin_said: bool) -> Result<Arc<Route>, &'static str> {
+fn with_client(route: &Arc<Route>, rule: &ClientRule, missing_origin_set: bool) -> Result<Arc<Route>, &'static str> {
     let RouteState::Serving(policy) = &route.state else { return Ok(Arc::clone(route)) };
     let mut policy = Policy::clone(policy);
     if policy.handshake.origins.allow.contains(&OriginPattern::Any) {
-        return Err("* is refused on a host whose client certificates authenticate; list the origins");
+        return Err("* cannot be used on a host with client certificates; list the origins");
     }
-    policy.handshake.origins.require |= !missing_origin_said;
+    policy.handshake.origins.require |= !missing_origin_set;
     policy.client_certificates = Some(rule.clone());
     Ok(Arc::new(Route { state: RouteState::Serving(Arc::new(policy)), ..Route::clone(route) }))
 }
 
-/// Puts the routes of one hostname together; says to each what it got.
+/// Puts the routes of one hostname together, and adds to their reports what each got.
 ///
-/// `index` finds a candidate, and its placed routes and verdict, by key.
+/// `positions` finds a route among the compiled ones by its identity.
 pub fn host(
     name: &str,
-    holding: &Holding<'_>,
-    outcome: &Outcome,
-    index: &HashMap<&Key, usize>,
-    placed: &[Placed],
-    verdicts: &mut [Verdict],
+    ownership: &HostOwnership<'_>,
+    tls: &HostTls,
+    positions: &HashMap<&RouteId, usize>,
+    compiled: &mut [CompiledRoute],
 ) -> Host {
-    let mut taken: BTreeMap<&PathMatch, (&Key, Arc<Route>)> = BTreeMap::new();
-    for key in &holding.routes {
-        let Some((placed, verdict)) =
-            index.get(key).and_then(|place| Some((placed.get(*place)?, verdicts.get_mut(*place)?)))
-        else {
-            continue;
-        };
-        verdict.certificate.problems.extend(outcome.certificate.problems.iter().cloned());
-        verdict.certificate.notes.extend(outcome.certificate.notes.iter().cloned());
-        if holding.owner == Some(*key) {
-            verdict.resolved.problems.extend(outcome.resolved.iter().cloned());
+    let mut taken: BTreeMap<PathMatch, Arc<Route>> = BTreeMap::new();
+    for id in &ownership.routes {
+        let Some(compiled) = positions.get(id).and_then(|position| compiled.get_mut(*position)) else { continue };
+        let CompiledRoute { paths, missing_origin_set, report } = compiled;
+        report.certificate.problems.extend(tls.certificate.problems.iter().cloned());
+        report.certificate.notes.extend(tls.certificate.notes.iter().cloned());
+        if ownership.owner == Some(*id) {
+            report.resolved.problems.extend(tls.resolved.iter().cloned());
         }
-        for route in &placed.routes {
-            match taken.entry(&route.path) {
+        for route in &*paths {
+            match taken.entry(route.path.clone()) {
                 Entry::Occupied(other) => {
                     let (PathMatch::Exact(path) | PathMatch::Prefix(path)) = &route.path;
-                    let text = format!(
-                        "spec.rules: path {} of host {} belongs to the older route {}; choose another path",
+                    let text = format_args!(
+                        "path {} of host {} belongs to the older route {}; choose another path",
                         quote(path),
                         quote(name),
-                        other.get().0
+                        other.get().id
                     );
-                    verdict.accepted.notes.push(Problem::new(Reason::PathConflict, text));
+                    report.accepted.notes.push(Problem::new(Reason::PathConflict, "spec.rules", text));
                 }
                 Entry::Vacant(free) => {
-                    let route = match &outcome.client {
-                        _ if !outcome.available || outcome.locked => refusing(route),
-                        None => Arc::clone(route),
-                        Some(rule) => with_client(route, rule, placed.missing_origin_said).unwrap_or_else(|why| {
-                            let text = format!("spec.handshake.origins.allow: host {}: {why}", quote(name));
-                            verdict.accepted.problems.push(Problem::new(Reason::Invalid, text));
-                            refusing(route)
-                        }),
-                    };
-                    match route.state {
-                        RouteState::Serving(_) => verdict.serving += 1,
-                        RouteState::Refusing(_) => verdict.refusing += 1,
-                    }
-                    free.insert((key, route));
+                    free.insert(on_host(name, route, tls, *missing_origin_set, report));
                 }
             }
         }
     }
-    let mut routes: Vec<Arc<Route>> = taken.into_values().map(|(_, route)| route).collect();
+    let mut routes: Vec<Arc<Route>> = taken.into_values().collect();
     routes.sort_by(|a, b| order(&a.path).cmp(&order(&b.path)));
-    let tls = outcome.identity.as_ref().map(|identity| Arc::clone(&identity.tls));
+    let tls = tls.config.as_ref().map(|built| Arc::clone(&built.config));
     Host { name: name.into(), tls, routes }
+}
+
+/// A route as it is on one host: it refuses where the host has no usable TLS.
+fn on_host(
+    name: &str,
+    route: &Arc<Route>,
+    tls: &HostTls,
+    missing_origin_set: bool,
+    report: &mut RouteReport,
+) -> Arc<Route> {
+    let route = match &tls.client {
+        _ if !tls.available || tls.locked => refusing(route),
+        None => Arc::clone(route),
+        Some(rule) => with_client(route, rule, missing_origin_set).unwrap_or_else(|why| {
+            let text = format_args!("host {}: {why}", quote(name));
+            report.accepted.problems.push(Problem::new(Reason::Invalid, "spec.handshake.origins.allow", text));
+            refusing(route)
+        }),
+    };
+    match route.state {
+        RouteState::Serving(_) => report.serving += 1,
+        RouteState::Refusing(_) => report.refusing += 1,
+    }
+    route
 }
 
 fn refusing(route: &Route) -> Arc<Route> {
@@ -143,21 +156,21 @@ pub struct Shared {
     pub backends: BTreeMap<BackendId, Arc<Backend>>,
     /// Every key set that a route names.
     pub keys: Sets,
-    /// The identity of names that no host owns.
-    pub default_tls: Option<Arc<TlsIdentity>>,
-    /// What ACME asks of the plain port.
+    /// The TLS of names that no host owns.
+    pub default_tls: Option<Arc<TlsServerConfig>>,
+    /// The ACME challenges that the plain port answers.
     pub challenges: Challenges,
     /// Names that no wildcard serves.
-    pub spared: HashSet<Box<str>>,
-    /// What is never dialled.
-    pub fence: Fence,
+    pub reserved: HashSet<Box<str>>,
+    /// Addresses that are never dialled.
+    pub blocked: BlockedAddresses,
 }
 
 /// The next snapshot: parts that are equal to those of `before` are those of `before`, and if all are, so is the
 /// version.
 pub fn snapshot(hosts: Vec<Host>, shared: Shared, before: Option<&Snapshot>) -> Snapshot {
-    let Shared { backends, keys, default_tls, challenges, spared, fence } = shared;
-    let mut next = Snapshot { version: 1, keys, default_tls, challenges, spared, fence, ..Snapshot::default() };
+    let Shared { backends, keys, default_tls, challenges, reserved, blocked } = shared;
+    let mut next = Snapshot { version: 1, keys, default_tls, challenges, reserved, blocked, ..Snapshot::default() };
     for host in hosts {
         let wildcard: Option<Box<str>> = host.name.strip_prefix("*.").map(Into::into);
         let (map, name, old) = match wildcard {
@@ -183,8 +196,8 @@ pub fn snapshot(hosts: Vec<Host>, shared: Shared, before: Option<&Snapshot>) -> 
             && before.keys == next.keys
             && before.default_tls == next.default_tls
             && before.challenges == next.challenges
-            && before.spared == next.spared
-            && before.fence == next.fence;
+            && before.reserved == next.reserved
+            && before.blocked == next.blocked;
         next.version = if same { before.version } else { before.version + 1 };
     }
     next

@@ -1,118 +1,72 @@
 //! COMPILE: every object at once to one snapshot, and a status per route.
 //!
 //! Pure: no client, no clock (`now` is passed in), no socket; the same input gives the same output. The only
-//! exceptions are what cannot be derived: session ticket keys, and the keys of `--dev`. What is kept of the compile
-//! before serves two ends: parts that did not change keep their `Arc`, and what was good stands in for what is broken,
-//! within what may be kept. Knows Kubernetes objects and the snapshot; not who reads objects or serves connections.
+//! exceptions are what cannot be derived: session ticket keys, and the keys of `--dev`. What is carried over from the
+//! compile before serves two ends: parts that did not change keep their `Arc`, and what was good stands in for what is
+//! broken, within what may be kept. Knows Kubernetes objects and the snapshot; not who reads objects or serves connections.
 //!
-//! Each room knows one thing: [`ownership`] whose a route and a hostname are, [`spec`] what a route wants, [`resolve`] what
-//! it names in other objects, [`tls`] the certificates of hosts, [`status`] what is said of it; [`assembly`] puts all
+//! Each room knows one thing: [`spec`] what a route wants, [`ownership`] who owns a route and a hostname, [`resolve`] what
+//! a route names in other objects, [`tls`] the certificates of hosts, [`status`] the conditions; [`assembly`] puts all
 //! together.
 
 pub mod assembly;
 pub mod guard;
+pub mod options;
 pub mod ownership;
+pub mod problem;
+pub mod provider;
 pub mod resolve;
 pub mod spec;
 pub mod status;
 pub mod tls;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use crate::api::CONTROLLER;
-use crate::api::objects::{Key, Objects};
-use crate::api::route::RouteSpec;
+use crate::api::objects::Objects;
+use crate::api::route::{Defaults, RouteSpec, SecureWebSocketRoute};
+use crate::api::route_id::RouteId;
 use crate::api::status::{ConditionReason, ConditionType, RouteStatus};
 use crate::policy::authentication::{Kind, Method};
-use crate::policy::fence::Fence;
-use crate::settings::Defaults;
-use crate::snapshot::Snapshot;
-use crate::snapshot::dependency::Dependency;
-use assembly::Placed;
+use crate::snapshot::{Host, Snapshot, TlsServerConfig};
+use assembly::CompiledRoute;
+pub use options::Options;
 use ownership::candidate::{Candidate, Candidates, Drafts};
+use ownership::host::Ownership;
 use ownership::suffix::Suffixes;
+use problem::Problem;
 use resolve::reference::Grants;
+use resolve::resolution::Resolution;
 use resolve::rule::{Clients, Resolver};
-use status::condition::{Facet, Problem, Verdict};
-use tls::host_certificates::Vault;
-use tls::issuance::Wanted;
+use status::condition::{ConditionReport, RouteReport};
+use tls::host_certificates::{CertificateCache, HostCertificates};
+use tls::issuance::{Issue, Wanted};
 
-/// What is said of a Certificate that the gateway made and no longer keeps.
-const UNWANTED: &str = "no route asks for it any more; it is left as it is until its route is deleted; delete it if its \
-                        Secret is not needed";
+/// The remark on a Certificate that the gateway made and no longer manages.
+const UNWANTED: &str = "no route uses it any more; it stays until its route is deleted; delete it if its Secret is not \
+                        needed";
 
-/// What a compile depends on besides objects.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Options {
-    /// Development: self-made certificates in place of Secrets that do not exist.
-    pub dev: bool,
-    /// Objects come from files, not from a cluster: routes need no IngressClass, and a class that does not exist is
-    /// worth telling.
-    pub standalone: bool,
-    /// Addresses that are never dialled; in a cluster loopback is always among them.
-    pub fence: Fence,
-    /// The Service of the gateway's replicas: nothing that it leads to is dialled either.
-    pub own_service: Option<Key>,
-    /// `spec.controller` of the IngressClasses that are ours; `status.controllerName`.
-    pub controller_name: String,
-    /// The one IngressClass that is ours; `None`: every one of our controller.
-    pub ingress_class_name: Option<String>,
-    /// The Secret for hosts that no route gives a certificate.
-    pub default_certificate: Option<Key>,
-    /// Suffixes of the hostnames that a namespace may use ([`ownership::suffix`]).
-    pub hostname_suffixes: BTreeMap<String, Vec<String>>,
-    /// What routes that say nothing get, over what is built in.
-    pub defaults: Defaults,
-    /// How many replicas there are that share no store; `None`: one, or nobody knows, or they share one.
-    pub unshared: Option<NonZeroUsize>,
-    /// What the data plane cannot reach.
-    pub outage: Arc<BTreeSet<Dependency>>,
-    /// Certificates that the API server refuses to have as they are wanted, and what it says.
-    pub refused: Arc<BTreeMap<Key, String>>,
-}
-
-impl Default for Options {
-    /// In a cluster, with nothing set.
-    fn default() -> Self {
-        Self {
-            dev: false,
-            standalone: false,
-            fence: Fence::default(),
-            own_service: None,
-            controller_name: CONTROLLER.to_owned(),
-            ingress_class_name: None,
-            default_certificate: None,
-            hostname_suffixes: BTreeMap::new(),
-            defaults: Defaults::default(),
-            unshared: None,
-            outage: Arc::default(),
-            refused: Arc::default(),
-        }
-    }
-}
-
-/// The outcome of a compile, and what the next one needs of it.
+/// The result of a compile, and what the next one needs of it.
 pub struct Compiled {
     /// What the data plane serves. Its version is that of the compile before if nothing in it changed.
     pub snapshot: Snapshot,
-    /// What is said of each route of ours.
-    pub statuses: BTreeMap<Key, RouteStatus>,
-    /// What is wrong with objects that have no status of ours, for the log: the object, and a sentence.
+    /// The status of each route of ours.
+    pub statuses: BTreeMap<RouteId, RouteStatus>,
+    /// Problems of objects that have no status of ours, for the log: the object, and a sentence.
     pub remarks: BTreeMap<String, String>,
-    /// What cert-manager shall be asked for.
+    /// The Certificates that cert-manager is to issue.
     pub wanted: Wanted,
-    /// The moment, in seconds since the Unix epoch, from which another compile says something else although no object
+    /// The moment, in seconds since the Unix epoch, from which another compile reports something else although no object
     /// changed: a certificate becomes valid, or is near its end, or past it.
     pub due: Option<i64>,
-    kept: Kept,
+    carried: Carried,
 }
 
 impl fmt::Debug for Compiled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { snapshot, statuses, remarks, wanted, due, kept: _ } = self;
+        let Self { snapshot, statuses, remarks, wanted, due, carried: _ } = self;
         f.debug_struct("Compiled")
             .field("snapshot", snapshot)
             .field("statuses", statuses)
@@ -130,133 +84,184 @@ impl Compiled {
     }
 
     /// Last good specs that serve in place of what their routes say now.
-    pub fn standing_in(&self) -> impl Iterator<Item = (&Key, &RouteSpec)> {
-        self.kept.drafts.standing_in()
+    pub fn standing_in(&self) -> impl Iterator<Item = (&RouteId, &RouteSpec)> {
+        self.carried.drafts.standing_in()
     }
 }
 
-/// What is kept of a compile.
-struct Kept {
+/// What the next compile takes over from this one.
+struct Carried {
     defaults: Defaults,
     drafts: Drafts,
-    certificates: tls::host_certificates::Kept,
+    certificates: CertificateCache,
     clients: Clients,
 }
 
 /// Compiles all objects at `now` (seconds since the Unix epoch), with the compile before, if there was one.
 ///
-/// Never fails: what is wrong with an object is said in the status of the routes that it concerns, and no other route
-/// notices.
+/// Never fails: what is wrong with an object is reported in the status of the routes that it concerns, and no other route
+/// is affected.
 pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<&Compiled>) -> Compiled {
-    let kept = previous.map(|previous| &previous.kept);
-    let same_defaults = kept.is_some_and(|kept| kept.defaults == options.defaults);
-    let candidates = ownership::candidate::collect(objects, options, kept.map(|kept| &kept.drafts), same_defaults);
-    let Candidates { routes, lost, drafts } = candidates;
+    let carried = previous.map(|previous| &previous.carried);
+    let same_defaults = carried.is_some_and(|carried| carried.defaults == options.defaults);
+    let drafts = carried.map(|carried| &carried.drafts);
+    let Candidates { routes, lost, drafts } = ownership::candidate::collect(objects, options, drafts, same_defaults);
     let claims: Vec<_> = routes.iter().map(Candidate::claim).collect();
-    let mut holdings = ownership::host::settle(&claims);
-    holdings.spared = Suffixes(&options.hostname_suffixes).spared(&holdings);
-    let index: HashMap<&Key, usize> = routes.iter().enumerate().map(|(place, route)| (route.key, place)).collect();
+    let mut ownership = ownership::host::resolve(&claims);
+    ownership.reserved = Suffixes(&options.hostname_suffixes).reserved(&ownership);
 
     let grants = Grants::new(objects);
-    let fence = resolve::blocked_addresses::around(&options.fence, options.own_service.as_ref(), objects);
-    let mut resolver = Resolver::new(objects, &grants, &fence, kept.map(|kept| &kept.clients), options.standalone);
+    let blocked = resolve::blocked_addresses::of_cluster(&options.blocked, options.own_service.as_ref(), objects);
+    let clients = carried.map(|carried| &carried.clients);
+    let mut resolver = Resolver::new(objects, &grants, &blocked, clients, options.standalone);
     let mut keys = resolve::jwks::Reader::new(objects, &grants, previous.map(|previous| &previous.snapshot.keys));
-    let mut verdicts = Vec::with_capacity(routes.len());
-    let mut placed: Vec<Placed> = Vec::with_capacity(routes.len());
+    let mut compiled: Vec<CompiledRoute> = Vec::with_capacity(routes.len());
     for candidate in &routes {
-        let mut verdict = begin(candidate, options.unshared);
-        verdict.accepted.problems.extend(holdings.conflicts.get(candidate.key).into_iter().flatten().cloned());
-        let rules = candidate.effective().rules.iter().enumerate();
-        let mut rules: Vec<_> =
-            rules.map(|(place, rule)| resolver.rule(&candidate.key.namespace, place, rule)).collect();
-        for resolved in &mut rules {
-            verdict.resolved.problems.append(&mut resolved.problems);
-            verdict.resolved.notes.append(&mut resolved.notes);
-        }
-        if let Some(policy) = &candidate.effective().policy {
-            let authentication = &policy.handshake.authentication;
-            let (home, counted) = (&candidate.key.namespace, policy.connection.per_subject.is_some());
-            verdict.warnings.extend(status::dependency::warnings(home, authentication, counted, &options.outage));
-            let outcome = keys.route(&candidate.key.namespace, authentication);
-            verdict.resolved.problems.extend(outcome.problems);
-            let asked = resolve::external::resolve(&candidate.key.namespace, policy, &grants, &mut resolver);
-            verdict.resolved.problems.extend(asked.problems);
-            verdict.resolved.notes.extend(asked.notes);
-            rules.iter_mut().for_each(|rule| rule.refuses |= outcome.refuses || asked.refuses);
-        }
-        placed.push(assembly::place(candidate, rules));
-        verdicts.push(verdict);
+        let mut report = own_report(candidate, &ownership, options.unshared);
+        let rules = references(candidate, options, &grants, &mut resolver, &mut keys, &mut report);
+        compiled.push(CompiledRoute::new(candidate, rules, report));
     }
 
-    let (wanted, issues) = tls::issuance::plan(objects, options, &routes, &holdings);
-    let mut vault = Vault::new(objects, &grants, options, now, kept.map(|kept| &kept.certificates));
-    let mut hosts = Vec::with_capacity(holdings.hosts.len());
-    for (name, holding) in &holdings.hosts {
-        let Some(first) = holding.routes.first() else { continue };
-        let owner = holding.owner.and_then(|owner| index.get(owner)).and_then(|place| routes.get(*place));
-        let tls = owner.and_then(|owner| owner.effective().tls.as_ref());
-        let issue = owner.and_then(|owner| issues.get(owner.key));
-        let outcome = vault.host(name, &first.namespace, tls, issue);
-        hosts.push(assembly::host(name, holding, &outcome, &index, &placed, &mut verdicts));
-    }
+    let (wanted, issues) = tls::issuance::plan(objects, options, &routes, &ownership);
+    let certificates = carried.map(|carried| &carried.certificates);
+    let certificates = HostCertificates::new(objects, &grants, options, now, certificates);
+    let served = serve(&ownership, &routes, &issues, certificates, &mut compiled);
 
-    let default_tls = vault.default_identity().map(|identity| Arc::clone(&identity.tls));
-    let (certificates, due) = vault.keep();
-    let (challenges, mut remarks) = tls::acme::collect(objects, options, &holdings, &mut resolver);
+    let (challenges, mut remarks) = tls::acme::collect(objects, options, &ownership, &mut resolver);
     remarks.extend(wanted.unwanted.iter().map(|key| (format!("Certificate {key}"), UNWANTED.to_owned())));
     let (backends, clients) = resolver.finish();
-    let (keys, spared) = (keys.finish(), std::mem::take(&mut holdings.spared));
-    let shared = assembly::Shared { backends, keys, default_tls, challenges, spared, fence: fence.clone() };
-    let snapshot = assembly::snapshot(hosts, shared, previous.map(|previous| &previous.snapshot));
+    let (keys, reserved) = (keys.finish(), std::mem::take(&mut ownership.reserved));
+    let default_tls = served.default_tls;
+    let shared = assembly::Shared { backends, keys, default_tls, challenges, reserved, blocked: blocked.clone() };
+    let snapshot = assembly::snapshot(served.hosts, shared, previous.map(|previous| &previous.snapshot));
 
-    let mut statuses = BTreeMap::new();
-    let mut say = |key: &Key, route: &crate::api::route::SecureWebSocketRoute, verdict: Verdict| {
-        let before = previous.and_then(|previous| previous.statuses.get(key)).or(route.status.as_ref());
-        let findings = verdict.findings();
-        statuses
-            .insert(key.clone(), status::route::of(&route.metadata, &options.controller_name, findings, before, now));
-    };
-    for (candidate, verdict) in routes.iter().zip(verdicts) {
-        say(candidate.key, candidate.route, end(verdict));
-    }
-    for (key, route, text) in lost {
-        let problem = Problem::new(ConditionReason::NoMatchingClass, text);
-        let accepted = Facet { problems: vec![problem], ..Facet::default() };
-        let unjudged = || Facet { unjudged: Some("not judged: no class of ours"), ..Facet::default() };
-        say(key, route, Verdict { accepted, resolved: unjudged(), certificate: unjudged(), ..Verdict::default() });
-    }
-    let kept = Kept { defaults: options.defaults.clone(), drafts, certificates, clients };
-    Compiled { snapshot, statuses, remarks, wanted, due, kept }
+    let candidates = routes.iter().zip(compiled);
+    let reports = candidates.map(|(route, compiled)| (route.id.clone(), &**route.route, finish(compiled.report)));
+    let lost = lost.into_iter().map(|(id, route, problem)| (id, route, without_class(problem)));
+    let statuses = statuses(reports.chain(lost), options, now, previous);
+    let carried = Carried { defaults: options.defaults.clone(), drafts, certificates: served.certificates, clients };
+    Compiled { snapshot, statuses, remarks, wanted, due: served.due, carried }
 }
 
-/// What is known of a route before anything else is looked at.
-fn begin(candidate: &Candidate<'_>, unshared: Option<NonZeroUsize>) -> Verdict {
-    let mut verdict = Verdict { last_good: candidate.is_last_good(), ..Verdict::default() };
-    verdict.accepted.problems.clone_from(&candidate.draft.problems);
-    verdict.accepted.problems.extend(candidate.forbidden.iter().cloned());
+/// What a route reports of its own spec, before anything that it names is looked at.
+fn own_report(candidate: &Candidate<'_>, ownership: &Ownership<'_>, unshared: Option<NonZeroUsize>) -> RouteReport {
+    let mut report = RouteReport { last_good: candidate.is_last_good(), ..RouteReport::default() };
+    let problems = &mut report.accepted.problems;
+    problems.clone_from(&candidate.draft.problems);
+    problems.extend(candidate.forbidden.iter().cloned());
+    problems.extend(ownership.conflicts.get(&candidate.id).into_iter().flatten().cloned());
     let effective = candidate.effective();
     if let Some(policy) = &effective.policy {
-        verdict.warnings.clone_from(&effective.warnings);
-        let sells = |method: &Method| matches!(method.kind, Kind::Ticket(_));
+        report.warnings.clone_from(&effective.warnings);
+        let issues_tickets = |method: &Method| matches!(method.kind, Kind::Ticket(_));
         if let Some(replicas) = unshared
-            && policy.handshake.authentication.methods().iter().any(sells)
+            && policy.handshake.authentication.methods().iter().any(issues_tickets)
         {
-            let text = format!(
-                "spec.handshake.authentication: of {replicas} replicas only the one that sold a ticket redeems it: set \
-                 sharedStore in the gateway's settings, or run one replica"
+            let text = format_args!(
+                "of {replicas} replicas only the one that issued a ticket redeems it; set sharedStore in the settings of the \
+                 gateway, or run one replica"
             );
-            verdict.warnings.push((ConditionType::TicketsUnshared, Problem::new(ConditionReason::NoSharedStore, text)));
+            let problem = Problem::new(ConditionReason::NoSharedStore, "spec.handshake.authentication", text);
+            report.warnings.push((ConditionType::TicketsUnshared, problem));
         }
     }
-    verdict
+    report
 }
 
-/// What is known only after everything was looked at.
-fn end(mut verdict: Verdict) -> Verdict {
-    if verdict.serving + verdict.refusing == 0 {
-        verdict.certificate.unjudged = Some("not judged: the route has no host and path");
-        // Every path belongs to older routes: that is no longer a note.
-        verdict.accepted.problems.append(&mut verdict.accepted.notes);
+/// Resolves everything that a route names besides certificates: Services, CA bundles and keys.
+fn references(
+    candidate: &Candidate<'_>,
+    options: &Options,
+    grants: &Grants<'_>,
+    resolver: &mut Resolver<'_>,
+    keys: &mut resolve::jwks::Reader<'_>,
+    report: &mut RouteReport,
+) -> Vec<resolve::rule::ResolvedRule> {
+    let home = &candidate.id.namespace;
+    let rules = candidate.effective().rules.iter().enumerate();
+    let mut rules: Vec<_> = rules.map(|(index, rule)| resolver.rule(home, index, rule)).collect();
+    // What the policy names concerns every rule.
+    let mut of_policy = Resolution::default();
+    if let Some(policy) = &candidate.effective().policy {
+        let authentication = &policy.handshake.authentication;
+        let counted = policy.connection.per_subject.is_some();
+        report.warnings.extend(status::dependency::warnings(home, authentication, counted, &options.failing));
+        of_policy.add(keys.route(home, authentication));
+        of_policy.add(resolve::external::resolve(home, policy, grants, resolver));
     }
-    verdict
+    for rule in &mut rules {
+        let Resolution { problems, notes, refuses } = &mut rule.resolution;
+        report.resolved.problems.append(problems);
+        report.resolved.notes.append(notes);
+        *refuses |= of_policy.refuses;
+    }
+    report.resolved.problems.append(&mut of_policy.problems);
+    report.resolved.notes.append(&mut of_policy.notes);
+    rules
+}
+
+/// Every host with its TLS and its routes.
+struct Served {
+    hosts: Vec<Host>,
+    default_tls: Option<Arc<TlsServerConfig>>,
+    certificates: CertificateCache,
+    due: Option<i64>,
+}
+
+/// Gives every host its certificates and its routes, and adds to the reports of the routes.
+fn serve(
+    ownership: &Ownership<'_>,
+    routes: &[Candidate<'_>],
+    issues: &BTreeMap<&RouteId, Issue>,
+    mut certificates: HostCertificates<'_>,
+    compiled: &mut [CompiledRoute],
+) -> Served {
+    let positions = routes.iter().enumerate().map(|(position, route)| (&route.id, position));
+    let positions: HashMap<&RouteId, usize> = positions.collect();
+    let mut hosts = Vec::with_capacity(ownership.hosts.len());
+    for (name, host) in &ownership.hosts {
+        let Some(first) = host.routes.first() else { continue };
+        let owner = host.owner.and_then(|owner| positions.get(owner)).and_then(|position| routes.get(*position));
+        let tls = owner.and_then(|owner| owner.effective().tls.as_ref());
+        let issue = owner.and_then(|owner| issues.get(&owner.id));
+        let tls = certificates.host(name, &first.namespace, tls, issue);
+        hosts.push(assembly::host(name, host, &tls, &positions, compiled));
+    }
+    let default_tls = certificates.default_config().map(|built| Arc::clone(&built.config));
+    let (certificates, due) = certificates.finish();
+    Served { hosts, default_tls, certificates, due }
+}
+
+/// The report of a route after every host was looked at.
+fn finish(mut report: RouteReport) -> RouteReport {
+    if report.serving + report.refusing == 0 {
+        report.certificate.unjudged = Some("not checked, because no host and path belongs to the route");
+        // Every path belongs to older routes: that is no longer a note.
+        report.accepted.problems.append(&mut report.accepted.notes);
+    }
+    report
+}
+
+/// The report of a route whose class does not exist.
+fn without_class(problem: Problem) -> RouteReport {
+    let accepted = ConditionReport { problems: vec![problem], ..ConditionReport::default() };
+    let unjudged = "not checked, because the IngressClass does not exist";
+    let unjudged = || ConditionReport { unjudged: Some(unjudged), ..ConditionReport::default() };
+    RouteReport { accepted, resolved: unjudged(), certificate: unjudged(), ..RouteReport::default() }
+}
+
+/// The status of every route by its report.
+fn statuses<'a>(
+    reports: impl Iterator<Item = (RouteId, &'a SecureWebSocketRoute, RouteReport)>,
+    options: &Options,
+    now: i64,
+    previous: Option<&Compiled>,
+) -> BTreeMap<RouteId, RouteStatus> {
+    let status = |(id, route, report): (RouteId, &SecureWebSocketRoute, RouteReport)| {
+        let before = previous.and_then(|previous| previous.statuses.get(&id)).or(route.status.as_ref());
+        let conditions = report.conditions();
+        let status = status::route::of(&route.metadata, &options.controller_name, conditions, before, now);
+        (id, status)
+    };
+    reports.map(status).collect()
 }

@@ -1,8 +1,8 @@
-//! What cert-manager is asked for: the Certificates that routes want, written by one replica and only on change. It deletes
-//! nothing: the garbage collector does, with the route.
+//! The Certificates that routes want from cert-manager, written by one replica and only on change. Nothing is deleted here:
+//! the garbage collector does that, with the route.
 //!
-//! Nothing that serves connections depends on it. Knows Certificates and the API server; not how a wish comes about, nor
-//! what is in a Secret.
+//! Nothing that serves connections depends on it. Knows Certificates and the API server; not why a route wants one, nor what
+//! is in a Secret.
 
 mod plan;
 mod queue;

@@ -1,4 +1,4 @@
-//! What is to be written: where the Certificates that are wanted differ from those that are there. Pure.
+//! Which Certificates are written: those that routes want and that differ from what exists. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use crate::api::certificate::Certificate;
 use crate::api::objects::Key;
 
-/// What routes want, and what is there.
+/// The Certificates that routes want, and those that exist.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Certificates as they shall be.
+    /// Certificates as they are wanted.
     pub apply: BTreeMap<Key, Certificate>,
     /// Every Certificate as the API server has it.
     pub live: BTreeMap<Key, Arc<Certificate>>,
@@ -22,9 +22,9 @@ pub struct Report {
 pub(super) struct Write {
     /// The Certificate.
     pub(super) key: Key,
-    /// As it is there.
+    /// As the API server has it.
     pub(super) live: Option<Arc<Certificate>>,
-    /// As it shall be.
+    /// As it is wanted.
     pub(super) wanted: Certificate,
 }
 

@@ -1,5 +1,5 @@
-//! What is still to be written of a report, planned once for each report, and what became of what was. Pure: the time is
-//! passed in.
+//! What is still to be written of a report, planned once for each report, and the outcome of what was written. Pure: the
+//! time is passed in.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::writer::Again;
 pub(super) struct Queue {
     /// The report that was planned last.
     planned: Option<Arc<Report>>,
-    /// What of it was not tried yet, in the order of the keys.
+    /// Its writes that were not tried yet, in the order of the keys.
     ready: VecDeque<Write>,
-    /// The last write of each Certificate, until it is as it shall be.
+    /// The last write of each Certificate, until the Certificate is as wanted.
     tried: HashMap<Key, Tried>,
-    /// What the API server has refused last, and in what words.
+    /// The last refusals of the API server: its messages.
     refused: BTreeMap<Key, String>,
-    /// Whether that was taken since it changed.
-    news: bool,
+    /// Whether they changed since [`Queue::refused`] was called.
+    changed: bool,
 }
 
 /// A write that was tried.
@@ -37,8 +37,17 @@ struct Tried {
 pub(super) struct Failure {
     /// When.
     pub(super) again: Again,
-    /// What the API server said, if it was asked and refused.
-    pub(super) refused: Option<String>,
+    /// The API server's answer, if it judged the write and refused.
+    pub(super) refusal: Option<Refusal>,
+}
+
+/// The API server refused a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// The HTTP status.
+    pub(super) code: u16,
+    /// Its message, as conditions show it.
+    pub(super) text: String,
 }
 
 impl Queue {
@@ -50,7 +59,7 @@ impl Queue {
             self.tried.retain(|key, _| keys.contains(key));
             let before = self.refused.len();
             self.refused.retain(|key, _| keys.contains(key));
-            self.news |= before != self.refused.len();
+            self.changed |= before != self.refused.len();
             // One that was tried: its outcome has not come back yet, or it waits, or what differs is not in our power.
             let tried = |write: &Write| self.tried.get(&write.key).is_some_and(|tried| tried.write.is_same(write));
             self.ready = due.into_iter().filter(|write| !tried(write)).collect();
@@ -68,12 +77,12 @@ impl Queue {
 
     /// A write was tried.
     pub(super) fn tried(&mut self, write: Write, failure: Option<Failure>) {
-        let refused = failure.as_ref().and_then(|failure| failure.refused.clone());
+        let refused = failure.as_ref().and_then(|failure| Some(failure.refusal.as_ref()?.text.clone()));
         let before = match refused.clone() {
             Some(why) => self.refused.insert(write.key.clone(), why),
             None => self.refused.remove(&write.key),
         };
-        self.news |= before != refused;
+        self.changed |= before != refused;
         self.tried.insert(write.key.clone(), Tried { write, failure });
     }
 
@@ -82,21 +91,21 @@ impl Queue {
         self.tried.get(key)?.failure.as_ref()
     }
 
-    /// Whether something else is refused than [`Queue::refused`] said.
-    pub(super) fn has_news(&self) -> bool {
-        self.news
+    /// Whether the refusals differ from those that [`Queue::refused`] returned last.
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed
     }
 
-    /// What the API server has refused last, and in what words.
+    /// The last refusals of the API server: its messages.
     pub(super) fn refused(&mut self) -> BTreeMap<Key, String> {
-        self.news = false;
+        self.changed = false;
         self.refused.clone()
     }
 
-    /// Forgets all: whoever leads next goes by what the API server shows.
+    /// Forgets everything: the next leader compares with what the API server has.
     pub(super) fn clear(&mut self) {
-        let news = self.news || !self.refused.is_empty();
-        *self = Self { news, ..Self::default() };
+        let changed = self.changed || !self.refused.is_empty();
+        *self = Self { changed, ..Self::default() };
     }
 }
 
@@ -116,7 +125,7 @@ mod tests {
 
     fn failure(before: Option<&Failure>, now: Instant, refused: Option<&str>) -> Failure {
         let again = Again::after(before.map(|before| before.again), now);
-        Failure { again, refused: refused.map(str::to_owned) }
+        Failure { again, refusal: refused.map(|text| Refusal { code: 422, text: text.to_owned() }) }
     }
 
     #[test]
@@ -150,15 +159,15 @@ mod tests {
         let (none, later) = queue.next(&first, now);
         assert!(none.is_none() && later == due.iter().min().copied());
         assert!(due.iter().all(|at| *at > now && *at <= now + Duration::from_secs(1)), "{due:?}");
-        assert!(queue.has_news());
+        assert!(queue.has_changed());
         assert_eq!(queue.refused(), [(Key::new("shop", "00000"), "no".to_owned())].into());
-        assert!(!queue.has_news());
+        assert!(!queue.has_changed());
         let (again, _) = queue.next(&first, now + Duration::from_secs(1));
         assert!(again.is_some());
         let (other, _) = queue.next(&report(0..1, "b.test"), now);
         assert_eq!(other.unwrap().wanted.spec.dns_names, ["b.test"]);
         assert!(queue.failure(&Key::new("shop", "00001")).is_none(), "it is not wanted any more");
         queue.clear();
-        assert!(queue.has_news() && queue.refused().is_empty());
+        assert!(queue.has_changed() && queue.refused().is_empty());
     }
 }

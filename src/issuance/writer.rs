@@ -1,5 +1,5 @@
-//! Writes what the plan says, while this replica leads: by server-side apply, one at a time, each once, and again later
-//! where it failed. Tells the route when cert-manager has issued.
+//! Writes Certificates by the plan, while this replica leads: by server-side apply, one at a time, each once, and again
+//! later where it failed. Publishes an event on the route when cert-manager has issued.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,27 +14,26 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::plan::{Report, Write};
-use super::queue::{Failure, Queue};
+use super::queue::{Failure, Queue, Refusal};
 use crate::api::certificate::{Certificate, GROUP, VERSION};
 use crate::api::objects::Key;
-use crate::telemetry::failure::describe;
+use crate::kube_error::{NO_ANSWER, describe};
 use crate::writer::{self, Again, Events, Next, PATIENCE};
 
 /// The least time from one write to the next.
 const PACE: Duration = Duration::from_millis(50);
 
-/// The least time from one telling of what is refused to the next: whoever hears of it looks at all routes anew.
-const TELL: Duration = Duration::from_secs(1);
+/// The least time from one report of refusals to the next: each makes all routes be compiled anew.
+const REPORT: Duration = Duration::from_secs(1);
 
 /// Keeps Certificates for as long as it is there.
 pub type Writer = writer::Writer<Report>;
 
-/// Certificates that the API server refuses to have as they are wanted, and what it says. Only the replica that writes
-/// knows of any.
+/// Certificates that the API server refuses, and its messages. Only the replica that writes knows of any.
 pub type Refused = Arc<BTreeMap<Key, String>>;
 
-/// A writer that writes while `leading` says so. `instance` is the name of this replica in events; `refused` hears of
-/// what the API server refuses.
+/// A writer that writes while `leading` says so. `instance` is the name of this replica in events; refusals of the API
+/// server are reported to `refused`.
 pub fn start(
     client: Client,
     controller: &str,
@@ -48,8 +47,8 @@ pub fn start(
         manager: writer::field_manager(controller),
         queue: Queue::default(),
         refused,
-        said: None,
-        told: None,
+        reported: None,
+        announced: None,
         revisions: HashMap::new(),
     };
     Writer::start(work, leading)
@@ -61,27 +60,29 @@ struct Work {
     manager: String,
     queue: Queue,
     refused: watch::Sender<Refused>,
-    /// When what is refused was told last.
-    said: Option<Instant>,
-    /// The report whose Certificates were told last.
-    told: Option<Arc<Report>>,
+    /// When refusals were reported last.
+    reported: Option<Instant>,
+    /// The report whose Certificates were announced last.
+    announced: Option<Arc<Report>>,
     /// How often each was issued, as it was seen last.
     revisions: HashMap<Key, i64>,
 }
 
 /// Why a write failed.
-struct Trouble {
+struct WriteError {
     /// For the log.
     why: String,
-    /// The API server's word on it, where it has judged the write: the code, and what it said.
-    refusal: Option<(u16, String)>,
+    /// The API server's answer, if it judged the write.
+    refusal: Option<Refusal>,
 }
 
-impl From<kube::Error> for Trouble {
+impl From<kube::Error> for WriteError {
     fn from(error: kube::Error) -> Self {
         let refusal = match &error {
-            // Who we are, and that we ask too much, is nothing about this Certificate.
-            kube::Error::Api(status) if ![401, 429].contains(&status.code) => Some((status.code, describe(&error))),
+            // Authentication and rate limits are no judgement of this Certificate.
+            kube::Error::Api(status) if ![401, 429].contains(&status.code) => {
+                Some(Refusal { code: status.code, text: describe(&error) })
+            }
             _ => None,
         };
         Self { why: describe(&error), refusal }
@@ -91,37 +92,37 @@ impl From<kube::Error> for Trouble {
 impl writer::Work<Report> for Work {
     async fn step(&mut self, report: &Arc<Report>, leading: &watch::Receiver<bool>) -> Next {
         let leads = *leading.borrow();
-        if self.told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, report)) {
-            self.tell(report, leads).await;
-            self.told = Some(Arc::clone(report));
+        if self.announced.as_ref().is_none_or(|announced| !Arc::ptr_eq(announced, report)) {
+            self.announce(report, leads).await;
+            self.announced = Some(Arc::clone(report));
         }
         if !leads {
             self.queue.clear();
-            return Next::Later(self.say(Instant::now()));
+            return Next::Later(self.report_refusals(Instant::now()));
         }
         let (write, later) = self.queue.next(report, Instant::now());
         let Some(write) = write else {
-            let due = self.say(Instant::now());
+            let due = self.report_refusals(Instant::now());
             return Next::Later(later.into_iter().chain(due).min());
         };
         let began = Instant::now();
         self.write(write).await;
-        self.say(Instant::now());
+        self.report_refusals(Instant::now());
         sleep(PACE.saturating_sub(began.elapsed())).await;
         Next::Now
     }
 }
 
 impl Work {
-    /// Tells what is refused now, if that is news; when that may be told, if not at once.
-    fn say(&mut self, now: Instant) -> Option<Instant> {
-        if !self.queue.has_news() {
+    /// Reports the refusals, if they changed; when that may be done, if not at once.
+    fn report_refusals(&mut self, now: Instant) -> Option<Instant> {
+        if !self.queue.has_changed() {
             return None;
         }
-        if let Some(due) = self.said.map(|said| said + TELL).filter(|due| *due > now) {
+        if let Some(due) = self.reported.map(|reported| reported + REPORT).filter(|due| *due > now) {
             return Some(due);
         }
-        self.said = Some(now);
+        self.reported = Some(now);
         self.refused.send_replace(Arc::new(self.queue.refused()));
         None
     }
@@ -129,38 +130,36 @@ impl Work {
     async fn write(&mut self, write: Write) {
         let outcome = match timeout(PATIENCE, self.perform(&write)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Trouble { why: "the API server does not answer".to_owned(), refusal: None }),
+            Err(_) => Err(WriteError { why: NO_ANSWER.to_owned(), refusal: None }),
         };
         let failure = match outcome {
             Ok(()) => {
-                tracing::info!(certificate = %write.key, "cert-manager is asked for a certificate");
+                tracing::info!(certificate = %write.key, "Certificate applied");
                 if write.live.is_none() {
                     self.revisions.insert(write.key.clone(), 0);
                 }
                 None
             }
-            Err(Trouble { why, refusal }) => {
+            Err(WriteError { why, refusal }) => {
                 let before = self.queue.failure(&write.key).cloned();
                 let again = Again::after(before.as_ref().map(|before| before.again), Instant::now());
                 tracing::warn!(certificate = %write.key, problem = why, retry_ms = again.pause.as_millis() as u64,
-                    "a Certificate could not be written");
+                    "Certificate could not be written");
                 if before.is_none() {
                     let note = format!("Certificate {} could not be written: {why}", write.key);
                     self.publish(&write.wanted, EventType::Warning, "CertificateNotWritten", note).await;
                 }
-                // Its words may have a number or a time in them: they are told once, or every attempt were news.
-                let said = before.and_then(|before| before.refused);
-                let refused = refusal.map(|(code, text)| {
-                    let code = format!("the API server answered {code}");
-                    said.filter(|said| said.starts_with(&code)).unwrap_or(text)
-                });
-                Some(Failure { again, refused })
+                // The message may have a number or a time in it: the first one of a status stays, or every attempt would be a
+                // change.
+                let last = before.and_then(|before| before.refusal);
+                let refusal = refusal.map(|next| last.filter(|last| last.code == next.code).unwrap_or(next));
+                Some(Failure { again, refusal })
             }
         };
         self.queue.tried(write, failure);
     }
 
-    async fn perform(&self, write: &Write) -> Result<(), Trouble> {
+    async fn perform(&self, write: &Write) -> Result<(), WriteError> {
         let Write { key, live, wanted } = write;
         let api: Api<Certificate> = Api::namespaced(self.client.clone(), &key.namespace);
         let mut params = PatchParams::apply(&self.manager);
@@ -169,16 +168,16 @@ impl Work {
         } else if api.get_metadata_opt(&key.name).await?.is_some() {
             // Someone else's may have come meanwhile: it is read and judged first. Without force the API server refuses
             // what would change another's fields, should one come even now.
-            return Err(Trouble { why: "it exists already and was not read yet".to_owned(), refusal: None });
+            return Err(WriteError { why: "it already exists and was not read yet".to_owned(), refusal: None });
         }
         let body = body(wanted, live.as_deref());
         api.patch(&key.name, &params, &Patch::Apply(&body)).await?;
         Ok(())
     }
 
-    /// Tells the routes of Certificates that were issued since they were seen last. Only the leader speaks, but all
-    /// replicas count, so that a change of leader repeats nothing.
-    async fn tell(&mut self, report: &Report, leads: bool) {
+    /// Publishes events on the routes of Certificates that were issued since they were seen last. Only the leader does, but
+    /// all replicas count, so that a change of leader repeats nothing.
+    async fn announce(&mut self, report: &Report, leads: bool) {
         self.revisions.retain(|key, _| report.apply.contains_key(key));
         for (key, wanted) in &report.apply {
             let Some(live) = report.live.get(key) else { continue };

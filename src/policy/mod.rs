@@ -6,11 +6,12 @@
 
 pub mod attempts;
 pub mod authentication;
+pub mod blocked_addresses;
 pub mod certificate;
 pub mod claims;
 pub mod client;
 pub mod credential;
-pub mod fence;
+
 pub mod keys;
 pub mod network;
 pub mod origin;

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::file::SecretName;
-use crate::api::findings;
+use super::object_name::ObjectName;
 use crate::api::objects::Key;
+use crate::api::scalar::is_object_name;
 use crate::api::status::{Address, AddressKind};
 
 /// The most addresses that a status can have.
@@ -24,7 +24,7 @@ pub struct ClusterFile {
     pub secrets: Option<Secrets>,
     /// The gateway's own Service; its addresses become those of the routes.
     #[serde(default)]
-    pub publish_service: Option<SecretName>,
+    pub publish_service: Option<ObjectName>,
     /// Addresses of the routes, in place of those of the Service.
     #[serde(default)]
     pub publish_addresses: Vec<String>,
@@ -91,7 +91,7 @@ pub struct ClusterSettings {
 }
 
 impl ClusterSettings {
-    /// Flags over the file over what is built in.
+    /// Flags before the file before the defaults.
     pub(super) fn merge(overrides: ClusterOverrides, file: ClusterFile) -> Self {
         let named = file.publish_service.map(|service| Key::new(service.namespace, service.name));
         Self {
@@ -109,17 +109,17 @@ impl ClusterSettings {
 /// What is wrong with the member `cluster` beyond its types: the key below it, and the fix.
 pub(super) fn check(file: &ClusterFile) -> Option<(String, &'static str)> {
     if file.publish_addresses.len() > MAX_ADDRESSES {
-        return Some(("publishAddresses".to_owned(), "at most 16 addresses fit into a status; name fewer"));
+        return Some(("publishAddresses".to_owned(), "must list at most 16 addresses"));
     }
-    let is_address = |text: &str| text.parse::<std::net::IpAddr>().is_ok() || findings::is_name(text);
-    if let Some(place) = file.publish_addresses.iter().position(|text| !is_address(text)) {
-        return Some((format!("publishAddresses[{place}]"), "write an IP address or a host name in lower case"));
+    let is_address = |text: &str| text.parse::<std::net::IpAddr>().is_ok() || is_object_name(text);
+    if let Some(index) = file.publish_addresses.iter().position(|text| !is_address(text)) {
+        return Some((format!("publishAddresses[{index}]"), "write an IP address or a host name in lower case"));
     }
     let LeaderElectionFile { lease_name, lease_namespace, .. } = &file.leader_election;
-    if lease_name.as_deref().is_some_and(|name| !findings::is_name(name)) {
+    if lease_name.as_deref().is_some_and(|name| !is_object_name(name)) {
         return Some(("leaderElection.leaseName".to_owned(), "write a name in lower case"));
     }
-    if lease_namespace.as_deref().is_some_and(|name| !findings::is_name(name)) {
+    if lease_namespace.as_deref().is_some_and(|name| !is_object_name(name)) {
         return Some(("leaderElection.leaseNamespace".to_owned(), "write a name in lower case"));
     }
     None

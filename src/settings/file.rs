@@ -1,4 +1,4 @@
-//! The settings file, `GatewayConfiguration`: versioned and strict. A key that is unknown is an error with its place: it
+//! The settings file, `GatewayConfiguration`: versioned and strict. An unknown field is an error with its place, because it
 //! may be a security setting.
 
 use std::collections::BTreeMap;
@@ -14,12 +14,13 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::cluster::{self, ClusterFile};
+use super::object_name::ObjectName;
 use super::proxies::TrustedProxies;
 use super::store::SharedStore;
-use crate::api::findings;
-use crate::api::route::{Connection, Handshake, Messages};
+use crate::api::route::Defaults;
 use crate::api::scalar::{self, is_lower_dns_name};
-use crate::api::yaml::{self, Fault, Tree};
+use crate::api::violation;
+use crate::api::yaml::{self, Fault, FaultKind, Tree};
 use crate::telemetry::Format;
 
 /// `apiVersion` of the settings file.
@@ -30,13 +31,35 @@ pub const KIND: &str = "GatewayConfiguration";
 /// The largest settings file that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// Why settings cannot be read: file, place, key and fix in one line.
+/// Why settings cannot be read. Its `Display` is one line with file, place, field and fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SettingsError(String);
+pub struct SettingsError {
+    /// The file as the user named it.
+    file: String,
+    /// Line and column, from 1; `None`: it is about the whole file.
+    place: Option<(u64, u64)>,
+    /// The path of the field, such as `listeners.wss`; empty: none.
+    field: String,
+    /// What is wrong, and the fix.
+    text: String,
+}
+
+impl SettingsError {
+    fn whole(file: &str, text: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), place: None, field: String::new(), text: text.into() }
+    }
+}
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.file)?;
+        if let Some((line, column)) = self.place {
+            write!(f, ":{line}:{column}")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, ": {}", self.field)?;
+        }
+        write!(f, ": {}", self.text)
     }
 }
 
@@ -50,13 +73,13 @@ pub struct GatewayConfiguration {
     pub api_version: String,
     /// `GatewayConfiguration`
     pub kind: String,
-    /// Where the gateway listens. They need a restart.
+    /// Addresses on which the gateway listens. A change needs a restart.
     #[serde(default)]
     pub listeners: ListenersFile,
     /// Directory of manifests.
     #[serde(default)]
     pub manifests: Option<PathBuf>,
-    /// Where there are no manifests: the cluster.
+    /// The cluster, where there are no manifests.
     #[serde(default)]
     pub cluster: ClusterFile,
     /// Address of an echo backend.
@@ -73,26 +96,26 @@ pub struct GatewayConfiguration {
     pub watch_namespaces: Vec<String>,
     /// Secret with the default certificate.
     #[serde(default)]
-    pub default_certificate: Option<SecretName>,
-    /// How the gateway stops.
+    pub default_certificate: Option<ObjectName>,
+    /// The times of a shutdown.
     #[serde(default)]
     pub drain: DrainFile,
-    /// Suffixes of hostnames by namespace: kept for it, and all that it may use.
+    /// Suffixes of hostnames by namespace: reserved for it, and the only ones that it may use.
     #[serde(default)]
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
-    /// What routes that say nothing get.
+    /// Defaults of routes.
     #[serde(default)]
     pub defaults: Defaults,
-    /// Resident bytes from which on no connection is let in.
+    /// Resident memory in bytes above which new connections are refused.
     #[serde(default, deserialize_with = "size")]
     pub memory_budget: Option<u64>,
-    /// Whose word is taken for who the client is.
+    /// Proxies in front of the gateway, which say who the client is.
     #[serde(default)]
     pub trusted_proxies: TrustedProxies,
-    /// The store that replicas share. It needs a restart.
+    /// The store that replicas share. A change needs a restart.
     #[serde(default)]
     pub shared_store: Option<SharedStore>,
-    /// How many replicas of the gateway run at the most, as far as whoever deploys them knows.
+    /// The most replicas of the gateway that run, if it is known.
     #[serde(default, deserialize_with = "replicas")]
     pub replicas: Option<NonZeroUsize>,
     /// Threads that move bytes.
@@ -118,16 +141,6 @@ pub struct ListenersFile {
     pub admin: Option<SocketAddr>,
 }
 
-/// A Secret by its full name.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SecretName {
-    /// Namespace of the Secret.
-    pub namespace: String,
-    /// Name of the Secret.
-    pub name: String,
-}
-
 /// Times of a shutdown as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -143,27 +156,11 @@ pub struct DrainFile {
     pub deadline: Option<Duration>,
 }
 
-/// What routes that say nothing get, in the route's own shape. `handshake.authentication` is never a default: each route
-/// must say it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Defaults {
-    /// Of the HTTP upgrade.
-    #[serde(default)]
-    pub handshake: Option<Handshake>,
-    /// Of the live socket.
-    #[serde(default)]
-    pub connection: Option<Connection>,
-    /// Of every message.
-    #[serde(default)]
-    pub messages: Option<Messages>,
-}
-
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
     text.parse().map(Some).map_err(|_| {
         D::Error::custom(format_args!(
-            "{text:?} is not an address with a port; write for example \"[::]:8443\" or \"127.0.0.1:8443\""
+            "{text:?} is not an address with a port such as \"[::]:8443\" or \"127.0.0.1:8443\""
         ))
     })
 }
@@ -200,47 +197,53 @@ impl GatewayConfiguration {
     /// # Errors
     /// The file cannot be read or is larger than 1 MiB, or what [`GatewayConfiguration::parse`] finds.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
-        let name = path.display();
+        let name = path.display().to_string();
         let mut text = String::new();
         std::fs::File::open(path)
             .and_then(|file| file.take(MAX_SIZE + 1).read_to_string(&mut text))
-            .map_err(|error| SettingsError(format!("{name}: cannot read the settings file: {error}")))?;
+            .map_err(|error| SettingsError::whole(&name, format!("cannot read the settings file: {error}")))?;
         if text.len() as u64 > MAX_SIZE {
-            return Err(SettingsError(format!("{name}: larger than 1 MiB; this is not a settings file")));
+            return Err(SettingsError::whole(&name, "is larger than 1 MiB, so it is not a settings file"));
         }
-        Self::parse(&name.to_string(), &text)
+        Self::parse(&name, &text)
     }
 
     /// Reads settings, YAML or JSON, from text that came from the file `name`.
     ///
     /// # Errors
-    /// The text is not YAML, has an unknown key, or a value that does not fit. The error names file,
-    /// line, column, key and fix.
+    /// The text is not YAML, has an unknown field, or a value that does not fit. The error names file, line, column, field
+    /// and fix.
     pub fn parse(name: &str, text: &str) -> Result<Self, SettingsError> {
-        let tree = Tree::read(text).map_err(|fault| place(name, &fault, ""))?;
-        let at = |path: &str, message: String| {
-            let (line, column) = tree.locate(path);
-            place(name, &Fault { line, column, message }, path)
+        let error = |fault: &Fault, field: String| SettingsError {
+            file: name.to_owned(),
+            place: Some((fault.line, fault.column)),
+            field,
+            text: fault.kind.to_string(),
+        };
+        let tree = Tree::read(text).map_err(|fault| error(&fault, String::new()))?;
+        let at = |path: &str, text: String| SettingsError {
+            file: name.to_owned(),
+            place: Some(tree.locate(path)),
+            field: path.to_owned(),
+            text,
         };
         let keyed = |fault: Fault| {
-            // What is missing has no place: it is told at the object, or at the member beside it.
-            let missing = fault.message.starts_with("missing field");
+            // What is missing has no place: the error is at the object, or at the member beside it.
+            let missing = matches!(fault.kind, FaultKind::MissingField(_));
             let path = if missing { Tree::object_at } else { Tree::path_at };
-            place(name, &fault, &path(&tree, fault.line, fault.column))
+            error(&fault, path(&tree, fault.line, fault.column))
         };
-        // Before unknown keys: a manifest given by mistake should hear what it is.
+        // Before unknown fields: a manifest given by mistake gets an error that says so.
         let head: Head = yaml::read(text).map_err(keyed)?;
         for (key, value, wanted) in [("apiVersion", head.api_version, API_VERSION), ("kind", head.kind, KIND)] {
             if value.as_deref() != Some(wanted) {
-                return Err(at(key, format!("a settings file has {key}: {wanted}")));
+                return Err(at(key, format!("must be {wanted} in a settings file")));
             }
         }
         // Before types, which know neither names nor fixes of the route's fields.
         for (part, value) in &head.defaults {
-            if let Some(finding) = findings::of_part(&format!("defaults.{part}"), part, value).first() {
-                let text = finding.to_string();
-                let text = text.strip_prefix(&format!("{}: ", finding.field)).unwrap_or(&text).to_owned();
-                return Err(at(&finding.field, text));
+            if let Some(violation) = violation::of_part(&format!("defaults.{part}"), part, value).first() {
+                return Err(at(&violation.field, violation.kind.to_string()));
             }
         }
         let settings: Self = yaml::read(text).map_err(keyed)?;
@@ -251,7 +254,7 @@ impl GatewayConfiguration {
     /// What types alone do not say.
     fn check(&self, at: &impl Fn(&str, String) -> SettingsError) -> Result<(), SettingsError> {
         if self.defaults.handshake.as_ref().is_some_and(|handshake| handshake.authentication.is_some()) {
-            let fix = "authentication is never a default, each route must say it; move it to the routes";
+            let fix = "cannot be a default, because each route must set it; move it to the routes";
             return Err(at("defaults.handshake.authentication", fix.to_owned()));
         }
         if self.controller_name.as_deref().is_some_and(|name| !is_controller_name(name)) {
@@ -298,10 +301,4 @@ struct Head {
     kind: Option<String>,
     #[serde(default)]
     defaults: BTreeMap<String, Value>,
-}
-
-fn place(name: &str, fault: &Fault, key: &str) -> SettingsError {
-    let Fault { line, column, message } = fault;
-    let key = if key.is_empty() || message.starts_with(key) { String::new() } else { format!("{key}: ") };
-    SettingsError(format!("{name}:{line}:{column}: {key}{message}"))
 }

@@ -1,8 +1,9 @@
-//! The gateway's own settings: flags and environment over the settings file over what is built in, merged in one
-//! place. Knows the route's shape for defaults, and nothing of who uses a setting.
+//! The gateway's own settings: flags and environment before the settings file before the defaults, merged in one place.
+//! Knows the route's shape for defaults, and nothing of who uses a setting.
 
 pub mod cluster;
 pub mod file;
+mod object_name;
 pub mod proxies;
 pub mod store;
 
@@ -14,9 +15,10 @@ use std::time::Duration;
 
 use crate::api::CONTROLLER;
 use crate::api::objects::Key;
+use crate::api::route::Defaults;
 use crate::telemetry::Format;
 use cluster::{ClusterOverrides, ClusterSettings};
-pub use file::{Defaults, GatewayConfiguration, SettingsError};
+pub use file::{GatewayConfiguration, SettingsError};
 use proxies::TrustedProxies;
 use store::SharedStore;
 
@@ -46,15 +48,16 @@ pub struct Settings {
     /// Hostnames by namespace: a route may only name hosts below one of the suffixes of its namespace. One of a namespace
     /// that is not listed may name every other host.
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
-    /// What routes that say nothing get, over what is built in.
+    /// Defaults of routes, before the defaults of the gateway.
     pub defaults: Defaults,
-    /// Resident bytes from which on no connection is let in; `None`: by the limit of the control group, if it has one.
+    /// Resident memory in bytes above which new connections are refused; `None`: by the limit of the control group, if it
+    /// has one.
     pub memory_budget: Option<u64>,
-    /// Whose word is taken for who the client is.
+    /// Proxies in front of the gateway, which say who the client is.
     pub trusted_proxies: TrustedProxies,
     /// The store that replicas share; `None`: tickets and the places of subjects are those of one replica.
     pub shared_store: Option<SharedStore>,
-    /// How many replicas run at the most; `None`: not known.
+    /// The most replicas that run; `None`: not known.
     pub replicas: Option<NonZeroUsize>,
     /// Threads that move bytes; `None`: one per core.
     pub workers: Option<NonZeroUsize>,
@@ -131,7 +134,7 @@ pub struct Overrides {
 }
 
 impl Settings {
-    /// The one merge: flags and environment over the file over what is built in.
+    /// The one merge: flags and environment before the file before the defaults.
     pub fn merge(overrides: Overrides, file: Option<GatewayConfiguration>) -> Self {
         let file = file.unwrap_or_default();
         let listeners = Listeners::default();
@@ -170,7 +173,7 @@ impl Settings {
 }
 
 impl Default for Settings {
-    /// What is built in.
+    /// The defaults.
     fn default() -> Self {
         Self::merge(Overrides::default(), None)
     }
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_in_is_what_the_documentation_says() {
+    fn the_defaults_are_what_the_documentation_says() {
         let settings = Settings::default();
         assert_eq!(settings.listeners.wss, address("[::]:8443"));
         assert_eq!(settings.listeners.http, address("[::]:8080"));
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_wins_over_what_is_built_in() {
+    fn the_file_wins_over_the_defaults() {
         let settings = Settings::merge(
             Overrides::default(),
             Some(file(
@@ -266,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_group_leaves_the_rest_of_it_built_in() {
+    fn a_part_of_a_group_leaves_the_rest_of_it_at_its_defaults() {
         let settings =
             Settings::merge(Overrides::default(), Some(file("drain: {window: 1m}\nlisteners: {admin: '[::1]:1'}\n")));
         assert_eq!(settings.drain, Drain { window: Duration::from_secs(60), ..Drain::default() });

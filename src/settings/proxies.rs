@@ -25,7 +25,7 @@ pub struct TrustedProxies {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProxyProtocol {
-    /// Where they are. Whoever connects from there must send the header; from elsewhere nobody may.
+    /// Their networks. A connection from there must begin with the header; from elsewhere the header is refused.
     #[serde(deserialize_with = "networks")]
     pub networks: Vec<IpNet>,
 }
@@ -34,7 +34,7 @@ pub struct ProxyProtocol {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ForwardedFor {
-    /// Where they are. From elsewhere the header is nobody's word.
+    /// Their networks. From elsewhere the header is ignored.
     #[serde(deserialize_with = "networks")]
     pub networks: Vec<IpNet>,
     /// How many of them stand one behind the other; each adds one entry on the right.
@@ -49,21 +49,23 @@ const fn one() -> u8 {
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let written = Vec::<String>::deserialize(deserializer)?;
     if written.is_empty() || written.len() > MAX_NETWORKS {
-        return Err(D::Error::custom(format_args!("write from 1 to {MAX_NETWORKS} networks")));
+        return Err(D::Error::custom(format_args!("must list from 1 to {MAX_NETWORKS} networks")));
     }
     written.iter().map(|text| network(text).map_err(D::Error::custom)).collect()
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
-    let example = "write for example 10.0.0.0/8 or 2001:db8::/32";
+    let example = "write one such as 10.0.0.0/8 or 2001:db8::/32";
     let network: IpNet = text.parse().map_err(|_| format!("{text:?} is not a network; {example}"))?;
     if let IpNet::V6(v6) = network
         && v6.addr().to_ipv4_mapped().is_some()
     {
-        return Err(format!("{text:?} is IPv4 written as IPv6; {example}"));
+        return Err(format!("{text:?} is an IPv4 network written as IPv6; {example}"));
     }
     if network.prefix_len() == 0 {
-        return Err(format!("{text:?} is everybody, who could then claim any address; name the proxies' own networks"));
+        return Err(format!(
+            "{text:?} includes every client, which could then claim any address; list the networks of the proxies"
+        ));
     }
     Ok(network.trunc())
 }

@@ -1,5 +1,5 @@
-//! The store that replicas share: the member `sharedStore` of the settings file. Without it tickets and the places of
-//! subjects are those of one replica.
+//! The store that replicas share: the member `sharedStore` of the settings file. Without it each replica has its own
+//! tickets and its own limits per subject.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::api::scalar;
 
 /// How long one answer of the store may take.
 const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
-/// How long the places of a replica that died are counted.
+/// How long the connections of a replica that died are counted.
 const LEASES: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(600));
 /// The most bytes of a prefix.
 const MAX_PREFIX: usize = 64;
@@ -39,7 +39,7 @@ pub struct SharedStore {
     /// What stands before every key, so that several gateways can use one store.
     #[serde(default = "prefix_default", deserialize_with = "prefix")]
     pub key_prefix: String,
-    /// How long the places of a replica that died, or that cannot reach the store, are still counted.
+    /// How long the connections of a replica that died, or that cannot reach the store, are still counted.
     #[serde(default = "lease_default", deserialize_with = "lease")]
     pub lease_duration: Duration,
 }
@@ -78,7 +78,7 @@ fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StoreUrl, D::Error>
 
 /// Errors never repeat the text: there may be a password in it.
 fn read_url(text: &str) -> Result<StoreUrl, &'static str> {
-    const FIX: &str = "write for example rediss://store.example.com:6379/0 or redis://10.0.0.7:6379";
+    const FIX: &str = "must be a URL such as rediss://store.example.com:6379/0 or redis://10.0.0.7:6379";
     let uri: Uri = text.parse().map_err(|_| FIX)?;
     let tls = match uri.scheme_str() {
         Some("rediss") => true,
@@ -88,11 +88,11 @@ fn read_url(text: &str) -> Result<StoreUrl, &'static str> {
     let (authority, host) = (uri.authority().ok_or(FIX)?, uri.host().ok_or(FIX)?);
     let username = authority.as_str().rsplit_once('@').map(|(user, _)| user);
     if username.is_some_and(|user| user.contains(':')) {
-        return Err("a password does not belong into a URL; write it into a file and name that as passwordFile");
+        return Err("must not have a password; write it to a file and set passwordFile");
     }
     let plain = |user: &str| !user.is_empty() && user.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if username.is_some_and(|user| !plain(user)) {
-        return Err("the user before the @ has letters, digits, '-', '_' and '.' only");
+        return Err("must have a user name of letters, digits, '-', '_' and '.' only");
     }
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = match authority.port() {
@@ -121,11 +121,11 @@ fn within<'de, D: Deserializer<'de>>(
 }
 
 fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    within(deserializer, TIMEOUTS, "write a time from 50ms to 10s")
+    within(deserializer, TIMEOUTS, "must be from 50ms to 10s")
 }
 
 fn lease<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    within(deserializer, LEASES, "write a time from 3s to 10m")
+    within(deserializer, LEASES, "must be from 3s to 10m")
 }
 
 fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -134,7 +134,7 @@ fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error
     if plain && (1..=MAX_PREFIX).contains(&text.len()) {
         Ok(text)
     } else {
-        Err(D::Error::custom("write from 1 to 64 letters, digits, ':', '-', '_', '.' or '/'"))
+        Err(D::Error::custom("must have from 1 to 64 letters, digits, ':', '-', '_', '.' or '/'"))
     }
 }
 

@@ -1,11 +1,11 @@
-//! What the data plane asks while it judges handshakes: told back across the seam, so that a route can say that it cannot
-//! be reached.
+//! What the data plane asks while it judges handshakes: reported back across the seam, so that the conditions of a route
+//! can say that it cannot be reached.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::policy::authentication::{Authentication, External, Jwt, KeySource, Kind};
-use crate::snapshot::{BackendId, RouteId, RouteState, Snapshot};
+use crate::snapshot::{BackendId, RouteState, Snapshot};
 
 /// Something outside the gateway without which handshakes cannot be judged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,20 +25,20 @@ impl Dependency {
         BackendId { namespace: namespace.into(), service: external.service.clone(), port: external.port }
     }
 
-    /// Those of the methods of a route in the namespace `home`, each with the place of its method.
+    /// Those of the methods of a route in the namespace `home`, each with the index of its method.
     pub fn of<'a>(home: &'a str, authentication: &'a Authentication) -> impl Iterator<Item = (usize, Self)> + 'a {
-        authentication.methods().iter().enumerate().filter_map(move |(place, method)| {
+        authentication.methods().iter().enumerate().filter_map(move |(index, method)| {
             let dependency = match &method.kind {
                 Kind::Jwt(Jwt { keys: KeySource::Remote(uri), .. }) => Self::KeySet(uri.clone()),
                 Kind::Jwt(_) => return None,
                 Kind::External(external) => Self::Service(Self::service(home, external)),
                 Kind::Ticket(_) => Self::Store,
             };
-            Some((place, dependency))
+            Some((index, dependency))
         })
     }
 
-    /// What kind it is, as metrics call it: `jwks`, `external`, `shared_store`.
+    /// Its kind, as metrics call it: `jwks`, `external`, `shared_store`.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::KeySet(_) => "jwks",
@@ -66,8 +66,7 @@ impl Snapshot {
         let mut found = BTreeSet::new();
         for route in routes {
             let RouteState::Serving(policy) = &route.state else { continue };
-            let RouteId { namespace, .. } = &route.id;
-            found.extend(Dependency::of(namespace, &policy.handshake.authentication).map(|(_, one)| one));
+            found.extend(Dependency::of(&route.id.namespace, &policy.handshake.authentication).map(|(_, one)| one));
             found.extend(policy.connection.per_subject.map(|_| Dependency::Store));
         }
         found

@@ -1,4 +1,4 @@
-//! The only mutable cell of the control path: the current snapshot, and a bell per route.
+//! The only mutable cell of the control path: the current snapshot, and a counter of changes per route.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,56 +9,57 @@ use arc_swap::ArcSwap;
 use crate::reason::Reason;
 use crate::snapshot::{PathMatch, Route, Snapshot};
 
-/// Where a route lives: the host as written and the path it matches.
-type Place = (Box<str>, PathMatch);
-type Found = (Place, Arc<Route>);
+/// Where a route is found: the host as written and the path it matches.
+type Location = (Box<str>, PathMatch);
+type Found = (Location, Arc<Route>);
 
 /// The current snapshot. One per process, shared by all workers.
 #[derive(Debug, Default)]
 pub struct Live {
     snapshot: ArcSwap<Snapshot>,
-    bells: Mutex<HashMap<Place, Arc<AtomicU64>>>,
+    /// How often the route at a location changed, for every location that a lease holds.
+    changes: Mutex<HashMap<Location, Arc<AtomicU64>>>,
 }
 
-/// A live connection's hold on its route: the route as it was admitted, and "it changed".
+/// A live connection's hold on its route: the route as it was admitted, and whether it changed since.
 #[derive(Debug, Clone)]
 pub struct Lease {
     /// The route under which the connection was admitted last.
     pub route: Arc<Route>,
-    bell: Arc<AtomicU64>,
-    heard: u64,
+    changes: Arc<AtomicU64>,
+    seen: u64,
 }
 
 impl Lease {
     /// Whether the route changed by value, or vanished, since this lease was taken.
     pub fn changed(&self) -> bool {
-        self.bell.load(Ordering::Acquire) != self.heard
+        self.changes.load(Ordering::Acquire) != self.seen
     }
 }
 
 impl Live {
-    /// Replaces the snapshot and rings the routes that changed by value. Cannot fail: whatever can fail has failed in
-    /// compile.
+    /// Replaces the snapshot and counts a change of every route that changed by value. Cannot fail: everything that can fail
+    /// has failed in compile.
     pub fn publish(&self, next: Snapshot) {
         let next = Arc::new(next);
-        // The lock spans swap and bells, so that two publishers cannot ring for each other's snapshots.
-        let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+        // The lock spans swap and counters, so that two publishers cannot count changes of each other's snapshots.
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.snapshot.swap(Arc::clone(&next));
         let (old, new) = (routes(&before), routes(&next));
         // Which names a wildcard serves is no part of its routes.
-        let stars = before.spared != next.spared;
-        // A bell that no lease holds any more is forgotten; the others ring if their route is not what it was.
-        bells.retain(|(host, path), bell| {
-            let place = (&**host, path);
-            let same = match (old.get(&place), new.get(&place)) {
+        let wildcards = before.reserved != next.reserved;
+        // A counter that no lease holds any more is forgotten.
+        changes.retain(|(host, path), count| {
+            let location = (&**host, path);
+            let same = match (old.get(&location), new.get(&location)) {
                 (Some(old), Some(new)) => Arc::ptr_eq(old, new) || old == new,
                 (None, None) => true,
                 _ => false,
             };
-            if !same || (stars && host.starts_with("*.")) {
-                bell.fetch_add(1, Ordering::Release);
+            if !same || (wildcards && host.starts_with("*.")) {
+                count.fetch_add(1, Ordering::Release);
             }
-            Arc::strong_count(bell) > 1
+            Arc::strong_count(count) > 1
         });
     }
 
@@ -75,13 +76,13 @@ impl Live {
         self.hold(|snapshot| find(snapshot, host, path))
     }
 
-    /// The lease of a live connection whose route rang. It stays with the place by which it came in, whatever a new
-    /// handshake would meet now, for only a route that no longer admits a connection closes it. Where that place is gone
-    /// it moves to the place of the same route that takes its path now; `None`: there is none.
+    /// The lease of a live connection whose route changed. It stays with the location at which it was admitted, whatever a
+    /// new handshake would find now, because only a route that no longer admits a connection closes it. Where that
+    /// location is gone it moves to the location of the same route that takes its path now; `None`: there is none.
     pub fn renew(&self, lease: &Lease, host: &str, path: &str) -> Option<Lease> {
         let own = &lease.route;
         self.hold(|snapshot| {
-            own_place(snapshot, own, host)
+            own_location(snapshot, own, host)
                 .or_else(|| find(snapshot, host, path).ok().filter(|(_, found)| found.id == own.id))
                 .ok_or(Reason::RouteNotFound)
         })
@@ -91,15 +92,15 @@ impl Live {
     /// Subscribes first, then looks up, so that no change falls between.
     fn hold(&self, find: impl Fn(&Snapshot) -> Result<Found, Reason>) -> Result<Lease, Reason> {
         loop {
-            let (place, _) = find(&self.snapshot.load())?;
-            let bell = {
-                let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
-                Arc::clone(bells.entry(place.clone()).or_default())
+            let (location, _) = find(&self.snapshot.load())?;
+            let changes = {
+                let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+                Arc::clone(changes.entry(location.clone()).or_default())
             };
-            let heard = bell.load(Ordering::Acquire);
+            let seen = changes.load(Ordering::Acquire);
             let (again, route) = find(&self.snapshot.load())?;
-            if again == place {
-                return Ok(Lease { route, bell, heard });
+            if again == location {
+                return Ok(Lease { route, changes, seen });
             }
         }
     }
@@ -112,7 +113,7 @@ fn find(snapshot: &Snapshot, host: &str, path: &str) -> Result<Found, Reason> {
 }
 
 /// Where a route object still has the path that `own` matches, on the hosts that a name belongs to: exact before wildcard.
-fn own_place(snapshot: &Snapshot, own: &Route, name: &str) -> Option<Found> {
+fn own_location(snapshot: &Snapshot, own: &Route, name: &str) -> Option<Found> {
     let mut hosts = snapshot.hosts(name);
     hosts.find_map(|host| {
         let route = host.routes.iter().find(|route| route.path == own.path && route.id == own.id)?;
@@ -132,11 +133,12 @@ fn routes(snapshot: &Snapshot) -> HashMap<(&str, &PathMatch), &Arc<Route>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Balance, Host, RouteId, RouteState};
+    use crate::api::route_id::RouteId;
+    use crate::snapshot::{Balance, Host, RouteState};
 
     fn route(path: &str, reason: Reason) -> Arc<Route> {
         Arc::new(Route {
-            id: RouteId { namespace: "shop".into(), name: "chat".into() },
+            id: RouteId::secure_web_socket("shop", "chat"),
             path: PathMatch::Prefix(path.into()),
             state: RouteState::Refusing(reason),
             backends: vec![],
@@ -171,12 +173,12 @@ mod tests {
     }
 
     fn of(id: &str, path: &str, reason: Reason) -> Arc<Route> {
-        let id = RouteId { namespace: "shop".into(), name: id.into() };
+        let id = RouteId::secure_web_socket("shop", id);
         Arc::new(Route { id, ..Route::clone(&route(path, reason)) })
     }
 
     #[test]
-    fn a_lease_stays_with_its_place_whatever_a_new_handshake_would_meet() {
+    fn a_lease_stays_with_its_location_whatever_a_new_handshake_would_find() {
         let live = Live::default();
         live.publish(snapshot(vec![of("broad", "/", Reason::NoEndpoints)]));
         let lease = live.lease("a.test", "/chat").unwrap();
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_whose_place_is_gone_moves_to_another_place_of_its_route_only() {
+    fn a_lease_whose_location_is_gone_moves_to_another_location_of_its_route_only() {
         let live = Live::default();
         live.publish(snapshot(vec![of("chat", "/chat", Reason::NoEndpoints)]));
         let lease = live.lease("a.test", "/chat").unwrap();
@@ -218,23 +220,23 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_of_a_wildcard_ends_when_its_name_is_kept_for_others() {
+    fn a_lease_of_a_wildcard_ends_when_its_name_is_reserved_for_others() {
         let live = Live::default();
         let star = Arc::new(Host { name: "*.test".into(), tls: None, routes: vec![route("/", Reason::NoEndpoints)] });
         let snapshot = Snapshot { wildcard: [("test".into(), star)].into(), ..Snapshot::default() };
         live.publish(snapshot.clone());
         let (kept, other) = (live.lease("kept.test", "/").unwrap(), live.lease("other.test", "/").unwrap());
-        live.publish(Snapshot { spared: ["kept.test".into()].into(), ..snapshot });
+        live.publish(Snapshot { reserved: ["kept.test".into()].into(), ..snapshot });
         assert!(kept.changed() && live.renew(&kept, "kept.test", "/").is_none());
         assert!(live.renew(&other, "other.test", "/").is_some());
     }
 
     #[test]
-    fn a_bell_that_nobody_holds_is_forgotten() {
+    fn a_counter_that_no_lease_holds_is_forgotten() {
         let live = Live::default();
         live.publish(snapshot(vec![route("/a", Reason::NoEndpoints)]));
         drop(live.lease("a.test", "/a"));
         live.publish(snapshot(vec![route("/a", Reason::NoEndpoints)]));
-        assert!(live.bells.lock().unwrap().is_empty());
+        assert!(live.changes.lock().unwrap().is_empty());
     }
 }

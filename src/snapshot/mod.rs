@@ -1,7 +1,7 @@
 //! THE SEAM: everything the data plane knows, as plain immutable data, and the one cell that is swapped.
 //!
-//! `compile` makes snapshots, `proxy` reads them, and neither knows the other. A snapshot is replaced whole; parts
-//! that did not change keep their `Arc`, so that session tickets survive and unchanged routes ring nobody.
+//! `compile` makes snapshots, `proxy` reads them, and neither knows the other. A snapshot is replaced whole; parts that did
+//! not change keep their `Arc`, so that session tickets survive and no connection of an unchanged route is judged again.
 
 pub mod dependency;
 pub mod live;
@@ -14,8 +14,9 @@ use std::sync::Arc;
 use percent_encoding::percent_decode_str;
 use rustls_pki_types::ServerName;
 
+use crate::api::route_id::RouteId;
 use crate::policy::authentication::KeySource;
-use crate::policy::fence::Fence;
+use crate::policy::blocked_addresses::BlockedAddresses;
 use crate::policy::keys::KeySet;
 use crate::policy::{ClientRule, Policy};
 use crate::reason::Reason;
@@ -30,20 +31,20 @@ pub struct Snapshot {
     pub exact: HashMap<Box<str>, Arc<Host>>,
     /// Hosts of `*.rest` by `rest`; the star stands for exactly one label.
     pub wildcard: HashMap<Box<str>, Arc<Host>>,
-    /// Names that no wildcard serves, because they are kept for others than its holder.
-    pub spared: HashSet<Box<str>>,
+    /// Names that no wildcard serves, because the settings reserve them for another namespace than the wildcard's.
+    pub reserved: HashSet<Box<str>>,
     /// Where Services' endpoints are, apart from routes, so that endpoint churn never looks like a policy change.
     pub backends: BTreeMap<BackendId, Arc<Backend>>,
     /// Keys that objects of the cluster hold, apart from routes, so that their rotation never looks like a policy change.
     /// A source that is not here has no keys.
     pub keys: BTreeMap<KeySource, Arc<KeySet>>,
-    /// The identity for names that no host owns; without one such handshakes end in `unrecognized_name`.
-    pub default_tls: Option<Arc<TlsIdentity>>,
+    /// The configuration for names that no host owns; without one such handshakes end in `unrecognized_name`.
+    pub default_tls: Option<Arc<TlsServerConfig>>,
     /// ACME HTTP-01 challenges (RFC 8555 §8.3) that are answered on the plain port: by exact host, by whole path, the
     /// solver that knows the answer.
     pub challenges: BTreeMap<Box<str>, BTreeMap<Box<str>, BackendId>>,
     /// Addresses that the gateway itself never dials. No backend has one of them.
-    pub fence: Fence,
+    pub blocked: BlockedAddresses,
 }
 
 impl Snapshot {
@@ -54,9 +55,9 @@ impl Snapshot {
 
     /// Every host that a name belongs to, as in [`Snapshot::host`], in the order in which they count.
     fn hosts(&self, name: &str) -> impl Iterator<Item = &Arc<Host>> {
-        let star = name.split_once('.').filter(|(label, _)| !label.is_empty()).map(|(_, rest)| rest);
-        let star = move || star.and_then(|rest| self.wildcard.get(rest)).filter(|_| !self.spared.contains(name));
-        self.exact.get(name).into_iter().chain(std::iter::once_with(star).flatten())
+        let rest = name.split_once('.').filter(|(label, _)| !label.is_empty()).map(|(_, rest)| rest);
+        let wildcard = move || rest.and_then(|rest| self.wildcard.get(rest)).filter(|_| !self.reserved.contains(name));
+        self.exact.get(name).into_iter().chain(std::iter::once_with(wildcard).flatten())
     }
 
     /// The solver of the challenge at a host and path, both byte for byte.
@@ -64,8 +65,8 @@ impl Snapshot {
         self.challenges.get(host)?.get(path)
     }
 
-    /// The TLS identity for a name of a ClientHello; the default one for unknown names.
-    pub fn tls(&self, name: &str) -> Option<&Arc<TlsIdentity>> {
+    /// The TLS for a name of a ClientHello; the default one for unknown names.
+    pub fn tls(&self, name: &str) -> Option<&Arc<TlsServerConfig>> {
         self.host(name).and_then(|host| host.tls.as_ref()).or(self.default_tls.as_ref())
     }
 }
@@ -75,8 +76,8 @@ impl Snapshot {
 pub struct Host {
     /// The name as routes write it: `chat.example.com` or `*.example.com`.
     pub name: Box<str>,
-    /// The host's own TLS; `None`: the default identity.
-    pub tls: Option<Arc<TlsIdentity>>,
+    /// The host's own TLS; `None`: the default one.
+    pub tls: Option<Arc<TlsServerConfig>>,
     /// Exact paths first, then prefixes, longest first: the first match wins.
     pub routes: Vec<Arc<Route>>,
 }
@@ -88,17 +89,17 @@ impl Host {
     /// [`Reason::RouteNotFound`], or [`Reason::BadPath`] where a reader that decodes escapes (RFC 3986 §2.4) would take
     /// another route: `/%61dmin` must not go around `/admin`.
     pub fn route(&self, path: &str) -> Result<&Arc<Route>, Reason> {
-        let place = |path: &str| self.routes.iter().position(|route| route.path.matches(path));
-        let found = place(path);
-        if path.contains('%') && place(&percent_decode_str(path).decode_utf8_lossy()) != found {
+        let position = |path: &str| self.routes.iter().position(|route| route.path.matches(path));
+        let found = position(path);
+        if path.contains('%') && position(&percent_decode_str(path).decode_utf8_lossy()) != found {
             return Err(Reason::BadPath);
         }
-        found.and_then(|place| self.routes.get(place)).ok_or(Reason::RouteNotFound)
+        found.and_then(|position| self.routes.get(position)).ok_or(Reason::RouteNotFound)
     }
 }
 
-/// The TLS of a host: one `ServerConfig` with its own certificates and session tickets.
-pub struct TlsIdentity {
+/// The TLS of a host: one `rustls::ServerConfig` with its own certificates and session tickets.
+pub struct TlsServerConfig {
     /// What connections of this host are accepted with.
     pub config: Arc<rustls::ServerConfig>,
     /// What is known of each certificate, for metrics and for reuse.
@@ -107,17 +108,17 @@ pub struct TlsIdentity {
     pub client: Option<ClientRule>,
 }
 
-impl PartialEq for TlsIdentity {
-    /// Identities are equal only if they are the same configuration: tickets are bound to it.
+impl PartialEq for TlsServerConfig {
+    /// Equal only if they are the same configuration: tickets are bound to it.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.config, &other.config)
     }
 }
 
-impl fmt::Debug for TlsIdentity {
+impl fmt::Debug for TlsServerConfig {
     /// Never prints keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsIdentity").field("certificates", &self.certificates).finish_non_exhaustive()
+        f.debug_struct("TlsServerConfig").field("certificates", &self.certificates).finish_non_exhaustive()
     }
 }
 
@@ -130,21 +131,6 @@ pub struct CertificateFacts {
     pub not_after: i64,
     /// SHA-256 of the leaf's DER, hexadecimal.
     pub fingerprint: String,
-}
-
-/// The route object a compiled route comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RouteId {
-    /// Namespace of the object.
-    pub namespace: Box<str>,
-    /// Name of the object.
-    pub name: Box<str>,
-}
-
-impl fmt::Display for RouteId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
 }
 
 /// One path of one host.
@@ -239,6 +225,13 @@ pub struct BackendId {
     pub port: u16,
 }
 
+impl BackendId {
+    /// A port of a Service of its three parts.
+    pub fn new(namespace: &str, service: &str, port: u16) -> Self {
+        Self { namespace: namespace.into(), service: service.into(), port }
+    }
+}
+
 impl fmt::Display for BackendId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}:{}", self.namespace, self.service, self.port)
@@ -272,7 +265,7 @@ mod tests {
         let snapshot = Snapshot {
             exact: [("a.example.com".into(), host("a.example.com"))].into(),
             wildcard: [("example.com".into(), host("*.example.com"))].into(),
-            spared: ["a.example.com".into(), "kept.example.com".into()].into(),
+            reserved: ["a.example.com".into(), "kept.example.com".into()].into(),
             ..Snapshot::default()
         };
         let found = |name: &str| snapshot.host(name).map(|h| h.name.to_string());

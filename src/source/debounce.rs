@@ -1,19 +1,19 @@
-//! When a burst of changes is complete: after a moment of quiet, and never later than a second after it began. One
-//! editor that never stops, or one tenant that changes objects for ever, delays nobody by more than that.
+//! When a burst of changes is complete: after a moment without changes, and never later than a second after it began. A
+//! tenant that changes objects without end delays the changes of others by no more than that.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Quiet for so long, and a change is complete.
+/// A burst is complete after this time without a change.
 const QUIET: Duration = Duration::from_millis(100);
-/// A change is told after so long even if there is no quiet.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A burst is reported after this time even if changes go on.
+const MAX_DELAY: Duration = Duration::from_secs(1);
 
 /// A burst of changes, if there is one.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Debounce {
-    /// The first change that was not told yet, and the last one.
+    /// The first change that was not reported yet, and the last one.
     burst: Option<(Instant, Instant)>,
 }
 
@@ -23,17 +23,17 @@ impl Debounce {
         self.burst = Some((self.burst.map_or(now, |(first, _)| first), now));
     }
 
-    /// When the burst is to be told; `None`: there is none.
+    /// When the burst is to be reported; `None`: there is none.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.burst.map(|(first, last)| (last + QUIET).min(first + PATIENCE))
+        self.burst.map(|(first, last)| (last + QUIET).min(first + MAX_DELAY))
     }
 
-    /// The latest moment at which the burst is to be told; `None`: there is none.
+    /// The latest moment at which the burst is to be reported; `None`: there is none.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.burst.map(|(first, _)| first + PATIENCE)
+        self.burst.map(|(first, _)| first + MAX_DELAY)
     }
 
-    /// The burst was told.
+    /// The burst was reported.
     pub(super) fn clear(&mut self) {
         self.burst = None;
     }
@@ -53,8 +53,8 @@ mod tests {
         for n in 1..30 {
             debounce.touch(began + Duration::from_millis(50) * n);
         }
-        assert_eq!(debounce.due(), Some(began + PATIENCE));
-        assert_eq!(debounce.deadline(), Some(began + PATIENCE));
+        assert_eq!(debounce.due(), Some(began + MAX_DELAY));
+        assert_eq!(debounce.deadline(), Some(began + MAX_DELAY));
         debounce.clear();
         assert_eq!((debounce.due(), debounce.deadline()), (None, None));
     }

@@ -1,5 +1,5 @@
-//! A directory of manifests as the source. What does not parse is reported with its place, and the last good objects of
-//! its file stay; what did not change keeps its `Arc`.
+//! A directory of manifests as the source. A document that does not parse is reported with its place, and the last good
+//! objects of its file stay; what did not change keeps its `Arc`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 
+use super::document;
+use super::loaded::{Loaded, ManifestProblem};
 use super::parse::{self, Content, Identity, Parsed};
 use super::walk::{self, Found};
 use super::watch::Watch;
-use super::{Loaded, Problem};
 use crate::api::objects::Objects;
 use crate::api::yaml::Fault;
 
@@ -43,7 +44,7 @@ struct Record {
     fresh: Vec<(u64, Parsed)>,
     /// Last good objects whose document is broken now.
     kept: Vec<Parsed>,
-    problems: Vec<Problem>,
+    problems: Vec<ManifestProblem>,
     skipped: usize,
 }
 
@@ -133,7 +134,7 @@ impl Files {
                 }
                 Err(error) => {
                     let last = self.records.remove(path).unwrap_or_default();
-                    let problem = whole(&name, format!("cannot be read: {error}; its last good objects stay"));
+                    let problem = whole(&name, format!("cannot be read: {error}; its last good objects stay in use"));
                     changed |= last.problems.first() != Some(&problem);
                     self.records.insert(path.clone(), Record::lost(problem, last));
                 }
@@ -152,10 +153,10 @@ impl Files {
         let mut skipped = 0;
         let mut owners: BTreeMap<Identity, String> = BTreeMap::new();
         for (path, reason) in &found.unreadable {
-            problems.push(whole(&shown(path), format!("cannot be read: {reason}; its last good objects stay")));
+            problems.push(whole(&shown(path), format!("cannot be read: {reason}; its last good objects stay in use")));
         }
         if found.too_many {
-            let message = format!("more than {} files; the rest is not read", walk::MAX_FILES);
+            let message = format!("has more than {} files; the others are not read", walk::MAX_FILES);
             problems.push(whole(&shown(&self.root), message));
         }
         for (path, record) in &self.records {
@@ -171,8 +172,9 @@ impl Files {
                 match owners.get(&identity) {
                     Some(owner) => {
                         let (kind, key) = identity;
-                        let message = format!("{kind} {key} is in {owner} already, which wins; remove one of the two");
-                        problems.push(Problem { file: name, line: *line, column: 1, message });
+                        let message =
+                            format!("{kind} {key} is already in {owner}, which is used; remove one of the two");
+                        problems.push(ManifestProblem { file: name, line: *line, column: 1, message });
                     }
                     None => {
                         owners.insert(identity, format!("{name}:{line}"));
@@ -200,8 +202,8 @@ impl Files {
 }
 
 fn add(objects: &mut Objects, parsed: &Parsed) {
-    if let Some(findings) = &parsed.findings {
-        objects.findings.insert(parsed.object.key(), Arc::clone(findings));
+    if let Some(violations) = &parsed.violations {
+        objects.violations.insert(parsed.object.key(), Arc::clone(violations));
     }
     objects.insert(parsed.object.clone());
 }
@@ -210,33 +212,37 @@ impl Record {
     /// Reads a file; documents that were there before keep their objects.
     fn read(name: &str, digest: Digest, bytes: Vec<u8>, last: Self) -> Self {
         if bytes.len() as u64 > MAX_SIZE {
-            return Self { digest, ..Self::lost(whole(name, "larger than 4 MiB; split it".to_owned()), last) };
+            return Self { digest, ..Self::lost(whole(name, "is larger than 4 MiB; split it".to_owned()), last) };
         }
         let Ok(text) = String::from_utf8(bytes) else {
-            return Self { digest, ..Self::lost(whole(name, "not UTF-8 text; correct or remove it".to_owned()), last) };
+            return Self {
+                digest,
+                ..Self::lost(whole(name, "is not UTF-8 text; correct or remove it".to_owned()), last)
+            };
         };
         let (documents, fault) =
-            if name.ends_with(".json") { parse::json_documents(&text) } else { (parse::documents(&text), None) };
+            if name.ends_with(".json") { document::of_json(&text) } else { (document::of_yaml(&text), None) };
         let mut record = Self { digest, ..Self::default() };
         // Identities of broken documents; `None` among them: it could have been any.
         let mut broken: Vec<Option<Identity>> = Vec::new();
-        if let Some(Fault { line, column, message }) = fault {
-            record.problems.push(Problem { file: name.to_owned(), line, column, message });
+        if let Some(Fault { line, column, kind }) = fault {
+            record.problems.push(ManifestProblem { file: name.to_owned(), line, column, message: kind.to_string() });
             broken.push(None);
         }
         for document in documents {
             let own = digest_of(document.text.as_bytes());
             let known = last.documents.get(&own).or_else(|| record.documents.get(&own)).cloned();
             let content = known.unwrap_or_else(|| Arc::new(parse::read(document.text)));
-            for parse::Broken { fault: Fault { line, column, message }, identity } in &content.broken {
+            for one in &content.broken {
+                let Fault { line, column, .. } = &one.fault;
                 let column = if *line <= 1 { column + document.column } else { *column };
-                record.problems.push(Problem {
+                record.problems.push(ManifestProblem {
                     file: name.to_owned(),
                     line: line + document.line,
                     column,
-                    message: message.clone(),
+                    message: one.to_string(),
                 });
-                broken.push(identity.clone());
+                broken.push(one.identity.clone());
             }
             record.skipped += content.skipped;
             record.fresh.extend(content.objects.iter().map(|parsed| (parsed.line + document.line, parsed.clone())));
@@ -257,7 +263,7 @@ impl Record {
     }
 
     /// A file that cannot be read at all: everything it held stays.
-    fn lost(problem: Problem, last: Self) -> Self {
+    fn lost(problem: ManifestProblem, last: Self) -> Self {
         let documents = last.documents.clone();
         Self { documents, kept: last.into_good().collect(), problems: vec![problem], ..Self::default() }
     }
@@ -278,8 +284,8 @@ fn digest_of(bytes: &[u8]) -> Digest {
     digest::digest(&digest::SHA256, bytes).as_ref().try_into().unwrap_or_default()
 }
 
-fn whole(file: &str, message: String) -> Problem {
-    Problem { file: file.to_owned(), line: 0, column: 0, message }
+fn whole(file: &str, message: String) -> ManifestProblem {
+    ManifestProblem { file: file.to_owned(), line: 0, column: 0, message }
 }
 
 /// A path as text that cannot break a line of a log.

@@ -3,19 +3,17 @@
 
 pub mod cluster;
 mod debounce;
+mod document;
 pub mod files;
+pub mod loaded;
 mod parse;
 mod walk;
 mod watch;
 
-use std::fmt;
-use std::sync::Arc;
-
 pub use cluster::Cluster;
 pub use files::Files;
+use loaded::Loaded;
 pub use watch::Watch;
-
-use crate::api::objects::Objects;
 
 /// A source of objects.
 pub enum Source {
@@ -49,38 +47,5 @@ impl Source {
             Self::Files(files) => files.changed().await,
             Self::Cluster(cluster) => cluster.changed().await,
         }
-    }
-}
-
-/// What a source holds.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// Every object that a compile reads; the same `Arc` as the last time if nothing changed.
-    pub objects: Arc<Objects>,
-    /// What could not be read, in the order of the files.
-    pub problems: Vec<Problem>,
-    /// Objects of kinds that no compile reads, or of namespaces that are not watched.
-    pub skipped: usize,
-    /// Files that were read.
-    pub files: usize,
-}
-
-/// Something in a source that could not be read, with its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The file, as the source was named by the user.
-    pub file: String,
-    /// Line, from 1; 0 if it is about the whole file.
-    pub line: u64,
-    /// Column, from 1; 0 if it is about the whole file.
-    pub column: u64,
-    /// What is wrong and what to do. Never the content of a Secret.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, message } = self;
-        if *line == 0 { write!(f, "{file}: {message}") } else { write!(f, "{file}:{line}:{column}: {message}") }
     }
 }

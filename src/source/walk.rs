@@ -28,63 +28,17 @@ pub(crate) struct Found {
 /// Looks for manifests: `*.yaml`, `*.yml` and `*.json` in any depth. Names that begin with a dot are passed over, so
 /// that a mounted ConfigMap, whose files are links through its hidden `..data`, is read once.
 pub(crate) fn walk(root: &Path) -> Found {
-    let mut found = Found::default();
-    let mut hasher = DefaultHasher::new();
-    let mut visited = BTreeSet::new();
-    // Last in, first out: pushed in reverse order, so that files come in the order of their paths.
-    let mut pending = vec![(root.to_owned(), 0)];
-    while let Some((directory, depth)) = pending.pop() {
-        match fs::canonicalize(&directory) {
-            Ok(real) => {
-                if !visited.insert(real) {
-                    continue;
-                }
-            }
-            Err(error) => {
-                unreadable(&mut found, root, directory, &error);
-                continue;
-            }
-        }
-        // An entry that cannot be read may be any of its files: none counts as deleted.
-        let entries = fs::read_dir(&directory).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
-        let entries = match entries {
-            Ok(entries) => entries,
-            Err(error) => {
-                unreadable(&mut found, root, directory, &error);
-                continue;
-            }
-        };
-        let names = entries.into_iter().map(|entry| entry.file_name());
-        let mut names: Vec<_> = names.filter(|name| !name.as_encoded_bytes().starts_with(b".")).collect();
-        names.sort();
-        for name in names.into_iter().rev() {
-            let path = directory.join(name);
-            // Follows links: what counts is what is read.
-            let metadata = match fs::metadata(&path) {
-                Ok(metadata) => metadata,
-                Err(error) => {
-                    if is_manifest(&path) {
-                        unreadable(&mut found, root, path, &error);
-                    }
-                    continue;
-                }
-            };
-            if metadata.is_dir() {
-                if depth + 1 < MAX_DEPTH {
-                    pending.push((path, depth + 1));
-                } else {
-                    found.unreadable.push((path, format!("more than {MAX_DEPTH} directories deep; not read")));
-                }
-            } else if metadata.is_file() && is_manifest(&path) {
-                if found.files.len() >= MAX_FILES {
-                    found.too_many = true;
-                    continue;
-                }
-                stamp(&path, &metadata, &mut hasher);
-                found.files.insert(path);
-            }
-        }
+    let mut walk = Walk {
+        root,
+        found: Found::default(),
+        hasher: DefaultHasher::new(),
+        visited: BTreeSet::new(),
+        pending: vec![(root.to_owned(), 0)],
+    };
+    while let Some((directory, depth)) = walk.pending.pop() {
+        walk.directory(directory, depth);
     }
+    let Walk { mut found, mut hasher, .. } = walk;
     for (path, _) in &found.unreadable {
         path.hash(&mut hasher);
     }
@@ -92,10 +46,74 @@ pub(crate) fn walk(root: &Path) -> Found {
     found
 }
 
-fn unreadable(found: &mut Found, root: &Path, path: PathBuf, error: &io::Error) {
-    // What vanished between listing and looking is gone, as is the target of a dangling link; the root itself must be.
-    if error.kind() != io::ErrorKind::NotFound || path == root {
-        found.unreadable.push((path, error.to_string()));
+struct Walk<'a> {
+    root: &'a Path,
+    found: Found,
+    hasher: DefaultHasher,
+    /// Directories that were entered, as they are without links.
+    visited: BTreeSet<PathBuf>,
+    /// Directories that are yet to be entered, with their depth. Last in, first out: pushed in reverse order, so that files
+    /// come in the order of their paths.
+    pending: Vec<(PathBuf, usize)>,
+}
+
+impl Walk<'_> {
+    fn directory(&mut self, directory: PathBuf, depth: usize) {
+        match fs::canonicalize(&directory) {
+            Ok(real) => {
+                if !self.visited.insert(real) {
+                    return;
+                }
+            }
+            Err(error) => return self.unreadable(directory, &error),
+        }
+        // An entry that cannot be read may be any of its files: none counts as deleted.
+        let entries = fs::read_dir(&directory).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+        let entries = match entries {
+            Ok(entries) => entries,
+            Err(error) => return self.unreadable(directory, &error),
+        };
+        let names = entries.into_iter().map(|entry| entry.file_name());
+        let mut names: Vec<_> = names.filter(|name| !name.as_encoded_bytes().starts_with(b".")).collect();
+        names.sort();
+        for name in names.into_iter().rev() {
+            self.entry(directory.join(name), depth);
+        }
+    }
+
+    fn entry(&mut self, path: PathBuf, depth: usize) {
+        // Follows links: what counts is what is read.
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                if is_manifest(&path) {
+                    self.unreadable(path, &error);
+                }
+                return;
+            }
+        };
+        if metadata.is_dir() {
+            if depth + 1 < MAX_DEPTH {
+                self.pending.push((path, depth + 1));
+            } else {
+                self.found.unreadable.push((path, format!("more than {MAX_DEPTH} directories deep")));
+            }
+        } else if metadata.is_file() && is_manifest(&path) {
+            if self.found.files.len() >= MAX_FILES {
+                self.found.too_many = true;
+                return;
+            }
+            stamp(&path, &metadata, &mut self.hasher);
+            self.found.files.insert(path);
+        }
+    }
+
+    fn unreadable(&mut self, path: PathBuf, error: &io::Error) {
+        // What vanished between listing and looking is gone, as is the target of a dangling link; the root itself must be
+        // there.
+        if error.kind() != io::ErrorKind::NotFound || path == self.root {
+            self.found.unreadable.push((path, error.to_string()));
+        }
     }
 }
 

@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_secs(3);
 pub struct Watch {
     /// What is looked at.
     path: PathBuf,
-    /// Where the operating system tells of changes: the directory itself, or that of the file.
+    /// Where the operating system reports changes: the directory itself, or that of the file.
     directory: PathBuf,
     mode: RecursiveMode,
     fingerprint: fn(&Path) -> u64,
@@ -84,7 +84,7 @@ impl Watch {
         self.watcher = watcher
             .and_then(|mut watcher| watcher.watch(&self.directory, self.mode).map(|()| watcher))
             .inspect_err(|error| {
-                tracing::warn!(directory = %self.directory.display(), %error, "cannot watch for changes, polling instead");
+                tracing::warn!(directory = %self.directory.display(), %error, "directory cannot be watched for changes; polling it instead");
             })
             .ok();
     }
@@ -119,7 +119,7 @@ impl Watch {
                     if now.is_ok_and(|now| now != seen) {
                         self.dirty.touch(Instant::now());
                         if self.events.is_empty() {
-                            // No event told of it: the directory may have been replaced under the watcher.
+                            // No event reported it: the directory may have been replaced under the watcher.
                             self.arm();
                         }
                     }
@@ -129,7 +129,7 @@ impl Watch {
     }
 }
 
-/// Whether an event tells of a change; our own reading does not.
+/// Whether an event is a change; our own reading is not.
 fn is_change(kind: &EventKind) -> bool {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,

@@ -1,5 +1,5 @@
-//! Events for what a person must see: a condition that turned, and its end. Made when a status is written, from what the
-//! API server had before, so that neither a restart nor a change of leader repeats one.
+//! Events: one for each condition of a route that becomes bad, and one when it is good again. They are made when a status
+//! is written, from what the API server had before, so that neither a restart nor a change of leader repeats one.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
@@ -10,55 +10,56 @@ use crate::api::route::SecureWebSocketRoute;
 use crate::api::status::{CAUSES, ConditionReason, ConditionType, RouteStatus};
 use crate::writer::Events;
 
-/// What is told when a condition is gone that is there only while something is wrong.
-const RECOVERED: (&str, &str) = ("Recovered", "what could not be reached answers again");
+/// Reason and note of the event when `Degraded`, which exists only while something is wrong, is gone.
+const RECOVERED: (&str, &str) = ("Recovered", "every dependency of handshakes can be reached again");
 
-/// Publishes what turned with this write.
+/// Publishes the transitions of this write.
 pub(super) async fn publish(events: &Events, write: &Write) {
     let reference = write.route.object_ref(&());
-    for Turn { kind, bad, reason, note } in turns(&write.route, write.status.as_ref()) {
-        // That somebody is at it is no cause for alarm.
-        let alarming = bad && reason != ConditionReason::Issuing.as_str();
-        let type_ = if alarming { EventType::Warning } else { EventType::Normal };
+    for Transition { kind, bad, reason, note } in transitions(&write.route, write.status.as_ref()) {
+        // A certificate that cert-manager is issuing needs no attention.
+        let warning = bad && reason != ConditionReason::Issuing.as_str();
+        let type_ = if warning { EventType::Warning } else { EventType::Normal };
         events.publish(&reference, type_, &reason, kind.as_str(), note).await;
     }
 }
 
-/// A condition that turned.
+/// A condition that became bad, or good again.
 #[derive(Debug, PartialEq, Eq)]
-struct Turn {
+struct Transition {
     kind: ConditionType,
     bad: bool,
     reason: String,
     note: String,
 }
 
-/// What turned bad, or bad in another way, and what turned good again. That a new route is good is no news.
-fn turns(route: &SecureWebSocketRoute, next: Option<&RouteStatus>) -> Vec<Turn> {
+/// The conditions that became bad, or bad for another reason, and those that became good again. A new route whose
+/// conditions are good has none.
+fn transitions(route: &SecureWebSocketRoute, next: Option<&RouteStatus>) -> Vec<Transition> {
     let of = |status: Option<&RouteStatus>, kind: ConditionType| {
         let conditions = status.and_then(|status| status.conditions.as_ref());
         conditions.into_iter().flatten().find(|condition| condition.type_ == kind.as_str()).cloned()
     };
-    let mut turns = Vec::new();
+    let mut transitions = Vec::new();
     for (kind, wrong) in CAUSES {
         let before = of(route.status.as_ref(), kind);
-        // One that runs out is served as yet, but somebody has to do something.
+        // A certificate that expires soon is still served, but somebody has to renew it.
         let is_bad = |one: &Condition| one.status == wrong || one.reason == ConditionReason::Expiring.as_str();
         let was_bad = before.as_ref().is_some_and(is_bad);
         let Some(next) = of(next, kind) else {
             if was_bad && next.is_some() && kind == ConditionType::Degraded {
                 let (reason, note) = (RECOVERED.0.to_owned(), RECOVERED.1.to_owned());
-                turns.push(Turn { kind, bad: false, reason, note });
+                transitions.push(Transition { kind, bad: false, reason, note });
             }
             continue;
         };
         let bad = is_bad(&next);
         let another = before.as_ref().is_none_or(|before| before.reason != next.reason);
         if (bad && (!was_bad || another)) || (!bad && was_bad && next.status == "True") {
-            turns.push(Turn { kind, bad, reason: next.reason, note: next.message });
+            transitions.push(Transition { kind, bad, reason: next.reason, note: next.message });
         }
     }
-    turns
+    transitions
 }
 
 #[cfg(test)]
@@ -83,39 +84,41 @@ mod tests {
     }
 
     #[test]
-    fn only_what_turns_is_told() {
+    fn only_a_condition_that_changes_is_an_event() {
         let spec = serde_saphyr::from_str("{hostnames: [a.test], rules: [], handshake: {}}").unwrap();
         let mut route = SecureWebSocketRoute::new("r", spec);
-        let mut told = |before: Option<(&str, &str)>, next: (&str, &str)| {
+        let mut event_after = |before: Option<(&str, &str)>, next: (&str, &str)| {
             route.status = before.map(status);
-            turns(&route, Some(&status(next))).first().map(|turn| turn.bad)
+            transitions(&route, Some(&status(next))).first().map(|transition| transition.bad)
         };
-        assert_eq!(told(None, ("True", "Accepted")), None);
-        assert_eq!(told(Some(("Unknown", "Pending")), ("True", "Accepted")), None);
-        assert_eq!(told(Some(("Unknown", "Pending")), ("False", "HostnameConflict")), Some(true));
-        assert_eq!(told(Some(("False", "HostnameConflict")), ("False", "HostnameConflict")), None);
-        assert_eq!(told(Some(("False", "HostnameConflict")), ("False", "Invalid")), Some(true));
-        assert_eq!(told(Some(("False", "HostnameConflict")), ("True", "Accepted")), Some(false));
-        assert_eq!(told(Some(("False", "HostnameConflict")), ("Unknown", "Pending")), None);
-        assert_eq!(turns(&route, None), []);
+        assert_eq!(event_after(None, ("True", "Accepted")), None);
+        assert_eq!(event_after(Some(("Unknown", "Pending")), ("True", "Accepted")), None);
+        assert_eq!(event_after(Some(("Unknown", "Pending")), ("False", "HostnameConflict")), Some(true));
+        assert_eq!(event_after(Some(("False", "HostnameConflict")), ("False", "HostnameConflict")), None);
+        assert_eq!(event_after(Some(("False", "HostnameConflict")), ("False", "Invalid")), Some(true));
+        assert_eq!(event_after(Some(("False", "HostnameConflict")), ("True", "Accepted")), Some(false));
+        assert_eq!(event_after(Some(("False", "HostnameConflict")), ("Unknown", "Pending")), None);
+        assert_eq!(transitions(&route, None), []);
         // A certificate that nobody renews, though it is served.
         let certificate = |reason| of_kind("CertificateReady", "True", reason);
         route.status = Some(certificate("Ready"));
-        let bad: Vec<bool> = turns(&route, Some(&certificate("Expiring"))).iter().map(|turn| turn.bad).collect();
+        let bad: Vec<bool> =
+            transitions(&route, Some(&certificate("Expiring"))).iter().map(|transition| transition.bad).collect();
         assert_eq!(bad, [true]);
         route.status = Some(certificate("Expiring"));
-        assert_eq!(turns(&route, Some(&certificate("Expiring"))), []);
-        let renewed: Vec<bool> = turns(&route, Some(&certificate("Ready"))).iter().map(|turn| turn.bad).collect();
+        assert_eq!(transitions(&route, Some(&certificate("Expiring"))), []);
+        let renewed: Vec<bool> =
+            transitions(&route, Some(&certificate("Ready"))).iter().map(|transition| transition.bad).collect();
         assert_eq!(renewed, [false]);
         // What is there only while something is wrong.
         let degraded = of_kind("Degraded", "True", "KeysUnavailable");
         route.status = Some(status(("True", "Accepted")));
-        let bad: Vec<bool> = turns(&route, Some(&degraded)).iter().map(|turn| turn.bad).collect();
+        let bad: Vec<bool> = transitions(&route, Some(&degraded)).iter().map(|transition| transition.bad).collect();
         assert_eq!(bad, [true]);
         route.status = Some(degraded.clone());
-        assert_eq!(turns(&route, Some(&degraded)), []);
-        let over = turns(&route, Some(&status(("True", "Accepted"))));
+        assert_eq!(transitions(&route, Some(&degraded)), []);
+        let over = transitions(&route, Some(&status(("True", "Accepted"))));
         assert!(over.len() == 1 && !over[0].bad && over[0].reason == "Recovered", "{over:?}");
-        assert_eq!(turns(&route, None), [], "a route that leaves is no news");
+        assert_eq!(transitions(&route, None), [], "a route that leaves is no news");
     }
 }

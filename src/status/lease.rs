@@ -15,12 +15,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::kube_error::{NO_ANSWER, describe};
 use crate::telemetry::Metrics;
-use crate::telemetry::failure::describe;
 
 /// How long a Lease is held without being renewed.
 pub const DURATION: Duration = Duration::from_secs(15);
-/// How long a holder goes on that cannot renew.
+/// How long a holder that cannot renew still writes.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Pause between attempts.
 const RETRY: Duration = Duration::from_secs(2);
@@ -30,13 +30,13 @@ const ATTEMPT: Duration = Duration::from_secs(4);
 /// What to do with a Lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// There is none: make it.
+    /// It does not exist: create it.
     Create,
-    /// It is free, or its holder has gone: take it.
+    /// It is free, or its holder stopped renewing: acquire it.
     Take,
-    /// It is ours: renew it.
+    /// This replica holds it: renew it.
     Renew,
-    /// Somebody holds it.
+    /// Another replica holds it.
     Wait,
 }
 
@@ -67,7 +67,7 @@ fn held(before: Option<&LeaseSpec>, me: &str, now: Timestamp) -> LeaseSpec {
     next
 }
 
-/// The Lease as a holder leaves it, so that the next one need not wait.
+/// The Lease as a holder releases it, so that the next one need not wait.
 fn released(before: &LeaseSpec, now: Timestamp) -> LeaseSpec {
     LeaseSpec {
         holder_identity: Some(String::new()),
@@ -81,28 +81,28 @@ fn released(before: &LeaseSpec, now: Timestamp) -> LeaseSpec {
 pub struct Election {
     leading: watch::Receiver<bool>,
     phase: watch::Sender<Phase>,
-    /// Who competes, or who keeps it up where there is nobody to compete with.
+    /// The task that competes, or what keeps `leading` open without an election.
     course: Course,
 }
 
-/// How far a candidate is.
+/// What a candidate does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// It does not compete yet.
     Waits,
     /// It competes.
     Competes,
-    /// It gives up what it holds.
+    /// It releases the Lease and ends.
     Ends,
 }
 
 enum Course {
-    Alone(#[expect(dead_code, reason = "kept so that nobody who looks sees an end")] watch::Sender<bool>),
+    Alone(#[expect(dead_code, reason = "kept so that the channel of leading stays open")] watch::Sender<bool>),
     Competing(JoinHandle<()>),
 }
 
 impl Election {
-    /// Nobody to compete with: this replica leads.
+    /// No election: this replica leads.
     pub fn none(metrics: &Metrics) -> Self {
         metrics.leader(true);
         let (leads, leading) = watch::channel(true);
@@ -134,7 +134,8 @@ impl Election {
         self.leading.clone()
     }
 
-    /// Competes from now on, if it does not already. Whoever has nothing to write yet would lead and say nothing.
+    /// Competes from now on, if it does not already. A replica that has not compiled yet must not lead, because it has
+    /// nothing to write.
     pub fn compete(&self) {
         self.phase.send_if_modified(|phase| {
             *phase == Phase::Waits && {
@@ -144,7 +145,7 @@ impl Election {
         });
     }
 
-    /// Gives the Lease up.
+    /// Releases the Lease.
     pub async fn release(mut self) {
         self.phase.send_replace(Phase::Ends);
         if let Course::Competing(task) = &mut self.course {
@@ -186,7 +187,7 @@ impl Candidate {
             let outcome = match timeout(left.min(ATTEMPT), self.attempt()).await {
                 Ok(Ok(holds)) => Ok(holds),
                 Ok(Err(error)) => Err(describe(&error)),
-                Err(_) => Err("the API server does not answer".to_owned()),
+                Err(_) => Err(NO_ANSWER.to_owned()),
             };
             match outcome {
                 Ok(holds) => {
@@ -195,7 +196,7 @@ impl Candidate {
                 }
                 Err(why) => {
                     if said != why {
-                        tracing::warn!(lease = %self.lease, problem = %why, "the Lease could not be read or written");
+                        tracing::warn!(lease = %self.lease, problem = %why, "Lease could not be read or written");
                         said = why;
                     }
                     renewed = renewed.filter(|renewed| renewed.elapsed() < DEADLINE);
@@ -214,14 +215,14 @@ impl Candidate {
         if renewed.is_some()
             && let Err(error) = self.release().await
         {
-            tracing::debug!(lease = %self.lease, problem = %describe(&error), "the Lease was not given up");
+            tracing::debug!(lease = %self.lease, problem = %describe(&error), "Lease could not be released");
         }
     }
 
     fn say(&self, leads: bool) {
         if self.leads.send_if_modified(|now| std::mem::replace(now, leads) != leads) {
             self.metrics.leader(leads);
-            tracing::info!(lease = %self.lease, identity = %self.me, leads, "leader election");
+            tracing::info!(lease = %self.lease, identity = %self.me, leads, "leadership changed");
         }
     }
 
@@ -245,7 +246,7 @@ impl Candidate {
                 let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
                 self.api.create(&post, &Lease { metadata, spec: Some(next) }).await
             }
-            // With the version that was read: whoever comes second is refused.
+            // With the version that was read, so that the second of two writers is refused.
             (_, Some(lease)) => self.api.replace(&self.name, &post, &Lease { spec: Some(next), ..lease }).await,
         };
         match written {

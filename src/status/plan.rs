@@ -1,26 +1,26 @@
-//! What is to be written: where what a compile says of a route differs from what the API server has. Pure.
+//! Which statuses are written: those of a compile that differ from those that the API server has. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::api::objects::Key;
 use crate::api::route::SecureWebSocketRoute;
+use crate::api::route_id::RouteId;
 use crate::api::status::{Address, RouteStatus};
 
-/// What became of the routes.
+/// Routes and their statuses.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Every route as the API server has it.
-    pub routes: BTreeMap<Key, Arc<SecureWebSocketRoute>>,
-    /// What is said of those that are ours.
-    pub statuses: BTreeMap<Key, RouteStatus>,
+    pub routes: BTreeMap<RouteId, Arc<SecureWebSocketRoute>>,
+    /// The statuses of those that are ours.
+    pub statuses: BTreeMap<RouteId, RouteStatus>,
     /// The gateway's addresses.
     pub addresses: Vec<Address>,
     /// Names of the IngressClasses of our controller, also those of other gateways; `None`: they may not be read.
     pub classes: Option<BTreeSet<String>>,
-    /// Whether one of those is the default: then a route that names none is ours or another gateway's.
+    /// Whether one of those is the default: then a route that names no class is ours or another gateway's.
     pub defaulted: bool,
 }
 
@@ -28,42 +28,42 @@ pub struct Report {
 #[derive(Debug, Clone)]
 pub(super) struct Write {
     /// The route.
-    pub(super) key: Key,
+    pub(super) id: RouteId,
     /// As the API server has it.
     pub(super) route: Arc<SecureWebSocketRoute>,
-    /// Its next status; `None`: whatever we said is taken back.
+    /// Its next status; `None`: the status that this gateway wrote is removed.
     pub(super) status: Option<RouteStatus>,
 }
 
-/// Every write that is due, in the order of the keys. `ours` are routes that were ours a moment ago.
-pub(super) fn plan(report: &Report, controller: &str, ours: &BTreeSet<Key>) -> Vec<Write> {
+/// Every write that is due, in the order of the routes. `ours` are routes that were ours a moment ago.
+pub(super) fn plan(report: &Report, controller: &str, ours: &BTreeSet<RouteId>) -> Vec<Write> {
     let mut writes = Vec::new();
-    for (key, route) in &report.routes {
+    for (id, route) in &report.routes {
         let live = route.status.as_ref();
-        match report.statuses.get(key) {
+        match report.statuses.get(id) {
             Some(status) => {
                 let mut status = status.clone();
                 status.addresses = Some(report.addresses.clone()).filter(|addresses| !addresses.is_empty());
                 keep_times(&mut status, live);
                 if live.is_none_or(|live| !is_said(&status, live)) {
-                    writes.push(Write { key: key.clone(), route: Arc::clone(route), status: Some(status) });
+                    writes.push(Write { id: id.clone(), route: Arc::clone(route), status: Some(status) });
                 }
             }
             None => {
-                let Some(speaker) = live.and_then(|live| live.controller_name.as_deref()) else { continue };
-                let left = ours.contains(key);
+                let Some(written_by) = live.and_then(|live| live.controller_name.as_deref()) else { continue };
+                let was_ours = ours.contains(id);
                 let class = route.spec.ingress_class_name.as_ref();
-                let back = match &report.classes {
-                    // A class of our controller that is not ours is another gateway's, which speaks for itself.
-                    Some(classes) if speaker == controller => {
+                let remove = match &report.classes {
+                    // Another gateway of our controller has that class, and writes the status itself.
+                    Some(classes) if written_by == controller => {
                         !class.map_or(report.defaulted, |class| classes.contains(class))
                     }
-                    // Another controller was faster, and what it does not say itself would stay; or nobody knows whose
-                    // the class is. Only what we said ourselves is taken back, and only once.
-                    _ => left,
+                    // Another controller has written already, and conditions of ours that it does not set would stay; or it
+                    // is unknown whose class it is. Only a status of ours is removed, and only once.
+                    _ => was_ours,
                 };
-                if back {
-                    writes.push(Write { key: key.clone(), route: Arc::clone(route), status: None });
+                if remove {
+                    writes.push(Write { id: id.clone(), route: Arc::clone(route), status: None });
                 }
             }
         }
@@ -125,10 +125,10 @@ mod tests {
         let text = format!("{{ingressClassName: {class}, hostnames: [a.test], rules: [], handshake: {{}}}}");
         let mut route = SecureWebSocketRoute::new("r", serde_saphyr::from_str(&text).unwrap());
         route.status = live;
-        let key = Key::new("shop", "r");
+        let id = RouteId::secure_web_socket("shop", "r");
         Report {
-            routes: [(key.clone(), Arc::new(route))].into(),
-            statuses: said.map(|said| (key, said)).into_iter().collect(),
+            routes: [(id.clone(), Arc::new(route))].into(),
+            statuses: said.map(|said| (id, said)).into_iter().collect(),
             addresses: Vec::new(),
             classes: Some(["wssgate".to_owned(), "other".to_owned()].into()),
             defaulted: false,
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_that_stays_keeps_its_time_and_one_that_turns_does_not() {
+    fn a_condition_that_stays_keeps_its_time_and_one_that_changes_does_not() {
         let live = status(vec![condition("Accepted", "True", 5), condition("Ready", "Unknown", 0)]);
         let said = status(vec![condition("Accepted", "True", 90), condition("Ready", "True", 91)]);
         let writes = due(&report("wssgate", Some(live), Some(said)));
@@ -196,8 +196,8 @@ mod tests {
     fn what_was_ours_a_moment_ago_is_taken_back_whoever_spoke_since() {
         let live = status(vec![condition("Accepted", "True", 5)]);
         let theirs = RouteStatus { controller_name: Some("theirs".to_owned()), ..live.clone() };
-        let mine = BTreeSet::from([Key::new("shop", "r")]);
-        let taken_back = |report: &Report, ours: &BTreeSet<Key>| !plan(report, "ours", ours).is_empty();
+        let mine = BTreeSet::from([RouteId::secure_web_socket("shop", "r")]);
+        let taken_back = |report: &Report, ours: &BTreeSet<RouteId>| !plan(report, "ours", ours).is_empty();
         let other = report("nginx", Some(theirs), None);
         assert!(taken_back(&other, &mine) && !taken_back(&other, &BTreeSet::new()));
         // Another gateway of our controller replaces what we said with what it says.

@@ -1,4 +1,4 @@
-//! Writes what the plan says, while this replica leads: by server-side apply of the status alone, a few at a time, each
+//! Writes statuses by the plan, while this replica leads: by server-side apply of the status alone, a few at a time, each
 //! once, and again later where it failed.
 
 use std::collections::{BTreeSet, HashMap};
@@ -14,12 +14,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::event;
 use super::plan::{Report, Write, plan};
-use crate::api::objects::Key;
 use crate::api::route::SecureWebSocketRoute;
+use crate::api::route_id::RouteId;
 use crate::api::status::RouteStatus;
 use crate::api::{GROUP, VERSION};
+use crate::kube_error::{NO_ANSWER, describe};
 use crate::telemetry::Metrics;
-use crate::telemetry::failure::describe;
 use crate::writer::{self, Again, Events, Next, PATIENCE};
 
 /// Writes at a time, and the least time that they take: at most 50 a second.
@@ -54,9 +54,9 @@ struct Work {
     events: Events,
     metrics: Metrics,
     /// The last write of each route, until the API server has shown its outcome.
-    tried: HashMap<Key, Tried>,
-    /// Routes that are ours, or were, and what was said of them is not taken back yet.
-    ours: BTreeSet<Key>,
+    tried: HashMap<RouteId, Tried>,
+    /// Routes that are ours, and those that were and still have a status of ours.
+    ours: BTreeSet<RouteId>,
 }
 
 /// A write that was tried.
@@ -71,7 +71,7 @@ struct Tried {
 impl writer::Work<Report> for Work {
     async fn step(&mut self, report: &Arc<Report>, leading: &watch::Receiver<bool>) -> Next {
         if !*leading.borrow() {
-            // Whoever leads next goes by what the API server shows.
+            // The next leader compares with what the API server has.
             self.tried.clear();
             self.ours = report.statuses.keys().cloned().collect();
             return Next::Later(None);
@@ -91,16 +91,16 @@ impl Work {
     /// The next writes, and when the first of those that failed may be tried again.
     fn batch(&mut self, report: &Report) -> (Vec<Write>, Option<Instant>) {
         let mut due = plan(report, &self.controller, &self.ours);
-        let leaving = due.iter().filter(|write| write.status.is_none()).map(|write| &write.key);
+        let leaving = due.iter().filter(|write| write.status.is_none()).map(|write| &write.id);
         self.ours = report.statuses.keys().chain(leaving).cloned().collect();
         let now = Instant::now();
         let mut later = None;
         due.retain(|write| {
-            let Some(tried) = self.tried.get(&write.key) else { return true };
-            // Transition times are those of the moment of the compile, and of no weight here.
+            let Some(tried) = self.tried.get(&write.id) else { return true };
+            // Transition times are those of the compile; a difference in them alone is no change.
             let same = Arc::ptr_eq(&tried.route, &write.route) && is_same(tried.status.as_ref(), write.status.as_ref());
             match tried.again {
-                // The outcome has not come back yet.
+                // The reflector has not shown the outcome yet.
                 None => !same,
                 Some(again) if again.at <= now => true,
                 Some(again) => {
@@ -109,9 +109,9 @@ impl Work {
                 }
             }
         });
-        // What is as it should be needs no memory, but for what has not come back yet.
-        self.tried.retain(|key, tried| {
-            report.routes.get(key).is_some_and(|route| tried.again.is_some() || Arc::ptr_eq(route, &tried.route))
+        // A write is forgotten once its outcome was shown and is right.
+        self.tried.retain(|id, tried| {
+            report.routes.get(id).is_some_and(|route| tried.again.is_some() || Arc::ptr_eq(route, &tried.route))
         });
         due.truncate(BATCH.0);
         (due, later)
@@ -133,16 +133,16 @@ impl Work {
         for (write, outcome) in outcomes.into_iter().flatten() {
             self.metrics.status_write(outcome.is_ok());
             if outcome.is_ok() && write.status.is_none() {
-                self.ours.remove(&write.key);
+                self.ours.remove(&write.id);
             }
             let again = outcome.err().map(|why| {
-                let before = self.tried.get(&write.key).and_then(|tried| tried.again);
+                let before = self.tried.get(&write.id).and_then(|tried| tried.again);
                 let again = Again::after(before, Instant::now());
-                tracing::warn!(route = %write.key, problem = why, retry_ms = again.pause.as_millis() as u64,
-                    "a status could not be written");
+                tracing::warn!(route = %write.id, problem = why, retry_ms = again.pause.as_millis() as u64,
+                    "status could not be written");
                 again
             });
-            self.tried.insert(write.key, Tried { route: write.route, status: write.status, again });
+            self.tried.insert(write.id, Tried { route: write.route, status: write.status, again });
         }
     }
 
@@ -150,23 +150,23 @@ impl Work {
         let before = write.route.status.as_ref().and_then(|status| status.controller_name.as_deref());
         let before = before.map(writer::field_manager).filter(|manager| *manager != self.manager);
         if let (Some(manager), Some(_)) = (before, &write.status) {
-            // The route came from another controller, or ours had another name: what that said is over, and what we do
-            // not say ourselves would stay.
+            // The route came from another controller, or ours had another name: conditions of the old name that ours does not
+            // set would stay.
             if let Err(problem) = self.patch(&manager, write, &json!({})).await {
-                tracing::debug!(route = %write.key, manager, problem, "the status of before could not be taken back");
+                tracing::debug!(route = %write.id, manager, problem, "the status of another field manager could not be removed");
             }
         }
         self.patch(&self.manager, write, &write.status.as_ref().map_or_else(|| json!({}), |status| json!(status))).await
     }
 
-    /// Applies nothing but the status, so that nothing else becomes ours. The uid keeps a status from reaching another
+    /// Applies the status only, so that no other field becomes ours. The uid keeps a status from reaching another
     /// route of the same name.
     async fn patch(&self, manager: &str, write: &Write, status: &Value) -> Result<Outcome, String> {
-        let Key { namespace, name } = &write.key;
+        let RouteId { kind, namespace, name } = &write.id;
         let api: Api<SecureWebSocketRoute> = Api::namespaced(self.client.clone(), namespace);
         let body = json!({
             "apiVersion": format!("{GROUP}/{VERSION}"),
-            "kind": "SecureWebSocketRoute",
+            "kind": kind.as_str(),
             "metadata": {"name": name, "namespace": namespace, "uid": write.route.metadata.uid},
             "status": status,
         });
@@ -175,12 +175,12 @@ impl Work {
             Ok(Ok(_)) => Ok(Outcome::Written),
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(Outcome::Gone),
             Ok(Err(error)) => Err(describe(&error)),
-            Err(_) => Err("the API server does not answer".to_owned()),
+            Err(_) => Err(NO_ANSWER.to_owned()),
         }
     }
 }
 
-/// What became of a write that needs no other.
+/// The outcome of a write that is not repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     /// The API server has it.

@@ -4,7 +4,6 @@
 //! value that authenticates, or payload.
 
 pub mod access;
-pub mod failure;
 pub mod logging;
 pub mod metrics;
 

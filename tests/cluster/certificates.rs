@@ -288,10 +288,10 @@ fn a_certificate_of_someone_else_is_not_taken_over(clusters: &Clusters) {
     let by_hand = kubectl.get(&["secret", "by-hand"]);
     kubectl.apply(&route("[chat.example.com]", "theirs"));
     let message = scene.certificate_ready("chat", "CertificateConflict");
-    assert!(message.contains("exists already") && message.contains("wssgate did not create"), "{message}");
+    assert!(message.contains("already exists") && message.contains("wssgate did not create"), "{message}");
     kubectl.apply(&route("[hand.example.com]", "by-hand").replace("name: chat\n", "name: hand\n"));
     let message = scene.certificate_ready("hand", "CertificateConflict");
-    assert!(message.contains("exists already and is not of cert-manager"), "{message}");
+    assert!(message.contains("already exists and is not from cert-manager"), "{message}");
     // What is written, is written before this one, which comes later.
     kubectl.apply(&route("[later.example.com]", "later").replace("name: chat\n", "name: later\n"));
     kubectl.until(LIMIT, &["certificate", "later"], "to exist", |_| Some(()));
@@ -399,7 +399,7 @@ fn a_certificate_that_the_api_server_refuses_is_told_in_its_words(clusters: &Clu
         events["items"].as_array().unwrap().iter().find(refused).map(drop)
     });
     // It is tried again and again, and said once.
-    let attempts = || scene.gateway.log().matches("a Certificate could not be written").count();
+    let attempts = || scene.gateway.log().matches("Certificate could not be written").count();
     let before = attempts();
     until(LIMIT, "more attempts", || (attempts() >= before + 3).then_some(()));
     let version = |route: &Value| route["metadata"]["resourceVersion"].clone();

@@ -486,7 +486,7 @@ fn attempts_and_places_of_an_address_are_limited(clusters: &Clusters) {
             scene.serve(route);
         };
         let head = Head::upgrade("/");
-        served(&json!({"handshake": {"attempts": {"count": 3, "interval": "1h", "burst": 3}}}), &mut route);
+        served(&json!({"handshake": {"rateLimit": {"count": 3, "interval": "1h", "burst": 3}}}), &mut route);
         for attempt in 1..=3 {
             scene.admits(&format!("attempt {attempt}"), &head).await;
         }

@@ -52,15 +52,15 @@ fn kubectl_explain_reads_well(clusters: &Clusters) {
                 "Hostnames that clients name in TLS (SNI) and in Host: exact, or with a star in place of the first label.",
                 "hostnames <[]string> -required-",
                 "handshake <Object> -required-",
-                "What is judged while a connection lives.",
+                "What the gateway checks while a connection is open.",
             ],
         ),
         (
             "swsr.spec.handshake",
             &[
-                "What is judged of the HTTP upgrade, before a connection is opened.",
+                "What the gateway checks of the HTTP upgrade, before a connection is opened.",
                 "authentication <Object> -required-",
-                "attempts <Object>",
+                "rateLimit <Object>",
                 "origins <Object>",
             ],
         ),

@@ -57,7 +57,7 @@ fn a_route_is_ready_and_echoes_over_wss_with_the_charts_rights_alone(clusters: &
     let row: Vec<&str> = row.split_whitespace().collect();
     assert_eq!(row[..4], ["chat", "[\"chat.example.com\"]", "Anonymous", "True"]);
     let text = release.shop.must(&["explain", "swsr.spec.handshake"]);
-    assert!(text.contains("What is judged of the HTTP upgrade") && text.contains("authentication"), "{text}");
+    assert!(text.contains("What the gateway checks of the HTTP upgrade") && text.contains("authentication"), "{text}");
     // What Prometheus would scrape of each Pod.
     for pod in release.addresses(&release.own, NAME).into_values() {
         let text =
@@ -176,7 +176,7 @@ endpoints: [{{addresses: ['{}']}}, {{addresses: ['{}']}}]
             Some(())
         }));
         let message = kubectl.get(&["swsr", route]).to_string();
-        assert!(message.contains("of its addresses left out"), "{message}");
+        assert!(message.contains("blocked addresses: "), "{message}");
         kubectl.must(&["delete", "swsr", route]);
     }
     release.shop.must(&["delete", "service", "sneak"]);

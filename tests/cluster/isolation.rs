@@ -202,7 +202,7 @@ fn settings_of_the_config_map_take_effect_under_open_sockets(clusters: &Clusters
         map["data"]["gateway.yaml"] = format!("{text}\nnoSuchSetting: true\n").into();
         scene.home.apply(&map.to_string());
         scene.project();
-        super::scene::logged(&gateway, &["the settings file is not used", "noSuchSetting"]);
+        super::scene::logged(&gateway, &["settings file is not valid", "noSuchSetting"]);
         assert_eq!(scene.status(&gateway, "silent.example.com").await, 101);
 
         // Suffixes bind a namespace, also what it has already.
@@ -254,7 +254,7 @@ fn the_gateway_never_dials_the_api_server_itself_or_what_endpoints_may_not_be(cl
             let route = scene.kubectl.until(LIMIT, &["swsr", name], "to be judged", |route| {
                 condition(route, "ResolvedRefs").filter(|c| c["reason"] == "NoEndpoints").map(|_| route.clone())
             });
-            assert!(route.to_string().contains("of its addresses left out"), "{route:#}");
+            assert!(route.to_string().contains("blocked addresses: "), "{route:#}");
         }
         // Neither is anything fetched from there, whatever the port.
         for (name, address) in [("own", ip.as_str()), ("server", host), ("virtual", cluster_ip)] {

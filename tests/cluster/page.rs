@@ -61,7 +61,7 @@ const AFTER: [After; 7] = [
     },
     After {
         words: "kubectl explain swsr.spec.handshake",
-        check: |_, said| assert!(said.contains("What is judged of the HTTP upgrade"), "{said}"),
+        check: |_, said| assert!(said.contains("What the gateway checks of the HTTP upgrade"), "{said}"),
     },
     After {
         words: "apply -f manifests/samples/issuer.yaml",

@@ -60,7 +60,8 @@ fn a_right_that_is_missing_is_named(clusters: &Clusters) {
     run(async {
         let scene = Scene::new(clusters.control_plane(), "missing", &json!({})).await;
         scene.apply(&[scene.route("chat", "missing.example.com", &json!({}))]);
-        let read = |resource: &'static str| vec![format!("may not list and watch {resource}"), "RBAC".to_owned()];
+        let read =
+            |resource: &'static str| vec![format!("not allowed to list and watch {resource}"), "RBAC".to_owned()];
         let cluster = format!("{}-wssgate", scene.home.namespace());
         let cases = [
             ("clusterrole", "securewebsocketroutes", "list", read("securewebsocketroutes.wssgate.io")),
@@ -73,20 +74,15 @@ fn a_right_that_is_missing_is_named(clusters: &Clusters) {
                 "clusterrole",
                 "securewebsocketroutes/status",
                 "patch",
-                vec!["a status could not be written".to_owned(), "securewebsocketroutes/status".to_owned()],
+                vec!["status could not be written".to_owned(), "securewebsocketroutes/status".to_owned()],
             ),
             (
                 "clusterrole",
                 "customresourcedefinitions",
                 "get",
-                vec!["may not be read".to_owned(), "customresourcedefinitions".to_owned()],
+                vec!["not allowed to read".to_owned(), "customresourcedefinitions".to_owned()],
             ),
-            (
-                "role",
-                "leases",
-                "create",
-                vec!["the Lease could not be read or written".to_owned(), "leases".to_owned()],
-            ),
+            ("role", "leases", "create", vec!["Lease could not be read or written".to_owned(), "leases".to_owned()]),
         ];
         for (kind, resource, verb, words) in cases {
             let role = if kind == "role" { "wssgate" } else { cluster.as_str() };

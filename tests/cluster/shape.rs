@@ -115,11 +115,11 @@ fn bad() -> Vec<Bad> {
         ),
         (
             methods(json!([ticket("one", "30s")])),
-            "a ticket is bought with another method's credential: add a method of type JWT or External",
+            "a ticket is issued for the credential of another method: add a method of type JWT or External",
         ),
         (
             methods(json!([idp, ticket("one", "30s"), ticket("two", "30s")])),
-            "there is one ticket path per route: keep one method of type Ticket",
+            "a route can have one method of type Ticket: remove the others",
         ),
         (methods(json!([idp, ticket("one", "61s")])), "ttl is between 1s and 60s"),
         (methods(json!([idp, ticket("one", "900ms")])), "ttl is between 1s and 60s"),
@@ -169,10 +169,10 @@ fn bad() -> Vec<Bad> {
         ),
         (json!({"handshake": {"networks": {"deny": ["2001:db8::/129"]}}}), "each entry is an address range such as"),
         (
-            json!({"handshake": {"attempts": {"count": 20, "burst": 10}}}),
+            json!({"handshake": {"rateLimit": {"count": 20, "burst": 10}}}),
             "burst is smaller than count: leave it out or raise it",
         ),
-        (json!({"handshake": {"attempts": {"interval": "2h"}}}), "interval is between 1s and 1h"),
+        (json!({"handshake": {"rateLimit": {"interval": "2h"}}}), "interval is between 1s and 1h"),
         (json!({"handshake": {"responseHeaders": {"set": [{"name": "Set-Cookie", "value": "a=b"}]}}}), HEADER),
         (json!({"handshake": {"responseHeaders": {"set": [{"name": "Upgrade", "value": "h2c"}]}}}), HEADER),
         (json!({"handshake": {"responseHeaders": {"set": [{"name": "SEC-WebSocket-Accept", "value": "a"}]}}}), HEADER),
@@ -180,7 +180,7 @@ fn bad() -> Vec<Bad> {
         // The connection.
         (
             json!({"tls": {"clientValidation": null}, "handshake": {"authentication": {"mode": "Anonymous", "methods": null}}}),
-            "connection.limits.perSubject needs to know subjects: authenticate with mode AnyOf or tls.clientValidation, \
+            "connection.limits.perSubject needs an authenticated client: use mode AnyOf or tls.clientValidation, \
              or remove it",
         ),
         (json!({"connection": {"maxDuration": "12 hours"}}), "should match"),

@@ -242,7 +242,7 @@ fn nothing_is_served_before_everything_was_read(clusters: &Clusters) {
         part["rules"].as_array_mut().unwrap().retain(|rule| rule["resources"][0] != "endpointslices");
         scene.home.apply(&part.to_string());
         let mut gateway = scene.launch("wssgate-0", &[], &[]).await;
-        logged(&gateway, &["may not list and watch endpointslices.discovery.k8s.io", "RBAC"]);
+        logged(&gateway, &["not allowed to list and watch endpointslices.discovery.k8s.io", "RBAC"]);
         assert_eq!(gateway.get("/readyz").await.0, 503);
         assert_eq!(gateway.get("/livez").await.0, 200);
         assert_eq!(gateway.listener("wss").or(gateway.listener("http")), None, "it accepts connections");

@@ -221,7 +221,7 @@ fn a_version_too_old_is_listed_anew_and_an_empty_list_counts_the_second_time_onl
         fake.set_routes(Vec::new());
         fake.forget().await;
         let first = Instant::now();
-        logged(&gateway, &["all are gone at once", "SecureWebSocketRoute"]);
+        logged(&gateway, &["list came back empty although objects exist", "SecureWebSocketRoute"]);
         scene.open(&gateway, "gone.example.com").await.echo(&Frame::text("served on")).await;
         fake.set_routes(routes);
         fake.forget().await;
@@ -261,7 +261,7 @@ fn all_routes_that_went_unseen_serve_until_a_second_list_and_stay_if_they_come_b
         plane.kill_api_server();
         plane.start_api_server();
         gateway.signal("CONT");
-        logged(&gateway, &["all are gone at once", "SecureWebSocketRoute"]);
+        logged(&gateway, &["list came back empty although objects exist", "SecureWebSocketRoute"]);
         for socket in &mut sockets {
             socket.echo(&Frame::text("served on")).await;
         }
@@ -320,7 +320,7 @@ fn a_definition_of_another_version_is_told_and_what_it_adds_is_refused(clusters:
         let mut definition = admin.get(&["crd", name]);
         let spec = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
         let handshake = &mut spec["properties"]["handshake"]["properties"];
-        assert!(handshake.as_object_mut().unwrap().remove("attempts").is_some());
+        assert!(handshake.as_object_mut().unwrap().remove("rateLimit").is_some());
         handshake["futureShield"] = json!({"type": "boolean"});
         definition["metadata"]["annotations"]["wssgate.io/schema-hash"] = json!("another");
         let said = admin.run_with(&["replace", "-f", "-"], &definition.to_string());
@@ -329,7 +329,7 @@ fn a_definition_of_another_version_is_told_and_what_it_adds_is_refused(clusters:
         let scene = Scene::new(&plane, "version", &json!({})).await;
         let gateway = scene.gateway("wssgate-0").await;
         gateway.metric_becomes("wssgate_crd_outdated", &[], 1.0).await;
-        logged(&gateway, &["the CustomResourceDefinition is not that of this build", name]);
+        logged(&gateway, &["the CustomResourceDefinition is not that of this version", name]);
         scene.apply(&[
             scene.route("known", "known.example.com", &json!({})),
             scene.route("newer", "newer.example.com", &json!({"handshake": {"futureShield": true}})),

@@ -13,8 +13,8 @@ use rcgen::{
 };
 use serde::Deserialize;
 use wssgate::api::objects::{Key, Objects};
+use wssgate::api::route::Defaults;
 use wssgate::compile::Options;
-use wssgate::settings::Defaults;
 use wssgate::source::files::Files;
 
 /// When every compile of a case happens: 2027-01-15.
@@ -161,7 +161,7 @@ pub(crate) fn load(step: &Path, mint: &mut Mint) -> (Objects, Options) {
         objects.reference_grants.extend(more.reference_grants);
         objects.ingresses.extend(more.ingresses);
         objects.certificates.extend(more.certificates);
-        objects.findings.extend(more.findings);
+        objects.violations.extend(more.violations);
     }
     for secret in objects.secrets.values_mut() {
         if let Some(full) = mint.fill(secret) {
@@ -199,7 +199,10 @@ fn options(line: Line) -> Options {
     Options {
         dev: line.dev,
         standalone: line.standalone,
-        fence: wssgate::policy::fence::Fence { allow_loopback: line.allow_loopback, ..Default::default() },
+        blocked: wssgate::policy::blocked_addresses::BlockedAddresses {
+            allow_loopback: line.allow_loopback,
+            ..Default::default()
+        },
         ingress_class_name: line.ingress_class_name,
         default_certificate: line.default_certificate.as_deref().map(key),
         hostname_suffixes: line.hostname_suffixes,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wssgate::compile::Compiled;
 use wssgate::policy::Policy;
-use wssgate::snapshot::{PathMatch, Route, RouteState, Snapshot, TlsIdentity};
+use wssgate::snapshot::{PathMatch, Route, RouteState, Snapshot, TlsServerConfig};
 
 /// Names for what has none that is stable.
 #[derive(Default)]
@@ -21,7 +21,7 @@ impl Names {
         Self { built_in: Some(built_in), ..Self::default() }
     }
 
-    fn tls(&mut self, tls: &TlsIdentity) -> String {
+    fn tls(&mut self, tls: &TlsServerConfig) -> String {
         let mut text = String::from("tls");
         for facts in &tls.certificates {
             let found = self.certificates.iter().position(|known| *known == facts.fingerprint);
@@ -43,8 +43,8 @@ impl Names {
     /// Statuses, then the snapshot; `before` marks what was kept.
     pub(crate) fn render(&mut self, compiled: &Compiled, before: Option<&Compiled>) -> String {
         let mut text = String::new();
-        for (key, status) in &compiled.statuses {
-            let _ = writeln!(text, "route {key}");
+        for (id, status) in &compiled.statuses {
+            let _ = writeln!(text, "route {id}");
             for condition in status.conditions.iter().flatten() {
                 let (kind, is, why) = (&condition.type_, &condition.status, &condition.reason);
                 let _ = writeln!(text, "  {kind}={is} {why}: {}", condition.message);
@@ -90,9 +90,9 @@ impl Names {
                 let _ = writeln!(text, "    {}{}", self.route(route), if same { " (kept)" } else { "" });
             }
         }
-        let mut spared: Vec<_> = snapshot.spared.iter().collect();
-        spared.sort();
-        for name in spared {
+        let mut reserved: Vec<_> = snapshot.reserved.iter().collect();
+        reserved.sort();
+        for name in reserved {
             let _ = writeln!(text, "  no wildcard serves {name}");
         }
         for (host, paths) in &snapshot.challenges {

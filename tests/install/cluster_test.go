@@ -434,7 +434,7 @@ func TestHelmInstallsUpgradesRollsBackAndUninstalls(t *testing.T) {
 }
 
 // The first release has no predecessor. This one is made of the chart itself: an older version, whose definition does not
-// know `handshake.attempts` yet, with another image, and without what the settings learned since.
+// know `handshake.rateLimit` yet, with another image, and without what the settings learned since.
 func TestAnUpgradeFromAnOlderChartBringsTheNewDefinitionAndKeepsRoutes(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
@@ -458,10 +458,10 @@ func TestAnUpgradeFromAnOlderChartBringsTheNewDefinitionAndKeepsRoutes(t *testin
 	change("Chart.yaml", func(o object) { o["version"], o["appVersion"] = "0.0.9", "0.0.9" })
 	change("files/crd.yaml", func(o object) {
 		handshake := at(o, "spec", "versions", 0, "schema", "openAPIV3Schema", "properties", "spec", "properties", "handshake", "properties")
-		if at(handshake, "attempts") == nil {
-			t.Fatal("the definition has no attempts to leave out")
+		if at(handshake, "rateLimit") == nil {
+			t.Fatal("the definition has no rateLimit to leave out")
 		}
-		delete(handshake.(object), "attempts")
+		delete(handshake.(object), "rateLimit")
 	})
 	change("values.yaml", func(o object) { delete(o, "publishAddresses") })
 
@@ -473,13 +473,13 @@ func TestAnUpgradeFromAnOlderChartBringsTheNewDefinitionAndKeepsRoutes(t *testin
 	s.namespaces(t, "shop")
 	route := strings.Split(read(t, "manifests/argocd/testdata/created.yaml"), "status:\n")[0]
 	s.run(t, route, "kubectl", "apply", "-f", "-")
-	limit := []string{"patch", "swsr", "chat", "-n", "shop", "--type=merge", "-p", `{"spec":{"handshake":{"attempts":{"count":3,"interval":"1s"}}}}`}
+	limit := []string{"patch", "swsr", "chat", "-n", "shop", "--type=merge", "-p", `{"spec":{"handshake":{"rateLimit":{"count":3,"interval":"1s"}}}}`}
 	kept := func() string {
 		s.kubectl(t, limit...)
-		return s.kubectl(t, "get", "swsr", "chat", "-n", "shop", "-o", "jsonpath={.spec.handshake.attempts.count}")
+		return s.kubectl(t, "get", "swsr", "chat", "-n", "shop", "-o", "jsonpath={.spec.handshake.rateLimit.count}")
 	}
 	if found := kept(); found != "" {
-		t.Fatalf("the older definition knows attempts: %q", found)
+		t.Fatalf("the older definition knows rateLimit: %q", found)
 	}
 	uid := s.kubectl(t, "get", "swsr", "chat", "-n", "shop", "-o", "jsonpath={.metadata.uid}")
 

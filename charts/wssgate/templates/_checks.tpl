@@ -42,7 +42,7 @@
 {{- fail (printf "drain.acceptGrace, drain.window and drain.deadline make a Pod take %s s to stop, more than the hour that is sensible." (include "wssgate.grace" .)) }}
 {{- end }}
 {{- if and $values.tickets.used (gt (include "wssgate.replicas" . | int64) 1) (empty $values.sharedStore.url) }}
-{{- fail (printf "tickets.used is true with up to %s Pods and no sharedStore.url: a ticket could be redeemed only at the Pod that sold it. Name a Redis or Valkey in sharedStore.url, or set replicas: 1." (include "wssgate.replicas" .)) }}
+{{- fail (printf "tickets.used is true with up to %s Pods and no sharedStore.url: a ticket could be redeemed only at the Pod that issued it. Name a Redis or Valkey in sharedStore.url, or set replicas: 1." (include "wssgate.replicas" .)) }}
 {{- end }}
 {{- if and (empty $values.sharedStore.url) (or $values.sharedStore.passwordSecret $values.sharedStore.caSecret) }}
 {{- fail "sharedStore.passwordSecret and sharedStore.caSecret need sharedStore.url, which is empty." }}

@@ -1,4 +1,4 @@
-//! Who the client is: methods of which any one admits.
+//! How clients are authenticated: methods, of which any one admits.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,11 +17,11 @@ use crate::api::schema::{LABEL_PATTERN, PREFIX_PATTERN, TOKEN_PATTERN, path_rule
     ),
     (
         "!has(self.methods) || self.methods.exists(m, m.type != 'Ticket')",
-        "a ticket is bought with another method's credential: add a method of type JWT or External",
+        "a ticket is issued for the credential of another method: add a method of type JWT or External",
     ),
     (
         "!has(self.methods) || self.methods.filter(m, m.type == 'Ticket').size() <= 1",
-        "there is one ticket path per route: keep one method of type Ticket",
+        "a route can have one method of type Ticket: remove the others",
     ),
 ])))]
 pub struct Authentication {
@@ -60,8 +60,8 @@ pub struct Method {
     /// Name of the method, unique within the route; logs and metrics speak of it.
     #[schemars(length(min = 1, max = 63), pattern(LABEL_PATTERN))]
     pub name: String,
-    /// JWT: a signed token. External: a service of yours that is asked. Ticket: a single-use ticket that was bought
-    /// with another method's credential.
+    /// JWT: a signed token. External: a service of yours that judges the handshake. Ticket: a single-use ticket that was
+    /// issued for the credential of another method.
     #[serde(rename = "type")]
     pub kind: MethodKind,
     /// Settings of type JWT.
@@ -82,7 +82,7 @@ pub enum MethodKind {
     /// A JSON Web Token (RFC 7519).
     #[serde(rename = "JWT")]
     Jwt,
-    /// A service that is asked with a part of the handshake.
+    /// A service that judges a part of the handshake.
     External,
     /// A single-use ticket.
     Ticket,
@@ -240,14 +240,14 @@ pub struct ClaimToHeader {
 }
 
 /// A service of yours that judges a handshake that has one of the allowedHeaders and no credential of another method: any
-/// 2xx admits, anything else refuses, and so does a service that cannot be asked. A 2xx counts for 3 seconds unless it says
-/// Cache-Control: no-store.
+/// 2xx admits, anything else refuses, and so does a service that cannot be reached. A 2xx is used for 3 seconds unless it
+/// has Cache-Control: no-store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct External {
-    /// The Service that is asked.
+    /// The Service that judges.
     pub backend_ref: ServiceRef,
-    /// The path that is asked with GET.
+    /// The path of the GET request to the Service.
     #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = path_rules()))]
     pub path: String,
     /// Headers of the handshake that the service gets, such as cookie; at least one. The backend does not get them. The
@@ -273,9 +273,10 @@ pub struct External {
     pub timeout: Option<Duration>,
 }
 
-/// Single-use tickets: a POST without content to the path, with another method's credential, buys one. The handshake has it
-/// in the query parameter ticket or as a subprotocol ticket.TICKET. It is worth something only on this route and for the
-/// origin that bought it. Each replica keeps its own tickets in memory: run one replica, or keep clients at theirs.
+/// Single-use tickets: a POST without content to the path, with the credential of another method, returns one. The
+/// handshake has it in the query parameter ticket or as a subprotocol ticket.TICKET. It is valid only on this route and for
+/// the origin that requested it. Without sharedStore in the settings of the gateway, only the replica that issued a ticket
+/// redeems it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ticket {
@@ -288,7 +289,7 @@ pub struct Ticket {
         "duration(self) >= duration('1s') && duration(self) <= duration('60s')", "ttl is between 1s and 60s"
     )])))]
     pub ttl: Option<Duration>,
-    /// Whether only the client address (IPv6: its /64) that bought a ticket can redeem it; false if absent, because
+    /// Whether only the client address (IPv6: its /64) that requested a ticket can redeem it; false if absent, because
     /// addresses change behind NAT and with dual stack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bind_address: Option<bool>,

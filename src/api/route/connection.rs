@@ -12,8 +12,8 @@ pub struct Connection {
     /// Connections at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
-    /// Close after so long without a text or binary message in either direction. Off if absent or 0s: the heartbeat
-    /// finds the dead.
+    /// Close after this time without a text or binary message in either direction. Off if absent or 0s: the heartbeat
+    /// finds dead peers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Duration>,
     /// Pings by the gateway, which find dead peers and keep NAT and load balancers from forgetting live ones.
@@ -32,12 +32,12 @@ pub struct Connection {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
-    /// Connections of everyone; 10000 if absent.
+    /// All connections; 10000 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub total: Option<i32>,
-    /// Connections of one client address (IPv6: one /64). No limit if absent, because behind a load balancer that
-    /// hides addresses everyone is one.
+    /// Connections of one client address (IPv6: one /64). No limit if absent, because behind a load balancer that hides
+    /// addresses all clients have one address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub per_address: Option<i32>,
@@ -55,7 +55,7 @@ pub struct Heartbeat {
     /// Silence after which a ping is sent; 30s if absent, 0s switches the heartbeat off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Duration>,
-    /// Pings without any byte in return after which the peer is given up; 2 if absent.
+    /// Pings without any byte in return after which the connection is closed; 2 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10))]
     pub missed: Option<i32>,

@@ -19,14 +19,14 @@ use crate::api::schema::{NETWORK_PATTERN, ORIGIN_PATTERN, TOKEN_PATTERN, VALUE_P
     "origin * is refused where cookies authenticate, because any page could then use them: list the origins"
 )])))]
 pub struct Handshake {
-    /// Client networks. Everyone if absent.
+    /// Networks from which clients may connect. Every network if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<Networks>,
     /// Pages (RFC 6454 origins) that may open connections. If absent only pages of the route's own host may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origins: Option<Origins>,
     /// Subprotocols (Sec-WebSocket-Protocol) that may be used; a handshake that offers none of them is refused. If
-    /// absent whatever the client offers is passed on.
+    /// absent all that the client offers are passed on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 16),
@@ -34,22 +34,22 @@ pub struct Handshake {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub subprotocols: Option<Vec<String>>,
-    /// Who the client is. It must be written down, even as mode Anonymous, so that an open route is a decision.
+    /// How clients are authenticated. It must be set, even to mode Anonymous, so that an open route is a decision.
     #[schemars(required)]
     pub authentication: Option<Authentication>,
     /// Handshakes per client address (IPv6: one /64), counted by each replica. No limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempts: Option<Attempts>,
-    /// Headers of the gateway's own HTTP answers, over the secure ones that are built in.
+    pub rate_limit: Option<RateLimit>,
+    /// Headers of the gateway's own HTTP answers, in addition to its secure default headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_headers: Option<ResponseHeaders>,
 }
 
-/// Client networks; deny is looked at before allow.
+/// Networks of clients; deny wins over allow.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Networks {
-    /// Address ranges (CIDR) that may connect, such as 203.0.113.0/24 or 2001:db8::/32. Everyone if absent.
+    /// Address ranges (CIDR) that may connect, such as 203.0.113.0/24 or 2001:db8::/32. Every address if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 128),
@@ -100,27 +100,27 @@ pub struct Origins {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 pub enum MissingOrigin {
-    /// It goes on.
+    /// The handshake goes on.
     Allow,
-    /// It is refused.
+    /// The handshake is refused.
     Deny,
 }
 
-/// Whether a verdict is carried out.
+/// Whether something that is not allowed is refused, or only reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 pub enum Mode {
-    /// What is judged bad is refused.
+    /// It is refused.
     Enforce,
-    /// What is judged bad is counted and logged, and let through.
+    /// It is counted and logged, but let through.
     Audit,
 }
 
-/// A limit of handshakes.
+/// A limit of handshakes, of the shape of the limits of messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rate_rules()))]
-pub struct Attempts {
+pub struct RateLimit {
     /// Handshakes per interval.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub count: i32,

@@ -111,7 +111,7 @@ pub struct RateLimit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 pub enum RateScope {
-    /// Nobody.
+    /// No other connection.
     #[default]
     Connection,
     /// The connections of one subject.

@@ -1,12 +1,13 @@
 //! `SecureWebSocketRoute`: the custom resource, one file per layer that a connection passes.
 //!
 //! Field documentation is what `kubectl explain` shows. Numbers of policy have no schema defaults: a default that the
-//! API server persists would look like the user's choice; built-in values are named in the text and live elsewhere.
+//! API server persists would look like the user's choice; the gateway's defaults are named in the text and live elsewhere.
 //! Enumerations have an empty schema description of their own, because it would replace that of the field.
 #![allow(clippy::duplicated_attributes, reason = "printer columns repeat the names of their settings")]
 
 pub mod authentication;
 pub mod connection;
+pub mod defaults;
 pub mod handshake;
 pub mod messages;
 pub mod reference;
@@ -21,6 +22,7 @@ use crate::api::schema::{HOSTNAME_PATTERN, NAME_PATTERN, rules};
 use crate::api::status::RouteStatus;
 pub use authentication::Authentication;
 pub use connection::Connection;
+pub use defaults::Defaults;
 pub use handshake::Handshake;
 pub use messages::Messages;
 pub use rule::Rule;
@@ -82,13 +84,13 @@ pub use tls::Tls;
     (
         "!has(self.connection) || !has(self.connection.limits) || !has(self.connection.limits.perSubject) || \
          self.handshake.authentication.mode == 'AnyOf' || (has(self.tls) && has(self.tls.clientValidation))",
-        "connection.limits.perSubject needs to know subjects: authenticate with mode AnyOf or tls.clientValidation, or \
+        "connection.limits.perSubject needs an authenticated client: use mode AnyOf or tls.clientValidation, or \
          remove it",
     ),
 ])))]
 pub struct RouteSpec {
-    /// Name of the IngressClass (spec.controller wssgate.io/ingress-controller) whose gateway serves the route. If
-    /// absent the class that is marked as the cluster's default does, if it is one of ours.
+    /// Name of the IngressClass (spec.controller wssgate.io/ingress-controller) whose gateway serves the route. If absent,
+    /// the gateway of the cluster's default IngressClass does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), pattern(NAME_PATTERN))]
     pub ingress_class_name: Option<String>,
@@ -112,12 +114,12 @@ pub struct RouteSpec {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub rules: Vec<Rule>,
-    /// What is judged of the HTTP upgrade, before a connection is opened.
+    /// What the gateway checks of the HTTP upgrade, before a connection is opened.
     pub handshake: Handshake,
-    /// What is judged while a connection lives.
+    /// What the gateway checks while a connection is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<Connection>,
-    /// What is judged of every message.
+    /// What the gateway checks of every message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Messages>,
 }

@@ -22,7 +22,7 @@ pub struct Tls {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4), extend("x-kubernetes-list-type" = "atomic"))]
     pub certificate_refs: Option<Vec<SecretRef>>,
-    /// The cert-manager issuer that wssgate asks, with a Certificate of its own, to fill the Secret of
+    /// The cert-manager issuer of the certificate. The gateway creates a Certificate that fills the Secret of
     /// certificateRefs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer_ref: Option<IssuerRef>,

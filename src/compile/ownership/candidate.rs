@@ -4,21 +4,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::objects::{self, Key, Objects};
+use crate::api::objects::Objects;
 use crate::api::route::{RouteSpec, SecureWebSocketRoute};
+use crate::api::route_id::RouteId;
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::Options;
+use crate::api::violation::SchemaViolation;
+use crate::compile::options::Options;
 use crate::compile::ownership::class::{self, Class};
 use crate::compile::ownership::host::{Claim, Rank};
 use crate::compile::ownership::suffix::Suffixes;
+use crate::compile::problem::{Problem, quote};
 use crate::compile::spec::draft::Draft;
-use crate::compile::status::condition::{Problem, quote};
 
 /// A route of ours.
 #[derive(Debug)]
 pub struct Candidate<'a> {
-    /// Namespace and name.
-    pub key: &'a Key,
+    /// Its identity.
+    pub id: RouteId,
     /// The object.
     pub route: &'a Arc<SecureWebSocketRoute>,
     /// The draft of the spec as it is now.
@@ -47,7 +49,7 @@ impl Candidate<'_> {
         let created = self.route.metadata.creation_timestamp.as_ref();
         let created = created.map_or(i64::MAX, |time| time.0.as_second());
         Claim {
-            rank: Rank { never_good: self.good.is_none(), created, id: self.key },
+            rank: Rank { never_good: self.good.is_none(), created, id: &self.id },
             hostnames: &self.hostnames,
             tls: self.effective().tls.is_some(),
         }
@@ -57,13 +59,14 @@ impl Candidate<'_> {
 /// Drafts of the compile before.
 #[derive(Debug, Default)]
 pub struct Drafts {
-    by_route: BTreeMap<Key, Kept>,
+    by_route: BTreeMap<RouteId, KeptDraft>,
 }
 
+/// What is kept of one route.
 #[derive(Debug)]
-struct Kept {
+struct KeptDraft {
     route: Arc<SecureWebSocketRoute>,
-    findings: Option<Arc<[objects::Finding]>>,
+    violations: Option<Arc<[SchemaViolation]>>,
     draft: Arc<Draft>,
     good: Option<Arc<Draft>>,
     /// The route as it was when it was good.
@@ -72,19 +75,19 @@ struct Kept {
 
 impl Drafts {
     /// Last good specs that stand in for what their routes say now.
-    pub fn standing_in(&self) -> impl Iterator<Item = (&Key, &RouteSpec)> {
+    pub fn standing_in(&self) -> impl Iterator<Item = (&RouteId, &RouteSpec)> {
         let last_good = self.by_route.iter().filter(|(_, kept)| kept.draft.policy.is_none());
-        last_good.filter_map(|(key, kept)| Some((key, &kept.good_route.as_ref()?.spec)))
+        last_good.filter_map(|(id, kept)| Some((id, &kept.good_route.as_ref()?.spec)))
     }
 }
 
 /// What there is of ours.
 #[derive(Debug)]
 pub struct Candidates<'a> {
-    /// By key.
+    /// By identity.
     pub routes: Vec<Candidate<'a>>,
-    /// Routes of a class that does not exist, and what to tell.
-    pub lost: Vec<(&'a Key, &'a SecureWebSocketRoute, String)>,
+    /// Routes of a class that does not exist, and the problem.
+    pub lost: Vec<(RouteId, &'a SecureWebSocketRoute, Problem)>,
     /// What the next compile needs.
     pub drafts: Drafts,
 }
@@ -98,25 +101,26 @@ pub fn collect<'a>(
 ) -> Candidates<'a> {
     let mut candidates = Candidates { routes: Vec::new(), lost: Vec::new(), drafts: Drafts::default() };
     for (key, route) in &objects.routes {
+        let id = RouteId::secure_web_socket(&key.namespace, &key.name);
         match class::of(route, objects, options) {
             Class::Ours => {}
             Class::Foreign => continue,
-            Class::Lost(text) => {
-                candidates.lost.push((key, route, text));
+            Class::Lost(problem) => {
+                candidates.lost.push((id, route, problem));
                 continue;
             }
         }
         // A route that was deleted and made anew is another route, whatever its name.
-        let kept = before.and_then(|before| before.by_route.get(key));
+        let kept = before.and_then(|before| before.by_route.get(&id));
         let kept = kept.filter(|kept| kept.route.metadata.uid == route.metadata.uid);
-        let findings = objects.findings.get(key);
+        let violations = objects.violations.get(key);
         let same = kept.filter(|kept| {
             same_defaults
                 && (Arc::ptr_eq(&kept.route, route) || kept.route.spec == route.spec)
-                && kept.findings.as_deref() == findings.map(|findings| &**findings)
+                && kept.violations.as_deref() == violations.map(|violations| &**violations)
         });
         let draft = same.map_or_else(
-            || Arc::new(Draft::read(&route.spec, findings.map_or(&[][..], |findings| findings), &options.defaults)),
+            || Arc::new(Draft::read(&route.spec, violations.map_or(&[][..], |all| all), &options.defaults)),
             |kept| Arc::clone(&kept.draft),
         );
         let good = match &draft.policy {
@@ -129,20 +133,20 @@ pub fn collect<'a>(
         };
         let effective = good.as_ref().unwrap_or(&draft);
         let (hostnames, forbidden) = permitted(&key.namespace, &effective.hostnames, options);
-        let kept = Kept {
+        let kept = KeptDraft {
             route: Arc::clone(route),
-            findings: findings.cloned(),
+            violations: violations.cloned(),
             draft: Arc::clone(&draft),
             good: good.clone(),
             good_route,
         };
-        candidates.drafts.by_route.insert(key.clone(), kept);
-        candidates.routes.push(Candidate { key, route, draft, good, hostnames, forbidden });
+        candidates.drafts.by_route.insert(id.clone(), kept);
+        candidates.routes.push(Candidate { id, route, draft, good, hostnames, forbidden });
     }
     candidates
 }
 
-/// The hostnames that a namespace may use by the settings, and what to say of the others.
+/// The hostnames that a namespace may use by the settings, and the problems of the others.
 fn permitted(namespace: &str, hostnames: &[Box<str>], options: &Options) -> (Vec<Box<str>>, Vec<Problem>) {
     let suffixes = Suffixes(&options.hostname_suffixes);
     let (mut good, mut bad) = (Vec::new(), Vec::new());
@@ -150,12 +154,12 @@ fn permitted(namespace: &str, hostnames: &[Box<str>], options: &Options) -> (Vec
         match suffixes.permit(namespace, name) {
             Ok(()) => good.push(name.clone()),
             Err(instead) => {
-                let text = format!(
-                    "spec.hostnames: the gateway's settings do not let namespace {} use {}; {instead}",
+                let text = format_args!(
+                    "the settings of the gateway do not allow namespace {} to use {}; {instead}",
                     quote(namespace),
                     quote(name),
                 );
-                bad.push(Problem::new(Reason::HostnameNotPermitted, text));
+                bad.push(Problem::new(Reason::HostnameNotPermitted, "spec.hostnames", text));
             }
         }
     }

@@ -4,8 +4,9 @@ use k8s_openapi::api::networking::v1::IngressClass;
 
 use crate::api::objects::{Key, Objects};
 use crate::api::route::SecureWebSocketRoute;
-use crate::compile::Options;
-use crate::compile::status::condition::quote;
+use crate::api::status::ConditionReason as Reason;
+use crate::compile::options::Options;
+use crate::compile::problem::{Problem, quote};
 
 /// Marks the class of routes that name none.
 const DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
@@ -17,10 +18,10 @@ const NAME: &str = "wssgate";
 pub enum Class {
     /// Ours.
     Ours,
-    /// Another controller's, or nobody's: we say nothing of it.
+    /// Another controller's, or nobody's: its status is not ours to write.
     Foreign,
-    /// Nobody's, among files where nobody else would say so: what to tell the user.
-    Lost(String),
+    /// Of a class that does not exist, where objects come from files and no other controller would say so.
+    Lost(Problem),
 }
 
 /// The class of a route.
@@ -49,10 +50,11 @@ pub fn named(name: Option<&str>, objects: &Objects, options: &Options) -> Class 
     } else if name == options.ingress_class_name.as_deref().unwrap_or(NAME) {
         Class::Ours
     } else {
-        Class::Lost(format!(
-            "spec.ingressClassName: there is no IngressClass {}; add its manifest, correct the name or leave it out",
+        let text = format_args!(
+            "IngressClass {} does not exist; add its manifest, correct the name or remove it",
             quote(name)
-        ))
+        );
+        Class::Lost(Problem::new(Reason::NoMatchingClass, "spec.ingressClassName", text))
     }
 }
 
@@ -113,11 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn a_class_that_does_not_exist_is_told_among_files_only() {
+    fn a_class_that_does_not_exist_is_reported_among_files_only() {
         let files = Options { standalone: true, ..Options::default() };
         let none = Objects::default();
         assert_eq!(of(&route(Some("wssgate")), &none, &files), Class::Ours);
-        assert!(matches!(of(&route(Some("nginx")), &none, &files), Class::Lost(text) if text.contains("\"nginx\"")));
+        assert!(
+            matches!(of(&route(Some("nginx")), &none, &files), Class::Lost(problem) if problem.text.contains("\"nginx\""))
+        );
         assert_eq!(of(&route(Some("wssgate")), &none, &Options::default()), Class::Foreign);
     }
 }

@@ -5,10 +5,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::api::objects::Key;
-use crate::api::scalar::is_lower_dns_name;
+use crate::api::route_id::RouteId;
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::status::condition::{Problem, quote};
+use crate::compile::problem::{Problem, quote};
 
 /// What orders routes of one namespace that want the same thing: routes that compiled at least once, then age, then
 /// namespace/name. A route that never compiled has served nobody, so it takes nothing from one that does.
@@ -22,7 +21,7 @@ pub struct Rank<'a> {
     /// `metadata.creationTimestamp`, seconds since the Unix epoch; the largest value where there is none.
     pub created: i64,
     /// Last resort, and unique.
-    pub id: &'a Key,
+    pub id: &'a RouteId,
 }
 
 /// A route's wish for its hostnames.
@@ -36,37 +35,37 @@ pub struct Claim<'a> {
     pub tls: bool,
 }
 
-/// One hostname after all claims were heard.
+/// One hostname after all claims were judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holding<'a> {
+pub struct HostOwnership<'a> {
     /// The route whose `tls` the host has; `None`: the default certificate.
-    pub owner: Option<&'a Key>,
+    pub owner: Option<&'a RouteId>,
     /// Every route of the host, the owner included, by rank.
-    pub routes: Vec<&'a Key>,
+    pub routes: Vec<&'a RouteId>,
 }
 
-/// The outcome: hostnames, and who was turned away.
+/// Who owns every hostname, and which routes were refused one.
 #[derive(Debug, Default)]
-pub struct Holdings<'a> {
+pub struct Ownership<'a> {
     /// By hostname as routes write it.
-    pub hosts: BTreeMap<&'a str, Holding<'a>>,
+    pub hosts: BTreeMap<&'a str, HostOwnership<'a>>,
     /// Routes that do not get a hostname, and why.
-    pub conflicts: BTreeMap<&'a Key, Vec<Problem>>,
-    /// Names that no wildcard serves, by the settings.
-    pub spared: HashSet<Box<str>>,
+    pub conflicts: BTreeMap<&'a RouteId, Vec<Problem>>,
+    /// Names that no wildcard serves: the settings reserve them for other namespaces than the wildcard's.
+    pub reserved: HashSet<Box<str>>,
 }
 
 /// Gives every hostname to the namespace of the oldest claim, and its TLS to the first of them by rank that carries it.
 ///
 /// A name and a wildcard that includes it are two hostnames with an owner each; the exact one wins at look-up.
-pub fn settle<'a>(claims: &[Claim<'a>]) -> Holdings<'a> {
+pub fn resolve<'a>(claims: &[Claim<'a>]) -> Ownership<'a> {
     let mut wanted: BTreeMap<&'a str, Vec<&Claim<'a>>> = BTreeMap::new();
     for claim in claims {
         for hostname in claim.hostnames {
             wanted.entry(hostname).or_default().push(claim);
         }
     }
-    let mut holdings = Holdings::default();
+    let mut ownership = Ownership::default();
     for (hostname, mut claims) in wanted {
         claims.sort_by_key(|claim| claim.rank);
         let Some(oldest) = claims.iter().min_by_key(|claim| (claim.rank.created, claim.rank.id)) else { continue };
@@ -76,69 +75,41 @@ pub fn settle<'a>(claims: &[Claim<'a>]) -> Holdings<'a> {
         let mut routes = Vec::with_capacity(claims.len());
         for claim in claims {
             let id = claim.rank.id;
-            let text = if id.namespace != *namespace {
+            let (field, text) = match owner {
                 // Whose it is stays untold: that is another tenant's business.
-                Some(format!(
-                    "spec.hostnames: {} belongs to a route of another namespace; use another name",
-                    quote(hostname)
-                ))
-            } else if claim.tls && owner.is_some_and(|owner| owner != id) {
-                let owner = owner.map(ToString::to_string).unwrap_or_default();
-                Some(format!(
-                    "spec.tls: host {} has its tls from route {owner}; remove tls from one of the two",
-                    quote(hostname)
-                ))
-            } else {
-                None
-            };
-            match text {
-                None => routes.push(id),
-                Some(text) => {
-                    holdings.conflicts.entry(id).or_default().push(Problem::new(Reason::HostnameConflict, text));
+                _ if id.namespace != *namespace => {
+                    ("spec.hostnames", format!("{} belongs to another namespace; use another name", quote(hostname)))
                 }
-            }
+                Some(owner) if claim.tls && owner != id => (
+                    "spec.tls",
+                    format!(
+                        "host {} already has tls from route {owner}; remove tls from one of the two",
+                        quote(hostname)
+                    ),
+                ),
+                _ => {
+                    routes.push(id);
+                    continue;
+                }
+            };
+            let conflict = Problem::new(Reason::HostnameConflict, field, text);
+            ownership.conflicts.entry(id).or_default().push(conflict);
         }
-        holdings.hosts.insert(hostname, Holding { owner, routes });
+        ownership.hosts.insert(hostname, HostOwnership { owner, routes });
     }
-    holdings
-}
-
-/// Whether this is a hostname as the API takes it: lower-case DNS labels, one star as the whole first label at most,
-/// not an IP address.
-///
-/// # Errors
-/// What is wrong with it, for a message that quotes it.
-pub fn check(hostname: &str) -> Result<(), &'static str> {
-    let name = hostname.strip_prefix("*.").unwrap_or(hostname);
-    if hostname.len() > 253 {
-        return Err("is longer than 253 bytes");
-    }
-    if name.parse::<std::net::IpAddr>().is_ok() || hostname.contains([':', '[']) {
-        return Err("is an address or has a port; routes are chosen by name");
-    }
-    if !is_lower_dns_name(name) {
-        return Err("is not a lower-case DNS name, or *. and one");
-    }
-    // "127.1" is an address to many parsers; no top-level domain is a number (RFC 3696 §2).
-    if name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
-        return Err("ends in a number, as addresses do");
-    }
-    if name != hostname && !name.contains('.') {
-        return Err("has a star directly below a top-level domain");
-    }
-    Ok(())
+    ownership
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn id(text: &str) -> Key {
+    fn id(text: &str) -> RouteId {
         let (namespace, name) = text.split_once('/').unwrap();
-        Key::new(namespace, name)
+        RouteId::secure_web_socket(namespace, name)
     }
 
-    struct Wish(Key, i64, bool, bool);
+    struct Wish(RouteId, i64, bool, bool);
 
     fn wish(text: &str, created: i64, tls: bool) -> Wish {
         Wish(id(text), created, tls, false)
@@ -155,11 +126,11 @@ mod tests {
                 tls: *tls,
             })
             .collect();
-        let holdings = settle(&claims);
-        let holding = &holdings.hosts["a.test"];
-        let text = |ids: &[&Key]| ids.iter().map(ToString::to_string).collect();
-        let away: Vec<&Key> = holdings.conflicts.keys().copied().collect();
-        (holding.owner.map(ToString::to_string), text(&holding.routes), text(&away))
+        let ownership = resolve(&claims);
+        let host = &ownership.hosts["a.test"];
+        let text = |ids: &[&RouteId]| ids.iter().map(ToString::to_string).collect();
+        let away: Vec<&RouteId> = ownership.conflicts.keys().copied().collect();
+        (host.owner.map(ToString::to_string), text(&host.routes), text(&away))
     }
 
     #[test]
@@ -195,37 +166,5 @@ mod tests {
         let (owner, routes, away) = outcome(&wishes);
         assert_eq!(owner.as_deref(), Some("z/good"));
         assert_eq!((routes, away), (vec!["z/good".into()], vec!["a/good".into(), "z/broken".into()]));
-    }
-
-    #[test]
-    fn hostnames_are_lower_case_names_with_one_star_at_most() {
-        for good in ["localhost", "a.test", "*.example.com", "xn--bcher-kva.example"] {
-            assert_eq!(check(good), Ok(()), "{good}");
-        }
-        let long = "a.".repeat(130);
-        for bad in [
-            "",
-            "A.test",
-            "a..test",
-            ".a",
-            "a.",
-            "-a.test",
-            "*",
-            "*.com",
-            "*.*.test",
-            "a.*.test",
-            "a*.test",
-            "a_b.test",
-            "127.0.0.1",
-            "*.127.0.0.1",
-            "127.1",
-            "[::1]",
-            "::1",
-            "a.test:443",
-            "a/b",
-            &long,
-        ] {
-            assert!(check(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -1,10 +1,11 @@
-//! Which hostnames a namespace may use by the settings: a suffix is kept for the namespaces that list it, the longest one
-//! that holds a name decides, and a namespace that lists any may use no other name. Knows names and namespaces only.
+//! Which hostnames a namespace may use by the settings: a suffix is reserved for the namespaces that list it, the longest
+//! one that includes a name decides, and a namespace that lists any may use no other name. Knows names and namespaces
+//! only.
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::compile::ownership::host::Holdings;
-use crate::compile::status::condition::quote;
+use crate::compile::ownership::host::Ownership;
+use crate::compile::problem::quote;
 
 /// The settings' suffixes by namespace.
 #[derive(Debug, Clone, Copy)]
@@ -17,30 +18,30 @@ impl Suffixes<'_> {
     /// What to do instead.
     pub fn permit(&self, namespace: &str, hostname: &str) -> Result<(), String> {
         let all = self.0.iter().flat_map(|(owner, suffixes)| suffixes.iter().map(move |suffix| (owner, plain(suffix))));
-        let holding = || all.clone().filter(|(_, suffix)| is_within(hostname, suffix));
-        let longest = holding().map(|(_, suffix)| suffix.len()).max();
-        let kept = holding().any(|(owner, suffix)| owner == namespace && Some(suffix.len()) == longest);
+        let including = || all.clone().filter(|(_, suffix)| is_within(hostname, suffix));
+        let longest = including().map(|(_, suffix)| suffix.len()).max();
+        let own_longest = including().any(|(owner, suffix)| owner == namespace && Some(suffix.len()) == longest);
         match self.0.get(namespace) {
-            _ if kept => Ok(()),
+            _ if own_longest => Ok(()),
             None if longest.is_none() => Ok(()),
             Some(own) if !own.iter().any(|suffix| is_within(hostname, plain(suffix))) => Err(match own.first() {
                 Some(suffix) => format!("use a name below {}", quote(suffix)),
-                None => "use a name below no suffix at all".to_owned(),
+                None => "the namespace cannot use any hostname".to_owned(),
             }),
-            // Whose it is, is none of this namespace's business.
-            _ => Err("it is kept for another; use another name".to_owned()),
+            // For whom it is reserved is none of this namespace's business.
+            _ => Err("it is reserved for another namespace; use another name".to_owned()),
         }
     }
 
-    /// The names that are not served although a wildcard of theirs is held, because they are not its holder's to use.
-    pub fn spared(&self, holdings: &Holdings<'_>) -> HashSet<Box<str>> {
+    /// The names that no wildcard serves, because the namespace that owns the wildcard may not use them.
+    pub fn reserved(&self, ownership: &Ownership<'_>) -> HashSet<Box<str>> {
         let names = self.0.values().flatten().map(|suffix| plain(suffix));
-        let spared = names.filter(|name| {
+        let reserved = names.filter(|name| {
             let Some((_, rest)) = name.split_once('.') else { return false };
-            let holder = holdings.hosts.get(format!("*.{rest}").as_str()).and_then(|holding| holding.routes.first());
-            holder.is_some_and(|holder| self.permit(&holder.namespace, name).is_err())
+            let route = ownership.hosts.get(format!("*.{rest}").as_str()).and_then(|host| host.routes.first());
+            route.is_some_and(|route| self.permit(&route.namespace, name).is_err())
         });
-        spared.map(Into::into).collect()
+        reserved.map(Into::into).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! TLS toward wss backends: whom the gateway trusts there. The name is verified always, and there is no way back to
+//! TLS toward wss backends: which CAs the gateway trusts there. The name is always verified, and there is no fallback to
 //! plain text.
 //!
 //! Knows bytes of CA bundles; not ConfigMaps, routes or sockets.
@@ -9,38 +9,38 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::compile::tls::server_config::provider;
+use crate::compile::provider::provider;
 
 /// The most bytes of one CA bundle; the API server allows no ConfigMap over 1 MiB.
 const MAX_BYTES: usize = 1 << 20;
 
-/// What a backend's certificate is verified against.
+/// The CAs that a backend's certificate is verified against.
 #[derive(Debug, Clone, Copy)]
-pub enum Trust<'a> {
+pub enum Roots<'a> {
     /// The public CAs that the build carries (Mozilla's list).
     System,
     /// CA bundles: where each comes from, as messages name it, and its PEM.
     Bundles(&'a [(String, &'a [u8])]),
 }
 
-/// A client configuration that trusts only `trust`, with HTTP/1.1 and the gateway's own suites.
+/// A client configuration that trusts only `roots`, with HTTP/1.1 and the gateway's own suites.
 ///
 /// # Errors
 /// Which bundle is not usable, and why.
-pub fn client(trust: Trust<'_>) -> Result<Arc<ClientConfig>, String> {
-    let mut roots = RootCertStore::empty();
-    match trust {
-        Trust::System => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Trust::Bundles(bundles) => {
+pub fn client(roots: Roots<'_>) -> Result<Arc<ClientConfig>, String> {
+    let mut store = RootCertStore::empty();
+    match roots {
+        Roots::System => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Roots::Bundles(bundles) => {
             for (name, pem) in bundles {
-                add(&mut roots, pem).map_err(|text| format!("{name}: {text}"))?;
+                add(&mut store, pem).map_err(|text| format!("{name}: {text}"))?;
             }
         }
     }
     let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(|error| format!("no TLS configuration: {error}"))?
-        .with_root_certificates(roots)
+        .map_err(|error| format!("the TLS configuration cannot be made: {error}"))?
+        .with_root_certificates(store)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
@@ -57,7 +57,7 @@ pub fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), &'static str> {
     let mut some = false;
     for der in CertificateDer::pem_slice_iter(pem) {
         let der = der.map_err(|_| "ca.crt is not valid PEM; put CERTIFICATE blocks there")?;
-        roots.add(der).map_err(|_| "ca.crt has a certificate that is no CA certificate of X.509 version 3")?;
+        roots.add(der).map_err(|_| "ca.crt has a certificate that is not a CA certificate of X.509 version 3")?;
         some = true;
     }
     if some { Ok(()) } else { Err("ca.crt has no CERTIFICATE block") }
@@ -69,7 +69,7 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
     fn with(pem: &str) -> Result<Arc<ClientConfig>, String> {
-        client(Trust::Bundles(&[("ConfigMap shop/ca".to_owned(), pem.as_bytes())]))
+        client(Roots::Bundles(&[("ConfigMap shop/ca".to_owned(), pem.as_bytes())]))
     }
 
     #[test]
@@ -77,7 +77,7 @@ mod tests {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
-        for client in [with(&ca.repeat(2)), client(Trust::System)] {
+        for client in [with(&ca.repeat(2)), client(Roots::System)] {
             let client = client.unwrap();
             assert_eq!(client.alpn_protocols, [b"http/1.1".to_vec()]);
         }
@@ -88,7 +88,7 @@ mod tests {
         for (pem, expected) in [
             ("", "has no CERTIFICATE block"),
             ("-----BEGIN CERTIFICATE-----\n", "not valid PEM"),
-            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no CA certificate"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "not a CA certificate"),
         ] {
             let text = with(pem).unwrap_err();
             assert!(text.starts_with("ConfigMap shop/ca: ") && text.contains(expected), "{text}");

@@ -1,5 +1,5 @@
-//! The fence as the cluster shows it: around the API server and around the gateway's own replicas, each by its Service and
-//! where that leads. A route that led to another replica would go round in circles.
+//! Blocked addresses as the cluster shows them: those of the API server and of the gateway's own replicas, each by its
+//! Service and the endpoints of that. A route to another replica would go round in circles.
 //!
 //! Judged where endpoints become backends, on the address that is dialled in the end, and by the data plane for what it
 //! fetches itself.
@@ -7,33 +7,33 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::api::objects::{Key, Objects};
-use crate::policy::fence::Fence;
+use crate::policy::blocked_addresses::BlockedAddresses;
 
 /// The Service by which the API server is reached, and the label that ties a slice to its Service.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
 const LABEL: &str = "kubernetes.io/service-name";
 
-/// A fence, and around the API server and the gateway's own Service as the objects show them.
+/// The blocked addresses of the settings, with those of the API server and of the gateway's own Service.
 #[must_use]
-pub fn around(fence: &Fence, own: Option<&Key>, objects: &Objects) -> Fence {
-    let mut fence = fence.clone();
+pub fn of_cluster(blocked: &BlockedAddresses, own: Option<&Key>, objects: &Objects) -> BlockedAddresses {
+    let mut blocked = blocked.clone();
     let (namespace, name) = API_SERVER;
-    let servers = enclose(&mut fence, &Key::new(namespace, name), objects);
-    fence.sockets.extend(servers);
+    let servers = block(&mut blocked, &Key::new(namespace, name), objects);
+    blocked.sockets.extend(servers);
     if let Some(own) = own {
         // With every port, as the Pod's own address: the admin port is in no slice of this Service.
-        let replicas = enclose(&mut fence, own, objects);
-        fence.addresses.extend(replicas.into_iter().map(|replica| replica.ip()));
+        let replicas = block(&mut blocked, own, objects);
+        blocked.addresses.extend(replicas.into_iter().map(|replica| replica.ip()));
     }
-    fence
+    blocked
 }
 
-/// Adds the addresses of a Service with every port; what its slices say.
-fn enclose(fence: &mut Fence, service: &Key, objects: &Objects) -> Vec<SocketAddr> {
+/// Blocks the addresses of a Service with every port; returns its endpoints.
+fn block(blocked: &mut BlockedAddresses, service: &Key, objects: &Objects) -> Vec<SocketAddr> {
     let Key { namespace, name } = service;
     let spec = objects.services.get(service).and_then(|service| service.spec.as_ref());
     let addresses = spec.and_then(|spec| spec.cluster_ips.as_ref()).into_iter().flatten();
-    fence.addresses.extend(addresses.filter_map(|text| text.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()));
+    blocked.addresses.extend(addresses.filter_map(|text| text.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()));
     let mut endpoints = Vec::new();
     let first = Key::new(namespace.as_str(), "");
     for (key, slice) in objects.endpoint_slices.range(first..).take_while(|(key, _)| key.namespace == *namespace) {
@@ -57,7 +57,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn the_api_server_the_pod_itself_and_its_like_are_fenced_off() {
+    fn the_api_server_the_pod_itself_and_the_other_replicas_are_blocked() {
         let mut objects = Objects::default();
         let service = serde_saphyr::from_str("{spec: {clusterIPs: [10.96.0.1, 'fd00::1'], ports: [{port: 443}]}}");
         objects.services.insert(Key::new("default", "kubernetes"), Arc::new(service.unwrap()));
@@ -76,9 +76,9 @@ mod tests {
         objects.services.insert(Key::new("wssgate", "gate"), Arc::new(service.unwrap()));
         let label = "{kubernetes.io/service-name: gate}";
         objects.endpoint_slices.insert(Key::new("wssgate", "gate-1"), slice(label, "192.0.2.4"));
-        let own = Fence { addresses: ["192.0.2.9".parse().unwrap()].into(), ..Fence::default() };
-        let fence = around(&own, Some(&Key::new("wssgate", "gate")), &objects);
-        let denies = |address: &str, port| fence.denies(address.parse().unwrap(), port);
+        let own = BlockedAddresses { addresses: ["192.0.2.9".parse().unwrap()].into(), ..BlockedAddresses::default() };
+        let blocked = of_cluster(&own, Some(&Key::new("wssgate", "gate")), &objects);
+        let blocks = |address: &str, port| blocked.blocks(address.parse().unwrap(), port);
         for (address, port) in [
             ("10.96.0.1", 443),
             ("10.96.0.1", 80),
@@ -92,9 +92,9 @@ mod tests {
             ("192.0.2.4", 9900),
             ("127.0.0.1", 80),
         ] {
-            assert!(denies(address, port), "{address} {port}");
+            assert!(blocks(address, port), "{address} {port}");
         }
-        assert!(!denies("192.0.2.1", 8080), "another thing on the API server's node");
-        assert!(!denies("192.0.2.3", 6443), "another Service of that name");
+        assert!(!blocks("192.0.2.1", 8080), "another thing on the API server's node");
+        assert!(!blocks("192.0.2.3", 6443), "another Service of that name");
     }
 }

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::guard::guarded;
+use crate::compile::problem::{Problem, quote};
 use crate::compile::resolve::reference::{Grants, unread};
-use crate::compile::status::condition::{Problem, quote};
+use crate::compile::resolve::resolution::Resolution;
 use crate::policy::authentication::{Authentication, KeySource, Kind};
 use crate::policy::keys::KeySet;
 
@@ -34,15 +35,6 @@ pub struct Reader<'a> {
     read: BTreeMap<KeySource, Read>,
 }
 
-/// What is wrong with the keys of a route.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// In the order of the methods.
-    pub problems: Vec<Problem>,
-    /// Whether the route must refuse because of one of them.
-    pub refuses: bool,
-}
-
 impl<'a> Reader<'a> {
     /// A reader over the objects, with the sets of the compile before.
     pub fn new(objects: &'a Objects, grants: &'a Grants<'a>, before: Option<&'a Sets>) -> Self {
@@ -55,47 +47,42 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads what the methods of a route in the namespace `home` name.
-    pub fn route(&mut self, home: &str, authentication: &Authentication) -> Outcome {
-        let mut outcome = Outcome::default();
-        for (place, method) in authentication.methods().iter().enumerate() {
+    pub fn route(&mut self, home: &str, authentication: &Authentication) -> Resolution {
+        let mut resolution = Resolution::default();
+        for (index, method) in authentication.methods().iter().enumerate() {
             let Kind::Jwt(jwt) = &method.kind else { continue };
-            let field = format_args!("spec.handshake.authentication.methods[{place}].jwt.jwks.local.ref").to_string();
-            if let Err((problem, refuses)) = self.source(&field, home, &jwt.keys) {
-                outcome.problems.push(problem);
-                outcome.refuses |= refuses;
+            let field = format!("spec.handshake.authentication.methods[{index}].jwt.jwks.local.ref");
+            match self.source(&field, home, &jwt.keys) {
+                Ok(None) => {}
+                // No keys admit nobody new, and end nobody's connection.
+                Ok(Some(unreadable)) => resolution.problems.push(unreadable),
+                Err(lost) => resolution.refuse(lost),
             }
         }
-        outcome
+        resolution
     }
 
-    /// Reads one source. An error says whether it takes authority away.
-    fn source(&mut self, field: &str, home: &str, source: &KeySource) -> Result<(), (Problem, bool)> {
-        let KeySource::Local { namespace, name, key: entry, secret } = source else { return Ok(()) };
+    /// Reads one source. `Some` is the problem of a key set that cannot be read; an error takes authority away.
+    fn source(&mut self, field: &str, home: &str, source: &KeySource) -> Result<Option<Problem>, Problem> {
+        let KeySource::Local { namespace, name, key: entry, secret } = source else { return Ok(None) };
         let kind = if *secret { "Secret" } else { "ConfigMap" };
-        let lost = |problem| (problem, true);
-        let key = self.grants.resolve(field, home, kind, namespace.as_deref(), name).map_err(lost)?;
-        let bytes = self.bytes(field, &key, entry, *secret).map_err(lost)?;
+        let key = self.grants.resolve(field, home, kind, namespace.as_deref(), name)?;
+        let bytes = self.bytes(field, &key, entry, *secret)?;
         let read = self.read.entry(source.within(home)).or_insert_with_key(|source| {
             let set = guarded(|fault| fault, || KeySet::parse(bytes, *secret))?;
             let same = self.before.and_then(|before| before.get(source)).filter(|before| ***before == set);
             Ok(same.cloned().unwrap_or_else(|| Arc::new(set)))
         });
-        match read {
-            Ok(_) => Ok(()),
-            Err(why) => {
-                let text = format!(
-                    "{field}: key {} of {kind} {key} {why}; handshakes get 503 until that is mended",
-                    quote(entry)
-                );
-                Err((Problem::new(Reason::InvalidKeySet, text), false))
-            }
-        }
+        Ok(read.as_ref().err().map(|why| {
+            let text = format_args!("key {} of {kind} {key} {why}; handshakes get 503 until it is fixed", quote(entry));
+            Problem::new(Reason::InvalidKeySet, field, text)
+        }))
     }
 
     fn bytes(&self, field: impl Display, key: &Key, entry: &str, secret: bool) -> Result<&'a [u8], Problem> {
         let kind = if secret { "Secret" } else { "ConfigMap" };
         let missing = |what: String, fix: &str| {
-            Problem::new(Reason::RefNotFound, format!("{field}: {what} does not exist; {fix}"))
+            Problem::new(Reason::RefNotFound, &field, format_args!("{what} does not exist; {fix}"))
         };
         let absent = |fix: &str| {
             let unread = unread(self.objects, &field, kind, key);
@@ -105,8 +92,9 @@ impl<'a> Reader<'a> {
             let object = self.objects.secrets.get(key);
             let object = object.ok_or_else(|| absent("create it with the key set"))?;
             if object.type_.as_deref() != Some(TYPE) {
-                let text = format!("{field}: Secret {key}: its type is not {TYPE}; create it anew with that type");
-                return Err(Problem::new(Reason::InvalidKeySet, text));
+                let text =
+                    format_args!("Secret {key} must have the type {TYPE}; delete it and create it with that type");
+                return Err(Problem::new(Reason::InvalidKeySet, field, text));
             }
             let text = object.string_data.as_ref().and_then(|data| data.get(entry)).map(String::as_bytes);
             text.or_else(|| object.data.as_ref().and_then(|data| data.get(entry)).map(|value| value.0.as_slice()))

@@ -7,5 +7,6 @@ pub mod bundle;
 pub mod external;
 pub mod jwks;
 pub mod reference;
+pub mod resolution;
 pub mod rule;
 pub mod service;

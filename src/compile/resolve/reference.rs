@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use crate::api::objects::{Key, Objects, ReferenceGrantSpec};
 use crate::api::status::ConditionReason as Reason;
 use crate::api::{GROUP, objects};
-use crate::compile::status::condition::{Problem, quote};
+use crate::compile::problem::{Problem, quote};
 
 /// The kind that refers.
 const FROM: &str = "SecureWebSocketRoute";
@@ -44,13 +44,14 @@ impl<'a> Grants<'a> {
         if namespace == home || self.permits(home, kind, namespace, name) {
             return Ok(Key::new(namespace, name));
         }
-        let text = format!(
-            "{field}: no ReferenceGrant in namespace {} lets {FROM}s of namespace {} refer to {kind} {}; ask its owner",
+        let text = format_args!(
+            "no ReferenceGrant in namespace {} allows {FROM}s of namespace {} to refer to {kind} {}; ask the owner of that \
+             namespace for one",
             quote(namespace),
             quote(home),
             quote(name)
         );
-        Err(Problem::new(Reason::RefNotPermitted, text))
+        Err(Problem::new(Reason::RefNotPermitted, field, text))
     }
 
     fn permits(&self, home: &str, kind: &str, namespace: &str, name: &str) -> bool {
@@ -65,24 +66,24 @@ impl<'a> Grants<'a> {
     }
 }
 
-/// What is said of an object that is not there because the gateway may not read it, or has not yet; `None` where it was
-/// read, so that there is none.
+/// The problem of an object that is not among the objects because the gateway is not allowed to read it, or has not read it yet;
+/// `None` where it was looked for, so that it does not exist.
 pub fn unread(objects: &Objects, field: impl std::fmt::Display, kind: &'static str, key: &Key) -> Option<Problem> {
     let named = (kind, key.clone());
     if objects.awaited.contains(&named) {
-        let text = format!("{field}: the API server has not answered for {kind} {key} yet");
-        return Some(Problem::new(Reason::RefNotReadable, text));
+        let text = format_args!("the API server has not yet answered for {kind} {key}");
+        return Some(Problem::new(Reason::RefNotReadable, field, text));
     }
     objects.unreadable.contains(&named).then(|| {
         let Key { namespace, name } = key;
         let plural = format!("{}s", kind.to_ascii_lowercase());
-        let text = format!(
-            "{field}: the gateway may not read {kind} {key}; its service account needs get, list and watch on {plural} \
-             named {} in namespace {} (RBAC)",
+        let text = format_args!(
+            "the gateway is not allowed to read {kind} {key}; grant its service account get, list and watch on {plural} named {} in \
+             namespace {} (RBAC)",
             quote(name),
             quote(namespace)
         );
-        Problem::new(Reason::RefNotReadable, text)
+        Problem::new(Reason::RefNotReadable, field, text)
     })
 }
 

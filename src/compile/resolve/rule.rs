@@ -12,28 +12,25 @@ use rustls::ClientConfig;
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::guard::guarded;
-use crate::compile::resolve::backend_tls::{self, Trust};
+use crate::compile::problem::Problem;
+use crate::compile::resolve::backend_tls::{self, Roots};
 use crate::compile::resolve::bundle::{CA, same, value};
 use crate::compile::resolve::reference::{Grants, unread};
+use crate::compile::resolve::resolution::Resolution;
 use crate::compile::resolve::service::{Port, Protocol, Services};
-use crate::compile::spec::draft::{BackendTlsDraft, RuleDraft};
-use crate::compile::status::condition::Problem;
-use crate::policy::fence::Fence;
+use crate::compile::spec::rule::{BackendTlsDraft, RuleDraft};
+use crate::policy::blocked_addresses::BlockedAddresses;
 use crate::snapshot::{Backend, BackendId, BackendTls};
 
 /// A rule with what it names.
 #[derive(Debug, Default)]
-pub struct Resolved {
+pub struct ResolvedRule {
     /// Services with their weights.
     pub backends: Vec<(BackendId, u32)>,
     /// TLS toward them.
     pub tls: Option<BackendTls>,
-    /// What does not resolve.
-    pub problems: Vec<Problem>,
-    /// What resolves to nothing that could serve.
-    pub notes: Vec<Problem>,
-    /// Whether the rule must refuse because of a problem.
-    pub refuses: bool,
+    /// What became of its references.
+    pub resolution: Resolution,
 }
 
 /// TLS clients by what they trust, kept from one compile to the next.
@@ -50,10 +47,13 @@ struct Client {
 }
 
 /// What is known of a Service's port after it was looked at once.
+#[derive(Default)]
 struct Seen {
     backend: Arc<Backend>,
+    /// Whether there is such a port.
+    exists: bool,
     /// Addresses that were left out, for every rule that names it.
-    denied: Option<Problem>,
+    blocked: Option<Problem>,
 }
 
 /// Resolves the rules of one compile.
@@ -64,9 +64,9 @@ pub struct Resolver<'a> {
     before: Option<&'a Clients>,
     clients: Clients,
     seen: BTreeMap<BackendId, Seen>,
-    /// Whether it is told of backends that they have no endpoints. In a cluster it is not: endpoints come and go with every
-    /// Pod, and a thousand statuses would be written for one Deployment.
-    tells_empty: bool,
+    /// Whether backends without endpoints are reported. In a cluster they are not: endpoints come and go with every Pod, and
+    /// a thousand statuses would be written for one Deployment.
+    reports_empty: bool,
 }
 
 impl<'a> Resolver<'a> {
@@ -74,12 +74,12 @@ impl<'a> Resolver<'a> {
     pub fn new(
         objects: &'a Objects,
         grants: &'a Grants<'a>,
-        fence: &'a Fence,
+        blocked: &'a BlockedAddresses,
         before: Option<&'a Clients>,
-        tells_empty: bool,
+        reports_empty: bool,
     ) -> Self {
-        let services = Services::new(objects, fence);
-        Self { objects, grants, services, before, clients: Clients::default(), seen: BTreeMap::new(), tells_empty }
+        let services = Services::new(objects, blocked);
+        Self { objects, grants, services, before, clients: Clients::default(), seen: BTreeMap::new(), reports_empty }
     }
 
     /// Every Service port that was named, with its endpoints; and the clients for the next compile.
@@ -87,68 +87,67 @@ impl<'a> Resolver<'a> {
         (self.seen.into_iter().map(|(id, seen)| (id, seen.backend)).collect(), self.clients)
     }
 
-    /// Resolves rule number `place` of a route in the namespace `home`.
-    pub fn rule(&mut self, home: &str, place: usize, rule: &RuleDraft) -> Resolved {
-        let mut resolved = Resolved::default();
-        let mut empty = Vec::new();
+    /// Resolves rule number `index` of a route in the namespace `home`.
+    pub fn rule(&mut self, home: &str, index: usize, rule: &RuleDraft) -> ResolvedRule {
+        let mut resolved = ResolvedRule::default();
         for (number, backend) in rule.backends.iter().enumerate() {
-            let field = format_args!("spec.rules[{place}].backendRefs[{number}]");
-            let namespace = backend.namespace.as_deref();
-            let key = match self.grants.resolve(field, home, "Service", namespace, &backend.name) {
-                Ok(key) => key,
-                Err(problem) => {
-                    resolved.problems.push(problem);
-                    resolved.refuses = true;
-                    continue;
-                }
-            };
-            let id = BackendId {
-                namespace: key.namespace.as_str().into(),
-                service: key.name.as_str().into(),
-                port: backend.port,
-            };
-            match self.services.port(field, &key, backend.port) {
-                Ok(port) => {
-                    let seen = self.seen.entry(id.clone()).or_insert_with(|| look(&self.services, &key, &port, &id));
-                    resolved.notes.extend(seen.denied.clone());
-                    if self.tells_empty && seen.backend.endpoints.is_empty() && backend.weight > 0 {
-                        empty.push(id.clone());
-                    }
-                    if let Some(text) = disagreement(port.protocol, rule.tls.is_some()) {
-                        let text = format!("{field}: port {} of Service {key} {text}", backend.port);
-                        resolved.problems.push(Problem::new(Reason::UnsupportedProtocol, text));
-                        resolved.refuses = true;
-                    }
-                }
-                Err(problem) => {
-                    // What may yet come is answered with 503 by an empty backend; the rest cannot serve as written.
-                    resolved.refuses |= problem.reason != Reason::BackendNotFound;
-                    resolved.problems.push(problem);
-                    let seen = || Seen { backend: Arc::default(), denied: None };
-                    self.seen.entry(id.clone()).or_insert_with(seen);
+            let field = format!("spec.rules[{index}].backendRefs[{number}]");
+            match self.grants.resolve(&field, home, "Service", backend.namespace.as_deref(), &backend.name) {
+                Err(problem) => resolved.resolution.refuse(problem),
+                Ok(key) => {
+                    let id = self.backend(&field, &key, backend.port, rule.tls.is_some(), &mut resolved.resolution);
+                    resolved.backends.push((id, backend.weight));
                 }
             }
-            resolved.backends.push((id, backend.weight));
         }
-        let serves = |(id, weight): &(BackendId, u32)| {
-            *weight > 0 && self.seen.get(id).is_some_and(|seen| !seen.backend.endpoints.is_empty())
-        };
-        let others = resolved.backends.iter().any(serves);
-        resolved.notes.extend(empty.iter().map(|id| without_endpoints(id, others)));
-        if !resolved.backends.is_empty() && resolved.backends.iter().all(|(_, weight)| *weight == 0) {
-            let text = format!("spec.rules[{place}].backendRefs: every weight is 0; handshakes are answered with 503");
-            resolved.notes.push(Problem::new(Reason::NoEndpoints, text));
-        }
+        self.note_capacity(index, &mut resolved);
         if let Some(tls) = &rule.tls {
-            match self.backend_tls(home, place, tls) {
+            match self.backend_tls(home, index, tls) {
                 Ok(tls) => resolved.tls = Some(tls),
-                Err(problem) => {
-                    resolved.problems.push(problem);
-                    resolved.refuses = true;
-                }
+                Err(problem) => resolved.resolution.refuse(problem),
             }
         }
         resolved
+    }
+
+    /// The backend of a rule that a port of a Service is. Where there is no such Service or port it has no endpoints, so
+    /// that handshakes get 503 until there is one.
+    fn backend(&mut self, field: &str, key: &Key, number: u16, tls: bool, resolution: &mut Resolution) -> BackendId {
+        let id = BackendId::new(&key.namespace, &key.name, number);
+        match self.services.port(field, key, number) {
+            Ok(port) => {
+                let seen = self.seen.entry(id.clone()).or_insert_with(|| look(&self.services, key, &port, &id));
+                resolution.notes.extend(seen.blocked.clone());
+                if let Some(text) = disagreement(port.protocol, tls) {
+                    let text = format_args!("port {number} of Service {key} {text}");
+                    resolution.refuse(Problem::new(Reason::UnsupportedProtocol, field, text));
+                }
+            }
+            Err(problem) => {
+                resolution.unresolved_backend(problem);
+                self.seen.entry(id.clone()).or_default();
+            }
+        }
+        id
+    }
+
+    /// Notes where a rule has nobody to serve it: backends without endpoints, or without weight.
+    fn note_capacity(&self, index: usize, resolved: &mut ResolvedRule) {
+        let has_endpoints = |id: &BackendId| self.seen.get(id).is_some_and(|seen| !seen.backend.endpoints.is_empty());
+        let weighted = || resolved.backends.iter().filter(|(_, weight)| *weight > 0).map(|(id, _)| id);
+        let others = weighted().any(has_endpoints);
+        let named = |id: &&BackendId| self.seen.get(*id).is_some_and(|seen| seen.exists);
+        let empty: Vec<Problem> = weighted()
+            .filter(|id| self.reports_empty && named(id) && !has_endpoints(id))
+            .map(|id| without_endpoints(id, others))
+            .collect();
+        let weightless = !resolved.backends.is_empty() && weighted().next().is_none();
+        resolved.resolution.notes.extend(empty);
+        if weightless {
+            let field = format_args!("spec.rules[{index}].backendRefs");
+            let text = "every weight is 0; handshakes get 503";
+            resolved.resolution.notes.push(Problem::new(Reason::NoEndpoints, field, text));
+        }
     }
 
     /// The backend that a port of a Service is, where plain HTTP is asked of it.
@@ -158,47 +157,46 @@ impl<'a> Resolver<'a> {
     pub fn plain(&mut self, field: impl std::fmt::Display, key: &Key, number: u16) -> Result<BackendId, Problem> {
         let port = self.services.port(&field, key, number)?;
         if port.protocol == Protocol::Tls {
-            let text = format!("{field}: port {number} of Service {key} speaks TLS (appProtocol); use a plain one");
-            return Err(Problem::new(Reason::UnsupportedProtocol, text));
+            let text = format_args!("port {number} of Service {key} speaks TLS (appProtocol); use a plain port");
+            return Err(Problem::new(Reason::UnsupportedProtocol, field, text));
         }
-        let id =
-            BackendId { namespace: key.namespace.as_str().into(), service: key.name.as_str().into(), port: number };
+        let id = BackendId::new(&key.namespace, &key.name, number);
         self.seen.entry(id.clone()).or_insert_with(|| look(&self.services, key, &port, &id));
         Ok(id)
     }
 
-    /// What is to be said of a backend that was resolved: that it has no endpoints, or that some were left out.
+    /// Notes on a backend that was resolved: that it has no endpoints, or that some are blocked.
     pub fn notes(&self, id: &BackendId) -> Vec<Problem> {
         let Some(seen) = self.seen.get(id) else { return Vec::new() };
-        let empty = (self.tells_empty && seen.backend.endpoints.is_empty()).then(|| without_endpoints(id, false));
-        seen.denied.iter().cloned().chain(empty).collect()
+        let empty = (self.reports_empty && seen.backend.endpoints.is_empty()).then(|| without_endpoints(id, false));
+        seen.blocked.iter().cloned().chain(empty).collect()
     }
 
-    fn backend_tls(&mut self, home: &str, place: usize, tls: &BackendTlsDraft) -> Result<BackendTls, Problem> {
+    fn backend_tls(&mut self, home: &str, index: usize, tls: &BackendTlsDraft) -> Result<BackendTls, Problem> {
         let mut keys = Vec::with_capacity(tls.authorities.len());
         let mut maps = Vec::with_capacity(tls.authorities.len());
         for (number, authority) in tls.authorities.iter().enumerate() {
-            let field = format_args!("spec.rules[{place}].backendTLS.caCertificateRefs[{number}]");
+            let field = format_args!("spec.rules[{index}].backendTLS.caCertificateRefs[{number}]");
             let namespace = authority.namespace.as_deref();
             let key = self.grants.resolve(field, home, "ConfigMap", namespace, &authority.name)?;
             let Some(map) = self.objects.config_maps.get(&key) else {
-                let text = format!("{field}: ConfigMap {key} does not exist; create it with the key {CA}");
+                let text = format_args!("ConfigMap {key} does not exist; create it with the key {CA}");
                 let unread = unread(self.objects, field, "ConfigMap", &key);
-                return Err(unread.unwrap_or_else(|| Problem::new(Reason::RefNotFound, text)));
+                return Err(unread.unwrap_or_else(|| Problem::new(Reason::RefNotFound, field, text)));
             };
             keys.push(key);
             maps.push(map);
         }
         let config = if keys.is_empty() { self.system() } else { self.client(keys, &maps) };
         let config = config.map_err(|text| {
-            Problem::new(Reason::InvalidCertificateRef, format!("spec.rules[{place}].backendTLS: {text}"))
+            Problem::new(Reason::InvalidCertificateRef, format_args!("spec.rules[{index}].backendTLS"), text)
         })?;
         Ok(BackendTls { config, server_name: tls.server_name.clone() })
     }
 
     fn system(&mut self) -> Result<Arc<ClientConfig>, String> {
         let known = self.clients.system.clone().or_else(|| self.before.and_then(|before| before.system.clone()));
-        let config = known.map_or_else(|| backend_tls::client(Trust::System), Ok)?;
+        let config = known.map_or_else(|| backend_tls::client(Roots::System), Ok)?;
         self.clients.system = Some(Arc::clone(&config));
         Ok(config)
     }
@@ -213,7 +211,7 @@ impl<'a> Resolver<'a> {
             None => {
                 let bundles: Vec<(String, &[u8])> =
                     keys.iter().zip(maps).map(|(key, map)| (format!("ConfigMap {key}"), value(map, CA))).collect();
-                guarded(|fault| format!("a CA bundle {fault}"), || backend_tls::client(Trust::Bundles(&bundles)))
+                guarded(|fault| format!("a CA bundle {fault}"), || backend_tls::client(Roots::Bundles(&bundles)))
             }
         };
         let maps = maps.iter().map(|map| Arc::clone(map)).collect();
@@ -225,28 +223,30 @@ impl<'a> Resolver<'a> {
 /// Why what the port says and what the rule says do not go together. There is no way back to plain text.
 fn disagreement(protocol: Protocol, tls: bool) -> Option<&'static str> {
     match (protocol, tls) {
-        (Protocol::Tls, false) => Some("speaks TLS (appProtocol); set backendTLS so that it can be verified"),
-        (Protocol::Plain, true) => Some("is plain (appProtocol kubernetes.io/ws); remove backendTLS or use wss"),
+        (Protocol::Tls, false) => Some("speaks TLS (appProtocol); set backendTLS to verify it"),
+        (Protocol::Plain, true) => {
+            Some("is plain (appProtocol kubernetes.io/ws); remove backendTLS or use kubernetes.io/wss")
+        }
         _ => None,
     }
 }
 
 fn look(services: &Services<'_>, key: &Key, port: &Port<'_>, id: &BackendId) -> Seen {
     let endpoints = services.endpoints(key, port);
-    let denied = endpoints.denied.first().map(|first| {
-        let text = format!(
-            "Service {id}: {} of its addresses left out, such as {first}: addresses of the gateway, of its node, of \
-             metadata services, of the API server and of other namespaces' Pods are no backends",
-            endpoints.denied.len()
+    let blocked = endpoints.blocked.first().map(|first| {
+        let text = format_args!(
+            "blocked addresses: {}, such as {first}; a backend cannot have an address of the gateway, of its node, of a \
+             metadata service, of the API server or of a Pod of another namespace",
+            endpoints.blocked.len()
         );
-        Problem::new(Reason::NoEndpoints, text)
+        Problem::new(Reason::NoEndpoints, format_args!("Service {id}"), text)
     });
-    Seen { backend: Arc::new(Backend { endpoints: endpoints.addresses }), denied }
+    Seen { backend: Arc::new(Backend { endpoints: endpoints.addresses }), exists: true, blocked }
 }
 
 /// `others`: another backend of the rule takes its share.
 fn without_endpoints(id: &BackendId, others: bool) -> Problem {
-    let then = if others { "others take its share" } else { "handshakes are answered with 503" };
-    let text = format!("Service {id} has no endpoint that takes connections; {then}");
-    Problem::new(Reason::NoEndpoints, text)
+    let then = if others { "the other backends take its share" } else { "handshakes get 503" };
+    let text = format_args!("no endpoint takes connections; {then}");
+    Problem::new(Reason::NoEndpoints, format_args!("Service {id}"), text)
 }

@@ -10,8 +10,8 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::status::condition::{Problem, quote};
-use crate::policy::fence::Fence;
+use crate::compile::problem::{Problem, quote};
+use crate::policy::blocked_addresses::BlockedAddresses;
 
 /// The label that ties a slice to its Service.
 const LABEL: &str = "kubernetes.io/service-name";
@@ -42,7 +42,7 @@ pub struct Endpoints {
     /// Addresses that take new connections, sorted.
     pub addresses: Vec<SocketAddr>,
     /// Addresses that were left out because no backend may have them.
-    pub denied: Vec<IpAddr>,
+    pub blocked: Vec<IpAddr>,
 }
 
 /// Services with their slices.
@@ -50,19 +50,19 @@ pub struct Endpoints {
 pub struct Services<'a> {
     objects: &'a Objects,
     slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
-    fence: &'a Fence,
+    blocked: &'a BlockedAddresses,
 }
 
 impl<'a> Services<'a> {
-    /// The Services among the objects, without what is behind the fence.
-    pub fn new(objects: &'a Objects, fence: &'a Fence) -> Self {
+    /// The Services among the objects, without blocked addresses.
+    pub fn new(objects: &'a Objects, blocked: &'a BlockedAddresses) -> Self {
         let mut slices: HashMap<_, Vec<_>> = HashMap::new();
         for (key, slice) in &objects.endpoint_slices {
             if let Some(service) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL)) {
                 slices.entry((key.namespace.as_str(), service.as_str())).or_default().push(&**slice);
             }
         }
-        Self { objects, slices, fence }
+        Self { objects, slices, blocked }
     }
 
     /// The port of a Service by its number.
@@ -70,13 +70,13 @@ impl<'a> Services<'a> {
     /// # Errors
     /// `BackendNotFound`, or why the Service or its port cannot be a backend; `field` names the reference.
     pub fn port(&self, field: impl std::fmt::Display, key: &Key, number: u16) -> Result<Port<'a>, Problem> {
-        let problem = |reason, text: &str| Problem::new(reason, format!("{field}: Service {key} {text}"));
+        let problem = |reason, text: &str| Problem::new(reason, &field, format_args!("Service {key} {text}"));
         let Some(service) = self.objects.services.get(key) else {
             return Err(problem(Reason::BackendNotFound, "does not exist"));
         };
         let spec = service.spec.as_ref();
         if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
-            let text = "is of type ExternalName, which can point anywhere; use a Service with endpoints";
+            let text = "must not be of type ExternalName, which can point anywhere; use a Service with endpoints";
             return Err(problem(Reason::InvalidKind, text));
         }
         let Some(port) = find(service, number) else {
@@ -86,7 +86,7 @@ impl<'a> Services<'a> {
             ));
         };
         if !is_tcp(port.protocol.as_deref()) {
-            return Err(problem(Reason::UnsupportedProtocol, &format!("port {number} is not a TCP port")));
+            return Err(problem(Reason::UnsupportedProtocol, &format!("has no TCP port {number}")));
         }
         let protocol = match port.app_protocol.as_deref() {
             None | Some("http") => Protocol::Unsaid,
@@ -94,7 +94,7 @@ impl<'a> Services<'a> {
             Some("kubernetes.io/wss" | "https") => Protocol::Tls,
             Some(other) => {
                 let text = format!(
-                    "port {number} has appProtocol {}, which carries no WebSocket; use kubernetes.io/ws or wss",
+                    "has appProtocol {} for port {number}, which cannot carry WebSockets; use kubernetes.io/ws or wss",
                     quote(other)
                 );
                 return Err(problem(Reason::UnsupportedProtocol, &text));
@@ -107,7 +107,7 @@ impl<'a> Services<'a> {
     /// they terminate (as kube-proxy does).
     pub fn endpoints(&self, key: &Key, port: &Port<'_>) -> Endpoints {
         let slices = self.slices.get(&(key.namespace.as_str(), key.name.as_str())).map_or(&[][..], Vec::as_slice);
-        let (mut ready, mut terminating, mut denied) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ready, mut terminating, mut blocked) = (Vec::new(), Vec::new(), Vec::new());
         for slice in slices {
             let ports = slice.ports.as_deref().unwrap_or_default().iter().filter(|p| is_port(p, port.name));
             for number in ports.filter_map(|port| port.port).filter_map(|number| u16::try_from(number).ok()) {
@@ -122,8 +122,8 @@ impl<'a> Services<'a> {
                         State::Out => continue,
                     };
                     for address in endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok()) {
-                        if foreign || self.fence.denies(address, number) {
-                            denied.push(address);
+                        if foreign || self.blocked.blocks(address, number) {
+                            blocked.push(address);
                         } else {
                             list.push(SocketAddr::new(address.to_canonical(), number));
                         }
@@ -134,9 +134,9 @@ impl<'a> Services<'a> {
         let mut addresses = if ready.is_empty() { terminating } else { ready };
         addresses.sort_unstable();
         addresses.dedup();
-        denied.sort_unstable();
-        denied.dedup();
-        Endpoints { addresses, denied }
+        blocked.sort_unstable();
+        blocked.dedup();
+        Endpoints { addresses, blocked }
     }
 }
 
@@ -187,21 +187,21 @@ mod tests {
         ))
         .unwrap();
         objects.services.insert(Key::new("shop", "chat"), Arc::new(spec));
-        for (place, slice) in slices.iter().enumerate() {
+        for (index, slice) in slices.iter().enumerate() {
             let slice = serde_saphyr::from_str(&format!(
                 "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4,
-                  metadata: {{name: s{place}, namespace: shop, labels: {{kubernetes.io/service-name: chat}}}}, {slice}}}"
+                  metadata: {{name: s{index}, namespace: shop, labels: {{kubernetes.io/service-name: chat}}}}, {slice}}}"
             ))
             .unwrap();
-            objects.endpoint_slices.insert(Key::new("shop", format!("s{place}")), Arc::new(slice));
+            objects.endpoint_slices.insert(Key::new("shop", format!("s{index}")), Arc::new(slice));
         }
         objects
     }
 
     fn endpoints(service: &str, slices: &[&str], port: u16, loopback: bool) -> Endpoints {
         let objects = objects(service, slices);
-        let fence = Fence { allow_loopback: loopback, ..Fence::default() };
-        let services = Services::new(&objects, &fence);
+        let blocked = BlockedAddresses { allow_loopback: loopback, ..BlockedAddresses::default() };
+        let services = Services::new(&objects, &blocked);
         let key = Key::new("shop", "chat");
         services.endpoints(&key, &services.port("f", &key, port).unwrap())
     }
@@ -259,7 +259,7 @@ mod tests {
             "100.100.100.200",
         ] {
             let found = endpoints(ONE, &[&slice(never)], 80, true);
-            assert!(found.addresses.is_empty() && found.denied.len() == 1, "{never}");
+            assert!(found.addresses.is_empty() && found.blocked.len() == 1, "{never}");
         }
         for loopback in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
             assert!(endpoints(ONE, &[&slice(loopback)], 80, false).addresses.is_empty(), "{loopback}");
@@ -271,8 +271,8 @@ mod tests {
             let slice = format!("ports: [{{port: 80}}], endpoints: [{{addresses: [10.0.0.1], {target}}}]");
             endpoints(ONE, &[&slice], 80, false)
         };
-        assert_eq!((of("shop").addresses.len(), of("shop").denied.len()), (1, 0));
-        assert_eq!((of("bank").addresses.len(), of("bank").denied.len()), (0, 1));
+        assert_eq!((of("shop").addresses.len(), of("shop").blocked.len()), (1, 0));
+        assert_eq!((of("bank").addresses.len(), of("bank").blocked.len()), (0, 1));
     }
 
     #[test]
@@ -284,13 +284,15 @@ mod tests {
             ("{ports: [{port: 80, appProtocol: kubernetes.io/h2c}]}", 80, Reason::UnsupportedProtocol),
         ] {
             let objects = objects(service, &[]);
-            let problem =
-                Services::new(&objects, &Fence::default()).port("spec.x", &Key::new("shop", "chat"), port).unwrap_err();
+            let problem = Services::new(&objects, &BlockedAddresses::default())
+                .port("spec.x", &Key::new("shop", "chat"), port)
+                .unwrap_err();
             assert_eq!(problem.reason, reason, "{service}");
-            assert!(problem.message.starts_with("spec.x: Service shop/chat "), "{}", problem.message);
+            assert!(problem.to_string().starts_with("spec.x: Service shop/chat "), "{problem}");
         }
         let none = Objects::default();
-        let problem = Services::new(&none, &Fence::default()).port("f", &Key::new("shop", "chat"), 80).unwrap_err();
+        let problem =
+            Services::new(&none, &BlockedAddresses::default()).port("f", &Key::new("shop", "chat"), 80).unwrap_err();
         assert_eq!(problem.reason, Reason::BackendNotFound);
     }
 
@@ -307,8 +309,8 @@ mod tests {
             [("kubernetes.io/ws", Protocol::Plain), ("kubernetes.io/wss", Protocol::Tls), ("http", Protocol::Unsaid)]
         {
             let objects = objects(&format!("{{ports: [{{port: 80, appProtocol: {text}}}]}}"), &[]);
-            let fence = Fence::default();
-            let services = Services::new(&objects, &fence);
+            let blocked = BlockedAddresses::default();
+            let services = Services::new(&objects, &blocked);
             assert_eq!(services.port("f", &Key::new("shop", "chat"), 80).unwrap().protocol, protocol);
         }
     }

@@ -10,9 +10,9 @@ use crate::api::route::authentication::{
 use crate::api::route::reference::KeyKind;
 use crate::api::scalar;
 use crate::api::status::ConditionType as Type;
+use crate::compile::problem::quote;
+use crate::compile::spec::diagnostics::Diagnostics;
 use crate::compile::spec::header::is_token;
-use crate::compile::spec::policy::Notes;
-use crate::compile::status::condition::quote;
 use crate::policy::authentication::{
     Authentication, Carrier, ClaimHeader, External, Jwt, KeySource, Kind, Method, Place, Required, Ticket,
 };
@@ -20,16 +20,16 @@ use crate::ws::upgrade;
 
 /// Where authentication is written. The defaults of the class have no say in it.
 const FIELD: &str = "spec.handshake.authentication";
-/// Built in: how far clocks may differ.
+/// Default: how far clocks may differ.
 const SKEW: Duration = Duration::from_secs(30);
 /// The most that they may.
 const MAX_SKEW: Duration = Duration::from_secs(300);
-/// Built in: how long a service may take to judge a handshake.
+/// Default: how long a service may take to judge a handshake.
 const EXTERNAL: Duration = Duration::from_secs(2);
 /// The shortest time that it may be given, and the longest: the client waits for it.
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(10);
-/// Built in: how long a ticket can be redeemed; the least and the most.
+/// Default: how long a ticket can be redeemed; the least and the most.
 const TTL: Duration = Duration::from_secs(30);
 const MIN_TTL: Duration = Duration::from_secs(1);
 const MAX_TTL: Duration = Duration::from_secs(60);
@@ -40,62 +40,68 @@ const TICKET_PREFIX: &str = "ticket.";
 const NO_CLAIM: [&str; 6] = ["authorization", "cookie", "date", "forwarded", "via", "x-real-ip"];
 
 /// Reads what a route says. What it does not say is a problem.
-pub fn read(spec: Option<&api::Authentication>, notes: &mut Notes) -> Authentication {
+pub fn read(spec: Option<&api::Authentication>, diagnostics: &mut Diagnostics) -> Authentication {
     let Some(spec) = spec else {
-        notes.invalid(FIELD, "must be written down; use mode: Anonymous if the application authenticates");
+        diagnostics.invalid(FIELD, "must be set; use mode: Anonymous if the application authenticates clients");
         return Authentication::Anonymous;
     };
     match (spec.mode, spec.methods.as_deref()) {
         (AuthenticationMode::Anonymous, None) => {
-            let text = "handshake.authentication.mode: Anonymous: the gateway authenticates nobody";
-            notes.warn(Type::Anonymous, text);
+            let text = "Anonymous: the gateway does not authenticate clients";
+            diagnostics.warn(Type::Anonymous, format_args!("{FIELD}.mode"), text);
             Authentication::Anonymous
         }
         (AuthenticationMode::Anonymous, Some(_)) => {
-            notes.invalid(format_args!("{FIELD}.methods"), "belong to mode AnyOf; remove one of the two");
+            diagnostics.invalid(
+                format_args!("{FIELD}.methods"),
+                "cannot be set with mode Anonymous; remove them or use mode AnyOf",
+            );
             Authentication::Anonymous
         }
         (AuthenticationMode::AnyOf, None | Some([])) => {
-            notes.invalid(format_args!("{FIELD}.methods"), "is empty; mode AnyOf needs at least one method");
+            diagnostics
+                .invalid(format_args!("{FIELD}.methods"), "must have at least one method, because the mode is AnyOf");
             Authentication::AnyOf(Vec::new())
         }
-        (AuthenticationMode::AnyOf, Some(methods)) => Authentication::AnyOf(self::methods(methods, notes)),
+        (AuthenticationMode::AnyOf, Some(methods)) => Authentication::AnyOf(self::methods(methods, diagnostics)),
     }
 }
 
-fn methods(list: &[api::Method], notes: &mut Notes) -> Vec<Method> {
+fn methods(list: &[api::Method], diagnostics: &mut Diagnostics) -> Vec<Method> {
     let mut methods: Vec<Method> = Vec::with_capacity(list.len());
-    for (place, one) in list.iter().enumerate() {
-        let field = format!("{FIELD}.methods[{place}]");
-        if list.iter().take(place).any(|earlier| earlier.name == one.name) {
-            notes
-                .invalid(format_args!("{field}.name"), format_args!("{} is taken by another method", quote(&one.name)));
+    for (index, one) in list.iter().enumerate() {
+        let field = format!("{FIELD}.methods[{index}]");
+        if list.iter().take(index).any(|earlier| earlier.name == one.name) {
+            diagnostics.invalid(
+                format_args!("{field}.name"),
+                format_args!("{} is already the name of another method", quote(&one.name)),
+            );
         }
         let members = [one.jwt.is_some(), one.external.is_some(), one.ticket.is_some()];
         let wanted = [MethodKind::Jwt, MethodKind::External, MethodKind::Ticket].map(|kind| kind == one.kind);
         if members != wanted {
-            notes.invalid(&field, "set exactly the member that type names: jwt, external or ticket");
+            diagnostics.invalid(&field, "must have exactly the member that type names: jwt, external or ticket");
             continue;
         }
         match (&one.jwt, one.kind) {
             (Some(spec), MethodKind::Jwt) => {
-                let jwt = jwt(spec, &field, notes);
+                let jwt = jwt(spec, &field, diagnostics);
                 let same = |earlier: &&Method| matches!(&earlier.kind, Kind::Jwt(other) if other.issuer == jwt.issuer);
                 if let Some(other) = methods.iter().find(same) {
-                    let text = format_args!("is that of method {} too; put both into one method", quote(&other.name));
-                    notes.invalid(format_args!("{field}.jwt.issuer"), text.to_string());
+                    let text = format_args!("duplicates the issuer of method {}; merge the two", quote(&other.name));
+                    diagnostics.invalid(format_args!("{field}.jwt.issuer"), text);
                 }
                 methods.push(Method { name: one.name.as_str().into(), kind: Kind::Jwt(jwt) });
             }
             (_, MethodKind::External) => {
                 if let Some(spec) = &one.external {
-                    let kind = Kind::External(external(spec, &field, notes));
+                    let kind = Kind::External(external(spec, &field, diagnostics));
                     methods.push(Method { name: one.name.as_str().into(), kind });
                 }
             }
             (_, _) => {
                 if let Some(spec) = &one.ticket {
-                    let kind = Kind::Ticket(ticket(spec, &field, notes));
+                    let kind = Kind::Ticket(ticket(spec, &field, diagnostics));
                     methods.push(Method { name: one.name.as_str().into(), kind });
                 }
             }
@@ -105,14 +111,14 @@ fn methods(list: &[api::Method], notes: &mut Notes) -> Vec<Method> {
     match tickets.count() {
         0 => {}
         1 if methods.len() == 1 => {
-            let text = "a ticket is bought with another method's credential: add a method of type JWT or External";
-            notes.invalid(format_args!("{FIELD}.methods"), text);
+            let text = "a ticket is issued for the credential of another method; add a method of type JWT or External";
+            diagnostics.invalid(format_args!("{FIELD}.methods"), text);
         }
-        1 => check_places(&methods, notes),
+        1 => check_places(&methods, diagnostics),
         _ => {
-            notes.invalid(
+            diagnostics.invalid(
                 format_args!("{FIELD}.methods"),
-                "there is one ticket path per route: keep one of type Ticket",
+                "a route can have one method of type Ticket; remove the others",
             );
         }
     }
@@ -120,7 +126,7 @@ fn methods(list: &[api::Method], notes: &mut Notes) -> Vec<Method> {
 }
 
 /// A credential is either a ticket or not: no other method may look where a ticket is.
-fn check_places(methods: &[Method], notes: &mut Notes) {
+fn check_places(methods: &[Method], diagnostics: &mut Diagnostics) {
     for (number, method) in methods.iter().enumerate() {
         let Kind::Jwt(jwt) = &method.kind else { continue };
         let shared = jwt.places.iter().any(|place| match &place.carrier {
@@ -131,24 +137,24 @@ fn check_places(methods: &[Method], notes: &mut Notes) {
             Carrier::Header(_) | Carrier::Cookie(_) => false,
         });
         if shared {
-            let text = "looks where tickets are: the query parameter ticket and subprotocols that begin with ticket.";
-            notes.invalid(format_args!("{FIELD}.methods[{number}].jwt.extractFrom"), text);
+            let text = "must not read the query parameter ticket or subprotocols that begin with ticket., because tickets are there";
+            diagnostics.invalid(format_args!("{FIELD}.methods[{number}].jwt.extractFrom"), text);
         }
     }
 }
 
-fn ticket(spec: &api::Ticket, field: &str, notes: &mut Notes) -> Ticket {
+fn ticket(spec: &api::Ticket, field: &str, diagnostics: &mut Diagnostics) -> Ticket {
     let field = format!("{field}.ticket");
-    path(&spec.path, &field, notes);
+    path(&spec.path, &field, diagnostics);
     let ttl = match spec.ttl.as_ref().map(scalar::Duration::parse) {
         None => TTL,
         Some(Ok(ttl)) if (MIN_TTL..=MAX_TTL).contains(&ttl) => ttl,
         Some(Ok(_)) => {
-            notes.invalid(format_args!("{field}.ttl"), "is not between 1s and 60s");
+            diagnostics.invalid(format_args!("{field}.ttl"), "must be from 1s to 60s");
             TTL
         }
         Some(Err(error)) => {
-            notes.invalid(format_args!("{field}.ttl"), error);
+            diagnostics.invalid(format_args!("{field}.ttl"), error);
             TTL
         }
     };
@@ -160,42 +166,47 @@ fn ticket(spec: &api::Ticket, field: &str, notes: &mut Notes) -> Ticket {
 }
 
 /// A path that is asked or answered as it stands, without query and without anything encoded.
-fn path(path: &str, field: &str, notes: &mut Notes) {
+fn path(path: &str, field: &str, diagnostics: &mut Diagnostics) {
     if !upgrade::check_path(path) || path.contains('%') {
-        let text = format_args!(
-            "{} is not a plain path; write one such as /check, without query, dot segments and %",
-            quote(path)
-        );
-        notes.invalid(format_args!("{field}.path"), text);
+        let text =
+            format_args!("{} must be a plain path such as /check, without query, dot segments and %", quote(path));
+        diagnostics.invalid(format_args!("{field}.path"), text);
     }
 }
 
-fn jwt(spec: &api::Jwt, field: &str, notes: &mut Notes) -> Jwt {
+fn jwt(spec: &api::Jwt, field: &str, diagnostics: &mut Diagnostics) -> Jwt {
     let field = format!("{field}.jwt");
     if spec.issuer.is_empty() {
-        notes.invalid(format_args!("{field}.issuer"), "is empty; write what iss of the tokens is");
+        diagnostics.invalid(format_args!("{field}.issuer"), "must not be empty; write the iss claim of the tokens");
     }
     if spec.audiences.is_empty() || spec.audiences.iter().any(String::is_empty) {
-        notes.invalid(format_args!("{field}.audiences"), "is or has an empty entry; write what aud of the tokens is");
+        diagnostics.invalid(
+            format_args!("{field}.audiences"),
+            "must not be empty or have an empty entry; write the aud claim of the tokens",
+        );
     }
     let places = match spec.extract_from.as_deref() {
         None => vec![Place { carrier: Carrier::Header("authorization".into()), prefix: "Bearer ".into() }],
         Some([]) => {
-            notes.invalid(format_args!("{field}.extractFrom"), "is empty; remove it for the Authorization header");
+            diagnostics.invalid(
+                format_args!("{field}.extractFrom"),
+                "must not be empty; remove it for the Authorization header",
+            );
             Vec::new()
         }
-        Some(list) => places(list, &field, notes),
+        Some(list) => places(list, &field, diagnostics),
     };
     let forward = spec.forward_credential.unwrap_or(false);
     if forward && places.iter().any(|place| place.carrier == Carrier::Subprotocol) {
-        let text = "a token in a subprotocol is never forwarded; remove forwardCredential or that entry of extractFrom";
-        notes.invalid(format_args!("{field}.forwardCredential"), text);
+        let text =
+            "a token in a subprotocol cannot be forwarded; remove forwardCredential or that entry of extractFrom";
+        diagnostics.invalid(format_args!("{field}.forwardCredential"), text);
     }
     let required = spec.required_claims.iter().flatten();
     Jwt {
         issuer: spec.issuer.as_str().into(),
         audiences: spec.audiences.iter().map(|audience| audience.as_str().into()).collect(),
-        keys: keys(&spec.jwks, &field, notes),
+        keys: keys(&spec.jwks, &field, diagnostics),
         places,
         required: required
             .map(|claim| Required {
@@ -203,58 +214,56 @@ fn jwt(spec: &api::Jwt, field: &str, notes: &mut Notes) -> Jwt {
                 contains: claim.contains.as_deref().map(Into::into),
             })
             .collect(),
-        headers: headers(spec.claim_to_headers.as_deref().unwrap_or_default(), &field, notes),
-        skew: skew(spec, &field, notes),
+        headers: headers(spec.claim_to_headers.as_deref().unwrap_or_default(), &field, diagnostics),
+        skew: skew(spec, &field, diagnostics),
         forward,
     }
 }
 
-fn external(spec: &api::External, field: &str, notes: &mut Notes) -> External {
+fn external(spec: &api::External, field: &str, diagnostics: &mut Diagnostics) -> External {
     let field = format!("{field}.external");
     let service = &spec.backend_ref;
-    if !service.group.is_empty() {
-        let text = format_args!("{} is not possible; leave group out", quote(&service.group));
-        notes.invalid(format_args!("{field}.backendRef.group"), text.to_string());
-    }
+    diagnostics.core_group(&service.group, format_args!("{field}.backendRef"));
     let port = u16::try_from(service.port).ok().filter(|port| *port > 0);
     if port.is_none() {
-        notes.invalid(format_args!("{field}.backendRef.port"), "is not between 1 and 65535");
+        diagnostics.invalid(format_args!("{field}.backendRef.port"), "must be from 1 to 65535");
     }
-    path(&spec.path, &field, notes);
+    path(&spec.path, &field, diagnostics);
     let mut headers: Vec<Box<str>> = Vec::new();
     let listed = spec.allowed_headers.as_deref().unwrap_or_default();
     if listed.is_empty() {
-        let text = "is empty; list the headers that the service judges, such as cookie";
-        notes.invalid(format_args!("{field}.allowedHeaders"), text);
+        let text = "must not be empty; list the headers that the service judges, such as cookie";
+        diagnostics.invalid(format_args!("{field}.allowedHeaders"), text);
     }
     for (number, name) in listed.iter().enumerate() {
         let header = name.to_ascii_lowercase();
         let mut invalid = |why: &str| {
-            notes.invalid(format_args!("{field}.allowedHeaders[{number}]"), format_args!("{} {why}", quote(name)));
+            diagnostics
+                .invalid(format_args!("{field}.allowedHeaders[{number}]"), format_args!("{} {why}", quote(name)));
         };
         if !is_token(&header) {
             invalid("is not a header name (RFC 9110)");
         } else if upgrade::is_ours(&header) {
-            invalid("belongs to the protocol or the gateway; the origin is sent always");
+            invalid("is set by the protocol or the gateway, which always sends Origin; remove it");
         } else if headers.iter().any(|earlier| **earlier == *header) {
-            invalid("is listed twice");
+            invalid("is listed twice; remove one");
         }
         headers.push(header.into());
     }
     let mut answers: Vec<Box<str>> = Vec::new();
     for (number, name) in spec.allowed_response_headers.iter().flatten().enumerate() {
         let field = format_args!("{field}.allowedResponseHeaders[{number}]").to_string();
-        answers.push(header(name, &field, answers.iter().map(|earlier| &**earlier), notes).into());
+        answers.push(header(name, &field, answers.iter().map(|earlier| &**earlier), diagnostics).into());
     }
     let timeout = match spec.timeout.as_ref().map(scalar::Duration::parse) {
         None => EXTERNAL,
         Some(Ok(time)) if (SHORTEST..=LONGEST).contains(&time) => time,
         Some(Ok(_)) => {
-            notes.invalid(format_args!("{field}.timeout"), "is not between 10ms and 10s");
+            diagnostics.invalid(format_args!("{field}.timeout"), "must be from 10ms to 10s");
             EXTERNAL
         }
         Some(Err(error)) => {
-            notes.invalid(format_args!("{field}.timeout"), error);
+            diagnostics.invalid(format_args!("{field}.timeout"), error);
             EXTERNAL
         }
     };
@@ -270,32 +279,39 @@ fn external(spec: &api::External, field: &str, notes: &mut Notes) -> External {
 }
 
 /// The lower-case name of a header that says to the backend who the client is.
-fn header<'a>(name: &str, field: &str, mut earlier: impl Iterator<Item = &'a str>, notes: &mut Notes) -> String {
+fn header<'a>(
+    name: &str,
+    field: &str,
+    mut earlier: impl Iterator<Item = &'a str>,
+    diagnostics: &mut Diagnostics,
+) -> String {
     let header = name.to_ascii_lowercase();
-    let mut invalid = |why: &dyn Display| notes.invalid(field, format_args!("{} {why}", quote(name)));
+    let mut invalid = |why: &dyn Display| diagnostics.invalid(field, format_args!("{} {why}", quote(name)));
     if !is_token(&header) {
         invalid(&"is not a header name (RFC 9110)");
     } else if header.contains('_') {
-        invalid(&"has an underscore, which many backends read as a hyphen; write a hyphen");
+        invalid(&"must not have an underscore, because many backends read it as a hyphen; write a hyphen");
     } else if upgrade::is_ours(&header) || NO_CLAIM.contains(&&*header) {
-        invalid(&"belongs to the protocol, the gateway or credentials; choose another name");
+        invalid(&"is reserved for the protocol, the gateway or credentials; choose another name");
     } else if earlier.any(|earlier| *earlier == *header) {
-        invalid(&"is set twice");
+        invalid(&"is set twice; remove one");
     }
     header
 }
 
-fn skew(spec: &api::Jwt, field: &str, notes: &mut Notes) -> Duration {
+fn skew(spec: &api::Jwt, field: &str, diagnostics: &mut Diagnostics) -> Duration {
     let Some(skew) = &spec.clock_skew else { return SKEW };
     match skew.parse() {
         Ok(skew) if skew <= MAX_SKEW => return skew,
-        Ok(_) => notes.invalid(format_args!("{field}.clockSkew"), "is more than 5m; correct the clocks instead"),
-        Err(error) => notes.invalid(format_args!("{field}.clockSkew"), error),
+        Ok(_) => {
+            diagnostics.invalid(format_args!("{field}.clockSkew"), "must be at most 5m; correct the clocks instead")
+        }
+        Err(error) => diagnostics.invalid(format_args!("{field}.clockSkew"), error),
     }
     SKEW
 }
 
-fn places(list: &[ExtractFrom], field: &str, notes: &mut Notes) -> Vec<Place> {
+fn places(list: &[ExtractFrom], field: &str, diagnostics: &mut Diagnostics) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::with_capacity(list.len());
     for (number, one) in list.iter().enumerate() {
         let field = format_args!("{field}.extractFrom[{number}]").to_string();
@@ -305,22 +321,24 @@ fn places(list: &[ExtractFrom], field: &str, notes: &mut Notes) -> Vec<Place> {
                 Carrier::Subprotocol
             }
             (ExtractFromKind::Subprotocol, _) => {
-                notes.invalid(&field, "Subprotocol needs a valuePrefix such as \"bearer.\" and no name");
+                diagnostics.invalid(&field, "type Subprotocol needs a valuePrefix such as \"bearer.\" and no name");
                 continue;
             }
             (_, None) => {
-                notes.invalid(&field, "needs the name of the header, parameter or cookie");
+                diagnostics.invalid(&field, "needs the name of the header, parameter or cookie");
                 continue;
             }
             (_, Some(name)) if !is_token(name) => {
-                notes.invalid(format_args!("{field}.name"), format_args!("{} is not a token (RFC 9110)", quote(name)));
+                diagnostics
+                    .invalid(format_args!("{field}.name"), format_args!("{} is not a token (RFC 9110)", quote(name)));
                 continue;
             }
             (ExtractFromKind::Header, Some(name)) => {
                 let name = name.to_ascii_lowercase();
                 if name == "cookie" || upgrade::is_ours(&name) {
-                    let text = format_args!("{} carries no token; use another header, or type Cookie", quote(&name));
-                    notes.invalid(format_args!("{field}.name"), text.to_string());
+                    let text =
+                        format_args!("{} cannot carry a token; use another header, or type Cookie", quote(&name));
+                    diagnostics.invalid(format_args!("{field}.name"), text);
                 }
                 Carrier::Header(name.into())
             }
@@ -329,31 +347,28 @@ fn places(list: &[ExtractFrom], field: &str, notes: &mut Notes) -> Vec<Place> {
         };
         let place = Place { carrier, prefix: one.value_prefix.as_deref().unwrap_or_default().into() };
         if places.iter().any(|earlier| earlier.carrier == place.carrier) {
-            notes.invalid(&field, "looks where an earlier entry looks; keep one of them");
+            diagnostics.invalid(&field, "duplicates an earlier entry; remove one");
         }
         places.push(place);
     }
     places
 }
 
-fn headers(list: &[api::ClaimToHeader], field: &str, notes: &mut Notes) -> Vec<ClaimHeader> {
+fn headers(list: &[api::ClaimToHeader], field: &str, diagnostics: &mut Diagnostics) -> Vec<ClaimHeader> {
     let mut headers: Vec<ClaimHeader> = Vec::with_capacity(list.len());
     for (number, one) in list.iter().enumerate() {
         let field = format_args!("{field}.claimToHeaders[{number}].header").to_string();
-        let header = header(&one.header, &field, headers.iter().map(|earlier| &*earlier.header), notes);
+        let header = header(&one.header, &field, headers.iter().map(|earlier| &*earlier.header), diagnostics);
         headers.push(ClaimHeader { claim: one.claim.as_str().into(), header: header.into() });
     }
     headers
 }
 
-fn keys(jwks: &Jwks, field: &str, notes: &mut Notes) -> KeySource {
+fn keys(jwks: &Jwks, field: &str, diagnostics: &mut Diagnostics) -> KeySource {
     match (&jwks.local, &jwks.remote) {
         (Some(local), None) if jwks.kind == api::JwksKind::Local => {
             let reference = &local.reference;
-            if !reference.group.is_empty() {
-                let text = format_args!("group {} is not possible; leave group out", quote(&reference.group));
-                notes.invalid(format_args!("{field}.jwks.local.ref"), text.to_string());
-            }
+            diagnostics.core_group(&reference.group, format_args!("{field}.jwks.local.ref"));
             KeySource::Local {
                 namespace: reference.namespace.as_deref().map(Into::into),
                 name: reference.name.as_str().into(),
@@ -363,13 +378,13 @@ fn keys(jwks: &Jwks, field: &str, notes: &mut Notes) -> KeySource {
         }
         (None, Some(remote)) if jwks.kind == api::JwksKind::Remote => {
             if let Err(why) = check_uri(&remote.uri) {
-                notes.invalid(format_args!("{field}.jwks.remote.uri"), why);
+                diagnostics.invalid(format_args!("{field}.jwks.remote.uri"), why);
             }
             KeySource::Remote(remote.uri.as_str().into())
         }
         _ => {
-            let text = "set exactly the member that type names: local for Local, remote for Remote";
-            notes.invalid(format_args!("{field}.jwks"), text);
+            let text = "must have exactly the member that type names: local for Local, remote for Remote";
+            diagnostics.invalid(format_args!("{field}.jwks"), text);
             KeySource::Remote("".into())
         }
     }
@@ -377,14 +392,14 @@ fn keys(jwks: &Jwks, field: &str, notes: &mut Notes) -> KeySource {
 
 /// What the gateway can fetch. The messages do not repeat the URI: a mistaken one may hold a password.
 fn check_uri(uri: &str) -> Result<(), &'static str> {
-    let form = "is not an https URL; write for example https://idp.example.com/jwks";
+    let form = "must be an https URL such as https://idp.example.com/jwks";
     let uri: http::Uri = uri.parse().map_err(|_| form)?;
     if uri.scheme() != Some(&http::uri::Scheme::HTTPS) {
         return Err(form);
     }
     match uri.authority() {
         None => Err(form),
-        Some(authority) if authority.as_str().contains('@') => Err("has a user name or password; remove it"),
+        Some(authority) if authority.as_str().contains('@') => Err("must not have a user name or password; remove it"),
         Some(authority) if authority.host().is_empty() => Err(form),
         Some(_) => Ok(()),
     }

@@ -2,8 +2,8 @@
 //! entries only.
 
 use crate::api::route::handshake::Header;
-use crate::compile::spec::policy::Notes;
-use crate::compile::status::condition::quote;
+use crate::compile::problem::quote;
+use crate::compile::spec::diagnostics::Diagnostics;
 
 /// Headers that belong to HTTP, to the protocol or to the application.
 const RESERVED: [&str; 12] = [
@@ -27,18 +27,18 @@ pub fn is_token(text: &str) -> bool {
 }
 
 /// Reads the list as pairs of lower-case names and values; `layer` is where it was written.
-pub fn read(list: &[Header], layer: &str, notes: &mut Notes) -> Vec<(String, String)> {
+pub fn read(list: &[Header], layer: &str, diagnostics: &mut Diagnostics) -> Vec<(String, String)> {
     let mut headers: Vec<(String, String)> = Vec::with_capacity(list.len());
-    for (place, Header { name, value }) in list.iter().enumerate() {
+    for (index, Header { name, value }) in list.iter().enumerate() {
         let lower = name.to_ascii_lowercase();
         match check(&lower, value) {
             Err(why) => {
-                let field = format_args!("{layer}.handshake.responseHeaders.set[{place}]");
-                notes.invalid(field, format_args!("{} {why}", quote(name)));
+                let field = format_args!("{layer}.handshake.responseHeaders.set[{index}]");
+                diagnostics.invalid(field, format_args!("{} {why}", quote(name)));
             }
             Ok(()) if headers.iter().any(|(earlier, _)| *earlier == lower) => {
-                let field = format_args!("{layer}.handshake.responseHeaders.set[{place}]");
-                notes.invalid(field, format_args!("{} is set twice", quote(name)));
+                let field = format_args!("{layer}.handshake.responseHeaders.set[{index}]");
+                diagnostics.invalid(field, format_args!("{} is set twice; remove one", quote(name)));
             }
             Ok(()) => headers.push((lower, value.clone())),
         }
@@ -51,17 +51,17 @@ fn check(name: &str, value: &str) -> Result<(), &'static str> {
         return Err("is not a header name (RFC 9110)");
     }
     if RESERVED.contains(&name) || name.starts_with("sec-websocket-") {
-        return Err("belongs to the protocol or the application; remove it");
+        return Err("is reserved for the protocol or the application; remove it");
     }
     if name.starts_with("access-control-") {
         return Err("would open answers to other origins, which WebSockets do not need; remove it");
     }
     if value.bytes().any(|b| !(b == b'\t' || b == b' ' || b.is_ascii_graphic())) || value.trim() != value {
-        return Err("has a value with other than visible ASCII inside");
+        return Err("must have a value of visible ASCII without spaces at its ends");
     }
     let subdomains = || value.split(';').any(|directive| directive.trim().eq_ignore_ascii_case("includeSubDomains"));
     if name == "strict-transport-security" && subdomains() {
-        return Err("with includeSubDomains would bind hosts that are not this route's; remove that directive");
+        return Err("must not have includeSubDomains, which would bind hosts of other routes; remove that directive");
     }
     Ok(())
 }
@@ -73,9 +73,9 @@ mod tests {
     #[test]
     fn ordinary_headers_are_set_in_lower_case() {
         let list = [Header { name: "Referrer-Policy".into(), value: "no-referrer".into() }];
-        let mut notes = Notes::default();
-        assert_eq!(read(&list, "spec", &mut notes), [("referrer-policy".to_owned(), "no-referrer".to_owned())]);
-        assert!(notes.problems.is_empty());
+        let mut diagnostics = Diagnostics::default();
+        assert_eq!(read(&list, "spec", &mut diagnostics), [("referrer-policy".to_owned(), "no-referrer".to_owned())]);
+        assert!(diagnostics.problems.is_empty());
     }
 
     #[test]

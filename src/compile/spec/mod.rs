@@ -1,8 +1,13 @@
 //! THE SPEC of one route, read without looking at any other object: what it wants, and what is wrong with it.
 
 pub mod authentication;
+pub mod diagnostics;
 pub mod draft;
 pub mod header;
+pub mod hostname;
+pub mod issuer;
 pub mod origin;
 pub mod policy;
 pub mod rate;
+pub mod rule;
+pub mod tls;

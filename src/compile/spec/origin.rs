@@ -2,33 +2,33 @@
 //! ever send is a mistake, so it is refused instead of never matching. Knows entries only.
 
 use crate::api::status::ConditionType as Type;
-use crate::compile::ownership::host;
-use crate::compile::spec::policy::Notes;
-use crate::compile::status::condition::quote;
+use crate::compile::problem::quote;
+use crate::compile::spec::diagnostics::Diagnostics;
+use crate::compile::spec::hostname;
 use crate::policy::OriginPattern;
 
 /// Reads the list; `layer` is where it was written.
-pub fn read(list: &[String], layer: &str, notes: &mut Notes) -> Vec<OriginPattern> {
+pub fn read(list: &[String], layer: &str, diagnostics: &mut Diagnostics) -> Vec<OriginPattern> {
     let field = format!("{layer}.handshake.origins.allow");
     if list.is_empty() {
-        notes.invalid(&field, "is empty; remove it for the route's own host, or list origins");
+        diagnostics.invalid(&field, "must not be empty; remove it for the route's own host, or list origins");
     }
     let mut patterns = Vec::with_capacity(list.len());
-    for (place, text) in list.iter().enumerate() {
+    for (index, text) in list.iter().enumerate() {
         match pattern(text) {
             Ok(pattern) => {
                 if pattern == OriginPattern::Any {
                     if list.len() > 1 {
-                        notes.invalid(&field, "* allows every origin already; remove it or the other entries");
+                        diagnostics.invalid(&field, "* already allows every origin; remove it or the other entries");
                     }
-                    notes.warn(Type::AnyOrigin, "handshake.origins.allow: *: any page may open connections");
+                    diagnostics.warn(Type::AnyOrigin, &field, "* lets any page open connections");
                 } else if !text.starts_with("https://") {
-                    let text = format!("handshake.origins.allow: {} is not protected by TLS", quote(text));
-                    notes.warn(Type::LimitsRelaxed, text);
+                    let text = format_args!("{} is not protected by TLS", quote(text));
+                    diagnostics.warn(Type::LimitsRelaxed, format_args!("{field}[{index}]"), text);
                 }
                 patterns.push(pattern);
             }
-            Err(why) => notes.invalid(format_args!("{field}[{place}]"), format_args!("{} {why}", quote(text))),
+            Err(why) => diagnostics.invalid(format_args!("{field}[{index}]"), format_args!("{} {why}", quote(text))),
         }
     }
     patterns
@@ -39,27 +39,27 @@ fn pattern(text: &str) -> Result<OriginPattern, &'static str> {
         return Ok(OriginPattern::Any);
     }
     if text == "null" {
-        return Err("is what sandboxed pages send, anyone's; list the page's real origin");
+        return Err("is the origin of every sandboxed page; list the page's real origin");
     }
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err("has no scheme; write for example https://app.example.com");
+        return Err("must have a scheme, as in https://app.example.com");
     };
     let scheme_ok = scheme.starts_with(|c: char| c.is_ascii_lowercase())
         && scheme.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'+' | b'.' | b'-'));
     if !scheme_ok {
-        return Err("has a scheme that is not lower case");
+        return Err("must have a lower-case scheme");
     }
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (rest, None),
     };
     if let Some(port) = port {
-        let number: u16 = port.parse().map_err(|_| "has a port that is not a number; an origin has no path")?;
+        let number: u16 = port.parse().map_err(|_| "must have a number as its port and no path")?;
         if port.starts_with('0') || port.starts_with('+') {
-            return Err("has a port with a sign or leading zeros");
+            return Err("must have a port without sign and leading zeros");
         }
         if matches!((scheme, number), ("https" | "wss", 443) | ("http" | "ws", 80)) {
-            return Err("has its scheme's own port, which browsers leave out; remove it");
+            return Err("must not have the default port of its scheme, because browsers leave it out");
         }
     }
     let is_address = host.parse::<std::net::Ipv4Addr>().is_ok()
@@ -69,11 +69,11 @@ fn pattern(text: &str) -> Result<OriginPattern, &'static str> {
             .is_some_and(|h| h.parse::<std::net::Ipv6Addr>().is_ok() && h.bytes().all(|b| !b.is_ascii_uppercase()));
     // Other schemes (browser extensions) have hosts of their own kind.
     let web = matches!(scheme, "http" | "https");
-    if web && !is_address && host::check(host).is_err() {
-        return Err("is not scheme://host[:port] in lower case, without path; one star may stand for the first label");
+    if web && !is_address && hostname::check(host).is_err() {
+        return Err("must be scheme://host[:port] in lower case without path; a star can stand for the first label");
     }
     if !web && (host.is_empty() || host.bytes().any(|b| !b.is_ascii_graphic() || b"/?#@*\\".contains(&b))) {
-        return Err("is not scheme://host without path");
+        return Err("must be scheme://host without path");
     }
     Ok(match rest.strip_prefix('*') {
         Some(suffix) => OriginPattern::OneLabel { scheme: format!("{scheme}://"), suffix: suffix.to_owned() },

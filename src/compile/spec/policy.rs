@@ -1,33 +1,32 @@
-//! The effective policy of a route: what the route says, then the class's defaults, then what is built in.
+//! The effective policy of a route: what the route says, then the defaults of the settings, then the defaults of the gateway.
 //!
-//! Cross-field rules are repeated here on effective values, and every field that this build does not carry out is
+//! Cross-field rules are repeated here on effective values, and every field that this build does not implement is
 //! refused by its name: it is a security setting, so it is never ignored in silence. Knows spec and defaults only.
 
-use std::fmt::Display;
 use std::time::Duration;
 
-use crate::api::route::connection::OnCredentialExpiry;
+use crate::api::route::connection::{self as api, OnCredentialExpiry};
 use crate::api::route::handshake::{MissingOrigin, Mode};
 use crate::api::route::messages::{CompressionMode, FromBackend, FromClient, MessageType, Tunnels};
-use crate::api::route::{Connection, Handshake, Messages, RouteSpec};
+use crate::api::route::{Connection, Defaults, Handshake, Messages, RouteSpec};
 use crate::api::scalar;
-use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
+use crate::api::status::ConditionType as Type;
+use crate::compile::problem::quote;
 use crate::compile::spec::authentication;
+use crate::compile::spec::diagnostics::Diagnostics;
 use crate::compile::spec::header;
 use crate::compile::spec::origin;
 use crate::compile::spec::rate;
-use crate::compile::status::condition::{Problem, quote};
 use crate::policy::{self, Authentication, Heartbeat, Networks, OriginPattern, Origins, Policy};
-use crate::settings::Defaults;
 use crate::ws::message::Limits;
 
-/// Built in: connections of a route on one replica.
+/// Default: connections of a route on one replica.
 pub const TOTAL: u32 = 10_000;
-/// Built in: the largest message of a client, in bytes.
+/// Default: the largest message of a client, in bytes.
 pub const CLIENT_SIZE: u64 = 64 << 10;
 /// The most that `fromClient.maxSize` may be set to.
 pub const MAX_CLIENT_SIZE: u64 = 16 << 20;
-/// Built in: the largest message of a backend, in bytes.
+/// Default: the largest message of a backend, in bytes.
 pub const BACKEND_SIZE: u64 = 16 << 20;
 /// The most that `fromBackend.maxSize` may be set to.
 pub const MAX_BACKEND_SIZE: u64 = 1 << 30;
@@ -35,45 +34,25 @@ pub const MAX_BACKEND_SIZE: u64 = 1 << 30;
 const CLIENT_FRAGMENTS: u32 = 1024;
 /// Frames of one message of a backend: many servers stream one message in small frames.
 const BACKEND_FRAGMENTS: u32 = 65_536;
-/// Built in: pings after so long without a byte, so many unanswered.
+/// Default: pings after so long without a byte, so many unanswered.
 const HEARTBEAT: Heartbeat = Heartbeat { interval: Duration::from_secs(30), missed: 2, backend: false };
 /// The shortest time that a timer of a connection may be set to.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest time: a year; more is a mistake.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
-/// What is found while a spec is read.
-#[derive(Debug, Default)]
-pub struct Notes {
-    /// Why the spec is not accepted.
-    pub problems: Vec<Problem>,
-    /// What is weaker than built in, or otherwise worth knowing.
-    pub warnings: Vec<(Type, Problem)>,
-}
-
-impl Notes {
-    /// A value that breaks a rule.
-    pub fn invalid(&mut self, field: impl Display, text: impl Display) {
-        self.problems.push(Problem::new(Reason::Invalid, format!("{field}: {text}")));
-    }
-
-    /// A field or value that this build does not carry out.
-    pub fn unsupported(&mut self, field: impl Display) {
-        let text = format!("{field}: not supported by this version of wssgate; remove it");
-        self.problems.push(Problem::new(Reason::UnsupportedValue, text));
-    }
-
-    /// What the user chose and should see.
-    pub fn warn(&mut self, kind: Type, text: impl Into<String>) {
-        self.warnings.push((kind, Problem::new(Reason::Configured, text)));
-    }
-}
-
-/// A value with the place where it was written, for messages.
+/// A value with the layer in which it was written, for messages.
 #[derive(Debug)]
 struct Set<'a, T: ?Sized> {
     value: &'a T,
     layer: &'static str,
+}
+
+impl<T: ?Sized> Set<'_, T> {
+    /// The whole path of the field `below` the layer.
+    fn field(&self, below: &str) -> String {
+        format!("{}.{below}", self.layer)
+    }
 }
 
 /// The route's value, else the default's.
@@ -95,47 +74,52 @@ impl<'a, L> Layers<'a, L> {
 }
 
 /// The policy of a route. If anything was noted as a problem, the policy must not be used.
-pub fn effective(spec: &RouteSpec, defaults: &Defaults, notes: &mut Notes) -> Policy {
+pub fn effective(spec: &RouteSpec, defaults: &Defaults, diagnostics: &mut Diagnostics) -> Policy {
     let handshake = Layers { route: Some(&spec.handshake), default: defaults.handshake.as_ref() };
     let connection = Layers { route: spec.connection.as_ref(), default: defaults.connection.as_ref() };
     let messages = Layers { route: spec.messages.as_ref(), default: defaults.messages.as_ref() };
-    let handshake = self::handshake(&handshake, notes);
+    let handshake = self::handshake(&handshake, diagnostics);
     let anonymous = handshake.authentication == Authentication::Anonymous;
     let certificates = spec.tls.as_ref().is_some_and(|tls| tls.client_validation.is_some());
-    let connection = self::connection(&connection, anonymous, certificates, notes);
+    let connection = self::connection(&connection, anonymous, certificates, diagnostics);
     let nameless = handshake.authentication.methods().iter().find(|method| !method.kind.names_subjects());
     if let (Some(_), Some(method)) = (connection.per_subject, nameless) {
         let text = format_args!(
-            "method {} names no subject; list the header that does first in its allowedResponseHeaders",
+            "needs the subject of every client; method {} must list the header with the subject first in \
+             allowedResponseHeaders",
             quote(&method.name)
         );
-        notes.invalid("spec.connection.limits.perSubject", text);
+        diagnostics.invalid("spec.connection.limits.perSubject", text);
     }
-    let (from_client, from_backend) = self::messages(&messages, notes);
+    let (from_client, from_backend) = self::messages(&messages, diagnostics);
     // What a host asks is not the route's to know: it is added where the route is placed on one.
     Policy { handshake, connection, from_client, from_backend, client_certificates: None }
 }
 
-fn handshake(layers: &Layers<'_, Handshake>, notes: &mut Notes) -> policy::Handshake {
-    let authentication = authentication::read(layers.route.and_then(|route| route.authentication.as_ref()), notes);
+fn handshake(layers: &Layers<'_, Handshake>, diagnostics: &mut Diagnostics) -> policy::Handshake {
+    let authentication =
+        authentication::read(layers.route.and_then(|route| route.authentication.as_ref()), diagnostics);
     let networks = layers.part(|l| l.networks.as_ref());
     let networks = Networks {
-        allow: self::networks(pick(&networks, |n| n.allow.as_deref()), "allow", notes),
-        deny: self::networks(pick(&networks, |n| n.deny.as_deref()), "deny", notes),
+        allow: self::networks(pick(&networks, |n| n.allow.as_deref()), "allow", diagnostics),
+        deny: self::networks(pick(&networks, |n| n.deny.as_deref()), "deny", diagnostics),
     };
     let subprotocols = match pick(layers, |l| l.subprotocols.as_deref()) {
         None => Vec::new(),
         Some(set) => {
-            let field = |place: usize| format!("{}.handshake.subprotocols[{place}]", set.layer);
+            let field = |index: usize| format!("{}.handshake.subprotocols[{index}]", set.layer);
             if set.value.is_empty() {
-                notes.invalid(format_args!("{}.handshake.subprotocols", set.layer), "is empty; remove it or fill it");
+                diagnostics.invalid(
+                    format_args!("{}.handshake.subprotocols", set.layer),
+                    "must not be empty; remove it or list subprotocols",
+                );
             }
-            for (place, name) in set.value.iter().enumerate() {
+            for (index, name) in set.value.iter().enumerate() {
                 if !header::is_token(name) {
-                    notes.invalid(field(place), format_args!("{} is not a token (RFC 9110)", quote(name)));
+                    diagnostics.invalid(field(index), format_args!("{} is not a token (RFC 9110)", quote(name)));
                 }
-                if set.value.iter().take(place).any(|earlier| earlier == name) {
-                    notes.invalid(field(place), format_args!("{} is listed twice", quote(name)));
+                if set.value.iter().take(index).any(|earlier| earlier == name) {
+                    diagnostics.invalid(field(index), format_args!("{} is listed twice; remove one", quote(name)));
                 }
             }
             set.value.to_vec()
@@ -144,62 +128,70 @@ fn handshake(layers: &Layers<'_, Handshake>, notes: &mut Notes) -> policy::Hands
     let response_headers =
         match pick(layers, |l| l.response_headers.as_ref().and_then(|headers| headers.set.as_deref())) {
             None => Vec::new(),
-            Some(set) => header::read(set.value, set.layer, notes),
+            Some(set) => header::read(set.value, set.layer, diagnostics),
         };
-    let attempts = pick(layers, |l| l.attempts.as_ref());
-    let attempts = attempts.and_then(|set| rate::attempts(set.value, set.layer, notes));
-    let origins = origins(layers, authentication.is_ambient(), notes);
+    let limit = pick(layers, |l| l.rate_limit.as_ref());
+    let attempts = limit.and_then(|set| rate::of_handshakes(set.value, set.layer, diagnostics));
+    let origins = origins(layers, authentication.is_ambient(), diagnostics);
     policy::Handshake { networks, origins, subprotocols, authentication, response_headers, attempts }
 }
 
-fn networks(set: Option<Set<'_, [String]>>, name: &str, notes: &mut Notes) -> Vec<ipnet::IpNet> {
+fn networks(set: Option<Set<'_, [String]>>, name: &str, diagnostics: &mut Diagnostics) -> Vec<ipnet::IpNet> {
     let Some(set) = set else { return Vec::new() };
     let mut networks = Vec::with_capacity(set.value.len());
-    for (place, text) in set.value.iter().enumerate() {
-        let field = format_args!("{}.handshake.networks.{name}[{place}]", set.layer).to_string();
+    for (index, text) in set.value.iter().enumerate() {
+        let field = format_args!("{}.handshake.networks.{name}[{index}]", set.layer).to_string();
         match text.parse::<ipnet::IpNet>() {
             Ok(ipnet::IpNet::V6(v6)) if v6.addr().to_ipv4_mapped().is_some() => {
                 // Clients are judged by their IPv4 address, so this entry would never match.
-                notes.invalid(field, format_args!("{} maps IPv4; write the IPv4 range", quote(text)));
+                diagnostics.invalid(
+                    field,
+                    format_args!("{} is an IPv4 range written as IPv6; write the IPv4 range", quote(text)),
+                );
             }
             Ok(network) => networks.push(network.trunc()),
-            Err(_) => notes.invalid(field, format_args!("{} is not a range such as 203.0.113.0/24", quote(text))),
+            Err(_) => {
+                diagnostics.invalid(field, format_args!("{} must be a range such as 203.0.113.0/24", quote(text)))
+            }
         }
     }
     // An allow list of which nothing is left would allow everyone; the problem noted above keeps it from being used,
     // and an empty list that was written means what no one can want.
     if name == "allow" && set.value.is_empty() {
-        notes.invalid(format_args!("{}.handshake.networks.allow", set.layer), "is empty; remove it to allow everyone");
+        diagnostics.invalid(
+            format_args!("{}.handshake.networks.allow", set.layer),
+            "must not be empty; remove it to allow everyone",
+        );
     }
     networks
 }
 
 /// `ambient`: something authenticates that browsers attach by themselves, whichever page asks.
-fn origins(layers: &Layers<'_, Handshake>, ambient: bool, notes: &mut Notes) -> Origins {
+fn origins(layers: &Layers<'_, Handshake>, ambient: bool, diagnostics: &mut Diagnostics) -> Origins {
     let layers = layers.part(|l| l.origins.as_ref());
     let mut origins = Origins::default();
     if let Some(set) = pick(&layers, |o| o.allow.as_deref()) {
-        origins.allow = origin::read(set.value, set.layer, notes);
+        origins.allow = origin::read(set.value, set.layer, diagnostics);
+        if ambient && origins.allow.contains(&OriginPattern::Any) {
+            let text = "* lets any page use the cookies of your users; list the origins";
+            diagnostics.invalid(set.field("handshake.origins.allow"), text);
+        }
     }
-    if ambient && origins.allow.contains(&OriginPattern::Any) {
-        let text = "* lets any page use the cookies of your users; list the origins";
-        notes.invalid(
-            format_args!(
-                "{}.handshake.origins.allow",
-                pick(&layers, |o| o.allow.as_ref()).map_or("spec", |set| set.layer)
-            ),
-            text,
-        );
+    let missing = pick(&layers, |o| o.missing.as_ref());
+    origins.require = missing.as_ref().map_or(ambient, |set| *set.value == MissingOrigin::Deny);
+    if let Some(set) = missing
+        && ambient
+        && !origins.require
+    {
+        let text = "Allow: a client without Origin can authenticate with a cookie";
+        diagnostics.warn(Type::LimitsRelaxed, set.field("handshake.origins.missing"), text);
     }
-    let missing = pick(&layers, |o| o.missing.as_ref()).map(|set| *set.value);
-    origins.require = missing.map_or(ambient, |missing| missing == MissingOrigin::Deny);
-    if ambient && !origins.require {
-        let text = "handshake.origins.missing: Allow: a cookie admits clients that name no page";
-        notes.warn(Type::LimitsRelaxed, text);
-    }
-    origins.audit = pick(&layers, |o| o.mode.as_ref()).is_some_and(|set| *set.value == Mode::Audit);
-    if origins.audit {
-        notes.warn(Type::AuditMode, "handshake.origins.mode: Audit: origins are logged, not enforced");
+    if let Some(set) = pick(&layers, |o| o.mode.as_ref())
+        && *set.value == Mode::Audit
+    {
+        origins.audit = true;
+        let text = "Audit: origins are logged, not enforced";
+        diagnostics.warn(Type::AuditMode, set.field("handshake.origins.mode"), text);
     }
     origins
 }
@@ -209,183 +201,206 @@ fn connection(
     layers: &Layers<'_, Connection>,
     anonymous: bool,
     certificates: bool,
-    notes: &mut Notes,
+    diagnostics: &mut Diagnostics,
 ) -> policy::Connection {
     let limits = layers.part(|l| l.limits.as_ref());
-    let total = pick(&limits, |l| l.total.as_ref());
-    let total = count(total, "connection.limits.total", 10_000_000, notes).unwrap_or(TOTAL);
-    if total > TOTAL {
-        notes.warn(Type::LimitsRelaxed, format!("connection.limits.total: {total} is more than the built-in {TOTAL}"));
-    }
+    let total = total(pick(&limits, |l| l.total.as_ref()), diagnostics);
     let per_address = pick(&limits, |l| l.per_address.as_ref());
-    let per_address = count(per_address, "connection.limits.perAddress", 10_000_000, notes);
+    let per_address = count(per_address, "connection.limits.perAddress", 10_000_000, diagnostics);
     let per_subject = pick(&limits, |l| l.per_subject.as_ref());
     let subject_layer = per_subject.as_ref().map(|set| set.layer);
-    let per_subject = count(per_subject, "connection.limits.perSubject", 10_000_000, notes);
+    let per_subject = count(per_subject, "connection.limits.perSubject", 10_000_000, diagnostics);
     // What the defaults say holds for those connections that have a subject.
     if anonymous && !certificates && subject_layer == Some("spec") {
-        notes.invalid(
+        diagnostics.invalid(
             "spec.connection.limits.perSubject",
-            "nobody is a subject with mode: Anonymous; use AnyOf or tls.clientValidation, or remove it",
+            "needs an authenticated client; use mode AnyOf or tls.clientValidation, or remove it",
         );
     }
-    let keep = pick(layers, |l| l.on_credential_expiry.as_ref());
-    let outlives_credential = keep.is_some_and(|set| *set.value == OnCredentialExpiry::Keep);
-    if outlives_credential && !anonymous {
-        let text = "connection.onCredentialExpiry: Keep: connections outlive the credential that opened them";
-        notes.warn(Type::LimitsRelaxed, text);
-    }
-    let beat = layers.part(|l| l.heartbeat.as_ref());
-    let interval = match pick(&beat, |b| b.interval.as_ref()) {
-        None => Some(HEARTBEAT.interval),
-        Some(set) => time(Some(set), "connection.heartbeat.interval", notes),
-    };
-    let missed = pick(&beat, |b| b.missed.as_ref());
-    let missed = count(missed, "connection.heartbeat.missed", 10, notes).unwrap_or(HEARTBEAT.missed);
-    let backend = pick(&beat, |b| b.backend.as_ref()).map_or(HEARTBEAT.backend, |set| *set.value);
-    if interval.is_none() {
-        notes.warn(Type::LimitsRelaxed, "connection.heartbeat.interval: 0s: dead clients are not noticed");
+    let keep = pick(layers, |l| l.on_credential_expiry.as_ref()).filter(|set| *set.value == OnCredentialExpiry::Keep);
+    if let Some(set) = &keep
+        && !anonymous
+    {
+        let text = "Keep: connections outlive the credential that opened them";
+        diagnostics.warn(Type::LimitsRelaxed, set.field("connection.onCredentialExpiry"), text);
     }
     policy::Connection {
         total,
         per_address,
         per_subject,
-        outlives_credential,
-        idle_timeout: time(pick(layers, |l| l.idle_timeout.as_ref()), "connection.idleTimeout", notes),
-        heartbeat: interval.map(|interval| Heartbeat { interval, missed, backend }),
-        max_duration: time(pick(layers, |l| l.max_duration.as_ref()), "connection.maxDuration", notes),
+        outlives_credential: keep.is_some(),
+        heartbeat: heartbeat(&layers.part(|l| l.heartbeat.as_ref()), diagnostics),
+        idle_timeout: time(pick(layers, |l| l.idle_timeout.as_ref()), "connection.idleTimeout", diagnostics),
+        max_duration: time(pick(layers, |l| l.max_duration.as_ref()), "connection.maxDuration", diagnostics),
     }
 }
 
+/// Connections of the route on one replica.
+fn total(set: Option<Set<'_, i32>>, diagnostics: &mut Diagnostics) -> u32 {
+    const FIELD: &str = "connection.limits.total";
+    let Some(set) = set else { return TOTAL };
+    let field = set.field(FIELD);
+    let total = count(Some(set), FIELD, 10_000_000, diagnostics).unwrap_or(TOTAL);
+    if total > TOTAL {
+        let text = format_args!("{total} is more than the default of {TOTAL}");
+        diagnostics.warn(Type::LimitsRelaxed, field, text);
+    }
+    total
+}
+
+/// Pings; `None`: none are sent.
+fn heartbeat(layers: &Layers<'_, api::Heartbeat>, diagnostics: &mut Diagnostics) -> Option<Heartbeat> {
+    const INTERVAL: &str = "connection.heartbeat.interval";
+    let missed = pick(layers, |b| b.missed.as_ref());
+    let missed = count(missed, "connection.heartbeat.missed", 10, diagnostics).unwrap_or(HEARTBEAT.missed);
+    let backend = pick(layers, |b| b.backend.as_ref()).map_or(HEARTBEAT.backend, |set| *set.value);
+    let interval = match pick(layers, |b| b.interval.as_ref()) {
+        None => Some(HEARTBEAT.interval),
+        Some(set) => {
+            let field = set.field(INTERVAL);
+            let interval = time(Some(set), INTERVAL, diagnostics);
+            if interval.is_none() {
+                diagnostics.warn(Type::LimitsRelaxed, field, "0s: the gateway does not notice dead clients");
+            }
+            interval
+        }
+    };
+    interval.map(|interval| Heartbeat { interval, missed, backend })
+}
+
 /// A number from 1 to `most`.
-fn count(set: Option<Set<'_, i32>>, field: &str, most: u32, notes: &mut Notes) -> Option<u32> {
+fn count(set: Option<Set<'_, i32>>, field: &str, most: u32, diagnostics: &mut Diagnostics) -> Option<u32> {
     let set = set?;
     match u32::try_from(*set.value) {
         Ok(number) if (1..=most).contains(&number) => Some(number),
         _ => {
-            let text = format_args!("{} is not between 1 and {most}", set.value).to_string();
-            notes.invalid(format_args!("{}.{field}", set.layer), text);
+            diagnostics.invalid(set.field(field), format_args!("must be from 1 to {most}"));
             None
         }
     }
 }
 
 /// A duration of at least a second; 0 is off.
-fn time(set: Option<Set<'_, scalar::Duration>>, field: &str, notes: &mut Notes) -> Option<Duration> {
+fn time(set: Option<Set<'_, scalar::Duration>>, field: &str, diagnostics: &mut Diagnostics) -> Option<Duration> {
     let set = set?;
-    let field = format_args!("{}.{field}", set.layer);
+    let field = set.field(field);
     match set.value.parse() {
-        Err(error) => notes.invalid(field, error),
+        Err(error) => diagnostics.invalid(field, error),
         Ok(Duration::ZERO) => {}
         Ok(time) if (SHORTEST..=LONGEST).contains(&time) => return Some(time),
-        Ok(_) => notes.invalid(field, "is not between 1s and 8784h; 0s switches it off"),
+        Ok(_) => diagnostics.invalid(field, "must be from 1s to 8784h, or 0s to switch it off"),
     }
     None
 }
 
-fn messages(layers: &Layers<'_, Messages>, notes: &mut Notes) -> (Limits, Limits) {
+fn messages(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> (Limits, Limits) {
     if let Some(set) = pick(layers, |m| m.mode.as_ref())
         && *set.value == Mode::Audit
     {
-        notes.unsupported(format_args!("{}.messages.mode: Audit", set.layer));
+        diagnostics.unsupported_value(set.field("messages.mode"), "Audit");
     }
     if let Some(set) = pick(layers, |m| m.compression.as_ref())
         && set.value.mode != CompressionMode::Off
     {
-        notes.unsupported(format_args!("{}.messages.compression.mode: PermessageDeflate", set.layer));
+        diagnostics.unsupported_value(set.field("messages.compression.mode"), "PermessageDeflate");
     }
     let client = layers.part(|m| m.from_client.as_ref());
-    unsupported_content(&client, notes);
-    notes.warn(
+    unsupported_content(&client, diagnostics);
+    diagnostics.warn(
         Type::MessagesUnvalidated,
-        "messages.fromClient.schemas: none is set: the backend must check what messages say",
+        "spec.messages.fromClient.schemas",
+        "is not set; the backend must validate the content of messages",
     );
     let types = pick(&client, |c: &FromClient| c.types.as_deref());
-    let (text, binary) = self::types(types, "messages.fromClient.types", notes);
+    let (text, binary) = self::types(types, "messages.fromClient.types", diagnostics);
     let set = pick(&client, |c| c.max_size.as_ref());
-    let max_size = size(set, "messages.fromClient.maxSize", (CLIENT_SIZE, MAX_CLIENT_SIZE), notes);
+    let max_size = size(set, "messages.fromClient.maxSize", (CLIENT_SIZE, MAX_CLIENT_SIZE), diagnostics);
     let from_client = Limits { text, binary, max_size, max_fragments: CLIENT_FRAGMENTS, ..Limits::CONTROL_ONLY };
 
     let backend = layers.part(|m| m.from_backend.as_ref());
     let types = pick(&backend, |b: &FromBackend| b.types.as_deref());
-    let (text, binary) = self::types(types, "messages.fromBackend.types", notes);
+    let (text, binary) = self::types(types, "messages.fromBackend.types", diagnostics);
     let set = pick(&backend, |b| b.max_size.as_ref());
-    let max_size = size(set, "messages.fromBackend.maxSize", (BACKEND_SIZE, MAX_BACKEND_SIZE), notes);
+    let max_size = size(set, "messages.fromBackend.maxSize", (BACKEND_SIZE, MAX_BACKEND_SIZE), diagnostics);
     (from_client, Limits { text, binary, max_size, max_fragments: BACKEND_FRAGMENTS, ..Limits::CONTROL_ONLY })
 }
 
-fn unsupported_content(layers: &Layers<'_, FromClient>, notes: &mut Notes) {
+fn unsupported_content(layers: &Layers<'_, FromClient>, diagnostics: &mut Diagnostics) {
     if let Some(set) = pick(layers, |c| c.rate_limit.as_ref()) {
-        notes.unsupported(format_args!("{}.messages.fromClient.rateLimit", set.layer));
+        diagnostics.unsupported(set.field("messages.fromClient.rateLimit"));
     }
     if let Some(set) = pick(layers, |c| c.byte_rate_limit.as_ref()) {
-        notes.unsupported(format_args!("{}.messages.fromClient.byteRateLimit", set.layer));
+        diagnostics.unsupported(set.field("messages.fromClient.byteRateLimit"));
     }
     if let Some(set) = pick(layers, |c| c.schemas.as_ref()) {
-        notes.unsupported(format_args!("{}.messages.fromClient.schemas", set.layer));
+        diagnostics.unsupported(set.field("messages.fromClient.schemas"));
     }
     // Allow is what happens anyway.
     if let Some(set) = pick(layers, |c| c.tunnels.as_ref())
         && *set.value != Tunnels::Allow
     {
-        notes.unsupported(format_args!("{}.messages.fromClient.tunnels: {:?}", set.layer, set.value));
+        diagnostics.unsupported_value(set.field("messages.fromClient.tunnels"), format_args!("{:?}", set.value));
     }
 }
 
 /// Whether text and whether binary messages pass; both where nothing is set.
-fn types(set: Option<Set<'_, [MessageType]>>, field: &str, notes: &mut Notes) -> (bool, bool) {
+fn types(set: Option<Set<'_, [MessageType]>>, field: &str, diagnostics: &mut Diagnostics) -> (bool, bool) {
     let Some(set) = set else { return (true, true) };
     if set.value.is_empty() {
-        notes.invalid(format_args!("{}.{field}", set.layer), "is empty; list Text, Binary or both");
+        diagnostics.invalid(set.field(field), "must not be empty; list Text, Binary or both");
     }
     (set.value.contains(&MessageType::Text), set.value.contains(&MessageType::Binary))
 }
 
-fn size(set: Option<Set<'_, scalar::Size>>, field: &str, (built_in, most): (u64, u64), notes: &mut Notes) -> u64 {
-    let Some(set) = set else { return built_in };
-    let path = format_args!("{}.{field}", set.layer);
+fn size(
+    set: Option<Set<'_, scalar::Size>>,
+    field: &str,
+    (default, most): (u64, u64),
+    diagnostics: &mut Diagnostics,
+) -> u64 {
+    let Some(set) = set else { return default };
+    let field = set.field(field);
     match set.value.bytes() {
-        Err(error) => notes.invalid(path, error),
-        Ok(bytes) if bytes > most => {
-            notes.invalid(path, format_args!("{} is more than the {most} bytes that are possible", set.value));
-        }
+        Err(error) => diagnostics.invalid(field, error),
+        Ok(bytes) if bytes > most => diagnostics.invalid(field, format_args!("must be at most {most} bytes")),
         Ok(bytes) => {
-            if bytes > built_in {
-                let text = format!("{field}: {} is more than the built-in {built_in} bytes", set.value);
-                notes.warn(Type::LimitsRelaxed, text);
+            if bytes > default {
+                let text = format_args!("{} is more than the default of {default} bytes", set.value);
+                diagnostics.warn(Type::LimitsRelaxed, field, text);
             }
             return bytes;
         }
     }
-    built_in
+    default
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::status::ConditionReason as Reason;
 
     fn spec(yaml: &str) -> RouteSpec {
         serde_saphyr::from_str(&format!("hostnames: [a.test]\nrules: []\n{yaml}")).unwrap()
     }
 
-    fn read(yaml: &str, defaults: &Defaults) -> (Policy, Notes) {
-        let mut notes = Notes::default();
-        (effective(&spec(yaml), defaults, &mut notes), notes)
+    fn read(yaml: &str, defaults: &Defaults) -> (Policy, Diagnostics) {
+        let mut diagnostics = Diagnostics::default();
+        (effective(&spec(yaml), defaults, &mut diagnostics), diagnostics)
     }
 
     const OPEN: &str = "handshake: {authentication: {mode: Anonymous}}";
 
     #[test]
-    fn what_nobody_set_is_built_in() {
-        let (policy, notes) = read(OPEN, &Defaults::default());
-        assert_eq!(notes.problems, []);
+    fn what_nobody_set_has_its_default() {
+        let (policy, diagnostics) = read(OPEN, &Defaults::default());
+        assert_eq!(diagnostics.problems, []);
         assert_eq!(policy.handshake, policy::Handshake::default());
         assert_eq!(policy.connection.total, 10_000);
         assert_eq!((policy.connection.per_address, policy.connection.idle_timeout), (None, None));
         assert_eq!(policy.connection.heartbeat, Some(HEARTBEAT));
         assert_eq!((policy.from_client.max_size, policy.from_backend.max_size), (65_536, 16 << 20));
         assert!(policy.from_client.text && policy.from_client.binary);
-        let kinds: Vec<Type> = notes.warnings.iter().map(|(kind, _)| *kind).collect();
+        let kinds: Vec<Type> = diagnostics.warnings.iter().map(|(kind, _)| *kind).collect();
         assert_eq!(kinds, [Type::Anonymous, Type::MessagesUnvalidated]);
     }
 
@@ -397,8 +412,8 @@ mod tests {
             ..Defaults::default()
         };
         let yaml = format!("{OPEN}\nconnection: {{limits: {{total: 9}}, heartbeat: {{interval: 5s}}}}");
-        let (policy, notes) = read(&yaml, &defaults);
-        assert_eq!(notes.problems, []);
+        let (policy, diagnostics) = read(&yaml, &defaults);
+        assert_eq!(diagnostics.problems, []);
         assert_eq!((policy.connection.total, policy.connection.per_address), (9, Some(3)));
         let beat = Heartbeat { interval: Duration::from_secs(5), missed: 5, backend: false };
         assert_eq!(policy.connection.heartbeat, Some(beat));
@@ -408,7 +423,7 @@ mod tests {
     #[test]
     fn every_field_that_is_not_carried_out_is_refused_by_name() {
         for (yaml, field) in [
-            ("messages: {mode: Audit}", "spec.messages.mode: Audit"),
+            ("messages: {mode: Audit}", "spec.messages.mode: Audit is"),
             ("messages: {compression: {mode: PermessageDeflate}}", "spec.messages.compression.mode"),
             ("messages: {fromClient: {rateLimit: {count: 1, interval: 1s}}}", "spec.messages.fromClient.rateLimit"),
             ("messages: {fromClient: {byteRateLimit: {size: 1, interval: 1s}}}", "spec.messages.fromClient.byteRate"),
@@ -416,17 +431,17 @@ mod tests {
                 "messages: {fromClient: {schemas: [{name: a, ref: {name: a, key: a}}]}}",
                 "spec.messages.fromClient.schemas",
             ),
-            ("messages: {fromClient: {tunnels: Deny}}", "spec.messages.fromClient.tunnels: Deny"),
+            ("messages: {fromClient: {tunnels: Deny}}", "spec.messages.fromClient.tunnels: Deny is"),
         ] {
             let yaml = if yaml.starts_with("handshake") { yaml.to_owned() } else { format!("{OPEN}\n{yaml}") };
-            let (_, notes) = read(&yaml, &Defaults::default());
-            let [problem] = notes.problems.as_slice() else { panic!("{yaml}: {:?}", notes.problems) };
+            let (_, diagnostics) = read(&yaml, &Defaults::default());
+            let [problem] = diagnostics.problems.as_slice() else { panic!("{yaml}: {:?}", diagnostics.problems) };
             assert_eq!(problem.reason, Reason::UnsupportedValue);
-            assert!(problem.message.starts_with(field), "{}", problem.message);
+            assert!(problem.to_string().starts_with(field), "{problem}");
         }
         let defaults = Defaults { messages: serde_saphyr::from_str("{mode: Audit}").unwrap(), ..Defaults::default() };
-        let (_, notes) = read(OPEN, &defaults);
-        assert!(notes.problems[0].message.starts_with("defaults.messages.mode: Audit"));
+        let (_, diagnostics) = read(OPEN, &defaults);
+        assert!(diagnostics.problems[0].to_string().starts_with("defaults.messages.mode: Audit is"));
     }
 
     #[test]
@@ -441,18 +456,18 @@ mod tests {
             ("messages: {fromBackend: {maxSize: 2Gi}}", "spec.messages.fromBackend.maxSize"),
             ("messages: {fromClient: {types: []}}", "spec.messages.fromClient.types"),
         ] {
-            let (_, notes) = read(&format!("{OPEN}\n{yaml}"), &Defaults::default());
-            let [problem] = notes.problems.as_slice() else { panic!("{yaml}: {:?}", notes.problems) };
-            assert!(problem.reason == Reason::Invalid && problem.message.starts_with(field), "{}", problem.message);
+            let (_, diagnostics) = read(&format!("{OPEN}\n{yaml}"), &Defaults::default());
+            let [problem] = diagnostics.problems.as_slice() else { panic!("{yaml}: {:?}", diagnostics.problems) };
+            assert!(problem.reason == Reason::Invalid && problem.field == field, "{problem}");
         }
         for (networks, text) in [
-            ("{allow: []}", "is empty"),
-            ("{allow: [nonsense]}", "\"nonsense\" is not a range"),
-            ("{deny: ['::ffff:10.0.0.0/104']}", "maps IPv4"),
+            ("{allow: []}", "must not be empty"),
+            ("{allow: [nonsense]}", "\"nonsense\" must be a range"),
+            ("{deny: ['::ffff:10.0.0.0/104']}", "IPv4 range written as IPv6"),
         ] {
             let yaml = format!("handshake: {{authentication: {{mode: Anonymous}}, networks: {networks}}}");
-            let (_, notes) = read(&yaml, &Defaults::default());
-            assert!(notes.problems[0].message.contains(text), "{:?}", notes.problems);
+            let (_, diagnostics) = read(&yaml, &Defaults::default());
+            assert!(diagnostics.problems[0].text.contains(text), "{:?}", diagnostics.problems);
         }
     }
 
@@ -460,29 +475,30 @@ mod tests {
     fn client_certificates_name_subjects_too() {
         let limit = "connection: {limits: {perSubject: 2}}";
         let yaml = format!("{OPEN}\ntls: {{clientValidation: {{caCertificateRefs: [{{name: ca}}]}}}}\n{limit}");
-        let (policy, notes) = read(&yaml, &Defaults::default());
-        assert_eq!((notes.problems, policy.connection.per_subject), (vec![], Some(2)));
+        let (policy, diagnostics) = read(&yaml, &Defaults::default());
+        assert_eq!((diagnostics.problems, policy.connection.per_subject), (vec![], Some(2)));
     }
 
     #[test]
-    fn authentication_must_be_written_down_even_where_the_defaults_have_it() {
+    fn authentication_must_be_set_even_where_the_defaults_have_it() {
         let defaults = Defaults {
             handshake: serde_saphyr::from_str("{authentication: {mode: Anonymous}}").unwrap(),
             ..Defaults::default()
         };
-        let (_, notes) = read("handshake: {}", &defaults);
-        assert!(notes.problems[0].message.starts_with("spec.handshake.authentication: must be written down"));
+        let (_, diagnostics) = read("handshake: {}", &defaults);
+        assert_eq!(diagnostics.problems[0].field, "spec.handshake.authentication");
+        assert!(diagnostics.problems[0].text.starts_with("must be set"));
     }
 
     #[test]
-    fn what_is_weaker_than_built_in_is_shown() {
+    fn what_is_weaker_than_the_default_is_shown() {
         let yaml = "handshake: {authentication: {mode: Anonymous}, origins: {allow: ['*'], mode: Audit}}
 connection: {limits: {total: 10001}, heartbeat: {interval: 0s}}
 messages: {fromClient: {maxSize: 65537}, fromBackend: {maxSize: 17Mi}}";
-        let (policy, notes) = read(yaml, &Defaults::default());
-        assert_eq!(notes.problems, []);
+        let (policy, diagnostics) = read(yaml, &Defaults::default());
+        assert_eq!(diagnostics.problems, []);
         assert!(policy.handshake.origins.audit && policy.connection.heartbeat.is_none());
-        let of = |kind| notes.warnings.iter().filter(|(k, _)| *k == kind).count();
+        let of = |kind| diagnostics.warnings.iter().filter(|(k, _)| *k == kind).count();
         assert_eq!((of(Type::AnyOrigin), of(Type::AuditMode), of(Type::LimitsRelaxed)), (1, 1, 4));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::api::route::handshake;
-use crate::compile::spec::policy::Notes;
+use crate::compile::spec::diagnostics::Diagnostics;
 use crate::policy::Attempts;
 
 /// The most that a count or burst may be set to.
@@ -13,29 +13,29 @@ const INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 
 /// The limit of handshakes per client address; `layer` is `spec` or `defaults`, for messages. `None` where a value is
 /// out of bounds, which is noted.
-pub fn attempts(attempts: &handshake::Attempts, layer: &str, notes: &mut Notes) -> Option<Attempts> {
-    let field = format!("{layer}.handshake.attempts");
-    let number = |name: &str, value: i32, least: u32, notes: &mut Notes| match u32::try_from(value) {
+pub fn of_handshakes(limit: &handshake::RateLimit, layer: &str, diagnostics: &mut Diagnostics) -> Option<Attempts> {
+    let field = format!("{layer}.handshake.rateLimit");
+    let number = |name: &str, value: i32, least: u32, diagnostics: &mut Diagnostics| match u32::try_from(value) {
         Ok(number) if (least..=MOST).contains(&number) => Some(number),
         _ => {
-            notes.invalid(format_args!("{field}.{name}"), format_args!("{value} is not between {least} and {MOST}"));
+            diagnostics.invalid(format_args!("{field}.{name}"), format_args!("must be from {least} to {MOST}"));
             None
         }
     };
-    let count = number("count", attempts.count, 1, notes);
-    let burst = match (attempts.burst, count) {
+    let count = number("count", limit.count, 1, diagnostics);
+    let burst = match (limit.burst, count) {
         (None, count) => count,
         // More than the burst would never pass in an interval.
-        (Some(burst), count) => number("burst", burst, count.unwrap_or(1), notes),
+        (Some(burst), count) => number("burst", burst, count.unwrap_or(1), diagnostics),
     };
-    let interval = match attempts.interval.parse() {
+    let interval = match limit.interval.parse() {
         Err(error) => {
-            notes.invalid(format_args!("{field}.interval"), error);
+            diagnostics.invalid(format_args!("{field}.interval"), error);
             None
         }
         Ok(interval) if (INTERVALS.0..=INTERVALS.1).contains(&interval) => Some(interval),
         Ok(_) => {
-            notes.invalid(format_args!("{field}.interval"), "is not between 1s and 1h");
+            diagnostics.invalid(format_args!("{field}.interval"), "must be from 1s to 1h");
             None
         }
     };
@@ -47,9 +47,9 @@ mod tests {
     use super::*;
 
     fn read(yaml: &str) -> (Option<Attempts>, Vec<String>) {
-        let mut notes = Notes::default();
-        let attempts = attempts(&serde_saphyr::from_str(yaml).unwrap(), "spec", &mut notes);
-        (attempts, notes.problems.into_iter().map(|problem| problem.message).collect())
+        let mut diagnostics = Diagnostics::default();
+        let limit = of_handshakes(&serde_saphyr::from_str(yaml).unwrap(), "spec", &mut diagnostics);
+        (limit, diagnostics.problems.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -62,18 +62,15 @@ mod tests {
     #[test]
     fn values_out_of_bounds_are_named() {
         for (yaml, field) in [
-            ("{count: 0, interval: 1s}", "spec.handshake.attempts.count: 0 "),
-            ("{count: 1000001, interval: 1s}", "spec.handshake.attempts.count: 1000001 "),
-            ("{count: 5, interval: 1s, burst: 4}", "spec.handshake.attempts.burst: 4 is not between 5 and"),
-            ("{count: 5, interval: 999ms}", "spec.handshake.attempts.interval: is not between 1s and 1h"),
-            ("{count: 5, interval: 61m}", "spec.handshake.attempts.interval: is not between"),
-            ("{count: 5, interval: soon}", "spec.handshake.attempts.interval: "),
+            ("{count: 0, interval: 1s}", "spec.handshake.rateLimit.count: must be from 1 to 1000000"),
+            ("{count: 1000001, interval: 1s}", "spec.handshake.rateLimit.count: must be from 1 to"),
+            ("{count: 5, interval: 1s, burst: 4}", "spec.handshake.rateLimit.burst: must be from 5 to"),
+            ("{count: 5, interval: 999ms}", "spec.handshake.rateLimit.interval: must be from 1s to 1h"),
+            ("{count: 5, interval: 61m}", "spec.handshake.rateLimit.interval: must be from"),
+            ("{count: 5, interval: soon}", "spec.handshake.rateLimit.interval: "),
         ] {
-            let (attempts, problems) = read(yaml);
-            assert!(
-                attempts.is_none() && problems.len() == 1 && problems[0].starts_with(field),
-                "{yaml}: {problems:?}"
-            );
+            let (limit, problems) = read(yaml);
+            assert!(limit.is_none() && problems.len() == 1 && problems[0].starts_with(field), "{yaml}: {problems:?}");
         }
     }
 }

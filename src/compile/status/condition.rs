@@ -1,4 +1,4 @@
-//! What a compile has to say about a route: Gateway API's conditions, from the problems that the other rooms found.
+//! Conditions of a route, as Gateway API names them, from the problems that the other rooms found.
 //!
 //! Every text names object, field and fix, has no control characters and at most 512 bytes. Knows no object.
 
@@ -6,27 +6,12 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
+use crate::compile::problem::{Problem, cut};
 
 /// The most bytes of a condition's message.
 pub const MAX_MESSAGE: usize = 512;
 /// Room that is kept for "; and 1000 more".
 const TAIL: usize = 24;
-
-/// One thing that is wrong, or worth a warning.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Problem {
-    /// What kind of thing.
-    pub reason: Reason,
-    /// Object, field and fix.
-    pub message: String,
-}
-
-impl Problem {
-    /// A problem; the text is cleaned and cut when it becomes a condition.
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
-}
 
 /// `status` of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +37,7 @@ impl State {
 
 /// One condition, without the fields that depend on what was written before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct Condition {
     /// `type`.
     pub kind: Type,
     /// `status`.
@@ -63,15 +48,15 @@ pub struct Finding {
     pub message: String,
 }
 
-impl Finding {
+impl Condition {
     fn new(kind: Type, status: State, reason: Reason, message: &str) -> Self {
         Self { kind, status, reason, message: clean(message) }
     }
 
-    /// `False` with the problems; without any `Unknown`, if it was not judged; else `True` with the notes; without
-    /// those `True` with `good`.
-    fn of(kind: Type, facet: &Facet, good: (Reason, &str)) -> Self {
-        match (facet.problems.as_slice(), facet.unjudged, facet.notes.as_slice()) {
+    /// `False` with the problems. Without any: `Unknown` if it was not judged, else `True` with the notes, or with `good`
+    /// where there are none.
+    fn of(kind: Type, report: &ConditionReport, good: (Reason, &str)) -> Self {
+        match (report.problems.as_slice(), report.unjudged, report.notes.as_slice()) {
             (problems @ [first, ..], ..) => Self::new(kind, State::False, first.reason, &join(problems)),
             ([], Some(why), _) => Self::new(kind, State::Unknown, Reason::Pending, why),
             ([], None, notes @ [first, ..]) => Self::new(kind, State::True, first.reason, &join(notes)),
@@ -80,9 +65,9 @@ impl Finding {
     }
 }
 
-/// Problems of one condition, and what is said where there are none.
+/// What one condition is made of.
 #[derive(Debug, Clone, Default)]
-pub struct Facet {
+pub struct ConditionReport {
     /// The condition is `False` because of these.
     pub problems: Vec<Problem>,
     /// What to know although the condition is `True`.
@@ -91,7 +76,7 @@ pub struct Facet {
     pub unjudged: Option<&'static str>,
 }
 
-impl Facet {
+impl ConditionReport {
     fn tidy(&mut self) {
         for list in [&mut self.problems, &mut self.notes] {
             let mut seen = BTreeSet::new();
@@ -100,70 +85,71 @@ impl Facet {
     }
 }
 
-/// What the compile found out about one route.
+/// What the compile found out about one route: what its conditions are made of.
 #[derive(Debug, Clone, Default)]
-pub struct Verdict {
+pub struct RouteReport {
     /// The spec, hostnames and paths.
-    pub accepted: Facet,
+    pub accepted: ConditionReport,
     /// What the spec names.
-    pub resolved: Facet,
+    pub resolved: ConditionReport,
     /// The certificates of its hosts.
-    pub certificate: Facet,
+    pub certificate: ConditionReport,
     /// The spec is wrong and the last good version is served in its place.
     pub last_good: bool,
-    /// Places (a path of a host) that serve.
+    /// Paths of hosts that serve.
     pub serving: usize,
-    /// Places that refuse.
+    /// Paths of hosts that refuse.
     pub refusing: usize,
     /// Warnings, by condition.
     pub warnings: Vec<(Type, Problem)>,
 }
 
-impl Verdict {
+impl RouteReport {
     /// The conditions, in the order in which people read them.
-    pub fn findings(mut self) -> Vec<Finding> {
+    pub fn conditions(mut self) -> Vec<Condition> {
         self.accepted.tidy();
         self.resolved.tidy();
         self.certificate.tidy();
-        let mut findings = vec![
-            Finding::of(Type::Accepted, &self.accepted, (Reason::Accepted, "the spec is valid")),
-            Finding::of(Type::ResolvedRefs, &self.resolved, (Reason::ResolvedRefs, "every reference is resolved")),
-            Finding::of(Type::CertificateReady, &self.certificate, (Reason::Ready, "every host has a certificate")),
+        let mut conditions = vec![
+            Condition::of(Type::Accepted, &self.accepted, (Reason::Accepted, "the spec is valid")),
+            Condition::of(Type::ResolvedRefs, &self.resolved, (Reason::ResolvedRefs, "every reference is resolved")),
+            Condition::of(Type::CertificateReady, &self.certificate, (Reason::Ready, "every host has a certificate")),
         ];
         // Not programmed for the reason of what came first; a refusal always has one.
-        let cause = findings.iter().find(|f| f.status != State::True).map_or(Reason::Invalid, |finding| finding.reason);
-        let programmed = |reason, text| Finding::new(Type::Programmed, State::False, reason, text);
-        findings.push(match (self.serving, self.refusing) {
+        let cause =
+            conditions.iter().find(|f| f.status != State::True).map_or(Reason::Invalid, |condition| condition.reason);
+        let programmed = |reason, text| Condition::new(Type::Programmed, State::False, reason, text);
+        conditions.push(match (self.serving, self.refusing) {
             (1.., _) if self.last_good => {
-                programmed(Reason::LastGood, "the last good version keeps being served; correct the spec")
+                programmed(Reason::LastGood, "the last good version is still served; correct the spec")
             }
-            (0, 0) => programmed(cause, "not served: no host and path is its own"),
-            (0, _) => programmed(cause, "every handshake is answered with 503"),
-            (_, 1..) => programmed(cause, "handshakes of a part of its rules or hosts are answered with 503"),
-            (_, 0) => Finding::new(Type::Programmed, State::True, Reason::Programmed, "served"),
+            (0, 0) => programmed(cause, "not served: no host and path belongs to the route"),
+            (0, _) => programmed(cause, "all rules and hosts answer 503"),
+            (_, 1..) => programmed(cause, "some rules or hosts answer 503"),
+            (_, 0) => Condition::new(Type::Programmed, State::True, Reason::Programmed, "the route is served"),
         });
-        let ready = match findings.iter().find(|finding| finding.status != State::True) {
-            None => Finding::new(Type::Ready, State::True, Reason::Ready, "served as written"),
+        let ready = match conditions.iter().find(|condition| condition.status != State::True) {
+            None => Condition::new(Type::Ready, State::True, Reason::Ready, "the route is served as written"),
             Some(first) => {
                 let text = format!("{}: {}", first.kind.as_str(), first.message);
-                Finding::new(Type::Ready, State::False, first.reason, &text)
+                Condition::new(Type::Ready, State::False, first.reason, &text)
             }
         };
-        let stalled = findings
+        let stalled = conditions
             .iter()
-            .find(|finding| finding.status == State::False && is_stalling(finding.reason))
-            .map(|first| Finding::new(Type::Stalled, State::True, first.reason, &first.message));
-        findings.push(ready);
-        findings.extend(stalled);
+            .find(|condition| condition.status == State::False && is_stalling(condition.reason))
+            .map(|first| Condition::new(Type::Stalled, State::True, first.reason, &first.message));
+        conditions.push(ready);
+        conditions.extend(stalled);
         self.warnings.sort();
         let mut warnings = self.warnings.as_slice();
         while let [(first, why), ..] = warnings {
             let (same, rest) = warnings.split_at(warnings.iter().take_while(|(kind, _)| kind == first).count());
             let problems: Vec<Problem> = same.iter().map(|(_, problem)| problem.clone()).collect();
-            findings.push(Finding::new(*first, State::True, why.reason, &join(&problems)));
+            conditions.push(Condition::new(*first, State::True, why.reason, &join(&problems)));
             warnings = rest;
         }
-        findings
+        conditions
     }
 }
 
@@ -213,15 +199,16 @@ fn is_stalling(reason: Reason) -> bool {
 /// The messages in their order, as many as fit; then how many were left out.
 fn join(problems: &[Problem]) -> String {
     let mut text = String::new();
-    for (place, problem) in problems.iter().enumerate() {
-        if place > 0 && text.len() + problem.message.len() + TAIL > MAX_MESSAGE {
-            let _ = write!(text, "; and {} more", problems.len() - place);
+    for (index, problem) in problems.iter().enumerate() {
+        let message = problem.to_string();
+        if index > 0 && text.len() + message.len() + TAIL > MAX_MESSAGE {
+            let _ = write!(text, "; and {} more", problems.len() - index);
             break;
         }
-        if place > 0 {
+        if index > 0 {
             text.push_str("; ");
         }
-        text.push_str(cut(&problem.message, MAX_MESSAGE - TAIL));
+        text.push_str(cut(&message, MAX_MESSAGE - TAIL));
     }
     text
 }
@@ -231,42 +218,30 @@ fn clean(text: &str) -> String {
     cut(text, MAX_MESSAGE).chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// A user's value as a message quotes it: short, in quotes, without control characters.
-pub fn quote(text: &str) -> String {
-    let short = cut(text, 80);
-    let dots = if short.len() < text.len() { "..." } else { "" };
-    let clean: String = short.chars().map(|c| if c.is_control() || c == '"' { '?' } else { c }).collect();
-    format!("\"{clean}{dots}\"")
-}
-
-fn cut(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    &text[..end]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn find(findings: &[Finding], kind: Type) -> &Finding {
-        findings.iter().find(|finding| finding.kind == kind).unwrap()
+    fn find(conditions: &[Condition], kind: Type) -> &Condition {
+        conditions.iter().find(|condition| condition.kind == kind).unwrap()
     }
 
-    fn problems(problems: Vec<Problem>) -> Facet {
-        Facet { problems, ..Facet::default() }
+    fn problems(problems: Vec<Problem>) -> ConditionReport {
+        ConditionReport { problems, ..ConditionReport::default() }
     }
 
     #[test]
     fn a_route_without_problems_is_ready_and_not_stalled() {
-        let findings = Verdict { serving: 1, ..Verdict::default() }.findings();
-        assert!(findings.iter().all(|finding| finding.status == State::True && finding.kind != Type::Stalled));
+        let conditions = RouteReport { serving: 1, ..RouteReport::default() }.conditions();
+        assert!(conditions.iter().all(|condition| condition.status == State::True && condition.kind != Type::Stalled));
     }
 
     #[test]
     fn what_only_the_user_can_mend_is_stalled_and_what_may_come_is_not() {
         let stalled = |reason| {
-            let verdict = Verdict { resolved: problems(vec![Problem::new(reason, "x")]), ..Verdict::default() };
-            verdict.findings().iter().any(|finding| finding.kind == Type::Stalled)
+            let report =
+                RouteReport { resolved: problems(vec![Problem::new(reason, "f", "x")]), ..RouteReport::default() };
+            report.conditions().iter().any(|condition| condition.kind == Type::Stalled)
         };
         assert!(stalled(Reason::RefNotPermitted));
         assert!(!stalled(Reason::BackendNotFound));
@@ -274,29 +249,31 @@ mod tests {
 
     #[test]
     fn messages_are_bounded_clean_and_say_how_many_were_left_out() {
-        let many = (0..100).map(|n| Problem::new(Reason::Invalid, format!("rule {n} is\nwrong \u{1b}[31m"))).collect();
-        let findings = Verdict { accepted: problems(many), ..Verdict::default() }.findings();
-        let accepted = find(&findings, Type::Accepted);
+        let many = (0..100)
+            .map(|n| Problem::new(Reason::Invalid, format_args!("rules[{n}]"), "is\nwrong \u{1b}[31m"))
+            .collect();
+        let conditions = RouteReport { accepted: problems(many), ..RouteReport::default() }.conditions();
+        let accepted = find(&conditions, Type::Accepted);
         assert!(accepted.message.len() <= MAX_MESSAGE && accepted.message.ends_with(" more"), "{}", accepted.message);
         assert!(!accepted.message.contains(['\n', '\u{1b}']));
-        let long = vec![Problem::new(Reason::Invalid, "ä".repeat(10_000))];
-        let findings = Verdict { accepted: problems(long), ..Verdict::default() }.findings();
-        assert!(findings.iter().all(|finding| finding.message.len() <= MAX_MESSAGE));
+        let long = vec![Problem::new(Reason::Invalid, "f", "ä".repeat(10_000))];
+        let conditions = RouteReport { accepted: problems(long), ..RouteReport::default() }.conditions();
+        assert!(conditions.iter().all(|condition| condition.message.len() <= MAX_MESSAGE));
     }
 
     #[test]
     fn warnings_of_one_kind_are_one_condition_and_repeated_problems_are_said_once() {
-        let warning = |text: &str| (Type::AuditMode, Problem::new(Reason::Configured, text));
-        let twice = Problem::new(Reason::NoEndpoints, "shop/chat:80 has no endpoint");
-        let verdict = Verdict {
+        let warning = |text: &str| (Type::AuditMode, Problem::new(Reason::Configured, "f", text));
+        let twice = Problem::new(Reason::NoEndpoints, "Service shop/chat:80", "has no endpoint");
+        let report = RouteReport {
             serving: 1,
-            resolved: Facet { notes: vec![twice.clone(), twice], ..Facet::default() },
+            resolved: ConditionReport { notes: vec![twice.clone(), twice], ..ConditionReport::default() },
             warnings: vec![warning("b"), warning("a")],
-            ..Verdict::default()
+            ..RouteReport::default()
         };
-        let findings = verdict.findings();
-        assert_eq!(find(&findings, Type::AuditMode).message, "a; b");
-        let resolved = find(&findings, Type::ResolvedRefs);
-        assert!(resolved.status == State::True && resolved.message == "shop/chat:80 has no endpoint");
+        let conditions = report.conditions();
+        assert_eq!(find(&conditions, Type::AuditMode).message, "f: a; f: b");
+        let resolved = find(&conditions, Type::ResolvedRefs);
+        assert!(resolved.status == State::True && resolved.message == "Service shop/chat:80: has no endpoint");
     }
 }

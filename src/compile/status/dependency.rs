@@ -1,56 +1,54 @@
-//! What is said of a route whose handshakes depend on something that the data plane cannot reach. Knows that it is so,
-//! not why: a reason would tell whoever may write a route what listens where in the gateway's network.
+//! Warnings of routes whose handshakes depend on something that the data plane cannot reach. Knows that it is so, not
+//! why: a reason would tell everyone who may write a route what listens where in the gateway's network.
 
 use std::collections::BTreeSet;
 
 use crate::api::status::{ConditionReason as Reason, ConditionType};
-use crate::compile::status::condition::{Problem, quote};
+use crate::compile::problem::{Problem, quote};
 use crate::policy::authentication::Authentication;
 use crate::snapshot::dependency::Dependency;
 
-/// The warnings of a route in the namespace `home`, where `out` cannot be reached. `counted`: the places of its subjects
-/// are limited.
+/// The warnings of a route in the namespace `home`, where the data plane cannot reach `failing`. `counted`: connections
+/// of its subjects are limited.
 pub fn warnings(
     home: &str,
     authentication: &Authentication,
     counted: bool,
-    out: &BTreeSet<Dependency>,
+    failing: &BTreeSet<Dependency>,
 ) -> Vec<(ConditionType, Problem)> {
-    if out.is_empty() {
+    if failing.is_empty() {
         return Vec::new();
     }
-    let own = Dependency::of(home, authentication).filter(|(_, dependency)| out.contains(dependency));
-    let methods = own.map(|(place, dependency)| {
-        let field = format!("spec.handshake.authentication.methods[{place}]");
-        let (reason, text) = match &dependency {
-            Dependency::KeySet(_) => (
+    let own = Dependency::of(home, authentication).filter(|(_, dependency)| failing.contains(dependency));
+    let methods = own.map(|(index, dependency)| {
+        let method = format!("spec.handshake.authentication.methods[{index}]");
+        match &dependency {
+            Dependency::KeySet(_) => Problem::new(
                 Reason::KeysUnavailable,
-                format!(
-                    "{field}.jwt.jwks.remote.uri: {} cannot be fetched (the gateway's log says why); the keys of before \
-                     serve for an hour, then its tokens get 503",
+                format_args!("{method}.jwt.jwks.remote.uri"),
+                format_args!(
+                    "{} cannot be fetched (see the log of the gateway); the last fetched keys are used for an hour, \
+                     then tokens get 503",
                     quote(&dependency.to_string())
                 ),
             ),
-            Dependency::Service(_) => (
+            Dependency::Service(_) => Problem::new(
                 Reason::ServiceUnavailable,
-                format!(
-                    "{field}.external.backendRef: Service {dependency} gives no valid answer; whoever it has to judge \
-                     gets 503"
-                ),
+                format_args!("{method}.external.backendRef"),
+                format_args!("Service {dependency} gives no valid answer; handshakes that it has to judge get 503"),
             ),
-            Dependency::Store => (
+            Dependency::Store => Problem::new(
                 Reason::StoreUnavailable,
-                format!("{field}.ticket: the store of the gateway's replicas cannot be reached; tickets get 503"),
+                format_args!("{method}.ticket"),
+                "the shared store cannot be reached; tickets get 503",
             ),
-        };
-        (reason, text)
+        }
     });
-    let places = (counted && out.contains(&Dependency::Store)).then(|| {
-        let text = "spec.connection.limits.perSubject: the store of the gateway's replicas cannot be reached; new \
-                    connections of subjects get 503";
-        (Reason::StoreUnavailable, text.to_owned())
+    let subjects = (counted && failing.contains(&Dependency::Store)).then(|| {
+        let text = "the shared store cannot be reached; new connections of authenticated clients get 503";
+        Problem::new(Reason::StoreUnavailable, "spec.connection.limits.perSubject", text)
     });
-    methods.chain(places).map(|(reason, text)| (ConditionType::Degraded, Problem::new(reason, text))).collect()
+    methods.chain(subjects).map(|problem| (ConditionType::Degraded, problem)).collect()
 }
 
 #[cfg(test)]
@@ -60,7 +58,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_route_is_told_of_its_own_dependencies_only() {
+    fn a_route_reports_its_own_dependencies_only() {
         let external = External {
             namespace: None,
             service: "sessions".into(),
@@ -82,13 +80,13 @@ mod tests {
             };
             Dependency::Service(Dependency::service(namespace, external))
         };
-        let told = |out: &[Dependency]| -> Vec<(Reason, String)> {
-            let told = warnings("shop", &authentication, true, &out.iter().cloned().collect());
-            told.into_iter().map(|(_, problem)| (problem.reason, problem.message)).collect()
+        let reported = |failing: &[Dependency]| -> Vec<(Reason, String)> {
+            let warnings = warnings("shop", &authentication, true, &failing.iter().cloned().collect());
+            warnings.into_iter().map(|(_, problem)| (problem.reason, problem.to_string())).collect()
         };
-        assert_eq!(told(&[]), []);
-        assert_eq!(told(&[service("other"), Dependency::KeySet("https://idp.test/".into())]), []);
-        let both = told(&[service("shop"), Dependency::Store]);
+        assert_eq!(reported(&[]), []);
+        assert_eq!(reported(&[service("other"), Dependency::KeySet("https://idp.test/".into())]), []);
+        let both = reported(&[service("shop"), Dependency::Store]);
         assert_eq!((both[0].0, both[1].0), (Reason::ServiceUnavailable, Reason::StoreUnavailable));
         assert!(both[0].1.contains("methods[0]") && both[0].1.contains("Service shop/sessions:80"), "{both:?}");
         assert!(both[1].1.contains("methods[1].ticket"), "{both:?}");

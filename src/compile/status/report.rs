@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::api::objects::Key;
+use crate::api::route_id::RouteId;
 use crate::api::status::RouteStatus;
 
 /// The columns.
 const HEAD: [&str; 5] = ["ROUTE", "CONDITION", "STATUS", "REASON", "MESSAGE"];
 
 /// One line per condition, columns aligned, the route named once; ends with a line that sums up.
-pub fn table(statuses: &BTreeMap<Key, RouteStatus>) -> String {
+pub fn table(statuses: &BTreeMap<RouteId, RouteStatus>) -> String {
     let mut rows: Vec<[String; 5]> = vec![HEAD.map(str::to_owned)];
-    for (key, status) in statuses {
-        let mut name = plain(&key.to_string());
+    for (id, status) in statuses {
+        let mut name = plain(&id.to_string());
         for condition in status.conditions.iter().flatten() {
             rows.push([
                 std::mem::take(&mut name),
@@ -43,14 +43,14 @@ pub fn table(statuses: &BTreeMap<Key, RouteStatus>) -> String {
 }
 
 /// A `List` of routes with their status, in the shape of `kubectl get -o json` less what `check` cannot know.
-pub fn json(statuses: &BTreeMap<Key, RouteStatus>) -> Value {
+pub fn json(statuses: &BTreeMap<RouteId, RouteStatus>) -> Value {
     let items: Vec<Value> = statuses
         .iter()
-        .map(|(key, status)| {
+        .map(|(id, status)| {
             json!({
                 "apiVersion": format!("{}/{}", crate::api::GROUP, crate::api::VERSION),
-                "kind": "SecureWebSocketRoute",
-                "metadata": {"namespace": key.namespace, "name": key.name},
+                "kind": id.kind.as_str(),
+                "metadata": {"namespace": id.namespace, "name": id.name},
                 "status": status,
             })
         })
@@ -67,19 +67,20 @@ fn plain(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
-    use crate::compile::status::condition::{Finding, State};
+    use crate::compile::status::condition::{Condition, State};
     use crate::compile::status::route;
 
-    fn statuses() -> BTreeMap<Key, RouteStatus> {
-        let finding =
-            |kind, status, reason, message: &str| Finding { kind, status, reason, message: message.to_owned() };
-        let of = |findings| route::of(&Default::default(), "c", findings, None, 0);
-        let good = of(vec![finding(Type::Accepted, State::True, Reason::Accepted, "the spec is valid")]);
+    fn statuses() -> BTreeMap<RouteId, RouteStatus> {
+        let condition =
+            |kind, status, reason, message: &str| Condition { kind, status, reason, message: message.to_owned() };
+        let of = |conditions| route::of(&Default::default(), "c", conditions, None, 0);
+        let good = of(vec![condition(Type::Accepted, State::True, Reason::Accepted, "the spec is valid")]);
         let bad = of(vec![
-            finding(Type::Accepted, State::False, Reason::Invalid, "spec.hostnames: is empty"),
-            finding(Type::Ready, State::False, Reason::Invalid, "Accepted: spec.hostnames: is empty"),
+            condition(Type::Accepted, State::False, Reason::Invalid, "spec.hostnames: is empty"),
+            condition(Type::Ready, State::False, Reason::Invalid, "Accepted: spec.hostnames: is empty"),
         ]);
-        [(Key::new("shop", "chat"), good), (Key::new("shop", "bad\u{1b}[2J"), bad)].into()
+        [(RouteId::secure_web_socket("shop", "chat"), good), (RouteId::secure_web_socket("shop", "bad\u{1b}[2J"), bad)]
+            .into()
     }
 
     #[test]

@@ -1,32 +1,32 @@
-//! Findings as `status` of a route, with the times at which conditions changed. Knows no reason.
+//! Conditions as `status` of a route, with the times at which they changed. Knows no reason.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{self as meta, ObjectMeta, Time};
 
 use crate::api::status::RouteStatus;
-use crate::compile::status::condition::Finding;
+use crate::compile::status::condition::Condition;
 
 /// The status of a route at `now` (seconds since the Unix epoch). A condition whose `status` is what it was keeps its
 /// time, by what was said `before`.
 pub fn of(
     metadata: &ObjectMeta,
     controller: &str,
-    findings: Vec<Finding>,
+    conditions: Vec<Condition>,
     before: Option<&RouteStatus>,
     now: i64,
 ) -> RouteStatus {
     let now = Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH);
     let before = before.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let conditions = findings.into_iter().map(|finding| {
-        let (kind, status) = (finding.kind.as_str(), finding.status.as_str());
+    let conditions = conditions.into_iter().map(|own| {
+        let (kind, status) = (own.kind.as_str(), own.status.as_str());
         let same = before.iter().find(|condition| condition.type_ == kind && condition.status == status);
-        Condition {
+        meta::Condition {
             type_: kind.to_owned(),
             status: status.to_owned(),
-            reason: finding.reason.as_str().to_owned(),
-            message: finding.message,
+            reason: own.reason.as_str().to_owned(),
+            message: own.message,
             observed_generation: metadata.generation,
             last_transition_time: same.map_or(Time(now), |condition| condition.last_transition_time.clone()),
         }
@@ -45,7 +45,7 @@ pub fn is_accepted(status: &RouteStatus) -> bool {
 }
 
 /// The condition of a type.
-pub fn condition<'a>(status: &'a RouteStatus, kind: &str) -> Option<&'a Condition> {
+pub fn condition<'a>(status: &'a RouteStatus, kind: &str) -> Option<&'a meta::Condition> {
     status.conditions.iter().flatten().find(|condition| condition.type_ == kind)
 }
 
@@ -60,14 +60,14 @@ mod tests {
     use crate::api::status::{ConditionReason as Reason, ConditionType as Type};
     use crate::compile::status::condition::State;
 
-    fn finding(status: State) -> Finding {
-        Finding { kind: Type::Accepted, status, reason: Reason::Accepted, message: "m".into() }
+    fn accepted(status: State) -> Condition {
+        Condition { kind: Type::Accepted, status, reason: Reason::Accepted, message: "m".into() }
     }
 
     #[test]
     fn a_condition_keeps_its_time_while_its_status_stays() {
         let metadata = ObjectMeta { generation: Some(4), ..ObjectMeta::default() };
-        let at = |status, before: Option<&RouteStatus>, now| of(&metadata, "c", vec![finding(status)], before, now);
+        let at = |status, before: Option<&RouteStatus>, now| of(&metadata, "c", vec![accepted(status)], before, now);
         let time = |status: &RouteStatus| condition(status, "Accepted").unwrap().last_transition_time.0.as_second();
         let first = at(State::True, None, 100);
         let second = at(State::True, Some(&first), 200);

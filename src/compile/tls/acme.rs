@@ -1,8 +1,8 @@
-//! ACME HTTP-01 (RFC 8555 §8.3): which challenges the plain port answers, and who knows the answer.
+//! ACME HTTP-01 (RFC 8555 §8.3): which challenges the plain port answers, and which Service has the answer.
 //!
-//! cert-manager asks for a path by an Ingress. Whoever answers a challenge for a name gets certificates for it, so an
-//! Ingress counts only in the namespace that holds the name by a route, and can open nothing but the path of one token.
-//! Knows Ingresses, and who holds a hostname; not what tokens mean.
+//! cert-manager asks for a path by an Ingress. Anyone who answers a challenge for a name gets certificates for it, so an
+//! Ingress counts only in the namespace that owns the name by a route, and can open nothing but the path of one token.
+//! Knows Ingresses, and who owns a hostname; not what tokens mean.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -10,11 +10,13 @@ use std::collections::btree_map::Entry;
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress};
 
 use crate::api::objects::{Key, Objects};
-use crate::compile::Options;
+use crate::api::status::ConditionReason as Reason;
+use crate::compile::options::Options;
 use crate::compile::ownership::class::{self, Class};
-use crate::compile::ownership::host::{self, Holdings};
+use crate::compile::ownership::host::Ownership;
+use crate::compile::problem::{Problem, quote};
 use crate::compile::resolve::rule::Resolver;
-use crate::compile::status::condition::quote;
+use crate::compile::spec::hostname;
 use crate::snapshot::BackendId;
 
 /// The label of Ingresses that answer challenges, with the value `true`.
@@ -29,24 +31,27 @@ const MAX_TOKEN: usize = 255;
 /// Solvers by exact host and whole path.
 pub type Challenges = BTreeMap<Box<str>, BTreeMap<Box<str>, BackendId>>;
 
-/// Every challenge that is answered; and by object why others are not.
+/// Every challenge that is answered; and by object the problem of those that are not.
 pub fn collect(
     objects: &Objects,
     options: &Options,
-    holdings: &Holdings<'_>,
+    ownership: &Ownership<'_>,
     resolver: &mut Resolver<'_>,
 ) -> (Challenges, BTreeMap<String, String>) {
     let mut challenges = Challenges::new();
     let mut remarks = BTreeMap::new();
     for (key, ingress) in objects.ingresses.iter().filter(|(_, ingress)| is_solver(ingress)) {
-        let found = match class::named(class_name(ingress), objects, options) {
+        let problems = match class::named(class_name(ingress), objects, options) {
             Class::Foreign => continue,
-            Class::Lost(text) => Err(text),
-            Class::Ours => read(key, ingress, holdings, resolver, &mut challenges),
+            Class::Lost(problem) => vec![problem],
+            Class::Ours => read(key, ingress, ownership, resolver, &mut challenges),
         };
-        if let Err(text) = found {
-            remarks.insert(format!("Ingress {key}"), text);
-        }
+        let text = match problems.as_slice() {
+            [] => continue,
+            [one] => one.to_string(),
+            [first, rest @ ..] => format!("{first}; and {} more", rest.len()),
+        };
+        remarks.insert(format!("Ingress {key}"), text);
     }
     (challenges, remarks)
 }
@@ -61,26 +66,26 @@ fn class_name(ingress: &Ingress) -> Option<&str> {
     field.or_else(|| ingress.metadata.annotations.as_ref()?.get(CLASS).map(String::as_str))
 }
 
-/// Adds the challenges of one Ingress.
+/// Adds the challenges of one Ingress; returns the problems of those that are not answered.
 fn read(
     key: &Key,
     ingress: &Ingress,
-    holdings: &Holdings<'_>,
+    ownership: &Ownership<'_>,
     resolver: &mut Resolver<'_>,
     challenges: &mut Challenges,
-) -> Result<(), String> {
+) -> Vec<Problem> {
     let rules = ingress.spec.as_ref().and_then(|spec| spec.rules.as_deref()).unwrap_or_default();
-    let mut wrong = Vec::new();
-    for (place, rule) in rules.iter().enumerate() {
-        let field = format!("spec.rules[{place}]");
+    let mut problems = Vec::new();
+    for (index, rule) in rules.iter().enumerate() {
+        let field = format!("spec.rules[{index}]");
         let host = rule.host.as_deref().unwrap_or_default();
-        if let Err(text) = permitted(host, &key.namespace, holdings) {
-            wrong.push(format!("{field}.host: {text}"));
+        if let Err(text) = permitted(host, &key.namespace, ownership) {
+            problems.push(Problem::new(Reason::HostnameNotPermitted, format_args!("{field}.host"), text));
             continue;
         }
         let paths = rule.http.as_ref().map_or(&[][..], |http| &http.paths);
-        for (place, path) in paths.iter().enumerate() {
-            let field = format!("{field}.http.paths[{place}]");
+        for (index, path) in paths.iter().enumerate() {
+            let field = format!("{field}.http.paths[{index}]");
             match challenge(&field, key, path, resolver) {
                 Ok((path, solver)) => {
                     // The first by name, should two Ingresses ask for one token.
@@ -88,34 +93,30 @@ fn read(
                         free.insert(solver);
                     }
                 }
-                Err(text) => wrong.push(text),
+                Err(problem) => problems.push(problem),
             }
         }
     }
-    match wrong.as_slice() {
-        [] => Ok(()),
-        [one] => Err(one.clone()),
-        [first, rest @ ..] => Err(format!("{first}; and {} more", rest.len())),
-    }
+    problems
 }
 
-/// Whether a namespace may prove that it holds a name: a route of it has the name, or the wildcard that serves it.
-fn permitted(host: &str, namespace: &str, holdings: &Holdings<'_>) -> Result<(), String> {
-    if host.starts_with('*') || host::check(host).is_err() {
-        return Err(format!("{} is not one lower-case DNS name; challenges have an exact host", quote(host)));
+/// Whether a namespace may prove that it owns a name: a route of it has the name, or the wildcard that serves it.
+fn permitted(host: &str, namespace: &str, ownership: &Ownership<'_>) -> Result<(), String> {
+    if host.starts_with('*') || hostname::check(host).is_err() {
+        return Err(format!("{} must be one lower-case DNS name; a challenge has an exact host", quote(host)));
     }
-    // As at look-up: whoever has the exact name has it whole, whatever there is for the wildcard.
-    let holding = holdings.hosts.get(host).or_else(|| {
-        let (_, rest) = host.split_once('.').filter(|_| !holdings.spared.contains(host))?;
-        holdings.hosts.get(format!("*.{rest}").as_str())
+    // As at look-up: the exact name counts, whatever there is for the wildcard.
+    let found = ownership.hosts.get(host).or_else(|| {
+        let (_, rest) = host.split_once('.').filter(|_| !ownership.reserved.contains(host))?;
+        ownership.hosts.get(format!("*.{rest}").as_str())
     });
-    let holder = holding.and_then(|holding| holding.routes.first()).map(|route| &route.namespace);
-    if holder.is_some_and(|holder| holder == namespace) {
+    let route = found.and_then(|found| found.routes.first());
+    if route.is_some_and(|route| *route.namespace == *namespace) {
         return Ok(());
     }
-    // Whether another namespace holds it stays untold.
+    // Whether another namespace owns it stays untold.
     Err(format!(
-        "no route of namespace {} holds {}; its challenge is not answered; create the route first",
+        "no route of namespace {} has the hostname {}, so the challenge is not answered; create the route first",
         quote(namespace),
         quote(host)
     ))
@@ -127,19 +128,21 @@ fn challenge<'a>(
     key: &Key,
     path: &'a HTTPIngressPath,
     resolver: &mut Resolver<'_>,
-) -> Result<(&'a str, BackendId), String> {
+) -> Result<(&'a str, BackendId), Problem> {
     let text = path.path.as_deref().unwrap_or_default();
     if !text.strip_prefix(FOLDER).is_some_and(is_token) {
-        return Err(format!("{field}.path: {} is not {FOLDER} and a token; nothing else is proxied", quote(text)));
+        let text = format_args!("{} must be {FOLDER} and a token; nothing else is proxied", quote(text));
+        return Err(Problem::new(Reason::Invalid, format_args!("{field}.path"), text));
     }
     let service = path.backend.service.as_ref();
     let port = service.and_then(|service| service.port.as_ref()?.number).and_then(|port| u16::try_from(port).ok());
     let (Some(service), Some(port)) = (service, port) else {
-        return Err(format!("{field}.backend: name a Service and the number of its port"));
+        let text = "must name a Service and the number of its port";
+        return Err(Problem::new(Reason::Invalid, format_args!("{field}.backend"), text));
     };
     let solver = Key::new(key.namespace.as_str(), service.name.as_str());
     let solver = resolver.plain(format_args!("{field}.backend.service"), &solver, port);
-    Ok((text, solver.map_err(|problem| problem.message)?))
+    Ok((text, solver?))
 }
 
 /// Characters of base64url without padding (RFC 8555 §8.3).

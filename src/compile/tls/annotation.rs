@@ -1,14 +1,15 @@
 //! Annotations of a route to its Certificate: those of cert-manager's ingress-shim, with the meaning that they have
-//! there. What is unknown or cannot be carried out is a problem, since it would be a wish in vain.
+//! there. An annotation that is unknown or not possible is a problem, because it would have no effect.
 //!
-//! A certificate speaks for the hostnames of its route, as a server, and for nobody else: whoever may write a route may not
+//! A certificate is for the hostnames of its route, as a server, and for nobody else: someone who may write a route may not
 //! have the issuer name a person, a client or a CA by it.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use crate::api::certificate::{Certificate, PrivateKey, SecretTemplate, Subject};
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::status::condition::{Problem, quote};
+use crate::compile::problem::{Problem, quote};
 
 /// What the annotations of cert-manager begin with.
 const PREFIX: &str = "cert-manager.io/";
@@ -18,6 +19,8 @@ const ACME: &str = "acme.cert-manager.io/";
 const SHORTEST: f64 = 3600.0;
 /// The shortest time before the end that it takes, in seconds.
 const SHORTEST_RENEWAL: f64 = 300.0;
+/// The problem of an annotation of cert-manager that routes do not know.
+const UNKNOWN: &str = "this annotation is not known for routes; correct its name or remove it";
 /// Usages in cert-manager's words: those that a key of a server may have.
 const USAGES: &[&str] = &[
     SERVER,
@@ -31,7 +34,9 @@ const USAGES: &[&str] = &[
 /// The purpose (RFC 5280 §4.2.1.12) without which a certificate would be for every purpose.
 const SERVER: &str = "server auth";
 
-/// Carries a route's annotations over to its Certificate, whose DNS names are there already; what cannot be, is told.
+/// Applies a route's annotations to its Certificate, which has its DNS names already.
+///
+/// Returns the problem of each annotation that cannot be applied.
 pub fn carry(annotations: &BTreeMap<String, String>, certificate: &mut Certificate) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, value) in annotations {
@@ -41,37 +46,38 @@ pub fn carry(annotations: &BTreeMap<String, String>, certificate: &mut Certifica
             _ => Ok(()),
         };
         if let Err(text) = result {
-            problems.push(Problem::new(Reason::Invalid, format!("metadata.annotations[{name}]: {text}")));
+            problems.push(invalid(name, text));
         }
     }
-    let at = |name: &str| format!("metadata.annotations[{PREFIX}{name}]");
     let spec = &mut certificate.spec;
     if let Some(key) = &mut spec.private_key
         && let Err(text) = size(key)
     {
-        problems.push(Problem::new(Reason::Invalid, format!("{}: {text}", at("private-key-size"))));
+        problems.push(invalid(format_args!("{PREFIX}private-key-size"), text));
     }
     if spec.renew_before.is_some() && spec.renew_before_percentage.is_some() {
-        let text = format!("{}: renew-before is set too; remove one of the two", at("renew-before-percentage"));
-        problems.push(Problem::new(Reason::Invalid, text));
+        let text = "renew-before is set too; remove one of the two";
+        problems.push(invalid(format_args!("{PREFIX}renew-before-percentage"), text));
     }
     let seconds = |text: &Option<String>| text.as_deref().and_then(duration);
     if let (Some(whole), Some(before)) = (seconds(&spec.duration), seconds(&spec.renew_before))
         && before >= whole
     {
-        let text = format!("{}: is not shorter than the duration; choose less", at("renew-before"));
-        problems.push(Problem::new(Reason::Invalid, text));
+        problems.push(invalid(format_args!("{PREFIX}renew-before"), "must be shorter than the duration"));
     }
     problems
 }
 
+fn invalid(annotation: impl Display, text: impl Display) -> Problem {
+    Problem::new(Reason::Invalid, format_args!("metadata.annotations[{annotation}]"), text)
+}
+
 fn general(name: &str, value: &str, certificate: &mut Certificate) -> Result<(), String> {
     let spec = &mut certificate.spec;
-    let key = spec.private_key.get_or_insert_default();
     match name {
         "common-name" => {
             if !spec.dns_names.iter().any(|name| name == value) {
-                return Err(format!("{} is none of spec.hostnames; choose one of them", quote(value)));
+                return Err(format!("{} must be one of spec.hostnames", quote(value)));
             }
             spec.common_name = Some(value.to_owned());
         }
@@ -80,37 +86,19 @@ fn general(name: &str, value: &str, certificate: &mut Certificate) -> Result<(),
         "renew-before-percentage" => {
             let percent = value.parse().ok().filter(|percent| (1..100).contains(percent));
             spec.renew_before_percentage =
-                Some(percent.ok_or_else(|| format!("{} is not a number from 1 to 99", quote(value)))?);
+                Some(percent.ok_or_else(|| format!("{} must be a number from 1 to 99", quote(value)))?);
         }
         "revision-history-limit" => {
             let limit = value.parse().ok().filter(|limit| *limit >= 1);
             spec.revision_history_limit =
-                Some(limit.ok_or_else(|| format!("{} is not a number of at least 1", quote(value)))?);
+                Some(limit.ok_or_else(|| format!("{} must be a number of at least 1", quote(value)))?);
         }
-        "usages" => {
-            let usages = value.split(',').map(str::trim);
-            if let Some(unknown) = usages.clone().find(|usage| !USAGES.contains(usage)) {
-                return Err(format!("{} is no usage that a server's key has; remove it", quote(unknown)));
-            }
-            if !usages.clone().any(|usage| usage == SERVER) {
-                return Err(format!(
-                    "lacks {SERVER}, without which the certificate would be for every purpose; add it"
-                ));
-            }
-            spec.usages = usages.map(ToOwned::to_owned).collect();
-        }
-        "private-key-algorithm" => key.algorithm = Some(one_of(value, &["RSA", "ECDSA", "Ed25519"])?),
-        "private-key-encoding" => key.encoding = Some(one_of(value, &["PKCS1", "PKCS8"])?),
-        "private-key-rotation-policy" => key.rotation_policy = Some(one_of(value, &["Always", "Never"])?),
-        "private-key-size" => {
-            let size = value.parse().map_err(|_| format!("{} is not a number of bits", quote(value)))?;
-            key.size = Some(size);
-        }
+        "usages" => spec.usages = usages(value)?,
         "secret-template" => {
             let template: SecretTemplate = serde_json::from_str(value)
-                .map_err(|_| "is not a JSON object of labels and annotations, with text as values".to_owned())?;
+                .map_err(|_| "must be a JSON object of labels and annotations with text as values".to_owned())?;
             if let Some(own) = template.annotations.keys().find(|name| name.starts_with(PREFIX)) {
-                return Err(format!("{} belongs to cert-manager; remove it", quote(own)));
+                return Err(format!("{} is reserved for cert-manager; remove it", quote(own)));
             }
             spec.secret_template = Some(template).filter(|template| *template != SecretTemplate::default());
         }
@@ -119,16 +107,39 @@ fn general(name: &str, value: &str, certificate: &mut Certificate) -> Result<(),
             annotate(certificate, &format!("{PREFIX}{name}"), value);
         }
         "issuer" | "cluster-issuer" | "issuer-kind" | "issuer-group" | "issuer-name" => {
-            return Err("the issuer is chosen by spec.tls.issuerRef; remove the annotation".to_owned());
+            return Err("the issuer is set by spec.tls.issuerRef; remove the annotation".to_owned());
         }
         "alt-names" | "email-sans" | "ip-sans" | "uri-sans" => {
-            let text = "a certificate has the names of spec.hostnames and no others; remove the annotation";
+            let text = "a certificate can only have the names of spec.hostnames; remove the annotation";
             return Err(text.to_owned());
         }
-        _ => match name.strip_prefix("subject-") {
-            Some(part) => subject(part, value, spec.subject.get_or_insert_default())?,
-            None => return Err("this annotation has no meaning for a route; correct its name or remove it".to_owned()),
+        _ => match (name.strip_prefix("private-key-"), name.strip_prefix("subject-")) {
+            (Some(part), _) => private_key(part, value, spec.private_key.get_or_insert_default())?,
+            (_, Some(part)) => subject(part, value, spec.subject.get_or_insert_default())?,
+            (None, None) => return Err(UNKNOWN.to_owned()),
         },
+    }
+    Ok(())
+}
+
+fn usages(value: &str) -> Result<Vec<String>, String> {
+    let usages = value.split(',').map(str::trim);
+    if let Some(unknown) = usages.clone().find(|usage| !USAGES.contains(usage)) {
+        return Err(format!("{} is not a usage of a server's key; remove it", quote(unknown)));
+    }
+    if !usages.clone().any(|usage| usage == SERVER) {
+        return Err(format!("must have {SERVER}, without which the certificate would be for every purpose"));
+    }
+    Ok(usages.map(ToOwned::to_owned).collect())
+}
+
+fn private_key(part: &str, value: &str, key: &mut PrivateKey) -> Result<(), String> {
+    match part {
+        "algorithm" => key.algorithm = Some(one_of(value, &["RSA", "ECDSA", "Ed25519"])?),
+        "encoding" => key.encoding = Some(one_of(value, &["PKCS1", "PKCS8"])?),
+        "rotation-policy" => key.rotation_policy = Some(one_of(value, &["Always", "Never"])?),
+        "size" => key.size = Some(value.parse().map_err(|_| format!("{} must be a number of bits", quote(value)))?),
+        _ => return Err(UNKNOWN.to_owned()),
     }
     Ok(())
 }
@@ -137,7 +148,7 @@ fn acme(name: &str, value: &str, certificate: &mut Certificate) -> Result<(), St
     let own = match name {
         "http01-ingress-class" => "http01-override-ingress-class",
         "http01-ingress-ingressclassname" => "http01-override-ingress-ingressclassname",
-        _ => return Err("this annotation has no meaning for a route; correct its name or remove it".to_owned()),
+        _ => return Err(UNKNOWN.to_owned()),
     };
     annotate(certificate, &format!("{ACME}{own}"), value);
     Ok(())
@@ -160,13 +171,13 @@ fn subject(part: &str, value: &str, subject: &mut Subject) -> Result<(), String>
             subject.serial_number = Some(value.to_owned());
             return Ok(());
         }
-        _ => return Err("a subject has no such part; correct the name or remove it".to_owned()),
+        _ => return Err("a subject has no such attribute; correct the name or remove it".to_owned()),
     };
-    *list = record(value).ok_or_else(|| format!("{} is not a list of comma-separated values", quote(value)))?;
+    *list = record(value).ok_or_else(|| format!("{} must be a list of comma-separated values", quote(value)))?;
     Ok(())
 }
 
-/// The size belongs to the algorithm: the one that is built in goes with ECDSA only.
+/// The size belongs to the algorithm: the default one goes with ECDSA only.
 fn size(key: &mut PrivateKey) -> Result<(), String> {
     let size = key.size.unwrap_or_default();
     let good = match key.algorithm.as_deref() {
@@ -184,8 +195,8 @@ fn size(key: &mut PrivateKey) -> Result<(), String> {
             key.size = None;
             Ok(())
         }
-        (false, Some("RSA")) => Err(format!("{size} is not between 2048 and 8192, as RSA needs")),
-        (false, _) => Err(format!("{size} is not 256, 384 or 521, as ECDSA needs")),
+        (false, Some("RSA")) => Err("must be from 2048 to 8192 for RSA".to_owned()),
+        (false, _) => Err("must be 256, 384 or 521 for ECDSA".to_owned()),
     }
 }
 
@@ -196,13 +207,13 @@ fn one_of(value: &str, all: &[&str]) -> Result<String, String> {
     if all.contains(&value) {
         return Ok(value.to_owned());
     }
-    Err(format!("{} is none of {}", quote(value), all.join(", ")))
+    Err(format!("{} must be one of {}", quote(value), all.join(", ")))
 }
 
 fn longer(value: &str, least: f64, text: &str) -> Result<String, String> {
     match duration(value) {
         Some(seconds) if seconds >= least => Ok(value.to_owned()),
-        _ => Err(format!("{} is not a duration of at least {text}, such as 2160h", quote(value))),
+        _ => Err(format!("{} must be a duration of at least {text}, such as 2160h", quote(value))),
     }
 }
 
@@ -286,7 +297,7 @@ mod tests {
         certificate.spec.dns_names = vec!["chat.example.com".to_owned()];
         let annotations = annotations.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let problems = carry(&annotations, &mut certificate);
-        (certificate, problems.into_iter().map(|problem| problem.message).collect())
+        (certificate, problems.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -330,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn another_algorithm_does_not_keep_the_size_of_the_built_in_one() {
+    fn another_algorithm_does_not_keep_the_size_of_the_default_one() {
         for (algorithm, size) in [("RSA", None), ("Ed25519", None), ("ECDSA", Some(256))] {
             let (certificate, problems) = with(&[("cert-manager.io/private-key-algorithm", algorithm)]);
             assert_eq!((problems.len(), certificate.spec.private_key.unwrap().size), (0, size), "{algorithm}");
@@ -338,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_or_invalid_is_told_by_the_name_of_the_annotation() {
+    fn what_is_unknown_or_invalid_is_reported_by_the_name_of_the_annotation() {
         for (name, value) in [
             ("duration", "90 days"),
             ("duration", "59m"),
@@ -378,7 +389,7 @@ mod tests {
             assert!(problems[0].starts_with(&format!("metadata.annotations[{name}]: ")), "{problems:?}");
         }
         let both = with(&[("cert-manager.io/duration", "2h"), ("cert-manager.io/renew-before", "2h")]).1;
-        assert!(both[0].contains("not shorter than the duration"), "{both:?}");
+        assert!(both[0].contains("must be shorter than the duration"), "{both:?}");
         let both = with(&[("cert-manager.io/renew-before-percentage", "9"), ("cert-manager.io/renew-before", "2h")]).1;
         assert!(both[0].contains("remove one of the two"), "{both:?}");
         assert_eq!(with(&[("acme.cert-manager.io/http01-edit-in-place", "true")]).1.len(), 1);

@@ -15,8 +15,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::status::condition::{Problem, quote};
-use crate::compile::tls::server_config::provider;
+use crate::compile::problem::{Problem, quote};
+use crate::compile::provider::provider;
 use crate::policy::certificate::fingerprint;
 use crate::snapshot::CertificateFacts;
 
@@ -37,7 +37,7 @@ pub struct Certificate {
     pub not_before: i64,
     /// The DNS names of the subjectAltName (RFC 6125), lower case.
     pub names: Vec<String>,
-    /// Whether the leaf signs itself, by its names: no client that was not told trusts it.
+    /// Whether the leaf signs itself, by its names: only clients that were configured to trust it do.
     pub self_signed: bool,
     /// Whether it is what cert-manager puts in place of a certificate that it has not got yet.
     pub temporary: bool,
@@ -63,11 +63,11 @@ impl Certificate {
     /// # Errors
     /// What is wrong and how to mend it; the text never has a byte of the values.
     pub fn parse(secret: &str, crt: &[u8], key: &[u8]) -> Result<Self, Problem> {
-        let bad = |text: &str| Problem::new(Reason::InvalidCertificate, format!("Secret {secret}: {text}"));
+        let bad = |text: &str| Problem::new(Reason::InvalidCertificate, format_args!("Secret {secret}"), text);
         for (name, value) in [("tls.crt", crt), ("tls.key", key)] {
             if value.is_empty() {
-                let text = format!("Secret {secret}: {name} is missing or empty; put the PEM file there");
-                return Err(Problem::new(Reason::InvalidCertificateRef, text));
+                let problem = bad(&format!("{name} is missing or empty; put the PEM file there"));
+                return Err(problem.because(Reason::InvalidCertificateRef));
             }
             if value.len() > MAX_BYTES {
                 return Err(bad(&format!("{name} is larger than 1 MiB")));
@@ -88,7 +88,7 @@ impl Certificate {
         if !rest.is_empty() {
             return Err(bad("the first certificate of tls.crt has bytes after its end"));
         }
-        let elliptic = key_strength(&leaf).map_err(|text| Problem { reason: Reason::WeakKey, ..bad(&text) })?;
+        let elliptic = key_strength(&leaf).map_err(|text| bad(&text).because(Reason::WeakKey))?;
 
         let private = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
             bad(&match error {
@@ -123,22 +123,19 @@ impl Certificate {
     /// What is wrong with serving this certificate to `host` at `now` (seconds since the Unix epoch), the worst first;
     /// `None` for the host: whatever its name.
     pub fn flaw(&self, host: Option<&str>, now: i64) -> Option<Problem> {
-        let secret = &self.facts.secret;
+        let secret = format!("Secret {}", self.facts.secret);
         if let Some(host) = host.filter(|host| !self.covers(host)) {
-            let text = format!(
-                "Secret {secret}: the certificate does not cover {}; add it to the subjectAltName",
-                quote(host)
-            );
-            return Some(Problem::new(Reason::HostnameMismatch, text));
+            let text = format_args!("the certificate does not cover {}; add it to the subjectAltName", quote(host));
+            return Some(Problem::new(Reason::HostnameMismatch, secret, text));
         }
         let text = if now > self.facts.not_after {
-            format!("expired on {}; renew it", date(self.facts.not_after))
+            format!("the certificate expired on {}; renew it", date(self.facts.not_after))
         } else if now < self.not_before {
-            format!("is not valid before {}; check its dates and the clock", date(self.not_before))
+            format!("the certificate is not valid before {}; check its dates and the clock", date(self.not_before))
         } else {
             return None;
         };
-        Some(Problem::new(Reason::Expired, format!("Secret {secret}: the certificate {text}")))
+        Some(Problem::new(Reason::Expired, secret, text))
     }
 
     /// Whether a client that asks for `host` (a name or `*.rest`) accepts the names of this certificate: exact, or a
@@ -153,7 +150,7 @@ impl Certificate {
     }
 }
 
-/// A time for people.
+/// A time as messages show it.
 pub fn date(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
@@ -164,14 +161,14 @@ fn key_strength(leaf: &X509Certificate<'_>) -> Result<bool, String> {
         Ok(PublicKey::RSA(rsa)) => {
             let bits = rsa.modulus.iter().skip_while(|byte| **byte == 0).count() * 8;
             if bits < MIN_RSA_BITS {
-                return Err(format!("its RSA key of {bits} bits is too weak; use 2048 bits or more, or ECDSA P-256"));
+                return Err(format!("the RSA key of {bits} bits is too weak; use 2048 bits or more, or ECDSA P-256"));
             }
             Ok(false)
         }
         Ok(PublicKey::EC(_)) => Ok(true),
         // Ed25519 and whatever the key provider accepts: it judges the private key.
         Ok(PublicKey::Unknown(_)) => Ok(true),
-        _ => Err("its key is of a type that TLS does not use; use RSA or ECDSA".to_owned()),
+        _ => Err("the key is of a type that TLS does not use; use RSA or ECDSA".to_owned()),
     }
 }
 
@@ -184,7 +181,7 @@ fn is_temporary(leaf: &X509Certificate<'_>) -> bool {
 }
 
 fn dns_names(leaf: &X509Certificate<'_>) -> Result<Vec<String>, String> {
-    let names = leaf.subject_alternative_name().map_err(|_| "its subjectAltName is malformed".to_owned())?;
+    let names = leaf.subject_alternative_name().map_err(|_| "the subjectAltName is malformed".to_owned())?;
     Ok(names
         .iter()
         .flat_map(|san| &san.value.general_names)
@@ -198,19 +195,19 @@ fn dns_names(leaf: &X509Certificate<'_>) -> Result<Vec<String>, String> {
 /// Where a certificate of the chain was not issued by the one that follows it.
 fn disorder(chain: &[CertificateDer<'_>]) -> Option<String> {
     let mut issuer: Option<Vec<u8>> = None;
-    for (place, der) in chain.iter().enumerate() {
+    for (index, der) in chain.iter().enumerate() {
         let Ok((_, certificate)) = X509Certificate::from_der(der) else {
-            return Some(format!("certificate {} of tls.crt is not an X.509 certificate", place + 1));
+            return Some(format!("certificate {} of tls.crt is not an X.509 certificate", index + 1));
         };
         if issuer.is_some_and(|issuer| issuer != certificate.subject().as_raw()) {
-            return Some(format!("certificate {place} of tls.crt was not issued by certificate {}", place + 1));
+            return Some(format!("certificate {index} of tls.crt was not issued by certificate {}", index + 1));
         }
         issuer = Some(certificate.issuer().as_raw().to_vec());
     }
     None
 }
 
-/// Our own words for a PEM error: the parser's may quote what it read.
+/// The gateway's own text for a PEM error: the parser's may quote what it read.
 fn words(error: &pem::Error) -> &'static str {
     match error {
         pem::Error::MissingSectionEnd { .. } => "an END line is missing",
@@ -237,7 +234,7 @@ mod tests {
     }
 
     fn error(crt: &str, key: &str) -> String {
-        Certificate::parse("shop/tls", crt.as_bytes(), key.as_bytes()).unwrap_err().message
+        Certificate::parse("shop/tls", crt.as_bytes(), key.as_bytes()).unwrap_err().to_string()
     }
 
     #[test]
@@ -298,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn other_pem_blocks_and_issuers_behind_the_leaf_are_fine_and_a_wrong_order_is_told() {
+    fn other_pem_blocks_and_issuers_behind_the_leaf_are_fine_and_a_wrong_order_is_reported() {
         let (crt, key) = pair(&["a.test"]);
         let mut other = CertificateParams::new(vec!["b.test".to_owned()]).unwrap();
         other.distinguished_name.push(rcgen::DnType::CommonName, "someone else");

@@ -1,4 +1,4 @@
-//! Whom a host trusts to name its clients: CA bundles and revocation lists of ConfigMaps, made into one verifier.
+//! Trust in client certificates: CA bundles and revocation lists of ConfigMaps, made into one verifier.
 //!
 //! Every reference must resolve and every list must be readable: what is lost here would otherwise let in whom it kept
 //! out. Knows ConfigMaps and grants; not hosts or routes.
@@ -17,13 +17,13 @@ use crate::api::objects::{Key, Objects};
 use crate::api::route::reference::ConfigMapRef;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::guard::guarded;
+use crate::compile::problem::Problem;
+use crate::compile::provider::provider;
 use crate::compile::resolve::backend_tls;
 use crate::compile::resolve::bundle::{CA, same, value};
 use crate::compile::resolve::reference::{Grants, unread};
-use crate::compile::spec::draft::ClientDraft;
-use crate::compile::status::condition::Problem;
+use crate::compile::spec::tls::ClientDraft;
 use crate::compile::tls::certificate::date;
-use crate::compile::tls::server_config::provider;
 use crate::policy::certificate::{ClientRule, ClientTrust};
 
 /// The key of revocation lists in their ConfigMap.
@@ -34,7 +34,7 @@ const MAX_BYTES: usize = 1 << 20;
 /// it names none: the message has 16 bits for its length, and clients may choose freely then.
 const MAX_HINTS: usize = 16 << 10;
 
-/// What makes a trust.
+/// What a verifier is made of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Sources {
     required: bool,
@@ -45,34 +45,34 @@ struct Sources {
 #[derive(Debug, Clone)]
 struct Made {
     maps: Vec<Arc<ConfigMap>>,
-    result: Result<Trust, Problem>,
+    result: Result<Expiring, Problem>,
 }
 
-/// A trust with the time at which its first revocation list ends.
+/// A verifier with the time at which its first revocation list ends.
 #[derive(Debug, Clone)]
-struct Trust {
+struct Expiring {
     trust: ClientTrust,
     /// Seconds since the Unix epoch, and whose.
     expires: Option<(i64, Key)>,
 }
 
-/// Trusts by what they are made of, kept from one compile to the next: content that did not change keeps its verifier,
+/// Verifiers by what they are made of, kept from one compile to the next: content that did not change keeps its verifier,
 /// and so its connections.
 #[derive(Debug, Default)]
-pub struct Trusts {
+pub struct ClientTrusts {
     by_sources: BTreeMap<Sources, Made>,
 }
 
-/// What a host asks of client certificates, and what there is to say of it.
+/// What a host asks of client certificates, and the problem of it.
 #[derive(Debug)]
-pub struct Asked {
+pub struct Validation {
     /// What is asked.
     pub rule: ClientRule,
     /// A revocation list whose time is over.
     pub expired: Option<Problem>,
 }
 
-impl Trusts {
+impl ClientTrusts {
     /// The rule of a host that a route of `home` owns, at `now` (seconds since the Unix epoch).
     ///
     /// # Errors
@@ -84,22 +84,21 @@ impl Trusts {
         home: &str,
         draft: &ClientDraft,
         now: i64,
-    ) -> Result<Asked, Vec<Problem>> {
+    ) -> Result<Validation, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut maps = Vec::new();
         let mut resolve = |list: &[ConfigMapRef], field: &str, key: &str| -> Vec<Key> {
             let mut keys = Vec::with_capacity(list.len());
-            for (place, reference) in list.iter().enumerate() {
-                let field = format!("spec.tls.clientValidation.{field}[{place}]");
+            for (index, reference) in list.iter().enumerate() {
+                let field = format!("spec.tls.clientValidation.{field}[{index}]");
                 let namespace = reference.namespace.as_deref();
                 match grants.resolve(&field, home, "ConfigMap", namespace, &reference.name) {
                     Err(problem) => problems.push(problem),
                     Ok(name) => match objects.config_maps.get(&name) {
                         None => {
-                            let text =
-                                format!("{field}: ConfigMap {name} does not exist; create it with the key {key}");
+                            let text = format_args!("ConfigMap {name} does not exist; create it with the key {key}");
                             let unread = unread(objects, &field, "ConfigMap", &name);
-                            problems.push(unread.unwrap_or_else(|| Problem::new(Reason::RefNotFound, text)));
+                            problems.push(unread.unwrap_or_else(|| Problem::new(Reason::RefNotFound, &field, text)));
                         }
                         Some(map) => {
                             keys.push(name);
@@ -118,17 +117,22 @@ impl Trusts {
         let sources = Sources { required: draft.required, authorities, revocations };
         let trust = self.trust(before, sources, maps).map_err(|problem| vec![problem])?;
         let expired = trust.expires.filter(|(at, _)| *at <= now).map(|(at, name)| {
-            let text = format!(
-                "spec.tls.clientValidation.crlRefs: ConfigMap {name}: a revocation list ended on {}; publish the next \
-                 one: until then no certificate of its issuer is accepted",
+            let text = format_args!(
+                "ConfigMap {name}: a revocation list expired on {}; no certificate of its issuer is accepted until the \
+                 next list is published",
                 date(at)
             );
-            Problem::new(Reason::Expired, text)
+            Problem::new(Reason::Expired, "spec.tls.clientValidation.crlRefs", text)
         });
-        Ok(Asked { rule: ClientRule { required: draft.required, trust: trust.trust }, expired })
+        Ok(Validation { rule: ClientRule { required: draft.required, trust: trust.trust }, expired })
     }
 
-    fn trust(&mut self, before: Option<&Self>, sources: Sources, maps: Vec<Arc<ConfigMap>>) -> Result<Trust, Problem> {
+    fn trust(
+        &mut self,
+        before: Option<&Self>,
+        sources: Sources,
+        maps: Vec<Arc<ConfigMap>>,
+    ) -> Result<Expiring, Problem> {
         if let Some(made) = self.by_sources.get(&sources) {
             return made.result.clone();
         }
@@ -137,8 +141,8 @@ impl Trusts {
             Some(made) => made.result.clone(),
             None => {
                 let refuse = |fault| {
-                    let text = format!("spec.tls.clientValidation: a CA bundle or revocation list {fault}");
-                    Problem::new(Reason::InvalidCertificateRef, text)
+                    let text = format_args!("a CA bundle or revocation list {fault}");
+                    Problem::new(Reason::InvalidCertificateRef, "spec.tls.clientValidation", text)
                 };
                 guarded(refuse, || make(&sources, &maps))
             }
@@ -148,10 +152,10 @@ impl Trusts {
     }
 }
 
-fn make(sources: &Sources, maps: &[Arc<ConfigMap>]) -> Result<Trust, Problem> {
+fn make(sources: &Sources, maps: &[Arc<ConfigMap>]) -> Result<Expiring, Problem> {
     let bad = |field: &str, key: &Key, text: &str| {
-        let text = format!("spec.tls.clientValidation.{field}: ConfigMap {key}: {text}");
-        Problem::new(Reason::InvalidCertificateRef, text)
+        let field = format_args!("spec.tls.clientValidation.{field}");
+        Problem::new(Reason::InvalidCertificateRef, field, format_args!("ConfigMap {key}: {text}"))
     };
     let (authorities, revocations) = maps.split_at(sources.authorities.len().min(maps.len()));
     let mut roots = RootCertStore::empty();
@@ -169,7 +173,7 @@ fn make(sources: &Sources, maps: &[Arc<ConfigMap>]) -> Result<Trust, Problem> {
         let before = lists.len();
         for der in CertificateRevocationListDer::pem_slice_iter(pem) {
             let der = der.map_err(|_| bad("crl.pem is not valid PEM; put X509 CRL blocks there"))?;
-            let unusable = "crl.pem has a revocation list that is not one of X.509 version 2 with a nextUpdate";
+            let unusable = "crl.pem has a revocation list that is not of X.509 version 2 with a nextUpdate";
             let ends = CertificateRevocationList::from_der(&der)
                 .ok()
                 .and_then(|(_, list)| list.next_update())
@@ -187,9 +191,10 @@ fn make(sources: &Sources, maps: &[Arc<ConfigMap>]) -> Result<Trust, Problem> {
         }
     }
     let trust = verifier(sources.required, &roots, lists).map_err(|error| {
-        Problem::new(Reason::InvalidCertificateRef, format!("spec.tls.clientValidation: not usable: {error}"))
+        let text = format_args!("cannot be used: {error}");
+        Problem::new(Reason::InvalidCertificateRef, "spec.tls.clientValidation", text)
     })?;
-    Ok(Trust { trust, expires })
+    Ok(Expiring { trust, expires })
 }
 
 /// A verifier that knows revocations of the whole chain or refuses, and takes no list whose time is over.
@@ -264,7 +269,11 @@ mod tests {
 
     const NOW: i64 = 1_800_000_000;
 
-    fn rule(objects: &Objects, trusts: &mut Trusts, before: Option<&Trusts>) -> Result<Asked, Vec<Problem>> {
+    fn rule(
+        objects: &Objects,
+        trusts: &mut ClientTrusts,
+        before: Option<&ClientTrusts>,
+    ) -> Result<Validation, Vec<Problem>> {
         let lists = objects.config_maps.contains_key(&Key::new("shop", "crl"));
         let revocations = if lists { vec![reference("crl")] } else { vec![] };
         let draft = ClientDraft { required: true, authorities: vec![reference("ca")], revocations };
@@ -272,18 +281,18 @@ mod tests {
     }
 
     fn said(maps: &[(&str, &str, &str)]) -> String {
-        let problems = rule(&objects(maps), &mut Trusts::default(), None).unwrap_err();
-        problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("; ")
+        let problems = rule(&objects(maps), &mut ClientTrusts::default(), None).unwrap_err();
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
 
     #[test]
-    fn what_did_not_change_is_the_same_trust_and_what_did_is_another() {
+    fn what_did_not_change_has_the_same_verifier_and_what_did_has_another() {
         let (one, other) = (ca(), ca());
         let with = |ca: &str, list: &str| objects(&[("ca", "ca.crt", ca), ("crl", "crl.pem", list)]);
         let list = crl(&one, 2050);
-        let mut first = Trusts::default();
+        let mut first = ClientTrusts::default();
         let before = rule(&with(&one.pem, &list), &mut first, None).unwrap();
-        let next = |objects: &Objects| rule(objects, &mut Trusts::default(), Some(&first)).unwrap().rule;
+        let next = |objects: &Objects| rule(objects, &mut ClientTrusts::default(), Some(&first)).unwrap().rule;
         assert_eq!(next(&with(&one.pem, &list)), before.rule);
         assert_ne!(next(&with(&other.pem, &list)), before.rule);
         assert_ne!(next(&with(&one.pem, &crl(&one, 2051))), before.rule);
@@ -308,12 +317,12 @@ mod tests {
     }
 
     #[test]
-    fn a_list_whose_time_is_over_is_told() {
+    fn a_list_that_expired_is_reported() {
         let ca = ca();
         let objects = objects(&[("ca", "ca.crt", &ca.pem), ("crl", "crl.pem", &(crl(&ca, 2050) + &crl(&ca, 2026)))]);
-        let asked = rule(&objects, &mut Trusts::default(), None).unwrap();
+        let asked = rule(&objects, &mut ClientTrusts::default(), None).unwrap();
         let expired = asked.expired.unwrap();
-        assert!(expired.reason == Reason::Expired && expired.message.contains("2026-01-01"), "{}", expired.message);
+        assert!(expired.reason == Reason::Expired && expired.text.contains("2026-01-01"), "{expired}");
     }
 
     #[test]
@@ -327,7 +336,7 @@ mod tests {
         let hints = |count: usize| {
             let bundle: String = (0..count).map(name).collect();
             let objects = objects(&[("ca", "ca.crt", &bundle)]);
-            let rule = rule(&objects, &mut Trusts::default(), None).unwrap().rule;
+            let rule = rule(&objects, &mut ClientTrusts::default(), None).unwrap().rule;
             rule.trust.verifier().root_hint_subjects().len()
         };
         assert_eq!((hints(3), hints(100)), (3, 0));
@@ -350,8 +359,8 @@ mod tests {
             bent[at] = byte;
             for der in [der, bent] {
                 let list = pem("X509 CRL", &der);
-                let _ = rule(&objects(&[("ca", "ca.crt", &ca.pem), ("crl", "crl.pem", &list)]), &mut Trusts::default(), None);
-                let _ = rule(&objects(&[("ca", "ca.crt", &pem("CERTIFICATE", &der))]), &mut Trusts::default(), None);
+                let _ = rule(&objects(&[("ca", "ca.crt", &ca.pem), ("crl", "crl.pem", &list)]), &mut ClientTrusts::default(), None);
+                let _ = rule(&objects(&[("ca", "ca.crt", &pem("CERTIFICATE", &der))]), &mut ClientTrusts::default(), None);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Self-made certificates for `--dev`: a quick start without a CA, never without the flag.
+//! Self-signed certificates for `--dev`: a quick start without a CA, never without the flag.
 //!
 //! The one place of the compile with randomness (a key cannot be derived from its input); what is made is kept by the
 //! caller from one compile to the next.
@@ -7,10 +7,12 @@ use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsag
 
 use std::time::Duration;
 
+use crate::api::status::ConditionReason as Reason;
+use crate::compile::problem::{Problem, quote};
 use crate::compile::tls::certificate::Certificate;
 
 /// What stands in place of a Secret in facts and conditions.
-pub const ORIGIN: &str = "self-made (--dev)";
+pub const ORIGIN: &str = "self-signed (--dev)";
 /// Half a year: browsers refuse leaves of over 398 days, and a laptop's gateway is restarted sooner.
 const DAYS: u64 = 180;
 const DAY: u64 = 86_400;
@@ -20,8 +22,11 @@ const DAY: u64 = 86_400;
 ///
 /// # Errors
 /// If the name is not one that a certificate can carry, or the system has no randomness.
-pub fn certificate(host: &str, now: i64) -> Result<Certificate, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("no self-made certificate for {host}: {error}");
+pub fn certificate(host: &str, now: i64) -> Result<Certificate, Problem> {
+    let failed = |error: &dyn std::fmt::Display| {
+        let text = format_args!("the self-signed certificate (--dev) cannot be made: {error}");
+        Problem::new(Reason::InvalidCertificate, format_args!("host {}", quote(host)), text)
+    };
     let key = KeyPair::generate().map_err(|error| failed(&error))?;
     let mut params = CertificateParams::new(vec![host.to_owned()]).map_err(|error| failed(&error))?;
     let start = u64::try_from(now).unwrap_or(0).saturating_sub(DAY);
@@ -32,7 +37,6 @@ pub fn certificate(host: &str, now: i64) -> Result<Certificate, String> {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let certificate = params.self_signed(&key).map_err(|error| failed(&error))?;
     Certificate::parse(ORIGIN, certificate.pem().as_bytes(), key.serialize_pem().as_bytes())
-        .map_err(|problem| problem.message)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The TLS of every host: Secrets to certificates to identities, with what is kept from the compile before.
+//! The TLS of every host: Secrets to certificates to server configurations, with what is kept from the compile before.
 //!
 //! A broken Secret keeps the last good certificate of its host; one that is gone, or may no longer be named, does not.
 //! Knows Secrets, hosts and who issues; not rules or policies.
@@ -10,33 +10,33 @@ use k8s_openapi::api::core::v1::Secret;
 
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::Options;
 use crate::compile::guard::guarded;
+use crate::compile::options::Options;
+use crate::compile::problem::{Problem, quote};
 use crate::compile::resolve::reference::{Grants, unread};
-use crate::compile::spec::draft::{ClientDraft, TlsDraft};
-use crate::compile::status::condition::{Facet, Problem, quote};
+use crate::compile::spec::tls::{ClientDraft, MinVersion, TlsDraft};
+use crate::compile::status::condition::ConditionReport;
 use crate::compile::tls::certificate::{Certificate, date};
-use crate::compile::tls::client_trust::Trusts;
+use crate::compile::tls::client_trust::ClientTrusts;
 use crate::compile::tls::development;
 use crate::compile::tls::issuance::Issue;
 use crate::compile::tls::progress::{Progress, Secrets, Stage};
-use crate::compile::tls::server_config::{Identity, MinVersion, TlsPolicy};
+use crate::compile::tls::secret::{self, explain, missing};
+use crate::compile::tls::server_config::{BuiltConfig, TlsPolicy};
 use crate::policy::ClientRule;
 
-/// The only type of Secret that certificates come from.
-const TYPE: &str = "kubernetes.io/tls";
-/// A self-made certificate is made anew when it is valid for less than this, in seconds.
+/// A self-signed certificate is made anew when it is valid for less than this, in seconds.
 const RENEW: i64 = 86_400;
-/// A certificate is told to be near its end this long before it, in seconds, or a sixth of its time if that is less.
+/// A certificate is reported to be near its end this long before it, in seconds, or a sixth of its time if that is less.
 const NEAR: i64 = 14 * 86_400;
 
 /// What is kept from one compile to the next.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct CertificateCache {
     parsed: BTreeMap<Key, Parsed>,
-    hosts: BTreeMap<Box<str>, HostTls>,
-    default: HostTls,
-    trusts: Trusts,
+    hosts: BTreeMap<Box<str>, KeptHost>,
+    default: KeptHost,
+    client_trusts: ClientTrusts,
 }
 
 /// A Secret's content, parsed once.
@@ -46,275 +46,329 @@ struct Parsed {
     result: Result<Arc<Certificate>, Problem>,
 }
 
-/// The TLS of one host.
+/// What is kept of one host.
 #[derive(Debug, Default, Clone)]
-struct HostTls {
-    /// `None`: the default identity, or nothing.
-    identity: Option<Identity>,
+struct KeptHost {
+    /// `None`: the default configuration, or nothing.
+    config: Option<BuiltConfig>,
     /// What was served from each Secret: the last good one, if the next is not.
     served: Vec<(Key, Arc<Certificate>)>,
     development: Option<Arc<Certificate>>,
 }
 
-/// What a host is served with, and what there is to say of it.
+impl KeptHost {
+    /// The certificate that was served last from a Secret.
+    fn last(&self, key: &Key) -> Option<&Arc<Certificate>> {
+        self.served.iter().find(|(of, _)| of == key).map(|(_, last)| last)
+    }
+}
+
+/// What a host had after the compile before, and what it has now.
+struct Change<'b> {
+    before: Option<&'b KeptHost>,
+    next: KeptHost,
+}
+
+impl Change<'_> {
+    /// Makes the configuration of the certificates that the host has now; whether there is one.
+    fn configure(&mut self, policy: TlsPolicy) -> Result<bool, Problem> {
+        let served = self.next.served.iter().map(|(_, certificate)| certificate);
+        let certificates: Vec<Arc<Certificate>> = served.chain(&self.next.development).cloned().collect();
+        if certificates.is_empty() {
+            return Ok(false);
+        }
+        let before = self.before.and_then(|before| before.config.as_ref());
+        let config = BuiltConfig::new(policy, certificates, before)
+            .map_err(|text| Problem::new(Reason::InvalidCertificate, "TLS configuration", text))?;
+        self.next.config = Some(config);
+        Ok(true)
+    }
+}
+
+/// The TLS that a host is served with, and the problems of it.
 #[derive(Debug, Default)]
-pub struct Outcome {
-    /// The host's own TLS; `None`: the default identity.
-    pub identity: Option<Identity>,
+pub struct HostTls {
+    /// The host's own configuration; `None`: the default one.
+    pub config: Option<BuiltConfig>,
     /// Whether there is any TLS to serve the host with.
     pub available: bool,
     /// References of the owner that do not resolve.
     pub resolved: Vec<Problem>,
-    /// What is said of the certificates to every route of the host.
-    pub certificate: Facet,
+    /// What every route of the host reports of its certificates.
+    pub certificate: ConditionReport,
     /// What is asked of client certificates.
     pub client: Option<ClientRule>,
-    /// Nobody is let in, because it cannot be said who may be: an authority or a revocation list is lost.
+    /// Nobody is let in, because client certificates cannot be verified: an authority or a revocation list is lost.
     pub locked: bool,
 }
 
-/// Everything that makes identities, for one compile.
-pub struct Vault<'a> {
+/// A Secret that is asked for a certificate.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    /// The reference, for messages.
+    field: &'a str,
+    /// The Secret.
+    key: &'a Key,
+    /// The host that it is for; `None`: the default certificate.
+    host: Option<&'a str>,
+    /// What became of the owner's `issuerRef`.
+    issue: Option<&'a Issue>,
+}
+
+/// The certificates of all hosts, for one compile.
+pub struct HostCertificates<'a> {
     objects: &'a Objects,
     grants: &'a Grants<'a>,
     options: &'a Options,
     now: i64,
-    before: Option<&'a Kept>,
+    before: Option<&'a CertificateCache>,
     secrets: Secrets<'a>,
-    kept: Kept,
-    /// The next moment at which something else is to be said, without any object changing.
+    cache: CertificateCache,
+    /// The next moment at which a report changes without any object changing.
     due: Option<i64>,
-    /// What is said of the default certificate to every route that uses it.
-    default_facet: Facet,
+    /// What every route reports that uses the default certificate.
+    default_report: ConditionReport,
 }
 
-impl<'a> Vault<'a> {
-    /// A vault for one compile at `now` (seconds since the Unix epoch), with what the one before kept.
+impl<'a> HostCertificates<'a> {
+    /// The certificates of one compile at `now` (seconds since the Unix epoch), with what the one before kept.
     pub fn new(
         objects: &'a Objects,
         grants: &'a Grants<'a>,
         options: &'a Options,
         now: i64,
-        before: Option<&'a Kept>,
+        before: Option<&'a CertificateCache>,
     ) -> Self {
-        let kept = Kept::default();
         let secrets = Secrets::new(objects);
-        let default_facet = Facet::default();
-        let mut vault = Self { objects, grants, options, now, before, secrets, kept, due: None, default_facet };
+        let (cache, default_report) = (CertificateCache::default(), ConditionReport::default());
+        let mut this = Self { objects, grants, options, now, before, secrets, cache, due: None, default_report };
         if let Some(key) = &options.default_certificate {
-            let tls = before.map(|before| &before.default);
-            let mut host = HostTls::default();
-            let (certificate, missing) = vault.fetch("defaultCertificate", key, None, None, tls, &mut host);
-            vault.default_facet = certificate;
-            vault.default_facet.problems.extend(missing);
+            let mut change = Change { before: before.map(|before| &before.default), next: KeptHost::default() };
+            let asked = Asked { field: "defaultCertificate", key, host: None, issue: None };
+            let (mut report, missing) = this.fetch(asked, &mut change);
+            report.problems.extend(missing);
             let policy = TlsPolicy { tenant: "".into(), min_version: MinVersion::default(), client: None };
-            vault.identify(policy, tls, &mut host).map_or_else(|p| vault.default_facet.problems.push(p), drop);
-            vault.kept.default = host;
+            report.problems.extend(change.configure(policy).err());
+            this.default_report = report;
+            this.cache.default = change.next;
         }
-        vault
+        this
     }
 
-    /// The identity for names that no host owns.
-    pub fn default_identity(&self) -> Option<&Identity> {
-        self.kept.default.identity.as_ref()
+    /// The configuration for names that no host owns.
+    pub fn default_config(&self) -> Option<&BuiltConfig> {
+        self.cache.default.config.as_ref()
     }
 
-    /// What the next compile needs, and the moment (seconds since the Unix epoch) after which there is something else
-    /// to say although no object changed.
-    pub fn keep(self) -> (Kept, Option<i64>) {
-        (self.kept, self.due)
+    /// What the next compile needs, and the moment (seconds since the Unix epoch) after which a report changes although
+    /// no object does.
+    pub fn finish(self) -> (CertificateCache, Option<i64>) {
+        (self.cache, self.due)
     }
 
-    /// The TLS of a host that `tenant` holds: by the owner's `tls`, or without one by the default certificate; `issue`
-    /// is what became of the owner's `issuerRef`.
-    pub fn host(&mut self, host: &str, tenant: &str, tls: Option<&TlsDraft>, issue: Option<&Issue>) -> Outcome {
+    /// The TLS of a host that the namespace `tenant` owns: by the owner's `tls`, or without one by the default
+    /// certificate; `issue` is what became of the owner's `issuerRef`.
+    pub fn host(&mut self, host: &str, tenant: &str, tls: Option<&TlsDraft>, issue: Option<&Issue>) -> HostTls {
         let before = self.before.and_then(|before| before.hosts.get(host));
-        let mut next = HostTls::default();
-        let mut outcome = Outcome::default();
+        let mut change = Change { before, next: KeptHost::default() };
+        let mut served = HostTls::default();
         match tls {
             Some(tls) if !tls.certificates.is_empty() => {
-                for (place, wanted) in tls.certificates.iter().enumerate() {
-                    let field = format!("spec.tls.certificateRefs[{place}]");
-                    let namespace = wanted.namespace.as_deref();
-                    match self.grants.resolve(&field, tenant, "Secret", namespace, &wanted.name) {
-                        Err(problem) => outcome.resolved.push(problem),
-                        Ok(key) => {
-                            let (facet, missing) = self.fetch(&field, &key, Some(host), issue, before, &mut next);
-                            outcome.certificate.problems.extend(facet.problems);
-                            outcome.certificate.notes.extend(facet.notes);
-                            outcome.resolved.extend(missing);
-                        }
-                    }
-                }
+                self.own(host, tenant, tls, issue, &mut change, &mut served);
             }
-            _ => self.fall_back(host, before, &mut next, &mut outcome),
+            _ => self.fall_back(host, &mut change, &mut served),
         }
         if let Some(client) = tls.and_then(|tls| tls.client.as_ref()) {
-            self.ask(host, tenant, client, &mut outcome);
+            self.validate_clients(host, tenant, client, &mut served);
         }
         let min_version = tls.map_or_else(MinVersion::default, |t| t.min_version);
-        let policy = TlsPolicy { tenant: tenant.into(), min_version, client: outcome.client.clone() };
-        // Without tls of its own a host that has the default certificate shares the default identity.
-        let shares = tls.is_none() && !next.served.is_empty() && next.development.is_none();
+        let policy = TlsPolicy { tenant: tenant.into(), min_version, client: served.client.clone() };
+        // Without tls of its own a host that has the default certificate shares the default configuration.
+        let shares = tls.is_none() && !change.next.served.is_empty() && change.next.development.is_none();
         if shares {
-            outcome.available = self.kept.default.identity.is_some();
+            served.available = self.cache.default.config.is_some();
         } else {
-            match self.identify(policy, before, &mut next) {
-                Ok(available) => outcome.available = available,
-                Err(problem) => outcome.certificate.problems.push(problem),
+            match change.configure(policy) {
+                Ok(available) => served.available = available,
+                Err(problem) => served.certificate.problems.push(problem),
             }
         }
-        if !outcome.available {
-            let text = format!("host {}: there is no certificate to serve it with", quote(host));
-            let reason = outcome
-                .resolved
-                .first()
-                .or(outcome.certificate.problems.first())
-                .map_or(Reason::RefNotFound, |p| p.reason);
-            outcome.certificate.problems.push(Problem::new(reason, text));
+        if !served.available {
+            let first = served.resolved.first().or(served.certificate.problems.first());
+            let reason = first.map_or(Reason::RefNotFound, |problem| problem.reason);
+            let text = "no certificate is available";
+            served.certificate.problems.push(Problem::new(reason, format_args!("host {}", quote(host)), text));
         }
-        outcome.identity.clone_from(&next.identity);
-        self.kept.hosts.insert(host.into(), next);
-        outcome
+        served.config.clone_from(&change.next.config);
+        self.cache.hosts.insert(host.into(), change.next);
+        served
     }
 
-    /// What is asked of client certificates. Where that cannot be said the host is locked: its handshakes are answered
-    /// with 503, and its connections end.
-    fn ask(&mut self, host: &str, tenant: &str, client: &ClientDraft, outcome: &mut Outcome) {
-        let before = self.before.map(|before| &before.trusts);
-        match self.kept.trusts.rule(before, (self.objects, self.grants), tenant, client, self.now) {
-            Ok(asked) => {
-                outcome.client = Some(asked.rule);
-                outcome.resolved.extend(asked.expired);
+    /// The certificates that the owner of a host names.
+    fn own(
+        &mut self,
+        host: &str,
+        tenant: &str,
+        tls: &TlsDraft,
+        issue: Option<&Issue>,
+        change: &mut Change<'_>,
+        served: &mut HostTls,
+    ) {
+        for (index, wanted) in tls.certificates.iter().enumerate() {
+            let field = format!("spec.tls.certificateRefs[{index}]");
+            match self.grants.resolve(&field, tenant, "Secret", wanted.namespace.as_deref(), &wanted.name) {
+                Err(problem) => served.resolved.push(problem),
+                Ok(key) => {
+                    let asked = Asked { field: &field, key: &key, host: Some(host), issue };
+                    let (report, missing) = self.fetch(asked, change);
+                    served.certificate.problems.extend(report.problems);
+                    served.certificate.notes.extend(report.notes);
+                    served.resolved.extend(missing);
+                }
+            }
+        }
+    }
+
+    /// What is asked of client certificates. Where they cannot be verified the host is locked: its handshakes get 503,
+    /// and its connections end.
+    fn validate_clients(&mut self, host: &str, tenant: &str, client: &ClientDraft, served: &mut HostTls) {
+        let before = self.before.map(|before| &before.client_trusts);
+        match self.cache.client_trusts.rule(before, (self.objects, self.grants), tenant, client, self.now) {
+            Ok(validation) => {
+                served.client = Some(validation.rule);
+                served.resolved.extend(validation.expired);
             }
             Err(problems) => {
-                outcome.locked = true;
-                let text = format!("host {}: client certificates cannot be verified, nobody is let in", quote(host));
+                served.locked = true;
                 let reason = problems.first().map_or(Reason::RefNotFound, |problem| problem.reason);
-                outcome.certificate.problems.push(Problem::new(reason, text));
-                outcome.resolved.extend(problems);
+                let text = "client certificates cannot be verified; all handshakes get 503";
+                served.certificate.problems.push(Problem::new(reason, format_args!("host {}", quote(host)), text));
+                served.resolved.extend(problems);
             }
         }
     }
 
-    /// The default certificate; with `--dev` a self-made one where there is none.
-    fn fall_back(&mut self, host: &str, before: Option<&HostTls>, next: &mut HostTls, outcome: &mut Outcome) {
-        let default: Vec<_> = self.kept.default.served.clone();
+    /// The default certificate; with `--dev` a self-signed one where there is none.
+    fn fall_back(&mut self, host: &str, change: &mut Change<'_>, served: &mut HostTls) {
         let missing = |key: &Key| !self.objects.secrets.contains_key(key);
         if self.options.dev && self.options.default_certificate.as_ref().is_none_or(missing) {
-            outcome.certificate = self.develop(host, before, next);
+            served.certificate = self.develop(host, change);
             return;
         }
         if self.options.default_certificate.is_none() {
-            let text = "spec.tls.certificateRefs: none, and the gateway has no default certificate; name a Secret";
-            outcome.certificate.problems.push(Problem::new(Reason::RefNotFound, text));
+            let text = "is not set, and the gateway has no default certificate; name a Secret";
+            served.certificate.problems.push(Problem::new(Reason::RefNotFound, "spec.tls.certificateRefs", text));
             return;
         }
-        outcome.certificate = self.default_facet.clone();
+        let default: Vec<_> = self.cache.default.served.clone();
+        served.certificate = self.default_report.clone();
         if !default.is_empty() && !default.iter().any(|(_, certificate)| certificate.covers(host)) {
-            let text = format!("the gateway's default certificate does not cover {}; set spec.tls", quote(host));
-            outcome.certificate.problems.push(Problem::new(Reason::HostnameMismatch, text));
+            let text = "the default certificate of the gateway does not cover it; set spec.tls";
+            let problem = Problem::new(Reason::HostnameMismatch, format_args!("host {}", quote(host)), text);
+            served.certificate.problems.push(problem);
         }
-        next.served = default;
+        change.next.served = default;
     }
 
-    /// Puts a Secret's certificate into `next`, or the last good one in its place. Returns what is said of the
+    /// Takes a Secret's certificate, or the last good one in its place. Returns what is reported of the
     /// certificate, and the problem of a Secret that does not exist.
-    fn fetch(
-        &mut self,
-        field: &str,
-        key: &Key,
-        host: Option<&str>,
-        issue: Option<&Issue>,
-        before: Option<&HostTls>,
-        next: &mut HostTls,
-    ) -> (Facet, Option<Problem>) {
+    fn fetch(&mut self, asked: Asked<'_>, change: &mut Change<'_>) -> (ConditionReport, Option<Problem>) {
+        let Asked { field, key, host, issue } = asked;
         let progress = self.secrets.progress(key);
         let Some(secret) = self.objects.secrets.get(key) else {
             if self.options.dev {
-                return (self.develop(host.unwrap_or("localhost"), before, next), None);
+                return (self.develop(host.unwrap_or("localhost"), change), None);
             }
             if let Some(problem) = unread(self.objects, field, "Secret", key) {
-                return (Facet::default(), Some(problem));
+                return (ConditionReport::default(), Some(problem));
             }
             return missing(field, key, progress, issue);
         };
-        let mut facet = Facet::default();
-        match issue {
-            Some(Issue::Refused(problems)) => facet.problems.extend(problems.iter().cloned()),
-            Some(Issue::Unavailable(why)) => {
-                let text = format!("spec.tls.issuerRef: {why}; Secret {key} is served as it is");
-                facet.notes.push(Problem::new(Reason::Ready, text));
-            }
-            Some(Issue::Unwritten(why)) => facet.notes.push(Problem::new(Reason::Ready, unwritten(key, why))),
-            Some(Issue::Kept) | None => {}
-        }
-        let explain = |problem: Problem| match (&progress, issue) {
-            (_, Some(Issue::Unwritten(why))) if problem.reason == Reason::HostnameMismatch => {
-                Problem::new(Reason::Failed, format!("{}; {}", problem.message, unwritten(key, why)))
-            }
-            // Hostnames changed, and cert-manager has not seen it yet.
-            (None | Some(Progress { stage: Stage::Issued, .. }), Some(Issue::Kept))
-                if problem.reason == Reason::HostnameMismatch =>
-            {
-                let message = format!("{}; cert-manager is asked for it by Certificate {key}", problem.message);
-                Problem { reason: Reason::Issuing, message }
-            }
-            (Some(progress), _) => progress.explain(problem),
-            (None, _) => problem,
-        };
-        let last = before.and_then(|before| before.served.iter().find(|(of, _)| of == key)).map(|(_, last)| last);
-        let chosen = match self.parse(key, secret) {
-            Ok(certificate) => match certificate.flaw(host, self.now) {
-                None => Some(certificate),
-                Some(flaw) => match last.filter(|last| last.flaw(host, self.now).is_none()) {
-                    Some(last) => {
-                        // It takes over as soon as it is valid, and nobody edits anything then.
-                        self.remind(certificate.not_before);
-                        facet.problems.push(explain(kept(flaw)));
-                        Some(Arc::clone(last))
-                    }
-                    // Clients judge dates and names; to end the service would not make it safer.
-                    None => {
-                        let message = format!("{}; served all the same", flaw.message);
-                        facet.problems.push(explain(Problem { message, ..flaw }));
-                        Some(certificate)
-                    }
-                },
-            },
-            Err(problem) => {
-                facet.problems.push(explain(if last.is_some() { kept(problem) } else { problem }));
-                last.cloned()
-            }
-        };
+        let mut report = secret::of_issue(key, issue);
+        let last = change.before.and_then(|before| before.last(key));
+        let (chosen, problem) = self.choose(key, secret, host, last);
+        report.problems.extend(problem.map(|problem| explain(key, progress.as_ref(), issue, problem)));
         if let Some(certificate) = chosen {
-            self.describe(key, &certificate, progress.as_ref(), &mut facet);
-            next.served.push((key.clone(), certificate));
+            self.describe(key, &certificate, progress.as_ref(), &mut report);
+            change.next.served.push((key.clone(), certificate));
         }
-        (facet, None)
+        (report, None)
     }
 
-    /// There is something else to say at `moment`, if that is yet to come.
+    /// The certificate that is served from a Secret, its own or the last good one, and the problem of its own.
+    fn choose(
+        &mut self,
+        key: &Key,
+        secret: &Arc<Secret>,
+        host: Option<&str>,
+        last: Option<&Arc<Certificate>>,
+    ) -> (Option<Arc<Certificate>>, Option<Problem>) {
+        const KEPT: &str = "the last good certificate is still served";
+        let certificate = match self.parse(key, secret) {
+            Ok(certificate) => certificate,
+            Err(problem) if last.is_some() => return (last.cloned(), Some(problem.with(KEPT))),
+            Err(problem) => return (None, Some(problem)),
+        };
+        let Some(flaw) = certificate.flaw(host, self.now) else { return (Some(certificate), None) };
+        match last.filter(|last| last.flaw(host, self.now).is_none()) {
+            Some(last) => {
+                // It takes over as soon as it is valid, and nobody edits anything then.
+                self.remind(certificate.not_before);
+                (Some(Arc::clone(last)), Some(flaw.with(KEPT)))
+            }
+            // Clients judge dates and names; to end the service would not make it safer.
+            None => (Some(certificate), Some(flaw.with("the certificate is served anyway"))),
+        }
+    }
+
+    /// A report changes at `moment`, if that is yet to come.
     fn remind(&mut self, moment: i64) {
         let later = Some(moment).filter(|moment| *moment > self.now);
         self.due = self.due.into_iter().chain(later).min();
     }
 
-    /// What there is to say of a certificate that is served.
-    fn describe(&mut self, key: &Key, certificate: &Certificate, progress: Option<&Progress>, facet: &mut Facet) {
+    /// Reports what there is to know of a certificate that is served.
+    fn describe(
+        &mut self,
+        key: &Key,
+        certificate: &Certificate,
+        progress: Option<&Progress>,
+        report: &mut ConditionReport,
+    ) {
+        let field = format!("Secret {key}");
         // Whatever its issuer is called: where cert-manager is content it is the one that was asked for.
         let issued = progress.is_some_and(|progress| progress.stage == Stage::Issued);
         if certificate.temporary && !issued {
-            let text = format!("Secret {key} holds cert-manager's temporary certificate, which no client trusts");
-            let problem = Problem::new(Reason::Temporary, text);
-            let explained = progress.map(|progress| progress.explain(problem.clone()));
-            let message = explained.map_or(problem.message, |problem| problem.message);
-            facet.problems.push(Problem { reason: Reason::Temporary, message });
+            let text = "holds the temporary certificate of cert-manager, which no client trusts";
+            let problem = Problem::new(Reason::Temporary, &field, text);
+            let explained = match progress {
+                Some(progress) => progress.explain(problem).because(Reason::Temporary),
+                None => problem,
+            };
+            report.problems.push(explained);
         }
+        self.describe_end(&field, certificate, progress, report);
+        if certificate.self_signed {
+            let text = "the certificate is self-signed; browsers do not trust it";
+            report.notes.push(Problem::new(Reason::SelfSigned, &field, text));
+        }
+        if let Some(text) = &certificate.disorder {
+            report.notes.push(Problem::new(Reason::Ready, &field, format_args!("{text}; some clients will fail")));
+        }
+    }
+
+    /// Reports that a certificate is near its end, or that its renewal failed.
+    fn describe_end(
+        &mut self,
+        field: &str,
+        certificate: &Certificate,
+        progress: Option<&Progress>,
+        report: &mut ConditionReport,
+    ) {
         let (end, lifetime) = (certificate.facts.not_after, certificate.facts.not_after - certificate.not_before);
         let near = end - NEAR.min(lifetime / 6);
         let renewal = progress.and_then(|progress| progress.renewal);
-        // Whoever will renew it in time has it in hand.
+        // A renewal that is yet to come is nobody's concern.
         let expiring = self.now >= near && renewal.is_none_or(|renewal| renewal < self.now);
         [certificate.not_before, near, end + 1].into_iter().for_each(|moment| self.remind(moment));
         renewal.into_iter().for_each(|renewal| self.remind(renewal + 1));
@@ -324,54 +378,34 @@ impl<'a> Vault<'a> {
             }
             _ => None,
         };
-        if expiring {
-            let fix = failed.unwrap_or_else(|| "renew it".to_owned());
-            let text = format!("Secret {key}: the certificate expires on {}; {fix}", date(end));
-            facet.notes.push(Problem::new(Reason::Expiring, text));
-        } else if let Some(failed) = failed {
-            let text = format!("Secret {key}: the certificate is valid until {}; {failed}", date(end));
-            facet.notes.push(Problem::new(Reason::Ready, text));
-        }
-        if certificate.self_signed {
-            let text = format!("Secret {key}: the certificate is self-signed; browsers do not trust it");
-            facet.notes.push(Problem::new(Reason::SelfSigned, text));
-        }
-        if let Some(text) = &certificate.disorder {
-            facet.notes.push(Problem::new(Reason::Ready, format!("Secret {key}: {text}; some clients will fail")));
-        }
+        let (reason, text) = match (expiring, failed) {
+            (true, failed) => {
+                let fix = failed.unwrap_or_else(|| "renew it".to_owned());
+                (Reason::Expiring, format!("the certificate expires on {}; {fix}", date(end)))
+            }
+            (false, Some(failed)) => (Reason::Ready, format!("the certificate is valid until {}; {failed}", date(end))),
+            (false, None) => return,
+        };
+        report.notes.push(Problem::new(reason, field, text));
     }
 
-    fn develop(&self, host: &str, before: Option<&HostTls>, next: &mut HostTls) -> Facet {
-        let mut facet = Facet::default();
+    fn develop(&self, host: &str, Change { before, next }: &mut Change<'_>) -> ConditionReport {
+        let mut report = ConditionReport::default();
         let last = before.and_then(|before| before.development.clone());
         match last.filter(|last| last.facts.not_after - self.now > RENEW && last.not_before <= self.now) {
             Some(last) => next.development = Some(last),
             None => match development::certificate(host, self.now) {
                 Ok(certificate) => next.development = Some(Arc::new(certificate)),
-                Err(text) => facet.problems.push(Problem::new(Reason::InvalidCertificate, text)),
+                Err(problem) => report.problems.push(problem),
             },
         }
-        let text = format!("host {}: a self-made certificate stands in (--dev)", quote(host));
-        facet.notes.push(Problem::new(Reason::SelfSigned, text));
-        facet
-    }
-
-    /// The identity of what `next` has; whether there is one.
-    fn identify(&self, policy: TlsPolicy, before: Option<&HostTls>, next: &mut HostTls) -> Result<bool, Problem> {
-        let certificates: Vec<Arc<Certificate>> =
-            next.served.iter().map(|(_, certificate)| certificate).chain(&next.development).cloned().collect();
-        if certificates.is_empty() {
-            return Ok(false);
-        }
-        let before = before.and_then(|before| before.identity.as_ref());
-        let identity = Identity::build(policy, certificates, before)
-            .map_err(|text| Problem::new(Reason::InvalidCertificate, text))?;
-        next.identity = Some(identity);
-        Ok(true)
+        let text = "a self-signed certificate is used (--dev)";
+        report.notes.push(Problem::new(Reason::SelfSigned, format_args!("host {}", quote(host)), text));
+        report
     }
 
     fn parse(&mut self, key: &Key, secret: &Arc<Secret>) -> Result<Arc<Certificate>, Problem> {
-        if let Some(parsed) = self.kept.parsed.get(key) {
+        if let Some(parsed) = self.cache.parsed.get(key) {
             return parsed.result.clone();
         }
         let before = self.before.and_then(|before| before.parsed.get(key)).filter(|parsed| {
@@ -382,65 +416,11 @@ impl<'a> Vault<'a> {
         let result = match before {
             Some(parsed) => parsed.result.clone(),
             None => {
-                let refuse = |fault| Problem::new(Reason::InvalidCertificate, format!("Secret {key}: {fault}"));
-                guarded(refuse, || read(key, secret)).map(Arc::new)
+                let refuse = |fault| Problem::new(Reason::InvalidCertificate, format_args!("Secret {key}"), fault);
+                guarded(refuse, || secret::read(key, secret)).map(Arc::new)
             }
         };
-        self.kept.parsed.insert(key.clone(), Parsed { secret: Arc::clone(secret), result: result.clone() });
+        self.cache.parsed.insert(key.clone(), Parsed { secret: Arc::clone(secret), result: result.clone() });
         result
     }
-}
-
-/// What is said of a Secret that does not exist: of the certificate where someone is at it, else of the reference.
-fn missing(field: &str, key: &Key, progress: Option<Progress>, issue: Option<&Issue>) -> (Facet, Option<Problem>) {
-    let mut facet = Facet::default();
-    let absent = format!("Secret {key} does not exist yet");
-    if let Some(Issue::Refused(problems)) = issue {
-        facet.problems.extend(problems.iter().cloned());
-    }
-    match (progress, issue) {
-        (_, Some(Issue::Unwritten(why))) => {
-            let text = format!("{absent}; {}", unwritten(key, why));
-            facet.problems.push(Problem::new(Reason::Failed, text));
-        }
-        (Some(progress), _) => {
-            let issuing = Problem::new(Reason::Issuing, absent);
-            facet.problems.push(progress.explain(issuing));
-        }
-        (None, Some(Issue::Kept)) => {
-            let text = format!("{absent}; cert-manager is asked for it by Certificate {key}");
-            facet.problems.push(Problem::new(Reason::Issuing, text));
-        }
-        (None, Some(Issue::Unavailable(why))) => {
-            let text = format!("{absent}: spec.tls.issuerRef {why}");
-            facet.problems.push(Problem::new(Reason::Failed, text));
-        }
-        (None, Some(Issue::Refused(_))) => {}
-        (None, None) => {
-            let text = format!("{field}: Secret {key} does not exist; create it with type {TYPE}");
-            return (facet, Some(Problem::new(Reason::RefNotFound, text)));
-        }
-    }
-    (facet, None)
-}
-
-fn unwritten(key: &Key, why: &str) -> String {
-    format!("Certificate {key} could not be written: {why}")
-}
-
-fn read(key: &Key, secret: &Secret) -> Result<Certificate, Problem> {
-    if secret.type_.as_deref() != Some(TYPE) {
-        let text = format!("Secret {key}: its type is not {TYPE}; create it anew with that type");
-        return Err(Problem::new(Reason::InvalidCertificateRef, text));
-    }
-    let value = |name: &str| {
-        let text = secret.string_data.as_ref().and_then(|data| data.get(name)).map(String::as_bytes);
-        text.or_else(|| secret.data.as_ref().and_then(|data| data.get(name)).map(|value| value.0.as_slice()))
-            .unwrap_or_default()
-    };
-    Certificate::parse(&key.to_string(), value("tls.crt"), value("tls.key"))
-}
-
-fn kept(problem: Problem) -> Problem {
-    Problem { message: format!("{}; the last good certificate keeps being served", problem.message), ..problem }
 }

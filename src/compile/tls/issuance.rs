@@ -1,35 +1,39 @@
-//! `tls.issuerRef`: the Certificates that the gateway keeps for routes, as cert-manager shall find them.
+//! `tls.issuerRef`: the Certificates that the gateway manages for routes, as cert-manager is to find them.
 //!
-//! One Certificate per Secret, called as the Secret is. What belongs to someone else is never taken over, and what
-//! cannot be judged stays as it is. Knows objects and hostnames; nothing is written here.
+//! One Certificate per Secret, with the Secret's name. What belongs to another owner is never taken over, and what cannot
+//! be judged stays as it is. Knows objects and hostnames; nothing is written here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use crate::api::certificate::{CERTIFICATE_NAME, Certificate, CertificateIssuer, CertificateSpec, GROUP, PrivateKey};
+use crate::api::certificate::{CERTIFICATE_NAME, Certificate, CertificateIssuer, CertificateSpec, PrivateKey};
 use crate::api::objects::{Key, Objects};
+use crate::api::route_id::{RouteId, RouteKind};
 use crate::api::status::ConditionReason as Reason;
 use crate::api::{self};
-use crate::compile::Options;
+use crate::compile::options::Options;
 use crate::compile::ownership::candidate::Candidate;
-use crate::compile::ownership::host::Holdings;
+use crate::compile::ownership::host::Ownership;
+use crate::compile::problem::{Problem, quote};
 use crate::compile::resolve::reference::unread;
-use crate::compile::status::condition::{Problem, quote};
 use crate::compile::tls::annotation::{self, DEFAULT_BITS};
 use crate::compile::tls::progress::Secrets;
 
-/// Says who keeps an object.
+/// The label that says who manages an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Its value for what the gateway keeps.
+/// Its value for what the gateway manages.
 pub const GATEWAY: &str = "wssgate";
-/// The kind that owns what the gateway keeps.
-const OWNER: &str = "SecureWebSocketRoute";
+/// The kind that owns what the gateway manages.
+const OWNER: &str = RouteKind::SecureWebSocketRoute.as_str();
 
-/// What shall be written.
+/// The field of every wish.
+const FIELD: &str = "spec.tls.issuerRef";
+
+/// What is to be written.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Wanted {
-    /// Certificates as they shall be.
+    /// Certificates as they are wanted.
     pub apply: BTreeMap<Key, Certificate>,
     /// Certificates of ours that no route wants any more. They stay until their routes go: the gateway has no right to
     /// delete anything.
@@ -39,11 +43,11 @@ pub struct Wanted {
 /// What became of a route's `issuerRef`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Issue {
-    /// The gateway keeps a Certificate for it.
-    Kept,
-    /// It would, but the API server refuses to have it as it is wanted, in these words.
+    /// The gateway manages a Certificate for it.
+    Managed,
+    /// It would, but the API server refuses the Certificate, with this message.
     Unwritten(String),
-    /// It does not, and whatever there is stays as it is.
+    /// It does not, and what exists stays as it is.
     Refused(Vec<Problem>),
     /// It cannot: there is no API server, or no cert-manager.
     Unavailable(&'static str),
@@ -56,75 +60,104 @@ struct Wish<'a> {
     hostnames: Vec<&'a str>,
 }
 
+/// Plans the Certificates of all routes.
+struct Planner<'a, 'o> {
+    objects: &'a Objects,
+    options: &'o Options,
+    candidates: &'a [Candidate<'a>],
+    secrets: Secrets<'a>,
+    wanted: Wanted,
+    issues: BTreeMap<&'a RouteId, Issue>,
+    /// Certificates that stay as they are, because what their route wants cannot be read.
+    left: BTreeSet<Key>,
+}
+
 /// The Certificates of all routes, and by route what became of its wish.
 pub fn plan<'a>(
     objects: &'a Objects,
     options: &Options,
     candidates: &'a [Candidate<'a>],
-    holdings: &Holdings<'_>,
-) -> (Wanted, BTreeMap<&'a Key, Issue>) {
+    ownership: &Ownership<'_>,
+) -> (Wanted, BTreeMap<&'a RouteId, Issue>) {
     let mut wishes: BTreeMap<Key, Vec<Wish<'_>>> = BTreeMap::new();
     for candidate in candidates {
         if let Some((secret, issuer)) = wish(candidate) {
-            let hostnames = hostnames(candidate, holdings);
-            wishes.entry(secret).or_default().push(Wish { candidate, issuer, hostnames });
+            let hostnames = hostnames(candidate, ownership);
+            // A route that owns no hostname has nothing to be certified.
+            if !hostnames.is_empty() {
+                wishes.entry(secret).or_default().push(Wish { candidate, issuer, hostnames });
+            }
         }
     }
-    let secrets = Secrets::new(objects);
-    let (mut wanted, mut issues) = (Wanted::default(), BTreeMap::new());
-    // Certificates that stay as they are, because what a route wants cannot be told.
-    let mut left: Vec<Key> = Vec::new();
+    let (secrets, wanted) = (Secrets::new(objects), Wanted::default());
+    let (issues, left) = (BTreeMap::new(), BTreeSet::new());
+    let mut planner = Planner { objects, options, candidates, secrets, wanted, issues, left };
     for (secret, mut wishes) in wishes {
-        // Who holds no hostname has nothing to be certified.
-        wishes.retain(|wish| !wish.hostnames.is_empty());
         wishes.sort_by_key(|wish| wish.candidate.claim().rank);
-        let Some(first) = wishes.first() else { continue };
-        let (key, issuer) = (first.candidate.key, first.issuer);
-        let (agreed, others): (Vec<_>, Vec<_>) = wishes.iter().partition(|wish| wish.issuer == issuer);
+        planner.secret(&secret, &wishes);
+    }
+    planner.find_unwanted();
+    (planner.wanted, planner.issues)
+}
+
+impl<'a> Planner<'a, '_> {
+    /// Plans the Certificate of one Secret by the wishes for it, the oldest route first: its issuer counts.
+    fn secret(&mut self, secret: &Key, wishes: &[Wish<'a>]) {
+        let Some(first) = wishes.first() else { return };
+        let (agreed, others): (Vec<_>, Vec<_>) = wishes.iter().partition(|wish| wish.issuer == first.issuer);
         for other in others {
-            let text = format!(
-                "spec.tls.issuerRef: Secret {secret} is issued by {} {} for the older route {key}; use another Secret or \
-                 the same issuer",
-                issuer.kind.as_deref().unwrap_or_default(),
-                quote(&issuer.name)
+            let text = format_args!(
+                "{} {} issues Secret {secret} for the older route {}; use another Secret or the same issuer",
+                first.issuer.kind.as_deref().unwrap_or_default(),
+                quote(&first.issuer.name),
+                first.candidate.id
             );
-            let problem = Problem::new(Reason::CertificateConflict, text);
-            issues.insert(other.candidate.key, Issue::Refused(vec![problem]));
+            let problem = Problem::new(Reason::CertificateConflict, FIELD, text);
+            self.issues.insert(&other.candidate.id, Issue::Refused(vec![problem]));
         }
-        let issue = match desired(&secret, &agreed) {
-            Err(problems) => {
-                left.push(secret.clone());
-                Issue::Refused(problems)
-            }
-            Ok(_) if options.standalone => Issue::Unavailable("needs a cluster: nothing is issued for files"),
-            Ok(_) if !objects.cert_manager => Issue::Unavailable(
-                "needs cert-manager: there are no Certificates in this cluster that the gateway may read",
-            ),
-            Ok(_) if first.candidate.effective().policy.is_none() => {
-                left.push(secret.clone());
-                Issue::Kept
-            }
-            Ok(certificate) => match foreign(objects, &secrets, &secret, candidates) {
-                Some(problem) => Issue::Refused(vec![problem]),
-                None => {
-                    wanted.apply.insert(secret.clone(), certificate);
-                    options.refused.get(&secret).map_or(Issue::Kept, |why| Issue::Unwritten(why.clone()))
-                }
-            },
-        };
+        let issue = self.issue(secret, &agreed, first);
         for wish in agreed {
-            issues.insert(wish.candidate.key, issue.clone());
+            self.issues.insert(&wish.candidate.id, issue.clone());
         }
     }
-    // Where they cannot be read now, nothing follows from that.
-    for (key, certificate) in objects.certificates.iter().filter(|_| objects.cert_manager) {
-        let stays = wanted.apply.contains_key(key) || left.contains(key);
-        // One whose route is gone is the garbage collector's; one of another gateway's route is not ours to judge.
-        if !stays && owner(certificate).is_some_and(|owner| is_candidate(owner, key, candidates)) {
-            wanted.unwanted.insert(key.clone());
+
+    /// What becomes of the wishes for a Secret that agree on the issuer.
+    fn issue(&mut self, secret: &Key, agreed: &[&Wish<'a>], first: &Wish<'a>) -> Issue {
+        let certificate = match desired(secret, agreed) {
+            Ok(certificate) => certificate,
+            Err(problems) => {
+                self.left.insert(secret.clone());
+                return Issue::Refused(problems);
+            }
+        };
+        if self.options.standalone {
+            return Issue::Unavailable("needs a cluster; nothing is issued for manifests in files");
+        }
+        if !self.objects.cert_manager {
+            return Issue::Unavailable("needs cert-manager; the gateway cannot read Certificates in this cluster");
+        }
+        if first.candidate.effective().policy.is_none() {
+            self.left.insert(secret.clone());
+            return Issue::Managed;
+        }
+        if let Some(problem) = foreign(self.objects, &self.secrets, secret, self.candidates) {
+            return Issue::Refused(vec![problem]);
+        }
+        self.wanted.apply.insert(secret.clone(), certificate);
+        self.options.refused.get(secret).map_or(Issue::Managed, |why| Issue::Unwritten(why.clone()))
+    }
+
+    /// Finds the Certificates of ours that no route wants any more. Where they cannot be read now, nothing follows from
+    /// that.
+    fn find_unwanted(&mut self) {
+        for (key, certificate) in self.objects.certificates.iter().filter(|_| self.objects.cert_manager) {
+            let stays = self.wanted.apply.contains_key(key) || self.left.contains(key);
+            // One whose route is gone is the garbage collector's; one of another gateway's route is not ours to judge.
+            if !stays && owner(certificate).is_some_and(|owner| is_candidate(owner, key, self.candidates)) {
+                self.wanted.unwanted.insert(key.clone());
+            }
         }
     }
-    (wanted, issues)
 }
 
 /// The Secret that a route wants to be issued, and by whom.
@@ -132,15 +165,14 @@ fn wish<'a>(candidate: &'a Candidate<'_>) -> Option<(Key, &'a CertificateIssuer)
     let tls = candidate.effective().tls.as_ref()?;
     let issuer = tls.issuer.as_ref()?;
     let secret = tls.certificates.first()?;
-    Some((Key::new(candidate.key.namespace.as_str(), secret.name.as_str()), issuer))
+    Some((Key::new(&*candidate.id.namespace, secret.name.as_str()), issuer))
 }
 
 /// The hostnames whose TLS is the route's, sorted.
-fn hostnames<'a>(candidate: &'a Candidate<'_>, holdings: &Holdings<'_>) -> Vec<&'a str> {
+fn hostnames<'a>(candidate: &'a Candidate<'_>, ownership: &Ownership<'_>) -> Vec<&'a str> {
     let names = candidate.claim().hostnames.iter().map(|name| &**name);
-    let mut names: Vec<_> = names
-        .filter(|name| holdings.hosts.get(name).is_some_and(|holding| holding.owner == Some(candidate.key)))
-        .collect();
+    let mut names: Vec<_> =
+        names.filter(|name| ownership.hosts.get(name).is_some_and(|host| host.owner == Some(&candidate.id))).collect();
     names.sort_unstable();
     names
 }
@@ -170,9 +202,9 @@ fn desired(secret: &Key, wishes: &[&Wish<'_>]) -> Result<Certificate, Vec<Proble
     let names = wishes.iter().flat_map(|wish| &wish.hostnames).map(|name| (*name).to_owned());
     certificate.spec.dns_names = names.collect::<BTreeSet<_>>().into_iter().collect();
     let mut owners = Vec::new();
-    for (place, wish) in wishes.iter().enumerate() {
+    for (index, wish) in wishes.iter().enumerate() {
         let metadata = &wish.candidate.route.metadata;
-        if place == 0 {
+        if index == 0 {
             certificate.spec.issuer_ref = wish.issuer.clone();
             let problems = metadata.annotations.as_ref().map(|all| annotation::carry(all, &mut certificate));
             match problems {
@@ -182,11 +214,11 @@ fn desired(secret: &Key, wishes: &[&Wish<'_>]) -> Result<Certificate, Vec<Proble
         }
         owners.push(OwnerReference {
             api_version: format!("{}/{}", api::GROUP, api::VERSION),
-            kind: OWNER.to_owned(),
-            name: wish.candidate.key.name.clone(),
+            kind: wish.candidate.id.kind.as_str().to_owned(),
+            name: wish.candidate.id.name.to_string(),
             uid: metadata.uid.clone().unwrap_or_default(),
             // One owner may be the controller; the Certificate goes when all owners are gone.
-            controller: Some(place == 0),
+            controller: Some(index == 0),
             block_owner_deletion: Some(true),
         });
     }
@@ -194,16 +226,17 @@ fn desired(secret: &Key, wishes: &[&Wish<'_>]) -> Result<Certificate, Vec<Proble
     Ok(certificate)
 }
 
-/// Whose the Certificate or the Secret of this name is, if not ours.
+/// The problem of a Certificate or Secret of this name that is not ours.
 fn foreign(objects: &Objects, secrets: &Secrets<'_>, secret: &Key, candidates: &[Candidate<'_>]) -> Option<Problem> {
-    let refuse = |text: String| Some(Problem::new(Reason::CertificateConflict, text));
     const FIX: &str = "choose another Secret in spec.tls.certificateRefs, or remove spec.tls.issuerRef to use it";
-    if let Some(other) = secrets.of(secret).iter().find(|(key, _)| *key != secret) {
-        let (key, certificate) = other;
-        return refuse(format!("Secret {secret} is filled by Certificate {key}, {}; {FIX}", whose(certificate)));
+    let refuse =
+        |text: String| Some(Problem::new(Reason::CertificateConflict, FIELD, format_args!("{text}, or {FIX}")));
+    let choose = |text: String| Some(Problem::new(Reason::CertificateConflict, FIELD, format_args!("{text}; {FIX}")));
+    if let Some((key, other)) = secrets.of(secret).iter().find(|(key, _)| *key != secret) {
+        return choose(format!("Certificate {key}, {}, already fills Secret {secret}", whose(other)));
     }
     if let Some(certificate) = objects.certificates.get(secret) {
-        // A route that was deleted leaves its Certificate to whoever of ours wants the same one.
+        // A route that was deleted leaves its Certificate to any route of ours that wants the same one.
         let ours = owner(certificate).is_some_and(|owner| {
             let route = Key::new(secret.namespace.as_str(), owner.name.as_str());
             let alive = objects.routes.get(&route).is_some_and(|route| route.metadata.uid.as_ref() == Some(&owner.uid));
@@ -212,24 +245,22 @@ fn foreign(objects: &Objects, secrets: &Secrets<'_>, secret: &Key, candidates: &
         return if ours {
             None
         } else {
-            refuse(format!("Certificate {secret} exists already, {}; {FIX}", whose(certificate)))
+            choose(format!("Certificate {secret}, {}, already exists", whose(certificate)))
         };
     }
     let Some(filled) = objects.secrets.get(secret) else {
         // It may be somebody's key, which cert-manager would replace.
-        return unread(objects, "spec.tls.issuerRef", "Secret", secret);
+        return unread(objects, FIELD, "Secret", secret);
     };
     let note = filled.metadata.annotations.as_ref().and_then(|notes| notes.get(CERTIFICATE_NAME));
     match note {
         Some(name) if *name == secret.name => None,
-        Some(name) => {
-            refuse(format!("Secret {secret} was filled for Certificate {}; delete it, or {FIX}", quote(name)))
-        }
-        None => refuse(format!("Secret {secret} exists already and is not of cert-manager; delete it, or {FIX}")),
+        Some(name) => refuse(format!("Secret {secret} was issued for Certificate {}; delete it", quote(name))),
+        None => refuse(format!("Secret {secret} already exists and is not from cert-manager; delete it")),
     }
 }
 
-/// The route that controls a Certificate which the gateway keeps.
+/// The route that controls a Certificate which the gateway manages.
 fn owner(certificate: &Certificate) -> Option<&OwnerReference> {
     let label = certificate.metadata.labels.as_ref()?.get(MANAGED_BY)?;
     let owner = controller(certificate).filter(|_| label == GATEWAY)?;
@@ -243,8 +274,8 @@ fn controller(certificate: &Certificate) -> Option<&OwnerReference> {
 
 fn is_candidate(owner: &OwnerReference, certificate: &Key, candidates: &[Candidate<'_>]) -> bool {
     candidates.iter().any(|candidate| {
-        candidate.key.namespace == certificate.namespace
-            && candidate.key.name == owner.name
+        *candidate.id.namespace == *certificate.namespace
+            && *candidate.id.name == *owner.name
             && candidate.route.metadata.uid.as_deref() == Some(owner.uid.as_str())
     })
 }
@@ -255,14 +286,5 @@ fn whose(certificate: &Certificate) -> String {
         (Some(owner), _) => format!("which belongs to {} {}", owner.kind, quote(&owner.name)),
         (None, Some(label)) => format!("which is managed by {}", quote(label)),
         (None, None) => "which wssgate did not create".to_owned(),
-    }
-}
-
-/// The issuer of a route with cert-manager's defaults written out, so that what is written is what is read.
-pub fn issuer(issuer: &api::route::reference::IssuerRef) -> CertificateIssuer {
-    CertificateIssuer {
-        name: issuer.name.clone(),
-        kind: Some(issuer.kind.clone().unwrap_or_else(|| "Issuer".to_owned())),
-        group: Some(issuer.group.clone().unwrap_or_else(|| GROUP.to_owned())),
     }
 }

@@ -8,4 +8,5 @@ pub mod development;
 pub mod host_certificates;
 pub mod issuance;
 pub mod progress;
+pub mod secret;
 pub mod server_config;

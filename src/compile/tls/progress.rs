@@ -7,46 +7,43 @@ use std::sync::Arc;
 use crate::api::certificate::Certificate;
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
-use crate::compile::status::condition::Problem;
+use crate::compile::problem::Problem;
 
 /// How far it has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// The Certificate.
     pub certificate: Key,
-    /// What cert-manager is at.
+    /// What cert-manager is doing.
     pub stage: Stage,
     /// When it will renew what is there, seconds since the Unix epoch.
     pub renewal: Option<i64>,
 }
 
-/// What cert-manager is at.
+/// What cert-manager is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
-    /// It is issuing, or has not begun; what it says of that.
+    /// It is issuing, or has not begun; its message.
     Issuing(String),
-    /// The last attempt failed, and the next one waits; what it says of that.
+    /// The last attempt failed, and the next one waits; its message.
     Failed(String),
     /// It has issued and is waiting for the time to renew.
     Issued,
 }
 
 impl Progress {
-    /// A problem of a Secret that this Certificate fills: while cert-manager is at it nobody else can mend it.
+    /// A problem of a Secret that this Certificate fills: while cert-manager works on it nobody else can fix it.
     #[must_use]
     pub fn explain(&self, problem: Problem) -> Problem {
         let Self { certificate, .. } = self;
-        let Problem { reason, message } = problem;
         match &self.stage {
-            Stage::Issuing(text) => Problem::new(
-                Reason::Issuing,
-                format!("{message}; Certificate {certificate} is being issued{}", tail(text)),
-            ),
-            Stage::Failed(text) => Problem::new(
-                Reason::Failed,
-                format!("{message}; the last attempt to issue Certificate {certificate} failed{}", tail(text)),
-            ),
-            Stage::Issued => Problem { reason, message },
+            Stage::Issuing(text) => problem
+                .because(Reason::Issuing)
+                .with(format_args!("cert-manager is issuing Certificate {certificate}{}", tail(text))),
+            Stage::Failed(text) => problem
+                .because(Reason::Failed)
+                .with(format_args!("the last attempt to issue Certificate {certificate} failed{}", tail(text))),
+            Stage::Issued => problem,
         }
     }
 

@@ -1,65 +1,21 @@
 //! The TLS of a host: one `rustls::ServerConfig` with the host's certificates and session tickets of its own.
 //!
-//! Knows certificates and the host's TLS policy; not routes, Secrets or sockets. What is chosen here is the whole of
-//! the gateway's TLS: suites, groups, versions, resumption.
+//! Knows certificates and the host's TLS policy; not routes, Secrets or sockets. Versions and resumption are
+//! chosen here, suites and groups in [`provider`](crate::compile::provider).
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
+use crate::compile::provider::provider;
+use crate::compile::spec::tls::MinVersion;
 use crate::compile::tls::certificate::Certificate;
 use crate::policy::ClientRule;
-use crate::snapshot::TlsIdentity;
-
-/// The cryptography of every TLS connection, to clients and to backends: AEAD suites with forward secrecy only
-/// (RFC 9325 §4.2), and the hybrid X25519MLKEM768 first.
-///
-/// Explicit rather than the process default, so that no other crate's features decide it.
-pub fn provider() -> &'static Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-        use aws_lc_rs::{cipher_suite as suite, kx_group as group};
-        Arc::new(CryptoProvider {
-            cipher_suites: vec![
-                suite::TLS13_AES_128_GCM_SHA256,
-                suite::TLS13_AES_256_GCM_SHA384,
-                suite::TLS13_CHACHA20_POLY1305_SHA256,
-                suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-                suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-                suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-                suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-                suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-                suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-            ],
-            kx_groups: vec![group::X25519MLKEM768, group::X25519, group::SECP256R1, group::SECP384R1],
-            ..aws_lc_rs::default_provider()
-        })
-    });
-    &PROVIDER
-}
-
-/// The lowest TLS version that a host accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, PartialOrd, Ord)]
-pub enum MinVersion {
-    /// TLS 1.2 and 1.3.
-    #[default]
-    Tls12,
-    /// TLS 1.3 only.
-    Tls13,
-}
-
-impl MinVersion {
-    fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
-        static NEWEST_FIRST: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
-        match self {
-            Self::Tls12 => &NEWEST_FIRST,
-            Self::Tls13 => &NEWEST_FIRST[..1],
-        }
-    }
-}
+use crate::snapshot::TlsServerConfig;
 
 /// What resumption is bound to: a session of one is never resumed under another, since the client proved what that
 /// other policy asks only in a full handshake.
@@ -73,29 +29,29 @@ pub struct TlsPolicy {
     pub client: Option<ClientRule>,
 }
 
-/// The TLS of a host with what the next compile needs to keep it.
+/// The configuration of a host with what the next compile needs to keep it.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct BuiltConfig {
     /// What the snapshot holds.
-    pub tls: Arc<TlsIdentity>,
+    pub config: Arc<TlsServerConfig>,
     /// The certificates, in the order of preference.
     pub certificates: Vec<Arc<Certificate>>,
     policy: TlsPolicy,
     ticketer: Arc<dyn ProducesTickets>,
 }
 
-impl Identity {
-    /// The TLS of a host under a policy with these certificates, of which there must be one at least.
+impl BuiltConfig {
+    /// The configuration of a host under a policy with these certificates, of which there must be one at least.
     ///
     /// The same policy and the same certificates give `before` itself. Other certificates under the same policy keep
     /// the session tickets: a rotation costs no client a full handshake. Another policy gets new ones.
     ///
     /// # Errors
     /// If the system has no randomness, or rustls refuses the configuration; both are faults of the gateway.
-    pub fn build(
+    pub fn new(
         policy: TlsPolicy,
         mut certificates: Vec<Arc<Certificate>>,
-        before: Option<&Identity>,
+        before: Option<&Self>,
     ) -> Result<Self, String> {
         // Elliptic keys sign many times faster; otherwise the order of the route stays.
         certificates.sort_by_key(|certificate| !certificate.elliptic);
@@ -108,7 +64,9 @@ impl Identity {
         }
         let ticketer = match before {
             Some(before) => Arc::clone(&before.ticketer),
-            None => aws_lc_rs::Ticketer::new().map_err(|error| format!("no session ticket keys: {error}"))?,
+            None => {
+                aws_lc_rs::Ticketer::new().map_err(|error| format!("session ticket keys cannot be made: {error}"))?
+            }
         };
         let resolver = Choice { keys: certificates.iter().map(|certificate| Arc::clone(&certificate.key)).collect() };
         let client = match &policy.client {
@@ -116,8 +74,8 @@ impl Identity {
             None => WebPkiClientVerifier::no_client_auth(),
         };
         let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
-            .with_protocol_versions(policy.min_version.versions())
-            .map_err(|error| format!("no TLS configuration: {error}"))?
+            .with_protocol_versions(versions(policy.min_version))
+            .map_err(|error| format!("cannot be made: {error}"))?
             .with_client_cert_verifier(client)
             .with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -134,9 +92,17 @@ impl Identity {
         // A WebSocket handshake is not replay-safe (RFC 8446 §8): 0-RTT is never accepted.
         config.max_early_data_size = 0;
         let facts = certificates.iter().map(|certificate| certificate.facts.clone()).collect();
-        let tls =
-            Arc::new(TlsIdentity { config: Arc::new(config), certificates: facts, client: policy.client.clone() });
-        Ok(Self { tls, certificates, policy, ticketer })
+        let config =
+            Arc::new(TlsServerConfig { config: Arc::new(config), certificates: facts, client: policy.client.clone() });
+        Ok(Self { config, certificates, policy, ticketer })
+    }
+}
+
+fn versions(min: MinVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static NEWEST_FIRST: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+    match min {
+        MinVersion::Tls12 => &NEWEST_FIRST,
+        MinVersion::Tls13 => &NEWEST_FIRST[..1],
     }
 }
 
@@ -234,9 +200,9 @@ mod tests {
     }
 
     /// One handshake in memory: its kind, and the leaf that the client saw.
-    fn shake(client: &Arc<ClientConfig>, identity: &Identity) -> Result<(HandshakeKind, Vec<u8>), Error> {
+    fn shake(client: &Arc<ClientConfig>, built: &BuiltConfig) -> Result<(HandshakeKind, Vec<u8>), Error> {
         let mut client = ClientConnection::new(Arc::clone(client), "a.test".try_into().unwrap())?;
-        let mut server = ServerConnection::new(Arc::clone(&identity.tls.config))?;
+        let mut server = ServerConnection::new(Arc::clone(&built.config.config))?;
         loop {
             let mut wire = Vec::new();
             while client.wants_write() {
@@ -270,31 +236,31 @@ mod tests {
     const SCHEMES: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256];
 
     #[test]
-    fn nothing_changed_keeps_the_very_same_identity() {
+    fn nothing_changed_keeps_the_very_same_configuration() {
         let certificate = certificate();
-        let first = Identity::build(policy(MinVersion::Tls12), vec![Arc::clone(&certificate)], None).unwrap();
-        let second = Identity::build(policy(MinVersion::Tls12), vec![certificate], Some(&first)).unwrap();
-        assert!(Arc::ptr_eq(&first.tls, &second.tls));
+        let first = BuiltConfig::new(policy(MinVersion::Tls12), vec![Arc::clone(&certificate)], None).unwrap();
+        let second = BuiltConfig::new(policy(MinVersion::Tls12), vec![certificate], Some(&first)).unwrap();
+        assert!(Arc::ptr_eq(&first.config, &second.config));
     }
 
     #[test]
     fn a_rotation_keeps_the_tickets_and_a_new_policy_or_tenant_does_not() {
         for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12][..]] {
-            let before = Identity::build(policy(MinVersion::Tls12), vec![certificate()], None).unwrap();
+            let before = BuiltConfig::new(policy(MinVersion::Tls12), vec![certificate()], None).unwrap();
             let client = client(versions, SCHEMES);
             assert_eq!(shake(&client, &before).unwrap().0, HandshakeKind::Full);
             assert_eq!(shake(&client, &before).unwrap().0, HandshakeKind::Resumed);
-            let rotated = Identity::build(policy(MinVersion::Tls12), vec![certificate()], Some(&before)).unwrap();
-            assert!(!Arc::ptr_eq(&before.tls, &rotated.tls));
+            let rotated = BuiltConfig::new(policy(MinVersion::Tls12), vec![certificate()], Some(&before)).unwrap();
+            assert!(!Arc::ptr_eq(&before.config, &rotated.config));
             assert_eq!(shake(&client, &rotated).unwrap().0, HandshakeKind::Resumed);
             let other = TlsPolicy { tenant: "other".into(), ..policy(MinVersion::Tls12) };
-            let moved = Identity::build(other, vec![certificate()], Some(&rotated)).unwrap();
+            let moved = BuiltConfig::new(other, vec![certificate()], Some(&rotated)).unwrap();
             assert_eq!(shake(&client, &moved).unwrap().0, HandshakeKind::Full);
         }
-        let before = Identity::build(policy(MinVersion::Tls12), vec![certificate()], None).unwrap();
+        let before = BuiltConfig::new(policy(MinVersion::Tls12), vec![certificate()], None).unwrap();
         let client = client(&[&rustls::version::TLS13], SCHEMES);
         shake(&client, &before).unwrap();
-        let raised = Identity::build(policy(MinVersion::Tls13), vec![certificate()], Some(&before)).unwrap();
+        let raised = BuiltConfig::new(policy(MinVersion::Tls13), vec![certificate()], Some(&before)).unwrap();
         assert!(matches!(
             shake(&client, &raised).unwrap().0,
             HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest
@@ -303,7 +269,7 @@ mod tests {
 
     #[test]
     fn the_minimum_version_is_kept() {
-        let only13 = Identity::build(policy(MinVersion::Tls13), vec![certificate()], None).unwrap();
+        let only13 = BuiltConfig::new(policy(MinVersion::Tls13), vec![certificate()], None).unwrap();
         assert!(shake(&client(&[&rustls::version::TLS12], SCHEMES), &only13).is_err());
         assert!(shake(&client(BOTH, SCHEMES), &only13).is_ok());
     }
@@ -311,32 +277,22 @@ mod tests {
     #[test]
     fn a_client_gets_the_certificate_that_it_can_verify_and_ecdsa_where_it_can_both() {
         let (ecdsa, rsa) = (certificate(), rsa());
-        let identity =
-            Identity::build(policy(MinVersion::Tls12), vec![Arc::clone(&rsa), Arc::clone(&ecdsa)], None).unwrap();
+        let built =
+            BuiltConfig::new(policy(MinVersion::Tls12), vec![Arc::clone(&rsa), Arc::clone(&ecdsa)], None).unwrap();
         for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
-            let seen = |schemes: &[SignatureScheme]| shake(&client(&[version], schemes), &identity).unwrap().1;
+            let seen = |schemes: &[SignatureScheme]| shake(&client(&[version], schemes), &built).unwrap().1;
             assert_eq!(seen(SCHEMES), ecdsa.key.cert[0].to_vec());
             assert_eq!(seen(&[SignatureScheme::RSA_PSS_SHA256]), rsa.key.cert[0].to_vec());
         }
-        assert!(shake(&client(BOTH, &[SignatureScheme::ED25519]), &identity).is_err());
-    }
-
-    #[test]
-    fn only_aead_suites_with_forward_secrecy_are_offered() {
-        for suite in &provider().cipher_suites {
-            let name = format!("{:?}", suite.suite());
-            assert!(name.starts_with("TLS13_") || name.starts_with("TLS_ECDHE_"), "{name}");
-            assert!(name.contains("_GCM_") || name.contains("CHACHA20_POLY1305"), "{name}");
-        }
-        assert_eq!(provider().kx_groups[0].name(), rustls::NamedGroup::X25519MLKEM768);
+        assert!(shake(&client(BOTH, &[SignatureScheme::ED25519]), &built).is_err());
     }
 
     #[test]
     fn early_data_is_off_and_nothing_prints_a_key() {
-        let identity = Identity::build(policy(MinVersion::Tls12), vec![certificate()], None).unwrap();
-        assert_eq!(identity.tls.config.max_early_data_size, 0);
-        assert_eq!(identity.tls.config.alpn_protocols, [b"http/1.1".to_vec()]);
-        let printed = format!("{:?} {:?}", identity.tls, identity.certificates);
+        let built = BuiltConfig::new(policy(MinVersion::Tls12), vec![certificate()], None).unwrap();
+        assert_eq!(built.config.config.max_early_data_size, 0);
+        assert_eq!(built.config.config.alpn_protocols, [b"http/1.1".to_vec()]);
+        let printed = format!("{:?} {:?}", built.config, built.certificates);
         assert!(!printed.contains("key"), "{printed}");
     }
 }

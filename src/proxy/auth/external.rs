@@ -16,6 +16,7 @@ use hyper::body::{Bytes, Incoming};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::api::route_id::RouteId;
 use crate::policy::authentication::External;
 use crate::policy::credential;
 use crate::policy::token::is_clear;
@@ -25,8 +26,9 @@ use crate::proxy::io::http::{bounded, exchange};
 use crate::proxy::limits::permits::Permits;
 use crate::proxy::limits::round_robin::RoundRobin;
 use crate::reason::Reason;
+use crate::snapshot::BackendId;
+use crate::snapshot::Live;
 use crate::snapshot::dependency::Dependency;
-use crate::snapshot::{BackendId, Live, RouteId};
 use crate::ws::upgrade;
 
 /// How long a yes counts.

@@ -99,7 +99,7 @@ impl Fetcher {
     async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, Failed> {
         let found = lookup_host((host, port)).await.map_err(|_| Failed("its host cannot be resolved"))?;
         let snapshot = self.live.load();
-        let may_dial = |address: &SocketAddr| !snapshot.fence.denies_host(address.ip());
+        let may_dial = |address: &SocketAddr| !snapshot.blocked.blocks_host(address.ip());
         let allowed: Vec<SocketAddr> = found.filter(may_dial).take(ADDRESSES).collect();
         if allowed.is_empty() {
             return Err(Failed("its host has no address that the gateway may dial"));
@@ -116,7 +116,7 @@ impl Fetcher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::fence::Fence;
+    use crate::policy::blocked_addresses::BlockedAddresses;
     use crate::snapshot::Snapshot;
     use tokio::net::TcpListener;
 
@@ -129,8 +129,8 @@ mod tests {
             .with_no_client_auth();
         let addresses = denied.iter().map(|address| address.parse().unwrap()).collect();
         let live = Arc::new(Live::default());
-        let fence = Fence { allow_loopback, addresses, ..Fence::default() };
-        live.publish(Snapshot { fence, ..Snapshot::default() });
+        let blocked = BlockedAddresses { allow_loopback, addresses, ..BlockedAddresses::default() };
+        live.publish(Snapshot { blocked, ..Snapshot::default() });
         Fetcher::new(Arc::new(tls), live)
     }
 

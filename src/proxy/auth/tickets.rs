@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::api::route_id::RouteId;
 use crate::policy::Facts;
 use crate::proxy::store::Store;
 use crate::proxy::store::record::{Handle, Record};
 use crate::reason::Reason;
-use crate::snapshot::RouteId;
 
 /// What is outstanding at the most: tickets, and bytes of their proofs and headers.
 const MOST: Taken = Taken { tickets: 65_536, bytes: 64 << 20 };
@@ -176,6 +176,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::route_id::RouteKind;
     use crate::policy::Origin;
     use crate::policy::network::limit_key;
 
@@ -203,7 +204,7 @@ mod tests {
             timeout: Duration::from_secs(1),
         };
         Record {
-            route: RouteId { namespace: "shop".into(), name: "chat".into() },
+            route: RouteId::secure_web_socket("shop", "chat"),
             origin: Origin::One("https://a.test".into()),
             address: None,
             proof: Box::new(external.proof("m", Some("ada"))),
@@ -283,5 +284,16 @@ mod tests {
             });
             assert_eq!(redeemed, 1);
         }
+    }
+
+    #[test]
+    fn routes_of_two_kinds_and_one_name_share_no_tickets_and_no_room_for_them() {
+        let (own, other) = (record().route, RouteId::new(RouteKind::HttpRoute, "shop", "chat"));
+        let facts = facts("192.0.2.1", record().origin);
+        assert!(record().fits(&own, &facts) && !record().fits(&other, &facts));
+        let (tickets, now, ttl) = (Memory::default(), Instant::now(), Duration::from_secs(30));
+        tickets.issue(b"one", record(), ttl, now).unwrap();
+        tickets.issue(b"two", Record { route: other, ..record() }, ttl, now).unwrap();
+        assert_eq!(tickets.held().by_route.len(), 2);
     }
 }

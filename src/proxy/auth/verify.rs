@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::api::route_id::RouteId;
 use crate::policy::authentication::{Authentication, Jwt, KeySource, Kind, Method};
 use crate::policy::credential::{Credential, Presented};
 use crate::policy::keys::KeySet;
@@ -12,7 +13,6 @@ use crate::proxy::auth::Auth;
 use crate::proxy::clock::wall;
 use crate::proxy::store::record::Handle;
 use crate::reason::Reason;
-use crate::snapshot::RouteId;
 use crate::ws::upgrade::Request;
 
 /// What became of a credential.

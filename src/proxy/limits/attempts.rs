@@ -10,9 +10,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::api::route_id::RouteId;
 use crate::policy::Attempts;
 use crate::policy::network::limit_key;
-use crate::snapshot::RouteId;
 
 /// Parts that are locked apart.
 const SHARDS: usize = 16;
@@ -122,12 +122,13 @@ impl AttemptTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::route_id::RouteKind;
     use std::net::Ipv4Addr;
 
     const LIMIT: Attempts = Attempts { count: 1, interval: Duration::from_secs(10), burst: 2 };
 
     fn route(name: &str) -> RouteId {
-        RouteId { namespace: "shop".into(), name: name.into() }
+        RouteId::secure_web_socket("shop", name)
     }
 
     #[test]
@@ -182,5 +183,15 @@ mod tests {
             let address = Ipv4Addr::new(198, 51, 100, last);
             assert!(table.judge(&chat, address.into(), &LIMIT, later).is_ok(), "{address}");
         }
+    }
+
+    #[test]
+    fn routes_of_two_kinds_and_one_name_count_apart() {
+        let (table, now) = (AttemptTable::default(), Instant::now());
+        let (own, other) = (route("chat"), RouteId::new(RouteKind::HttpRoute, "shop", "chat"));
+        let judge = |route: &RouteId| table.judge(route, "192.0.2.1".parse().unwrap(), &LIMIT, now);
+        assert!(judge(&own).is_ok() && judge(&own).is_ok() && judge(&own).is_err());
+        assert!(judge(&other).is_ok());
+        assert_eq!(table.keys(), 2);
     }
 }

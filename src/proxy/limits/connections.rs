@@ -4,10 +4,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::api::route_id::RouteId;
 use crate::policy::network::limit_key;
 use crate::proxy::limits::permits::{Permit, Permits};
 use crate::reason::Reason;
-use crate::snapshot::RouteId;
 
 /// The connections of this process.
 #[derive(Debug, Default)]
@@ -79,9 +79,10 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::route_id::RouteKind;
 
     fn route() -> RouteId {
-        RouteId { namespace: "shop".into(), name: "chat".into() }
+        RouteId::secure_web_socket("shop", "chat")
     }
 
     fn address(text: &str) -> IpAddr {
@@ -127,5 +128,17 @@ mod tests {
         assert_eq!(connections.subjects.count(&(route(), "1:aada".into())), 1);
         drop(first);
         assert!(connections.subjects.is_empty() && connections.routes.is_empty());
+    }
+
+    #[test]
+    fn routes_of_two_kinds_and_one_name_share_no_limit() {
+        let connections = Connections::default();
+        let other = RouteId::new(RouteKind::HttpRoute, "shop", "chat");
+        let acquire = |id: &RouteId| connections.acquire(id, address("192.0.2.1"), 1, Some(1)).unwrap();
+        let (mut first, mut second) = (acquire(&route()), acquire(&other));
+        for permits in [&mut first, &mut second] {
+            assert_eq!(connections.acquire_subject(permits, "1:aada".into(), Some(1)), Ok(()));
+        }
+        assert_eq!((connections.routes.count(&route()), connections.routes.count(&other)), (1, 1));
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::snapshot::RouteId;
+use crate::api::route_id::RouteId;
 
 /// Routes that are known at the most.
 const MAX_ROUTES: usize = 1 << 20;
@@ -33,12 +33,14 @@ impl RoundRobin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::route_id::RouteKind;
 
     #[test]
     fn each_route_counts_for_itself() {
         let turns = RoundRobin::default();
-        let route = |name: &str| RouteId { namespace: "shop".into(), name: name.into() };
+        let route = |name: &str| RouteId::secure_web_socket("shop", name);
         let seen = ["a", "b", "a", "b", "a"].map(|name| turns.next(&route(name)));
         assert_eq!(seen, [0, 0, 1, 1, 2]);
+        assert_eq!(turns.next(&RouteId::new(RouteKind::HttpRoute, "shop", "a")), 0, "another kind");
     }
 }

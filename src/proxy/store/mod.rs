@@ -26,12 +26,12 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
+use crate::api::route_id::RouteId;
 use crate::backoff::Backoff;
 use crate::proxy::dependency_health::DependencyHealth;
 use crate::proxy::drain::Drain;
 use crate::proxy::limits::permits::Permits;
 use crate::reason::Reason;
-use crate::snapshot::RouteId;
 use crate::snapshot::dependency::Dependency;
 use crate::telemetry::Metrics;
 use subject::Leases;

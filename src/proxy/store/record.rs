@@ -7,9 +7,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::api::route_id::RouteId;
 use crate::policy::network::limit_key;
 use crate::policy::{Facts, Origin, Proof};
-use crate::snapshot::RouteId;
 
 /// What a ticket stands for.
 pub(crate) struct Record {

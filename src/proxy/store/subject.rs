@@ -19,9 +19,9 @@ use redis::Script;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::api::route_id::RouteId;
 use crate::proxy::store::{Line, Options, Store};
 use crate::reason::Reason;
-use crate::snapshot::RouteId;
 
 /// Leases that wait to be given back; those beyond are over when their time is.
 const QUEUE: usize = 64 * 1024;
@@ -70,7 +70,7 @@ pub(crate) struct Subject([u8; 32]);
 impl Subject {
     fn new(route: &RouteId, identity: &str) -> Self {
         let mut context = Context::new(&SHA256);
-        for part in [&*route.namespace, &*route.name, identity] {
+        for part in [route.kind.as_str(), &*route.namespace, &*route.name, identity] {
             context.update(&part.len().to_be_bytes());
             context.update(part.as_bytes());
         }
@@ -239,5 +239,19 @@ impl Store {
         }
         leases.held().entry(subject).or_default().push(number);
         Ok(lease)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::route_id::RouteKind;
+
+    #[test]
+    fn routes_of_two_kinds_and_one_name_have_keys_of_their_own() {
+        let own = RouteId::secure_web_socket("shop", "chat");
+        let other = RouteId::new(RouteKind::HttpRoute, "shop", "chat");
+        assert!(Subject::new(&own, "1:aada") == Subject::new(&own, "1:aada"));
+        assert!(Subject::new(&own, "1:aada") != Subject::new(&other, "1:aada"));
     }
 }

@@ -13,18 +13,18 @@ use aws_lc_rs::hmac;
 use redis::Script;
 use serde::{Deserialize, Serialize};
 
+use crate::api::route_id::{RouteId, RouteKind};
 use crate::policy::{Origin, Proof};
 use crate::proxy::store::Store;
 use crate::proxy::store::record::{Handle, Record};
 use crate::reason::Reason;
-use crate::snapshot::RouteId;
 
 /// The longest that a ticket is kept.
 const MAX_TTL: Duration = Duration::from_secs(60);
 /// The most bytes of a sealed record.
 const MAX_RECORD: usize = 64 * 1024;
 /// What the form of records is called, sealed in so that another form is never taken for this one.
-const FORM: &[u8] = b"wssgate ticket 1";
+const FORM: &[u8] = b"wssgate ticket 2";
 
 /// The server's present: which run it is, and which history of writes. Both change where a redemption may be forgotten.
 const EPOCH: &str = r"
@@ -75,7 +75,7 @@ fn scripts() -> &'static Scripts {
 /// A record as it is sealed.
 #[derive(Serialize, Deserialize)]
 struct Kept {
-    route: (Box<str>, Box<str>),
+    route: (RouteKind, Box<str>, Box<str>),
     origin: Option<Box<str>>,
     address: Option<IpAddr>,
     proof: Box<Proof>,
@@ -128,7 +128,7 @@ fn seal(ticket: &[u8], record: &Record) -> Result<Vec<u8>, Reason> {
     };
     let text = |(name, value): &(Box<str>, Box<[u8]>)| Some((name.clone(), std::str::from_utf8(value).ok()?.into()));
     let kept = Kept {
-        route: (record.route.namespace.clone(), record.route.name.clone()),
+        route: (record.route.kind, record.route.namespace.clone(), record.route.name.clone()),
         origin,
         address: record.address,
         proof: record.proof.clone(),
@@ -145,11 +145,50 @@ fn open(ticket: &[u8], mut sealed: Vec<u8>) -> Option<Record> {
     let (key, nonce) = key(ticket)?;
     let text = key.open_in_place(nonce, Aad::from(FORM), &mut sealed).ok()?;
     let kept: Kept = serde_json::from_slice(text).ok()?;
+    let (kind, namespace, name) = kept.route;
     Some(Record {
-        route: RouteId { namespace: kept.route.0, name: kept.route.1 },
+        route: RouteId { kind, namespace, name },
         origin: kept.origin.map_or(Origin::Missing, Origin::One),
         address: kept.address,
         proof: kept.proof,
         headers: kept.headers.into_iter().map(|(name, value)| (name, value.into_boxed_bytes())).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::authentication::External;
+
+    fn record(route: RouteId) -> Record {
+        let external = External {
+            namespace: None,
+            service: "s".into(),
+            port: 80,
+            path: "/".into(),
+            headers: vec![],
+            answers: vec![],
+            timeout: Duration::from_secs(1),
+        };
+        Record {
+            route,
+            origin: Origin::One("https://a.test".into()),
+            address: None,
+            proof: Box::new(external.proof("m", Some("ada"))),
+            headers: vec![("x-user".into(), b"ada"[..].into())],
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back_whole_with_the_kind_of_its_route() {
+        let own = RouteId::secure_web_socket("shop", "chat");
+        let other = RouteId::new(RouteKind::HttpRoute, "shop", "chat");
+        for route in [own, other] {
+            let sealed = seal(b"ticket", &record(route.clone())).unwrap();
+            assert!(open(b"another", sealed.clone()).is_none());
+            let opened = open(b"ticket", sealed).unwrap();
+            assert_eq!(opened.route, route);
+            assert_eq!(opened.headers, record(route).headers);
+        }
+    }
 }

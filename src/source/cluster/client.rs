@@ -1,5 +1,4 @@
-//! The way to the API server: where it is, what is said when it cannot be reached, and which of its addresses no backend
-//! may have.
+//! The connection to the API server: where it is, the error when none is configured, and its addresses, which are blocked.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-use crate::telemetry::failure::{causes, describe};
+use crate::kube_error::{causes, describe};
 
 /// Time to connect to the API server.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -40,8 +39,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connection, String> {
         }
         None => Config::infer().await.map_err(|error| {
             format!(
-                "no manifests and no cluster: name a directory with --manifests DIR, or a cluster with --kubeconfig FILE \
-                 or KUBECONFIG, or run in a Pod with a service account ({})",
+                "no manifests and no cluster are configured; name a directory with --manifests DIR, or a cluster with \
+                 --kubeconfig FILE or KUBECONFIG, or run in a Pod with a service account ({})",
                 causes(&error)
             )
         })?,
@@ -52,7 +51,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connection, String> {
     let namespace = config.default_namespace.clone();
     let addresses = addresses(&config.cluster_url).await;
     let client = Client::try_from(config)
-        .map_err(|error| format!("the client for the API server could not be made: {}", describe(&error)))?;
+        .map_err(|error| format!("the client for the API server cannot be made: {}", describe(&error)))?;
     Ok(Connection { client, namespace, addresses })
 }
 
@@ -62,7 +61,7 @@ async fn addresses(url: &http::Uri) -> Vec<SocketAddr> {
     match tokio::net::lookup_host((host, port)).await {
         Ok(found) => found.collect(),
         Err(error) => {
-            tracing::warn!(host, %error, "the API server's name could not be resolved at start");
+            tracing::warn!(host, %error, "the name of the API server could not be resolved");
             Vec::new()
         }
     }

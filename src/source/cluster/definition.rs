@@ -1,5 +1,5 @@
-//! Whether the CustomResourceDefinition of the cluster is that of this build. An older one prunes fields that this build
-//! knows, before anybody sees them; that must not go unnoticed, and must not stop anything either.
+//! Whether the CustomResourceDefinition of the cluster is that of this build. The API server prunes fields that an older
+//! one does not know before the gateway sees them; the difference is logged, and routes are served all the same.
 
 use std::time::Duration;
 
@@ -12,57 +12,57 @@ use crate::telemetry::Metrics;
 
 /// Name of the definition.
 const NAME: &str = "securewebsocketroutes.wssgate.io";
-/// How often it is looked at.
-const LOOK: Duration = Duration::from_secs(60);
-/// Time for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two checks.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// Time for one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What was found.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     /// The definition of this build.
     Same,
-    /// Another one.
-    Other,
-    /// It may not be read.
+    /// One with another schema.
+    Different,
+    /// RBAC does not let the gateway read it.
     Forbidden,
-    /// It is not there, or the API server did not answer.
+    /// It does not exist, or the API server did not answer.
     Unknown,
 }
 
-/// Looks at the definition for ever; says what it finds once, until that changes.
+/// Checks the definition for ever, and logs each result once until it changes.
 pub(super) async fn follow(client: Client, metrics: Metrics) {
     let api: Api<CustomResourceDefinition> = Api::all(client);
     let own = crd::definition().pointer("/metadata/annotations").cloned().unwrap_or_default();
     let own = own.get(crd::SCHEMA_HASH).and_then(|hash| hash.as_str()).unwrap_or_default().to_owned();
-    let mut said = None;
+    let mut logged = None;
     loop {
-        let found = match timeout(PATIENCE, api.get_metadata(NAME)).await {
+        let found = match timeout(REQUEST_TIMEOUT, api.get_metadata(NAME)).await {
             Ok(Ok(definition)) => {
                 let hash = definition.metadata.annotations.as_ref().and_then(|all| all.get(crd::SCHEMA_HASH));
-                if hash == Some(&own) { Found::Same } else { Found::Other }
+                if hash == Some(&own) { Found::Same } else { Found::Different }
             }
             Ok(Err(kube::Error::Api(status))) if status.code == 403 => Found::Forbidden,
             _ => Found::Unknown,
         };
-        if found != Found::Unknown && said != Some(found) {
-            metrics.crd_outdated(found == Found::Other);
+        if found != Found::Unknown && logged != Some(found) {
+            metrics.crd_outdated(found == Found::Different);
             if found == Found::Forbidden {
                 tracing::info!(
                     definition = NAME,
-                    "the CustomResourceDefinition may not be read, so that nobody notices one of another version; grant \
-                     get of customresourcedefinitions by RBAC"
+                    "the gateway is not allowed to read its CustomResourceDefinition and cannot tell whether it is outdated; \
+                     grant it get on customresourcedefinitions (RBAC)"
                 );
             }
-            if found == Found::Other {
+            if found == Found::Different {
                 tracing::warn!(
                     definition = NAME,
-                    "the CustomResourceDefinition is not that of this build: fields may be dropped or refused before \
-                     the gateway sees them; run: wssgate crd | kubectl apply --server-side -f -"
+                    "the CustomResourceDefinition is not that of this version of wssgate; the API server may drop or refuse \
+                     fields; run: wssgate crd | kubectl apply --server-side -f -"
                 );
             }
-            said = Some(found);
+            logged = Some(found);
         }
-        sleep(LOOK).await;
+        sleep(INTERVAL).await;
     }
 }

@@ -15,11 +15,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::store::Stock;
+use super::object_cache::{ObjectCache, Published};
 use crate::api::certificate::{self, Certificate};
-use crate::api::findings;
-use crate::api::objects::{Finding, Key, Problem, ReferenceGrant};
+use crate::api::objects::{Key, ReferenceGrant};
 use crate::api::route::{Handshake, RouteSpec, SecureWebSocketRoute};
+use crate::api::violation::{self, SchemaViolation, Violation};
 
 /// The annotation in which kubectl keeps the whole object once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -64,20 +64,20 @@ pub(super) trait Kind: Clone + fmt::Debug + PartialEq + DeserializeOwned + Send 
     /// It does not have the form of the kind. One such object fails a whole list, so that kinds whose form the API
     /// server does not guarantee never fail.
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
-        Ok(Item { object: Self::deserialize(deserializer)?, findings: Vec::new() })
+        Ok(Item { object: Self::deserialize(deserializer)?, violations: Vec::new() })
     }
-    /// Where objects of the kind are.
-    fn shelf(stock: &mut Stock) -> &mut BTreeMap<Key, Arc<Self>>;
+    /// The objects of the kind.
+    fn objects(cache: &mut ObjectCache) -> &mut BTreeMap<Key, Arc<Self>>;
     /// The type of a Secret.
     fn secret_type(&self) -> Option<&str> {
         None
     }
     /// Whether an object is worth being kept.
-    fn is_wanted(_stock: &Stock, _key: &Key) -> bool {
+    fn is_wanted(_cache: &ObjectCache, _key: &Key) -> bool {
         true
     }
-    /// An object was put on the shelf, or taken away (`None`).
-    fn placed(_stock: &mut Stock, _key: &Key, _item: Option<(&Arc<Self>, Vec<Finding>)>) {}
+    /// An object was stored, or removed (`None`).
+    fn changed(_cache: &mut ObjectCache, _key: &Key, _item: Option<(&Arc<Self>, Vec<SchemaViolation>)>) {}
 }
 
 /// An object as it arrived, rid of what nobody reads.
@@ -86,7 +86,7 @@ pub(super) struct Item<K> {
     /// The object.
     pub(super) object: K,
     /// What is wrong with it; routes only.
-    pub(super) findings: Vec<Finding>,
+    pub(super) violations: Vec<SchemaViolation>,
 }
 
 impl<K: Kind> fmt::Debug for Item<K> {
@@ -159,10 +159,10 @@ macro_rules! metadata {
     };
 }
 
-macro_rules! shelf {
+macro_rules! objects {
     ($member:ident) => {
-        fn shelf(stock: &mut Stock) -> &mut BTreeMap<Key, Arc<Self>> {
-            &mut stock.objects_mut().$member
+        fn objects(cache: &mut ObjectCache) -> &mut BTreeMap<Key, Arc<Self>> {
+            &mut cache.objects_mut().$member
         }
     };
 }
@@ -173,34 +173,35 @@ impl Kind for SecureWebSocketRoute {
         (crate::api::GROUP, &[crate::api::VERSION], "securewebsocketroutes");
     const VERSIONED: bool = true;
     metadata!();
-    shelf!(routes);
+    objects!(routes);
 
     fn annotations(name: &str) -> bool {
         name != LAST_APPLIED
     }
 
     /// Never fails. A CRD that is newer than this build lets through fields that may be security settings: what this
-    /// build does not know is a finding, as it is for a route that comes from a file.
+    /// build does not know is a violation, as it is for a route that comes from a file.
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
         let value = Value::deserialize(deserializer)?;
-        let mut findings = findings::of_route(&value);
+        let mut violations = violation::of_route(&value);
         let route = Self::deserialize(&value).unwrap_or_else(|error| {
-            if findings.is_empty() {
-                let text = format!("cannot be read by this build: {error}; correct it or update the gateway");
-                findings.push(Finding { field: "spec".to_owned(), problem: Problem::Refused(text) });
+            if violations.is_empty() {
+                let text =
+                    format!("cannot be read by this version of wssgate: {error}; correct it or update the gateway");
+                violations.push(SchemaViolation { field: "spec".to_owned(), kind: Violation::Refused(text) });
             }
             unreadable(&value)
         });
-        Ok(Item { object: route, findings })
+        Ok(Item { object: route, violations })
     }
 
-    fn placed(stock: &mut Stock, key: &Key, item: Option<(&Arc<Self>, Vec<Finding>)>) {
+    fn changed(cache: &mut ObjectCache, key: &Key, item: Option<(&Arc<Self>, Vec<SchemaViolation>)>) {
         let spec = item.as_ref().map(|(route, _)| super::reference::of_route(&key.namespace, &route.spec));
-        stock.refers(key, spec.unwrap_or_default());
-        let findings = item.map(|(_, findings)| findings).filter(|findings| !findings.is_empty());
-        match findings {
-            Some(findings) => drop(stock.objects_mut().findings.insert(key.clone(), findings.into())),
-            None => drop(stock.objects_mut().findings.remove(key)),
+        cache.refers(key, spec.unwrap_or_default());
+        let violations = item.map(|(_, violations)| violations).filter(|violations| !violations.is_empty());
+        match violations {
+            Some(violations) => drop(cache.objects_mut().violations.insert(key.clone(), violations.into())),
+            None => drop(cache.objects_mut().violations.remove(key)),
         }
     }
 }
@@ -233,7 +234,7 @@ impl Kind for IngressClass {
     const SERVED: (&'static str, &'static [&'static str], &'static str) =
         ("networking.k8s.io", &["v1"], "ingressclasses");
     metadata!();
-    shelf!(ingress_classes);
+    objects!(ingress_classes);
 
     fn annotations(name: &str) -> bool {
         name.starts_with("ingressclass.kubernetes.io/")
@@ -246,17 +247,17 @@ impl Kind for Secret {
     // Each may have 1 MiB.
     const PAGE: u32 = 50;
     metadata!();
-    shelf!(secrets);
+    objects!(secrets);
 
     /// Never fails, so that no error can quote what is in a Secret.
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
         let value = Value::deserialize(deserializer)?;
         let secret = Self::deserialize(&value)
             .unwrap_or_else(|_| Self { metadata: member(&value, "metadata"), ..Self::default() });
-        Ok(Item { object: secret, findings: Vec::new() })
+        Ok(Item { object: secret, violations: Vec::new() })
     }
 
-    /// cert-manager's word whose the Secret is.
+    /// cert-manager's note which Certificate the Secret is of.
     fn annotations(name: &str) -> bool {
         name == certificate::CERTIFICATE_NAME
     }
@@ -265,8 +266,8 @@ impl Kind for Secret {
         self.type_.as_deref()
     }
 
-    fn is_wanted(stock: &Stock, key: &Key) -> bool {
-        stock.wants_secret(key)
+    fn is_wanted(cache: &ObjectCache, key: &Key) -> bool {
+        cache.wants_secret(key)
     }
 }
 
@@ -274,14 +275,14 @@ impl Kind for ConfigMap {
     const NAME: &'static str = "ConfigMap";
     const SERVED: (&'static str, &'static [&'static str], &'static str) = ("", &["v1"], "configmaps");
     metadata!();
-    shelf!(config_maps);
+    objects!(config_maps);
 }
 
 impl Kind for Service {
     const NAME: &'static str = "Service";
     const SERVED: (&'static str, &'static [&'static str], &'static str) = ("", &["v1"], "services");
     metadata!();
-    shelf!(services);
+    objects!(services);
 
     fn slim(&mut self) {
         let (namespace, name) = API_SERVER;
@@ -301,7 +302,7 @@ impl Kind for EndpointSlice {
     const SERVED: (&'static str, &'static [&'static str], &'static str) =
         ("discovery.k8s.io", &["v1"], "endpointslices");
     metadata!();
-    shelf!(endpoint_slices);
+    objects!(endpoint_slices);
 
     fn labels(name: &str) -> bool {
         name == "kubernetes.io/service-name"
@@ -325,14 +326,14 @@ impl Kind for ReferenceGrant {
         ("gateway.networking.k8s.io", &["v1", "v1beta1"], "referencegrants");
     const OPTIONAL: bool = true;
     metadata!();
-    shelf!(reference_grants);
+    objects!(reference_grants);
 
     /// Never fails: a grant that cannot be read grants nothing.
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
         let value = Value::deserialize(deserializer)?;
         let grant = Self::deserialize(&value)
             .unwrap_or_else(|_| Self { metadata: member(&value, "metadata"), ..Self::default() });
-        Ok(Item { object: grant, findings: Vec::new() })
+        Ok(Item { object: grant, violations: Vec::new() })
     }
 }
 
@@ -342,7 +343,7 @@ impl Kind for Ingress {
     /// Those by which cert-manager answers ACME challenges; no other is of interest.
     const LABELLED: Option<&'static str> = Some("acme.cert-manager.io/http01-solver=true");
     metadata!();
-    shelf!(ingresses);
+    objects!(ingresses);
 
     fn annotations(name: &str) -> bool {
         name == "kubernetes.io/ingress.class"
@@ -369,7 +370,7 @@ impl Kind for Certificate {
     const OPTIONAL: bool = true;
     const OWNED: bool = true;
     metadata!();
-    shelf!(certificates);
+    objects!(certificates);
 
     fn annotations(name: &str) -> bool {
         // Those that a route may hand on.
@@ -385,14 +386,9 @@ impl Kind for Certificate {
         let value = Value::deserialize(deserializer)?;
         let certificate = Self::deserialize(&value)
             .unwrap_or_else(|_| Self { metadata: member(&value, "metadata"), ..Self::default() });
-        Ok(Item { object: certificate, findings: Vec::new() })
+        Ok(Item { object: certificate, violations: Vec::new() })
     }
 }
-
-/// The gateway's own Service, whose addresses are published.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Published(pub(super) Service);
 
 impl Kind for Published {
     const NAME: &'static str = "Service";
@@ -404,8 +400,8 @@ impl Kind for Published {
     fn metadata_mut(&mut self) -> &mut ObjectMeta {
         &mut self.0.metadata
     }
-    fn shelf(stock: &mut Stock) -> &mut BTreeMap<Key, Arc<Self>> {
-        &mut stock.published
+    fn objects(cache: &mut ObjectCache) -> &mut BTreeMap<Key, Arc<Self>> {
+        &mut cache.published
     }
 }
 
@@ -423,7 +419,7 @@ mod tests {
         assert_eq!(item.object.spec.ingress_class_name.as_deref(), Some("wssgate"));
         assert_eq!(item.object.spec.hostnames, ["a.test"]);
         assert_eq!(item.object.metadata.uid.as_deref(), Some("1"));
-        assert!(!item.findings.is_empty());
+        assert!(!item.violations.is_empty());
     }
 
     /// What is kept of an object that has everything, as YAML; `null` for what is not.

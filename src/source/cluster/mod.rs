@@ -1,15 +1,16 @@
-//! The Kubernetes API as the source: reflectors that keep what a compile reads, and tell when it changed.
+//! The Kubernetes API as the source: reflectors that keep the objects that a compile reads, and report changes.
 //!
-//! What was read once stays through whatever befalls the API server or the way to it. Knows kinds and names; nothing of
-//! what is made of them.
+//! Objects that were read once stay, whatever happens to the API server or to the network. Knows kinds and names; not what
+//! is made of them.
 
 mod client;
 mod definition;
 mod kind;
 mod named;
+mod object_cache;
 mod reference;
 mod reflector;
-mod stock;
+mod scope;
 mod store;
 
 use std::collections::BTreeSet;
@@ -25,17 +26,19 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 pub use client::{Connection, connect};
-use kind::{API_SERVER, Item, Kind, Published};
+use kind::{API_SERVER, Item, Kind};
 use named::Named;
+use object_cache::{ObjectCache, Published};
 use reference::References;
-use reflector::{Reflector, Scope};
-use stock::Stock;
+use reflector::Reflector;
+use scope::Scope;
 use store::Store;
 
-use super::Loaded;
+use super::loaded::Loaded;
 use crate::api::certificate::Certificate;
 use crate::api::objects::{Key, ReferenceGrant};
 use crate::api::route::{RouteSpec, SecureWebSocketRoute};
+use crate::api::route_id::RouteId;
 use crate::telemetry::Metrics;
 
 /// Types of Secrets that routes can name.
@@ -55,7 +58,7 @@ pub struct Options {
     /// Name and controller of the IngressClass that stands in where IngressClasses may not be read, which only a
     /// gateway of single namespaces accepts.
     pub class: (String, String),
-    /// How long after a list that would take everything away a second one must say the same.
+    /// How long after a list that would remove every object a second list must confirm it.
     pub confirm: Duration,
 }
 
@@ -84,8 +87,8 @@ impl Cluster {
     /// Begins to read. Needs a tokio runtime.
     pub fn start(client: &Client, options: Options, metrics: &Metrics) -> Self {
         let fixed = References { secrets: options.secrets.iter().cloned().collect(), ..References::default() };
-        let stock = Stock::new(options.namespaces.iter().cloned(), fixed);
-        let store = Store::new(stock, metrics.clone());
+        let cache = ObjectCache::new(options.namespaces.iter().cloned(), fixed);
+        let store = Store::new(cache, metrics.clone());
         let mut tasks = JoinSet::new();
         let mut start = Start { store: &store, client, options: &options, tasks: &mut tasks };
         start.everywhere::<SecureWebSocketRoute>();
@@ -105,8 +108,8 @@ impl Cluster {
 
     /// Waits until everything was read once. May be dropped and called again.
     pub async fn ready(&mut self) {
-        let mut bell = self.store.subscribe();
-        while !self.store.is_ready() && bell.changed().await.is_ok() {}
+        let mut changes = self.store.subscribe();
+        while !self.store.is_ready() && changes.changed().await.is_ok() {}
     }
 
     /// What is there now.
@@ -114,33 +117,33 @@ impl Cluster {
         Loaded { objects: self.store.take(), problems: Vec::new(), skipped: 0, files: 0 }
     }
 
-    /// Waits until what is there may differ from what was loaded last, debounced. May be dropped and called again at any
+    /// Waits until the objects may differ from those that were loaded last, debounced. May be dropped and called again at any
     /// point without losing a change.
     pub async fn changed(&mut self) {
-        let mut bell = self.store.subscribe();
+        let mut changes = self.store.subscribe();
         loop {
-            bell.mark_unchanged();
-            let due = self.store.due();
-            let told = async {
-                match due {
-                    Some(due) => sleep_until(due).await,
+            changes.mark_unchanged();
+            let moment = self.store.due();
+            let due = async {
+                match moment {
+                    Some(moment) => sleep_until(moment).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 biased;
-                () = told => return,
-                _ = bell.changed() => {}
+                () = due => return,
+                _ = changes.changed() => {}
             }
         }
     }
 
-    /// The last compile serves these specs, last good ones, in place of what their routes say now: what they name is
-    /// kept. To be called after every compile.
-    pub fn standing_in<'a>(&mut self, specs: impl Iterator<Item = (&'a Key, &'a RouteSpec)>) {
+    /// The last compile serves these last good specs in place of those of their routes: the objects that they name are kept.
+    /// To be called after every compile.
+    pub fn standing_in<'a>(&mut self, specs: impl Iterator<Item = (&'a RouteId, &'a RouteSpec)>) {
         let mut all = References::default();
-        for (key, spec) in specs {
-            let mut references = reference::of_route(&key.namespace, spec);
+        for (id, spec) in specs {
+            let mut references = reference::of_route(&id.namespace, spec);
             all.secrets.append(&mut references.secrets);
             all.config_maps.append(&mut references.config_maps);
         }
@@ -149,12 +152,12 @@ impl Cluster {
 
     /// Whether IngressClasses can be read; without that right the class of [`Options::class`] stands in.
     pub fn reads_classes(&self) -> bool {
-        self.store.read(|stock| !stock.classless)
+        self.store.read(|cache| !cache.classless)
     }
 
     /// The gateway's own Service, if there is one and it was named.
     pub fn published(&self) -> Option<Arc<Service>> {
-        self.store.read(|stock| stock.published.values().next().map(|service| Arc::new(service.0.clone())))
+        self.store.read(|cache| cache.published.values().next().map(|service| Arc::new(service.0.clone())))
     }
 }
 
@@ -167,9 +170,9 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    fn spawn<K: Kind>(&mut self, scope: Scope, told: impl Fn(&Store, bool) + Send + Sync + 'static) {
+    fn spawn<K: Kind>(&mut self, scope: Scope, answered: impl Fn(&Store, bool) + Send + Sync + 'static) {
         let reflector = Reflector::<K>::new(self.store, self.client, scope, self.options.confirm);
-        self.tasks.spawn(reflector.run(told));
+        self.tasks.spawn(reflector.run(answered));
     }
 
     /// Every namespace that is read.
@@ -190,8 +193,8 @@ impl Start<'_> {
         }
     }
 
-    /// The API server as its own Service shows it, which is never dialled for anybody. A gateway that reads some namespaces
-    /// only goes without where it may not read that one.
+    /// The Service of the API server, whose addresses are blocked. A gateway that reads only some namespaces goes without
+    /// where it may not read that one.
     fn api_server(&mut self) {
         let (namespace, name) = API_SERVER;
         if self.options.namespaces.is_empty() || self.options.namespaces.iter().any(|one| one == namespace) {
@@ -213,7 +216,7 @@ impl Start<'_> {
                 let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
                 let spec = IngressClassSpec { controller: Some(controller.clone()), ..IngressClassSpec::default() };
                 let class = IngressClass { metadata, spec: Some(spec) };
-                store.put(Key::new("", name.as_str()), Item { object: class, findings: Vec::new() });
+                store.put(Key::new("", name.as_str()), Item { object: class, violations: Vec::new() });
             }
         });
     }
@@ -230,8 +233,8 @@ fn scopes(namespaces: &[String], secret_type: Option<&'static str>) -> Vec<Scope
 
 /// Secrets and ConfigMaps, once it is known which of them are named: before that all would pass by unkept.
 async fn secrets(store: Arc<Store>, client: Client, options: Options) {
-    let mut bell = store.subscribe();
-    while !store.has_listed() && bell.changed().await.is_ok() {}
+    let mut changes = store.subscribe();
+    while !store.has_listed() && changes.changed().await.is_ok() {}
     let mut tasks = JoinSet::new();
     if !options.secrets_by_name {
         for kind in SECRET_TYPES {
@@ -240,7 +243,7 @@ async fn secrets(store: Arc<Store>, client: Client, options: Options) {
                 tasks.spawn(reflector.run(|_, _| {}));
             }
         }
-        while !store.has_listed() && bell.changed().await.is_ok() {}
+        while !store.has_listed() && changes.changed().await.is_ok() {}
     }
     let namespaces = options.namespaces.iter().cloned().collect();
     Named::new(&store, &client, options.confirm, options.secrets_by_name, namespaces).run().await;

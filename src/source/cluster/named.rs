@@ -1,5 +1,5 @@
 //! Objects that are read by their names: what routes and settings name, and nothing else. One reflector per object,
-//! which RBAC can permit by `resourceNames`; Secrets that a reflector of their type passes by are asked for once.
+//! which RBAC can permit by `resourceNames`; a Secret that the reflector of its type dropped before it was named is requested once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
@@ -14,19 +14,20 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::kind::{Item, Kind, resource};
-use super::reflector::{PAUSES, Reflector, Scope};
+use super::reflector::{PAUSES, Reflector};
+use super::scope::Scope;
 use super::store::Store;
 use crate::api::objects::Key;
-use crate::telemetry::failure::describe;
+use crate::kube_error::{NO_ANSWER, describe};
 
-/// How long after a refusal the right may have been granted.
-const LOOK: Duration = Duration::from_secs(10);
-/// Time for one question.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Questions at a time.
-const QUESTIONS: usize = 16;
+/// How long after a 403 the gateway tries again: RBAC may have changed.
+const DENIED_PAUSE: Duration = Duration::from_secs(10);
+/// Time for one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests at the same time.
+const MAX_REQUESTS: usize = 16;
 
-/// What runs for the names.
+/// The reflectors and requests for named objects.
 pub(super) struct Named {
     store: Arc<Store>,
     client: Client,
@@ -37,7 +38,7 @@ pub(super) struct Named {
     namespaces: BTreeSet<String>,
     secrets: BTreeMap<Key, Task>,
     config_maps: BTreeMap<Key, Task>,
-    questions: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
 }
 
 /// A task that ends when it is no longer needed.
@@ -60,18 +61,18 @@ impl Named {
     ) -> Self {
         let (store, client) = (Arc::clone(store), client.clone());
         let (secrets, config_maps) = (BTreeMap::new(), BTreeMap::new());
-        let questions = Arc::new(Semaphore::new(QUESTIONS));
-        Self { store, client, confirm, secrets_by_name, namespaces, secrets, config_maps, questions }
+        let requests = Arc::new(Semaphore::new(MAX_REQUESTS));
+        Self { store, client, confirm, secrets_by_name, namespaces, secrets, config_maps, requests }
     }
 
     /// Follows what is named, for ever.
     pub(super) async fn run(mut self) {
-        let mut bell = self.store.subscribe();
+        let mut changes = self.store.subscribe();
         let mut seen = 0;
         loop {
-            bell.mark_unchanged();
+            changes.mark_unchanged();
             let (revision, wanted) =
-                self.store.read(|stock| (stock.revision(), (stock.revision() != seen).then(|| stock.wanted())));
+                self.store.read(|cache| (cache.revision(), (cache.revision() != seen).then(|| cache.wanted())));
             if let Some(wanted) = wanted {
                 seen = revision;
                 self.secrets.retain(|key, _| wanted.secrets.contains(key));
@@ -80,7 +81,7 @@ impl Named {
                     if !self.secrets.contains_key(&key) {
                         let by_name = self.secrets_by_name
                             || !(self.namespaces.is_empty() || self.namespaces.contains(&key.namespace));
-                        let task = if by_name { self.reflect::<Secret>(&key) } else { self.ask(&key) };
+                        let task = if by_name { self.reflect::<Secret>(&key) } else { self.get_secret(&key) };
                         self.secrets.insert(key, task);
                     }
                 }
@@ -92,7 +93,7 @@ impl Named {
                 }
             }
             self.store.complete();
-            if bell.changed().await.is_err() {
+            if changes.changed().await.is_err() {
                 return;
             }
         }
@@ -100,83 +101,83 @@ impl Named {
 
     /// A reflector for one object.
     fn reflect<K: Kind>(&self, key: &Key) -> Task {
-        let expected = Expected::<K>::new(&self.store, key);
+        let awaited = Awaited::<K>::new(&self.store, key);
         let reflector = Reflector::<K>::new(&self.store, &self.client, scope(key), self.confirm);
-        let seen = Seen::<K>::new(&self.store, key);
+        let readability = Readability::<K>::new(&self.store, key);
         Task(tokio::spawn(async move {
-            let told = move |_: &Store, read| {
-                seen.readable(read);
-                expected.settle();
+            let answered = move |_: &Store, read| {
+                readability.set(read);
+                awaited.answered();
             };
-            reflector.run(told).await;
+            reflector.run(answered).await;
         }))
     }
 
-    /// Asks for a Secret that its reflector passed by before it was named.
-    fn ask(&self, key: &Key) -> Task {
-        let expected = Expected::<Secret>::new(&self.store, key);
-        let seen = Seen::<Secret>::new(&self.store, key);
+    /// Gets a Secret that the reflector of its type dropped before it was named.
+    fn get_secret(&self, key: &Key) -> Task {
+        let awaited = Awaited::<Secret>::new(&self.store, key);
+        let readability = Readability::<Secret>::new(&self.store, key);
         let (store, client, key) = (Arc::clone(&self.store), self.client.clone(), key.clone());
-        let questions = Arc::clone(&self.questions);
+        let requests = Arc::clone(&self.requests);
         Task(tokio::spawn(async move {
             let api: Api<Item<Secret>> = Api::namespaced_with(client, &key.namespace, &resource::<Secret>("v1"));
             let mut pause = PAUSES;
             let mut refused = false;
-            // What the list of the start had is there, and its watch follows it.
-            while !store.read(|stock| stock.objects().secrets.contains_key(&key)) {
-                let turn = questions.acquire().await;
+            // A Secret that the first list had is in the cache, and the watch follows it.
+            while !store.read(|cache| cache.objects().secrets.contains_key(&key)) {
+                let permit = requests.acquire().await;
                 store.fetch(&key);
-                let answer = timeout(PATIENCE, api.get_opt(&key.name)).await;
-                drop(turn);
+                let answer = timeout(REQUEST_TIMEOUT, api.get_opt(&key.name)).await;
+                drop(permit);
                 let why = match answer {
                     Ok(Ok(item)) => match store.fetched(&key, item) {
                         true => break,
-                        // A list or the watch spoke meanwhile.
+                        // A list or the watch may have brought a newer version meanwhile.
                         false => continue,
                     },
                     Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
                         store.fetched::<Secret>(&key, None);
-                        seen.readable(false);
-                        expected.settle();
+                        readability.set(false);
+                        awaited.answered();
                         if !std::mem::replace(&mut refused, true) {
-                            tracing::warn!(secret = %key, "the gateway may not get this Secret; grant it by RBAC");
+                            tracing::warn!(secret = %key, "the gateway is not allowed to get the Secret; grant it get (RBAC)");
                         }
-                        sleep(LOOK).await;
+                        sleep(DENIED_PAUSE).await;
                         continue;
                     }
                     Ok(Err(error)) => describe(&error),
-                    Err(_) => "the API server does not answer".to_owned(),
+                    Err(_) => NO_ANSWER.to_owned(),
                 };
-                tracing::debug!(secret = %key, problem = why, "a Secret could not be read; it is asked for again");
+                tracing::debug!(secret = %key, problem = why, "Secret could not be read; trying again");
                 sleep(pause.next()).await;
             }
-            seen.readable(true);
-            expected.settle();
+            readability.set(true);
+            awaited.answered();
         }))
     }
 }
 
-/// Whether a named object may be read, for as long as somebody asks.
-struct Seen<K: Kind> {
+/// Records whether a named object is readable, for as long as it is named.
+struct Readability<K: Kind> {
     store: Arc<Store>,
     key: Key,
     kind: PhantomData<fn() -> K>,
 }
 
-impl<K: Kind> Seen<K> {
+impl<K: Kind> Readability<K> {
     fn new(store: &Arc<Store>, key: &Key) -> Self {
         Self { store: Arc::clone(store), key: key.clone(), kind: PhantomData }
     }
 
-    fn readable(&self, readable: bool) {
+    fn set(&self, readable: bool) {
         self.store.readable::<K>(&self.key, readable);
     }
 }
 
-impl<K: Kind> Drop for Seen<K> {
+impl<K: Kind> Drop for Readability<K> {
     fn drop(&mut self) {
-        // Nobody names it any more: nothing is known.
-        self.readable(true);
+        // It is no longer named, so that its readability is unknown.
+        self.set(true);
     }
 }
 
@@ -185,29 +186,29 @@ pub(super) fn scope(key: &Key) -> Scope {
     Scope { namespace: Some(key.namespace.clone()), name: Some(key.name.clone()), ..Scope::default() }
 }
 
-/// Something that a compile waits for a moment for; settled once, at the latest when it is dropped.
-struct Expected<K: Kind> {
+/// A named object that a compile waits for a moment for. It is answered once, at the latest when this is dropped.
+struct Awaited<K: Kind> {
     store: Arc<Store>,
     key: Key,
-    settled: AtomicBool,
+    is_answered: AtomicBool,
     kind: PhantomData<fn() -> K>,
 }
 
-impl<K: Kind> Expected<K> {
+impl<K: Kind> Awaited<K> {
     fn new(store: &Arc<Store>, key: &Key) -> Self {
         store.expect::<K>(key);
-        Self { store: Arc::clone(store), key: key.clone(), settled: AtomicBool::new(false), kind: PhantomData }
+        Self { store: Arc::clone(store), key: key.clone(), is_answered: AtomicBool::new(false), kind: PhantomData }
     }
 
-    fn settle(&self) {
-        if !self.settled.swap(true, Ordering::Relaxed) {
-            self.store.settle::<K>(&self.key);
+    fn answered(&self) {
+        if !self.is_answered.swap(true, Ordering::Relaxed) {
+            self.store.answered::<K>(&self.key);
         }
     }
 }
 
-impl<K: Kind> Drop for Expected<K> {
+impl<K: Kind> Drop for Awaited<K> {
     fn drop(&mut self) {
-        self.settle();
+        self.answered();
     }
 }

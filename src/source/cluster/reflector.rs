@@ -14,64 +14,26 @@ use kube::{Api, Client};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::kind::{Item, Kind, resource};
+use super::scope::Scope;
 use super::store::{Id, Listed, Store, Taken};
 use crate::api::objects::Key;
 use crate::backoff::Backoff;
-use crate::telemetry::failure::describe;
+use crate::kube_error::{NO_ANSWER, describe};
 
-/// Time for one page.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time for one page of a list.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Seconds after which the API server ends a watch, so that a connection that died in silence is noticed.
-const WATCH: u32 = 120;
-/// What is added to that before we end it.
-const MARGIN: Duration = Duration::from_secs(10);
-/// The longest pause after a failure. What went on for longer than that is no failure of its beginning.
+const WATCH_SECONDS: u32 = 120;
+/// How much later the gateway ends a watch that the API server did not end.
+const WATCH_MARGIN: Duration = Duration::from_secs(10);
+/// The longest pause after a failure. A watch that lasted longer than that did not fail at its beginning.
 const LONGEST: Duration = Duration::from_secs(5);
 /// The pauses after failures.
 pub(super) const PAUSES: Backoff = Backoff::new(Duration::from_millis(500), LONGEST);
-/// How often a kind that is not there, or may not be read, is looked for.
-const LOOK: Duration = Duration::from_secs(10);
+/// The longest pause before the gateway asks again for a kind that does not exist or that RBAC does not let it read.
+const ABSENT_PAUSE: Duration = Duration::from_secs(10);
 /// The status of a version that the API server no longer knows.
 const GONE: u16 = 410;
-
-/// What a reflector reads.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Scope {
-    /// Namespace; all if absent.
-    pub(super) namespace: Option<String>,
-    /// The one object of that name.
-    pub(super) name: Option<String>,
-    /// Secrets of this type only.
-    pub(super) secret_type: Option<&'static str>,
-    /// Whether the API server may refuse to show it; then there is none.
-    pub(super) optional: bool,
-}
-
-impl Scope {
-    /// Whether an object would be in the list.
-    pub(super) fn holds<K: Kind>(&self, key: &Key, object: &K) -> bool {
-        self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
-            && self.name.as_ref().is_none_or(|name| *name == key.name)
-            && self.secret_type.is_none_or(|wanted| object.secret_type() == Some(wanted))
-    }
-
-    fn fields(&self) -> Option<String> {
-        let name = self.name.as_ref().map(|name| format!("metadata.name={name}"));
-        name.or_else(|| self.secret_type.map(|kind| format!("type={kind}")))
-    }
-
-    /// For people.
-    pub(super) fn describe<K: Kind>(&self) -> String {
-        let kind = K::NAME;
-        match (&self.namespace, &self.name, self.secret_type) {
-            (Some(namespace), Some(name), _) => format!("{kind} {namespace}/{name}"),
-            (Some(namespace), None, None) => format!("{kind} in {namespace}"),
-            (Some(namespace), None, Some(of)) => format!("{kind} of type {of} in {namespace}"),
-            (None, _, Some(of)) => format!("{kind} of type {of}"),
-            (None, _, None) => kind.to_owned(),
-        }
-    }
-}
 
 /// A list and watch.
 pub(super) struct Reflector<K> {
@@ -92,15 +54,15 @@ impl<K> Drop for Reflector<K> {
     }
 }
 
-/// Why there is nothing to follow now.
-enum Trouble {
+/// Why a list or watch ended.
+enum ReadError {
     /// The API server was not reached, or failed.
     Failed(String),
-    /// It may not be read.
+    /// RBAC does not let the gateway read it.
     Forbidden(String),
-    /// There is no such kind.
+    /// The API server does not serve the kind.
     Absent(String),
-    /// A new list is needed.
+    /// The version is too old to watch from; a new list is needed.
     Stale,
 }
 
@@ -112,18 +74,19 @@ impl<K: Kind> Reflector<K> {
         Self { store, client, scope, id, confirm, suspect: None, kind: std::marker::PhantomData }
     }
 
-    /// Lists and watches until it is dropped. `told` is called whenever the API server has given an answer, be it that
-    /// there is nothing. What panics begins anew after a pause: in silence nothing of this kind would change any more.
-    pub(super) async fn run(mut self, told: impl Fn(&Store, bool)) {
+    /// Lists and watches until it is dropped. `answered` is called whenever the API server has given an answer, also
+    /// that there is nothing. After a panic it begins anew after a pause: otherwise nothing of this kind would ever change
+    /// again.
+    pub(super) async fn run(mut self, answered: impl Fn(&Store, bool)) {
         let mut pause = PAUSES;
-        while AssertUnwindSafe(self.read(&told)).catch_unwind().await.is_err() {
-            self.store.failing(self.id, "reading it ended in a panic, a fault of the gateway; please report it");
+        while AssertUnwindSafe(self.read(&answered)).catch_unwind().await.is_err() {
+            self.store.failing(self.id, "the reader panicked, which is a bug of the gateway; please report it");
             sleep(pause.next()).await;
         }
     }
 
     /// Never ends.
-    async fn read(&mut self, told: &impl Fn(&Store, bool)) -> Infallible {
+    async fn read(&mut self, answered: &impl Fn(&Store, bool)) -> Infallible {
         let mut pause = PAUSES;
         let mut version = None;
         loop {
@@ -138,7 +101,7 @@ impl<K: Kind> Reflector<K> {
                     match self.list(&api).await {
                         Ok(at) => {
                             self.store.listed(self.id);
-                            told(&self.store, true);
+                            answered(&self.store, true);
                             let began = Instant::now();
                             let forbidden = self.follow(&api, at).await;
                             if began.elapsed() > LONGEST {
@@ -154,37 +117,37 @@ impl<K: Kind> Reflector<K> {
                             }
                             continue;
                         }
-                        Err(trouble) => trouble,
+                        Err(error) => error,
                     }
                 }
-                Err(trouble) => trouble,
+                Err(error) => error,
             };
             match listed {
-                Trouble::Failed(why) => {
+                ReadError::Failed(why) => {
                     self.store.failing(self.id, &why);
                     sleep(pause.next()).await;
                 }
-                Trouble::Forbidden(why) => {
-                    self.without(&why, self.scope.optional || self.scope.name.is_some(), told);
-                    sleep(LOOK.min(pause.next() * 2)).await;
+                ReadError::Forbidden(why) => {
+                    self.without(&why, self.scope.optional || self.scope.name.is_some(), answered);
+                    sleep(ABSENT_PAUSE.min(pause.next() * 2)).await;
                 }
-                Trouble::Absent(why) => {
+                ReadError::Absent(why) => {
                     version = None;
                     // Without the kind there are no objects of it: that is a list, and an empty one.
                     self.take(Listed::default());
-                    self.without(&why, K::OPTIONAL, told);
-                    sleep(LOOK.min(pause.next() * 2)).await;
+                    self.without(&why, K::OPTIONAL, answered);
+                    sleep(ABSENT_PAUSE.min(pause.next() * 2)).await;
                 }
-                Trouble::Stale => {}
+                ReadError::Stale => {}
             }
         }
     }
 
     /// There is nothing to read for now, which is as it may be, or is not (`fine`).
-    fn without(&self, why: &str, fine: bool, told: &impl Fn(&Store, bool)) {
+    fn without(&self, why: &str, fine: bool, answered: &impl Fn(&Store, bool)) {
         if fine {
             self.store.absent(self.id, why);
-            told(&self.store, false);
+            answered(&self.store, false);
         } else {
             self.store.failing(self.id, why);
         }
@@ -199,26 +162,26 @@ impl<K: Kind> Reflector<K> {
     }
 
     /// The version to read: the first that the API server serves.
-    async fn served(&self) -> Result<&'static str, Trouble> {
+    async fn served(&self) -> Result<&'static str, ReadError> {
         let (group, versions, plural) = K::SERVED;
         if let [only] = versions {
             return Ok(only);
         }
         for version in versions {
             let path = format!("{group}/{version}");
-            match timeout(PATIENCE, self.client.list_api_group_resources(&path)).await {
+            match timeout(PAGE_TIMEOUT, self.client.list_api_group_resources(&path)).await {
                 Ok(Ok(list)) if list.resources.iter().any(|resource| resource.name == plural) => return Ok(version),
                 Ok(Ok(_)) => {}
                 Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
-                Ok(Err(error)) => return Err(Trouble::Failed(describe(&error))),
-                Err(_) => return Err(Trouble::Failed("the API server does not answer".to_owned())),
+                Ok(Err(error)) => return Err(ReadError::Failed(describe(&error))),
+                Err(_) => return Err(ReadError::Failed(NO_ANSWER.to_owned())),
             }
         }
-        Err(Trouble::Absent(format!("the cluster has no {plural}.{group}")))
+        Err(ReadError::Absent(format!("the API server does not serve {plural}.{group}")))
     }
 
     /// Lists, page by page, and hands all over at once. Returns the version to follow from.
-    async fn list(&mut self, api: &Api<Item<K>>) -> Result<String, Trouble> {
+    async fn list(&mut self, api: &Api<Item<K>>) -> Result<String, ReadError> {
         let mut params = ListParams {
             limit: Some(K::PAGE),
             field_selector: self.scope.fields(),
@@ -227,10 +190,10 @@ impl<K: Kind> Reflector<K> {
         };
         let mut listed = Listed::default();
         let at = loop {
-            let page = match timeout(PATIENCE, api.list(&params)).await {
+            let page = match timeout(PAGE_TIMEOUT, api.list(&params)).await {
                 Ok(Ok(page)) => page,
-                Ok(Err(error)) => return Err(self.trouble(&error)),
-                Err(_) => return Err(Trouble::Failed("the API server does not answer".to_owned())),
+                Ok(Err(error)) => return Err(self.read_error(&error)),
+                Err(_) => return Err(ReadError::Failed(NO_ANSWER.to_owned())),
             };
             for item in page.items {
                 let key = Key::of(item.object.metadata());
@@ -249,7 +212,7 @@ impl<K: Kind> Reflector<K> {
         Ok(at)
     }
 
-    /// Hands a list over. Where everything would be gone at once, it takes effect only the second time, some time later.
+    /// Stores a list. A list that would remove every object takes effect only when a second one confirms it later.
     fn take(&mut self, list: Listed<K>) {
         let now = Instant::now();
         let confirmed = self.suspect.is_some_and(|due| due <= now);
@@ -258,9 +221,9 @@ impl<K: Kind> Reflector<K> {
             Taken::Suspect if self.suspect.is_none() => {
                 self.suspect = Some(now + self.confirm);
                 tracing::warn!(
-                    what = self.scope.describe::<K>(),
-                    seconds = self.confirm.as_secs(),
-                    "the API server says that all are gone at once; it is asked once more before that takes effect"
+                    objects = self.scope.describe::<K>(),
+                    confirm_seconds = self.confirm.as_secs(),
+                    "list came back empty although objects exist; keeping them until a second list confirms"
                 );
             }
             Taken::Suspect => {}
@@ -270,7 +233,7 @@ impl<K: Kind> Reflector<K> {
     /// Follows changes from the version `at` until a new list is needed, or because it may not; then it says why.
     async fn follow(&mut self, api: &Api<Item<K>>, mut at: String) -> Option<String> {
         let params = WatchParams {
-            timeout: Some(WATCH),
+            timeout: Some(WATCH_SECONDS),
             field_selector: self.scope.fields(),
             label_selector: K::LABELLED.map(str::to_owned),
             bookmarks: true,
@@ -292,9 +255,9 @@ impl<K: Kind> Reflector<K> {
                 Ok(()) if lasted > LONGEST => continue,
                 // Or something between ends it at once, and is not asked without end.
                 Ok(()) => {}
-                Err(Trouble::Forbidden(why)) => return Some(why),
-                Err(Trouble::Stale | Trouble::Absent(_)) => return None,
-                Err(Trouble::Failed(why)) => self.store.failing(self.id, &why),
+                Err(ReadError::Forbidden(why)) => return Some(why),
+                Err(ReadError::Stale | ReadError::Absent(_)) => return None,
+                Err(ReadError::Failed(why)) => self.store.failing(self.id, &why),
             }
             tokio::select! {
                 () = sleep(pause.next()) => {}
@@ -304,55 +267,57 @@ impl<K: Kind> Reflector<K> {
     }
 
     /// One watch, until it ends.
-    async fn watch(&self, api: &Api<Item<K>>, params: &WatchParams, at: &mut String) -> Result<(), Trouble> {
-        let stream = match timeout(PATIENCE, api.watch(params, at)).await {
+    async fn watch(&self, api: &Api<Item<K>>, params: &WatchParams, at: &mut String) -> Result<(), ReadError> {
+        let stream = match timeout(PAGE_TIMEOUT, api.watch(params, at)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(kube::Error::Api(status))) if status.code == GONE => return Err(Trouble::Stale),
-            Ok(Err(error)) => return Err(self.trouble(&error)),
-            Err(_) => return Err(Trouble::Failed("the API server does not answer".to_owned())),
+            Ok(Err(kube::Error::Api(status))) if status.code == GONE => return Err(ReadError::Stale),
+            Ok(Err(error)) => return Err(self.read_error(&error)),
+            Err(_) => return Err(ReadError::Failed(NO_ANSWER.to_owned())),
         };
         self.store.healthy(self.id);
         let mut stream = std::pin::pin!(stream);
-        let idle = Duration::from_secs(WATCH.into()) + MARGIN;
+        let idle = Duration::from_secs(WATCH_SECONDS.into()) + WATCH_MARGIN;
         loop {
             let event = match timeout(idle, stream.try_next()).await {
                 // Dead or ended: the next watch goes on from here.
                 Err(_) | Ok(Ok(None)) => return Ok(()),
                 Ok(Ok(Some(event))) => event,
-                Ok(Err(error)) => return Err(Trouble::Failed(describe(&error))),
+                Ok(Err(error)) => return Err(ReadError::Failed(describe(&error))),
             };
             match event {
                 WatchEvent::Added(item) | WatchEvent::Modified(item) => {
                     let metadata = item.object.metadata();
-                    at.clone_from(metadata.resource_version.as_ref().ok_or(Trouble::Stale)?);
+                    at.clone_from(metadata.resource_version.as_ref().ok_or(ReadError::Stale)?);
                     self.store.put(Key::of(metadata), item);
                 }
                 WatchEvent::Deleted(item) => {
                     let metadata = item.object.metadata();
-                    at.clone_from(metadata.resource_version.as_ref().ok_or(Trouble::Stale)?);
+                    at.clone_from(metadata.resource_version.as_ref().ok_or(ReadError::Stale)?);
                     self.store.remove::<K>(&Key::of(metadata), metadata.uid.as_deref());
                 }
                 WatchEvent::Bookmark(bookmark) => *at = bookmark.metadata.resource_version,
-                WatchEvent::Error(status) if status.code == GONE => return Err(Trouble::Stale),
-                WatchEvent::Error(status) => return Err(Trouble::Failed(describe(&kube::Error::Api(status)))),
+                WatchEvent::Error(status) if status.code == GONE => return Err(ReadError::Stale),
+                WatchEvent::Error(status) => return Err(ReadError::Failed(describe(&kube::Error::Api(status)))),
             }
         }
     }
 
-    fn trouble(&self, error: &kube::Error) -> Trouble {
-        let kube::Error::Api(status) = error else { return Trouble::Failed(describe(error)) };
+    fn read_error(&self, error: &kube::Error) -> ReadError {
+        let kube::Error::Api(status) = error else { return ReadError::Failed(describe(error)) };
         match status.code {
-            404 if K::SERVED.0 == crate::api::GROUP => Trouble::Absent(
+            404 if K::SERVED.0 == crate::api::GROUP => ReadError::Absent(
                 "the CustomResourceDefinition is not installed; run: wssgate crd | kubectl apply --server-side -f -"
                     .to_owned(),
             ),
-            404 => Trouble::Absent("the API server does not serve it".to_owned()),
+            404 => ReadError::Absent("the API server does not serve this kind".to_owned()),
             403 => {
                 let (group, _, plural) = K::SERVED;
                 let resource = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
-                Trouble::Forbidden(format!("the gateway may not list and watch {resource}; grant it by RBAC"))
+                ReadError::Forbidden(format!(
+                    "the gateway is not allowed to list and watch {resource}; grant both (RBAC)"
+                ))
             }
-            _ => Trouble::Failed(describe(error)),
+            _ => ReadError::Failed(describe(error)),
         }
     }
 }
@@ -373,7 +338,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::super::store::Stock;
+    use super::super::object_cache::ObjectCache;
     use super::*;
     use crate::telemetry::Metrics;
 
@@ -402,7 +367,7 @@ mod tests {
             }
         });
         let metrics = Metrics::new();
-        let store = Store::new(Stock::default(), metrics.clone());
+        let store = Store::new(ObjectCache::default(), metrics.clone());
         let client = Client::try_from(config).unwrap();
         let scope = Scope { optional: true, ..Scope::default() };
         (watches, metrics, Reflector::new(&store, &client, scope, Duration::from_secs(1)))
@@ -451,7 +416,7 @@ mod tests {
         let task = tokio::spawn(reflector.run(move |_, _| {
             assert!(counted.fetch_add(1, Ordering::SeqCst) > 0, "a fault");
         }));
-        until("it is told a second time", || calls.load(Ordering::SeqCst) > 1).await;
+        until("it is called a second time", || calls.load(Ordering::SeqCst) > 1).await;
         task.abort();
     }
 }

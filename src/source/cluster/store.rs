@@ -1,6 +1,6 @@
-//! What the reflectors share: the stock, how each of them fares, and the signal that something changed.
+//! What the reflectors share: the object cache, the health of each, and the signal that something changed.
 //!
-//! Knows no client. Every change goes through here under one lock, held for moments only.
+//! Knows no client. Every change goes through here under one lock, which is held briefly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,9 +9,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::kind::{Item, Kind};
+use super::object_cache::ObjectCache;
 use super::reference::References;
-use super::reflector::Scope;
-pub(super) use super::stock::Stock;
+use super::scope::Scope;
 use crate::api::objects::{Key, Objects};
 use crate::source::debounce::Debounce;
 use crate::telemetry::Metrics;
@@ -28,38 +28,38 @@ pub(super) type Id = u64;
 /// What the reflectors share.
 pub(super) struct Store {
     inner: Mutex<Inner>,
-    /// Rings whenever anything below may have changed.
-    bell: watch::Sender<()>,
+    /// Signals that anything below may have changed.
+    changed: watch::Sender<()>,
     metrics: Metrics,
 }
 
 struct Inner {
-    stock: Stock,
+    cache: ObjectCache,
     dirty: Debounce,
-    /// What is named and was not asked for yet; a compile waits for it, within the debounce's patience.
+    /// Named objects for which the API server has not answered yet; a compile waits for them until the debounce's deadline.
     pending: BTreeMap<Named, usize>,
     watches: BTreeMap<Id, Health>,
     next: Id,
-    /// Secrets that are asked for by name, and whether their watch has said something meanwhile.
+    /// Secrets that are being requested by name, and whether their watch reported them meanwhile.
     fetching: BTreeMap<Key, bool>,
-    /// Every reflector of the start is there.
+    /// Every reflector of the start was announced.
     complete: bool,
 }
 
-/// How a reflector fares.
+/// The health of a reflector.
 struct Health {
     what: String,
-    /// It has listed once, or was told that there is nothing to list.
+    /// It has listed once, or the API server said that there is nothing to list.
     answered: bool,
-    /// Since when it fails, and what was logged of it.
+    /// When it began to fail, and the problem that was logged last.
     failing: Option<(Instant, String)>,
 }
 
-/// All that a list showed.
+/// The result of a list.
 pub(super) struct Listed<K> {
-    /// What is kept.
+    /// The objects that are kept.
     pub(super) found: BTreeMap<Key, Item<K>>,
-    /// What nobody named when its page came. It is there all the same, and may have been named since.
+    /// Objects that no route named when their page came. They exist, and may have been named since.
     pub(super) passed: BTreeSet<Key>,
 }
 
@@ -69,20 +69,20 @@ impl<K> Default for Listed<K> {
     }
 }
 
-/// What became of a list.
+/// Whether a list took effect.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// It took effect.
     Whole,
-    /// Everything would be gone at once: nothing was taken away yet.
+    /// It would remove every object: nothing was removed yet.
     Suspect,
 }
 
 impl Store {
     /// An empty store.
-    pub(super) fn new(stock: Stock, metrics: Metrics) -> Arc<Self> {
+    pub(super) fn new(cache: ObjectCache, metrics: Metrics) -> Arc<Self> {
         let inner = Inner {
-            stock,
+            cache,
             dirty: Debounce::default(),
             pending: BTreeMap::new(),
             watches: BTreeMap::new(),
@@ -90,7 +90,7 @@ impl Store {
             fetching: BTreeMap::new(),
             complete: false,
         };
-        Arc::new(Self { inner: Mutex::new(inner), bell: watch::Sender::new(()), metrics })
+        Arc::new(Self { inner: Mutex::new(inner), changed: watch::Sender::new(()), metrics })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -98,36 +98,36 @@ impl Store {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes something and rings.
+    /// Changes something and signals it.
     fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         let result = change(&mut self.lock());
-        self.bell.send_replace(());
+        self.changed.send_replace(());
         result
     }
 
-    /// Rings whenever anything may have changed.
+    /// Signals whenever anything may have changed.
     pub(super) fn subscribe(&self) -> watch::Receiver<()> {
-        self.bell.subscribe()
+        self.changed.subscribe()
     }
 
-    /// Everything a compile reads; what changed so far counts as told.
+    /// The objects for a compile; all changes until now count as reported.
     pub(super) fn take(&self) -> Arc<Objects> {
         let mut inner = self.lock();
         inner.dirty.clear();
         let awaited: BTreeSet<Named> = inner.pending.keys().cloned().collect();
-        if inner.stock.objects().awaited != awaited {
-            inner.stock.objects_mut().awaited = awaited;
+        if inner.cache.objects().awaited != awaited {
+            inner.cache.objects_mut().awaited = awaited;
         }
-        inner.stock.objects()
+        inner.cache.objects()
     }
 
-    /// When changes are to be told; `None`: there are none.
+    /// When changes are due to be reported; `None`: there are none.
     pub(super) fn due(&self) -> Option<Instant> {
         let inner = self.lock();
         if inner.pending.is_empty() { inner.dirty.due() } else { inner.dirty.deadline() }
     }
 
-    /// Whether everything that the start waits for is there.
+    /// Whether everything that the start waits for was answered.
     pub(super) fn is_ready(&self) -> bool {
         let inner = self.lock();
         inner.complete && inner.pending.is_empty() && inner.watches.values().all(|health| health.answered)
@@ -141,18 +141,18 @@ impl Store {
     /// Every reflector of the start was announced.
     pub(super) fn complete(&self) {
         if !std::mem::replace(&mut self.lock().complete, true) {
-            self.bell.send_replace(());
+            self.changed.send_replace(());
         }
     }
 
-    /// Reads the stock.
-    pub(super) fn read<T>(&self, read: impl FnOnce(&Stock) -> T) -> T {
-        read(&self.lock().stock)
+    /// Reads the cache.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&ObjectCache) -> T) -> T {
+        read(&self.lock().cache)
     }
 
     /// The last compile serves what these references are of in place of the routes' own specs.
     pub(super) fn stand_in(&self, references: References) {
-        self.change(|inner| inner.stock.stand_in(references));
+        self.change(|inner| inner.cache.stand_in(references));
     }
 
     /// Announces a reflector.
@@ -170,7 +170,7 @@ impl Store {
         self.measure();
     }
 
-    /// A reflector has what it is there for, and is about to follow it.
+    /// A reflector has listed, and is about to watch.
     pub(super) fn listed(&self, id: Id) {
         self.change(|inner| {
             if let Some(health) = inner.watches.get_mut(&id) {
@@ -179,15 +179,19 @@ impl Store {
         });
     }
 
-    /// A reflector follows what it is there for.
+    /// A reflector watches.
     pub(super) fn healthy(&self, id: Id) {
-        let mended = self.change(|inner| {
+        let recovered = self.change(|inner| {
             let health = inner.watches.get_mut(&id)?;
             health.answered = true;
             health.failing.take().map(|(since, _)| (health.what.clone(), since))
         });
-        if let Some((what, since)) = mended {
-            tracing::info!(what, after_seconds = since.elapsed().as_secs(), "read from the API server again");
+        if let Some((objects, since)) = recovered {
+            tracing::info!(
+                objects,
+                after_seconds = since.elapsed().as_secs(),
+                "objects can be read from the API server again"
+            );
             self.measure();
         }
     }
@@ -195,36 +199,36 @@ impl Store {
     /// A reflector cannot read, for the reason `why`. Logged once until the reason changes.
     pub(super) fn failing(&self, id: Id, why: &str) {
         let now = Instant::now();
-        let news = self.change(|inner| {
+        let changed = self.change(|inner| {
             let health = inner.watches.get_mut(&id)?;
-            let (since, said) = health.failing.get_or_insert_with(|| (now, String::new()));
-            (said != why).then(|| {
-                why.clone_into(said);
+            let (since, logged) = health.failing.get_or_insert_with(|| (now, String::new()));
+            (logged != why).then(|| {
+                why.clone_into(logged);
                 (health.what.clone(), *since)
             })
         });
-        if let Some((what, since)) = news {
+        if let Some((objects, since)) = changed {
             tracing::warn!(
-                what,
+                objects,
                 problem = why,
                 for_seconds = since.elapsed().as_secs(),
-                "cannot be read from the API server; what was read last keeps serving"
+                "objects cannot be read from the API server; those that were read last stay in use"
             );
         }
         self.measure();
     }
 
-    /// A reflector was told that there is nothing for it to read, and `why`.
+    /// There is nothing for a reflector to read, for the reason `why`.
     pub(super) fn absent(&self, id: Id, why: &str) {
-        let news = self.change(|inner| {
+        let changed = self.change(|inner| {
             let health = inner.watches.get_mut(&id)?;
             let first = !health.answered;
             health.answered = true;
-            let mended = health.failing.take().is_some();
-            (first || mended).then(|| health.what.clone())
+            let recovered = health.failing.take().is_some();
+            (first || recovered).then(|| health.what.clone())
         });
-        if let Some(what) = news {
-            tracing::info!(what, reason = why, "not read");
+        if let Some(objects) = changed {
+            tracing::info!(objects, reason = why, "objects are not read");
             self.measure();
         }
     }
@@ -238,14 +242,14 @@ impl Store {
     pub(super) fn replace<K: Kind>(&self, scope: &Scope, list: Listed<K>, confirmed: bool) -> Taken {
         let Listed { found, passed } = list;
         self.change(|inner| {
-            let held = K::shelf(&mut inner.stock).iter().filter(|(key, object)| scope.holds::<K>(key, object));
+            let held = K::objects(&mut inner.cache).iter().filter(|(key, object)| scope.holds::<K>(key, object));
             let gone = held.map(|(key, _)| key).filter(|key| !found.contains_key(key) && !passed.contains(key));
             let gone: Vec<Key> = gone.cloned().collect();
             if found.is_empty() && passed.is_empty() && !gone.is_empty() && !confirmed {
                 return Taken::Suspect;
             }
             if K::NAME == SECRET {
-                // Whether the list or what is on its way is newer cannot be told.
+                // It is unknown whether the list or the answer on its way is newer.
                 inner.fetching.values_mut().for_each(|touched| *touched = true);
             }
             for key in gone {
@@ -282,7 +286,7 @@ impl Store {
     /// Whether Certificates of a namespace (all if empty) can be read.
     pub(super) fn serves_certificates(&self, namespace: &str, read: bool) {
         self.change(|inner| {
-            if inner.stock.serves_certificates(namespace, read) {
+            if inner.cache.serves_certificates(namespace, read) {
                 inner.dirty.touch(Instant::now());
             }
         });
@@ -291,7 +295,7 @@ impl Store {
     /// Whether IngressClasses can be read.
     pub(super) fn reads_classes(&self, read: bool) {
         self.change(|inner| {
-            if std::mem::replace(&mut inner.stock.classless, !read) == read {
+            if std::mem::replace(&mut inner.cache.classless, !read) == read {
                 inner.dirty.touch(Instant::now());
             }
         });
@@ -301,43 +305,43 @@ impl Store {
     pub(super) fn readable<K: Kind>(&self, key: &Key, readable: bool) {
         self.change(|inner| {
             let named = (K::NAME, key.clone());
-            let objects = inner.stock.objects();
+            let objects = inner.cache.objects();
             if objects.unreadable.contains(&named) == readable {
                 drop(objects);
-                let unreadable = &mut inner.stock.objects_mut().unreadable;
+                let unreadable = &mut inner.cache.objects_mut().unreadable;
                 let _ = if readable { unreadable.remove(&named) } else { unreadable.insert(named) };
                 inner.dirty.touch(Instant::now());
             }
         });
     }
 
-    /// Something is named that was not asked for yet.
+    /// An object was named for which the API server has not answered yet.
     pub(super) fn expect<K: Kind>(&self, key: &Key) {
         self.change(|inner| *inner.pending.entry((K::NAME, key.clone())).or_default() += 1);
     }
 
-    /// What was named is there, or is known not to be.
-    pub(super) fn settle<K: Kind>(&self, key: &Key) {
+    /// A named object is in the cache, or is known not to exist.
+    pub(super) fn answered<K: Kind>(&self, key: &Key) {
         self.change(|inner| {
             let named = (K::NAME, key.clone());
             let Some(count) = inner.pending.get_mut(&named) else { return };
             *count -= 1;
             if *count == 0 {
                 inner.pending.remove(&named);
-                // A compile that did not wait for it said so.
-                if inner.stock.objects().awaited.contains(&named) {
+                // A compile that did not wait reported it as awaited, so that another one is due.
+                if inner.cache.objects().awaited.contains(&named) {
                     inner.dirty.touch(Instant::now());
                 }
             }
         });
     }
 
-    /// A Secret is asked for by its name, beside the list and watch.
+    /// A Secret is requested by its name, beside the list and watch.
     pub(super) fn fetch(&self, key: &Key) {
         self.lock().fetching.insert(key.clone(), false);
     }
 
-    /// The answer. Whether it counts: what a list or the watch said meanwhile may be newer.
+    /// The answer. False if it does not count, because a list or the watch may have brought a newer version meanwhile.
     pub(super) fn fetched<K: Kind>(&self, key: &Key, item: Option<Item<K>>) -> bool {
         self.change(|inner| {
             let counts = !inner.fetching.remove(key).unwrap_or(true);
@@ -350,36 +354,36 @@ impl Store {
 }
 
 impl Inner {
-    /// Whether an object of that name is kept: it is named, or was and no compile has said yet that nobody needs it.
+    /// Whether an object of that name is kept: it is named, or it was and no compile has reported yet that it is not needed.
     fn keeps<K: Kind>(&mut self, key: &Key) -> bool {
-        K::is_wanted(&self.stock, key) || K::shelf(&mut self.stock).contains_key(key)
+        K::is_wanted(&self.cache, key) || K::objects(&mut self.cache).contains_key(key)
     }
 
     fn put<K: Kind>(&mut self, key: Key, item: Item<K>) {
         if !self.keeps::<K>(&key) {
             return;
         }
-        let Item { mut object, findings } = item;
+        let Item { mut object, violations } = item;
         if !K::VERSIONED {
             object.metadata_mut().resource_version = None;
         }
-        if K::shelf(&mut self.stock).get(&key).is_some_and(|known| **known == object) {
+        if K::objects(&mut self.cache).get(&key).is_some_and(|known| **known == object) {
             return;
         }
         let object = Arc::new(object);
-        K::shelf(&mut self.stock).insert(key.clone(), Arc::clone(&object));
-        K::placed(&mut self.stock, &key, Some((&object, findings)));
+        K::objects(&mut self.cache).insert(key.clone(), Arc::clone(&object));
+        K::changed(&mut self.cache, &key, Some((&object, violations)));
         self.dirty.touch(Instant::now());
     }
 
     fn take_away<K: Kind>(&mut self, key: &Key, uid: Option<&str>) {
-        let shelf = K::shelf(&mut self.stock);
-        let Some(known) = shelf.get(key) else { return };
+        let objects = K::objects(&mut self.cache);
+        let Some(known) = objects.get(key) else { return };
         if uid.is_some_and(|uid| known.metadata().uid.as_deref().is_some_and(|known| known != uid)) {
             return;
         }
-        shelf.remove(key);
-        K::placed(&mut self.stock, key, None);
+        objects.remove(key);
+        K::changed(&mut self.cache, key, None);
         self.dirty.touch(Instant::now());
     }
 
@@ -406,14 +410,14 @@ mod tests {
     fn secret(type_: &str) -> Item<Secret> {
         let metadata = ObjectMeta { namespace: Some("shop".into()), name: Some("tls".into()), ..ObjectMeta::default() };
         let object = Secret { metadata, type_: Some(type_.to_owned()), ..Secret::default() };
-        Item { object, findings: Vec::new() }
+        Item { object, violations: Vec::new() }
     }
 
     /// A store in which a route names the Secret.
     fn named() -> Arc<Store> {
-        let store = Store::new(Stock::default(), Metrics::new());
+        let store = Store::new(ObjectCache::default(), Metrics::new());
         let references = References { secrets: [key()].into(), ..References::default() };
-        store.change(|inner| inner.stock.refers(&Key::new("shop", "r"), references));
+        store.change(|inner| inner.cache.refers(&Key::new("shop", "r"), references));
         store
     }
 
@@ -450,7 +454,7 @@ mod tests {
     fn what_is_no_longer_named_is_kept_current_until_a_compile_has_said_that_nobody_needs_it() {
         let store = named();
         store.put(key(), secret("old"));
-        store.change(|inner| inner.stock.refers(&Key::new("shop", "r"), References::default()));
+        store.change(|inner| inner.cache.refers(&Key::new("shop", "r"), References::default()));
         store.put(key(), secret("new"));
         assert_eq!(store.take().secrets[&key()].type_.as_deref(), Some("new"));
         store.stand_in(References::default());
@@ -464,7 +468,7 @@ mod tests {
         store.expect::<Secret>(&key());
         assert_eq!(store.take().awaited, [("Secret", key())].into());
         assert_eq!(store.due(), None);
-        store.settle::<Secret>(&key());
+        store.answered::<Secret>(&key());
         assert!(store.due().is_some() && store.take().awaited.is_empty());
     }
 }

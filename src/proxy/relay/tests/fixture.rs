@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::api::route_id::RouteId;
 use crate::policy::{Connection, Facts, Handshake, Heartbeat, Origin, Policy};
 use crate::proxy::clock::{TICKS, Tick};
 use crate::proxy::io::buffers::Buffers;
@@ -20,7 +21,7 @@ use crate::proxy::relay::session::Session;
 use crate::proxy::relay::stage::HeldBytes;
 use crate::proxy::relay::{Parts, Relay};
 use crate::reason::Reason;
-use crate::snapshot::{Balance, Host, Live, PathMatch, Route, RouteId, RouteState, Snapshot};
+use crate::snapshot::{Balance, Host, Live, PathMatch, Route, RouteState, Snapshot};
 use crate::telemetry::metrics::{MessageSizes, RouteMetrics};
 use crate::telemetry::{AccessLog, Initiator, Metrics};
 use crate::ws::close;
@@ -382,7 +383,7 @@ impl Fixture {
 fn snapshot(state: Option<RouteState>) -> Snapshot {
     let routes = state.into_iter().map(|state| {
         Arc::new(Route {
-            id: RouteId { namespace: "shop".into(), name: "chat".into() },
+            id: RouteId::secure_web_socket("shop", "chat"),
             path: PathMatch::Prefix("/".into()),
             state,
             backends: vec![],

@@ -1,6 +1,9 @@
-//! What is said when the API server could not be asked.
+//! Errors of the Kubernetes client as text for logs, events and conditions. Knows the client's errors only.
 
-/// An error of the client in words. Nothing of an answer's body but what the API server itself says of a failure: a body
+/// The text where a request to the API server timed out.
+pub const NO_ANSWER: &str = "the API server does not answer";
+
+/// An error of the client as text. Nothing of an answer's body but what the API server itself says of a failure: a body
 /// may hold Secrets.
 pub fn describe(error: &kube::Error) -> String {
     match error {

@@ -1,14 +1,14 @@
-//! Addresses that the gateway never dials, whoever named them (CVE-2021-25740): those that lead to itself, to its node, to
-//! a cloud's metadata service, or to the API server. One list for backends and for what the gateway itself fetches.
+//! Addresses that the gateway never dials, no matter who named them (CVE-2021-25740): its own, those of its node, of a
+//! cloud's metadata service, and of the API server. One list for backends and for what the gateway itself fetches.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::policy::network::{carried, is_denied};
 
-/// What is never dialled, besides what nobody ever dials.
+/// The blocked addresses of this gateway, besides those that are blocked everywhere ([`is_denied`]).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fence {
+pub struct BlockedAddresses {
     /// Whether loopback addresses may be dialled.
     pub allow_loopback: bool,
     /// Addresses, with every port: the Pod's own, those of the other replicas, the API server's Service.
@@ -17,20 +17,20 @@ pub struct Fence {
     pub sockets: BTreeSet<SocketAddr>,
 }
 
-impl Fence {
-    /// Whether an address may be no backend.
-    pub fn denies(&self, address: IpAddr, port: u16) -> bool {
+impl BlockedAddresses {
+    /// Whether a backend cannot have this address and port.
+    pub fn blocks(&self, address: IpAddr, port: u16) -> bool {
         let own = |address: &IpAddr| {
             self.addresses.contains(address) || self.sockets.contains(&SocketAddr::new(*address, port))
         };
         reached(address).iter().any(own) || is_denied(address, self.allow_loopback)
     }
 
-    /// Whether nothing on a host is for the gateway itself to fetch: for a URI that anybody may have written the API
-    /// server's machines are off with every port.
-    pub fn denies_host(&self, address: IpAddr) -> bool {
+    /// Whether the gateway itself fetches nothing from a host. The API server's machines are blocked with every port, because
+    /// anybody who may write a route may have written the URI.
+    pub fn blocks_host(&self, address: IpAddr) -> bool {
         let reached = reached(address);
-        self.sockets.iter().any(|socket| reached.contains(&socket.ip())) || self.denies(address, 0)
+        self.sockets.iter().any(|socket| reached.contains(&socket.ip())) || self.blocks(address, 0)
     }
 }
 
@@ -50,15 +50,15 @@ mod tests {
 
     #[test]
     fn the_api_servers_machine_may_serve_backends_but_is_nothing_to_fetch_from() {
-        let fence = Fence {
+        let blocked = BlockedAddresses {
             allow_loopback: false,
             addresses: ["10.96.0.1".parse().unwrap()].into(),
             sockets: ["192.0.2.1:6443".parse().unwrap()].into(),
         };
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert!(fence.denies(ip("64:ff9b::192.0.2.1"), 6443) && fence.denies(ip("64:ff9b:1::1"), 80));
-        assert!(fence.denies(ip("192.0.2.1"), 6443) && !fence.denies(ip("192.0.2.1"), 8080));
-        assert!(fence.denies(ip("::ffff:192.0.2.1"), 6443) && fence.denies_host(ip("::ffff:192.0.2.1")));
+        assert!(blocked.blocks(ip("64:ff9b::192.0.2.1"), 6443) && blocked.blocks(ip("64:ff9b:1::1"), 80));
+        assert!(blocked.blocks(ip("192.0.2.1"), 6443) && !blocked.blocks(ip("192.0.2.1"), 8080));
+        assert!(blocked.blocks(ip("::ffff:192.0.2.1"), 6443) && blocked.blocks_host(ip("::ffff:192.0.2.1")));
         for address in [
             "192.0.2.1",
             "64:ff9b::192.0.2.1",
@@ -69,9 +69,9 @@ mod tests {
             "169.254.169.254",
             "fd20:ce::254",
         ] {
-            assert!(fence.denies_host(ip(address)), "{address}");
+            assert!(blocked.blocks_host(ip(address)), "{address}");
         }
-        assert!(!fence.denies_host(ip("192.0.2.2")));
-        assert!(!Fence { allow_loopback: true, ..fence }.denies_host(ip("127.0.0.1")));
+        assert!(!blocked.blocks_host(ip("192.0.2.2")));
+        assert!(!BlockedAddresses { allow_loopback: true, ..blocked }.blocks_host(ip("127.0.0.1")));
     }
 }

@@ -3,39 +3,72 @@
 //! CEL is not evaluated here: what it says the compile says again on effective values.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 
 use super::crd;
-use super::objects::{Finding, Problem};
-use super::scalar::{Duration, Size};
+use super::scalar::{Duration, Size, is_label, is_object_name};
 use super::{scalar, schema};
 
-/// Findings about a whole `SecureWebSocketRoute`, in the order of the schema. Metadata and status are not looked at.
-pub fn of_route(route: &Value) -> Vec<Finding> {
-    let mut findings = Vec::new();
+/// Something in a route that the API server would not have let through as written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SchemaViolation {
+    /// Where, as in `spec.rules[0].backendRefs[1].prot`.
+    pub field: String,
+    /// What is wrong there.
+    pub kind: Violation,
+}
+
+/// What is wrong with a field.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Violation {
+    /// The API has no such field.
+    UnknownField,
+    /// A value that the schema refuses; the text names the bound.
+    Refused(String),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownField => f.write_str("unknown field; correct its name or remove it"),
+            Self::Refused(text) => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Display for SchemaViolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.kind)
+    }
+}
+
+/// Violations in a whole `SecureWebSocketRoute`, in the order of the schema. Metadata and status are not looked at.
+pub fn of_route(route: &Value) -> Vec<SchemaViolation> {
+    let mut violations = Vec::new();
     if let Some(members) = route.as_object() {
         for name in members.keys() {
             if !["apiVersion", "kind", "metadata", "spec", "status"].contains(&name.as_str()) {
-                findings.push(Finding { field: name.clone(), problem: Problem::Unknown });
+                violations.push(SchemaViolation { field: name.clone(), kind: Violation::UnknownField });
             }
         }
     }
-    judge("spec", route.get("spec").unwrap_or(&Value::Null), spec(), true, &mut findings);
-    findings
+    judge("spec", route.get("spec").unwrap_or(&Value::Null), spec(), true, &mut violations);
+    violations
 }
 
-/// Findings about a part of a route's spec, such as `handshake`, that stands elsewhere under `path`. Missing fields are
-/// no findings: the part is not the whole.
-pub fn of_part(path: &str, part: &str, value: &Value) -> Vec<Finding> {
-    let mut findings = Vec::new();
+/// Violations in a part of a route's spec, such as `handshake`, that stands elsewhere under `path`. Missing fields are
+/// no violations: the part is not the whole.
+pub fn of_part(path: &str, part: &str, value: &Value) -> Vec<SchemaViolation> {
+    let mut violations = Vec::new();
     if let Some(schema) = spec().pointer(&format!("/properties/{part}")) {
-        judge(path, value, schema, false, &mut findings);
+        judge(path, value, schema, false, &mut violations);
     }
     let missing = format!("{path}.authentication");
-    findings.retain(|finding| finding.field != missing || finding.problem == Problem::Unknown);
-    findings
+    violations.retain(|violation| violation.field != missing || violation.kind == Violation::UnknownField);
+    violations
 }
 
 fn spec() -> &'static Value {
@@ -44,18 +77,19 @@ fn spec() -> &'static Value {
 }
 
 /// `needed`: leaving the value out is no way to mend it.
-fn judge(path: &str, value: &Value, schema: &Value, needed: bool, findings: &mut Vec<Finding>) {
-    let mut refuse = |text: String| findings.push(Finding { field: path.to_owned(), problem: Problem::Refused(text) });
+fn judge(path: &str, value: &Value, schema: &Value, needed: bool, violations: &mut Vec<SchemaViolation>) {
+    let mut refuse =
+        |text: String| violations.push(SchemaViolation { field: path.to_owned(), kind: Violation::Refused(text) });
     let kind = schema["type"].as_str().unwrap_or("int-or-string");
     match (kind, value) {
         (_, Value::Null) if needed => refuse("there is no value; give one".to_owned()),
         (_, Value::Null) => refuse("there is no value; give one or remove the field".to_owned()),
-        ("object", Value::Object(members)) => object(path, members, schema, findings),
+        ("object", Value::Object(members)) => object(path, members, schema, violations),
         ("array", Value::Array(items)) => {
             bounds(items.len(), schema, ("Items", "entries"), needed, &mut refuse);
             keys(items, schema, &mut refuse);
             for (index, item) in items.iter().enumerate() {
-                judge(&format!("{path}[{index}]"), item, &schema["items"], true, findings);
+                judge(&format!("{path}[{index}]"), item, &schema["items"], true, violations);
             }
         }
         ("string" | "int-or-string", Value::String(text)) => {
@@ -92,20 +126,20 @@ fn judge(path: &str, value: &Value, schema: &Value, needed: bool, findings: &mut
     }
 }
 
-fn object(path: &str, members: &Map<String, Value>, schema: &Value, findings: &mut Vec<Finding>) {
+fn object(path: &str, members: &Map<String, Value>, schema: &Value, violations: &mut Vec<SchemaViolation>) {
     let properties = &schema["properties"];
     let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (name, value) in members {
         let path = format!("{path}.{name}");
         match properties.get(name) {
-            Some(schema) => judge(&path, value, schema, required.contains(&name.as_str()), findings),
-            None => findings.push(Finding { field: path, problem: Problem::Unknown }),
+            Some(schema) => judge(&path, value, schema, required.contains(&name.as_str()), violations),
+            None => violations.push(SchemaViolation { field: path, kind: Violation::UnknownField }),
         }
     }
     for name in required {
         if !members.contains_key(name) {
             let field = format!("{path}.{name}");
-            findings.push(Finding { field, problem: Problem::Refused("required; add it".to_owned()) });
+            violations.push(SchemaViolation { field, kind: Violation::Refused("required; add it".to_owned()) });
         }
     }
 }
@@ -161,10 +195,10 @@ fn pattern_of(pattern: &str) -> Option<(Matcher, &'static str)> {
             (|text| Duration::from(text).parse().is_ok(), "a duration such as 30s, 1h30m or 500ms")
         }
         scalar::SIZE_PATTERN => (|text| Size::from(text).bytes().is_ok(), "a whole number of bytes such as 64Ki"),
-        schema::NAME_PATTERN => (is_name, "a name of lower-case letters, digits, hyphens and dots"),
+        schema::NAME_PATTERN => (is_object_name, "a name of lower-case letters, digits, hyphens and dots"),
         schema::LABEL_PATTERN => (is_label, "a name of lower-case letters, digits and hyphens"),
         schema::HOSTNAME_PATTERN => (
-            |text| is_name(text.strip_prefix("*.").unwrap_or(text)),
+            |text| is_object_name(text.strip_prefix("*.").unwrap_or(text)),
             "a hostname in lower case such as chat.example.com or *.example.com",
         ),
         schema::TOKEN_PATTERN => (is_token, "a token of letters, digits and !#$%&'*+.^_`|~-"),
@@ -189,17 +223,6 @@ fn pattern_of(pattern: &str) -> Option<(Matcher, &'static str)> {
 
 fn all(text: &str, good: impl Fn(u8) -> bool) -> bool {
     !text.is_empty() && text.bytes().all(good)
-}
-
-fn is_label(text: &str) -> bool {
-    all(text, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-/// Whether a text may be the name of an object: a DNS-1123 subdomain of at most 253 characters.
-pub fn is_name(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 fn is_token(text: &str) -> bool {
@@ -248,7 +271,7 @@ mod tests {
         })
     }
 
-    /// The findings after the value at a path was replaced.
+    /// The violations after the value at a path was replaced.
     fn with(pointer: &str, value: Value) -> Vec<String> {
         let mut route = route();
         let (parent, name) = pointer.rsplit_once('/').unwrap();
@@ -261,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_route_has_no_findings() {
+    fn a_good_route_has_no_violations() {
         assert_eq!(of_route(&route()), []);
     }
 

@@ -1,16 +1,23 @@
-//! What is kept of the cluster: the objects that a compile reads, and which Secrets and ConfigMaps are named. Plain
-//! data, no client and no clock.
+//! The object cache: the objects that a compile reads, and which Secrets and ConfigMaps are named. Plain data, no client
+//! and no clock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::kind::Published;
+use k8s_openapi::api::core::v1::Service;
+use serde::Deserialize;
+
 use super::reference::References;
 use crate::api::objects::{Key, Objects};
 
-/// What is kept.
+/// The gateway's own Service, whose addresses are published.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Published(pub(super) Service);
+
+/// The objects that are kept.
 #[derive(Debug, Default)]
-pub(super) struct Stock {
+pub(super) struct ObjectCache {
     objects: Arc<Objects>,
     /// The gateway's own Service.
     pub(super) published: BTreeMap<Key, Arc<Published>>,
@@ -55,7 +62,7 @@ impl Counts {
     }
 }
 
-impl Stock {
+impl ObjectCache {
     /// Nothing yet, for these namespaces (all if there are none) and what the settings name.
     pub(super) fn new(namespaces: impl IntoIterator<Item = String>, fixed: References) -> Self {
         Self { namespaces: namespaces.into_iter().collect(), fixed, revision: 1, ..Self::default() }
@@ -71,15 +78,15 @@ impl Stock {
         Arc::make_mut(&mut self.objects)
     }
 
-    /// Whether Certificates of a namespace can be read. Whether that is news.
+    /// Whether Certificates of a namespace can be read. Returns whether that changed anything.
     pub(super) fn serves_certificates(&mut self, namespace: &str, read: bool) -> bool {
         let _ = if read { self.certificates.insert(namespace.to_owned()) } else { self.certificates.remove(namespace) };
         let any = !self.certificates.is_empty();
-        let news = self.objects.cert_manager != any;
-        if news {
+        let changed = self.objects.cert_manager != any;
+        if changed {
             self.objects_mut().cert_manager = any;
         }
-        news
+        changed
     }
 
     /// Counts up when what is named changes.
@@ -122,9 +129,9 @@ impl Stock {
             self.standing_in = references;
             self.revision += 1;
         }
-        let unnamed = |stock: &Self, key: &Key| !stock.wants_secret(key);
+        let unnamed = |cache: &Self, key: &Key| !cache.wants_secret(key);
         let secrets: Vec<Key> = self.objects.secrets.keys().filter(|key| unnamed(self, key)).cloned().collect();
-        let unnamed = |stock: &Self, key: &Key| !stock.wants_config_map(key);
+        let unnamed = |cache: &Self, key: &Key| !cache.wants_config_map(key);
         let maps: Vec<Key> = self.objects.config_maps.keys().filter(|key| unnamed(self, key)).cloned().collect();
         if !secrets.is_empty() || !maps.is_empty() {
             let objects = self.objects_mut();
@@ -174,42 +181,42 @@ mod tests {
 
     #[test]
     fn what_several_routes_name_is_wanted_until_the_last_of_them_is_gone() {
-        let mut stock = Stock::default();
+        let mut cache = ObjectCache::default();
         let (tls, a, b) = (Key::new("shop", "tls"), Key::new("shop", "a"), Key::new("shop", "b"));
-        stock.refers(&a, secrets(&["tls"]));
-        let revision = stock.revision();
-        stock.refers(&b, secrets(&["tls"]));
-        stock.refers(&b, secrets(&["tls"]));
-        assert_eq!(stock.revision(), revision, "nothing new is named");
-        stock.refers(&a, References::default());
-        assert!(stock.wants_secret(&tls));
-        stock.refers(&b, References::default());
-        assert!(!stock.wants_secret(&tls));
-        assert!(stock.revision() > revision);
+        cache.refers(&a, secrets(&["tls"]));
+        let revision = cache.revision();
+        cache.refers(&b, secrets(&["tls"]));
+        cache.refers(&b, secrets(&["tls"]));
+        assert_eq!(cache.revision(), revision, "nothing new is named");
+        cache.refers(&a, References::default());
+        assert!(cache.wants_secret(&tls));
+        cache.refers(&b, References::default());
+        assert!(!cache.wants_secret(&tls));
+        assert!(cache.revision() > revision);
     }
 
     #[test]
     fn a_secret_stays_until_a_compile_has_said_that_no_last_good_spec_needs_it() {
-        let mut stock = Stock::default();
+        let mut cache = ObjectCache::default();
         let (route, old) = (Key::new("shop", "r"), Key::new("shop", "old"));
-        stock.refers(&route, secrets(&["old"]));
-        stock.objects_mut().secrets.insert(old.clone(), Arc::new(Secret::default()));
-        stock.refers(&route, secrets(&["new"]));
-        assert!(stock.objects().secrets.contains_key(&old), "no compile has spoken yet");
-        stock.stand_in(secrets(&["old"]));
-        assert!(stock.objects().secrets.contains_key(&old) && stock.wants_secret(&old));
-        stock.stand_in(References::default());
-        assert!(stock.objects().secrets.is_empty());
+        cache.refers(&route, secrets(&["old"]));
+        cache.objects_mut().secrets.insert(old.clone(), Arc::new(Secret::default()));
+        cache.refers(&route, secrets(&["new"]));
+        assert!(cache.objects().secrets.contains_key(&old), "no compile has spoken yet");
+        cache.stand_in(secrets(&["old"]));
+        assert!(cache.objects().secrets.contains_key(&old) && cache.wants_secret(&old));
+        cache.stand_in(References::default());
+        assert!(cache.objects().secrets.is_empty());
     }
 
     #[test]
     fn namespaces_that_are_not_watched_are_not_read_unless_the_settings_name_an_object_there() {
         let fixed = References { secrets: [Key::new("infra", "default")].into(), ..References::default() };
-        let mut stock = Stock::new(["shop".to_owned()], fixed);
+        let mut cache = ObjectCache::new(["shop".to_owned()], fixed);
         let mut named = secrets(&["tls"]);
         named.secrets.insert(Key::new("infra", "other"));
-        stock.refers(&Key::new("shop", "r"), named);
-        let wanted: Vec<_> = stock.wanted().secrets.iter().map(ToString::to_string).collect();
+        cache.refers(&Key::new("shop", "r"), named);
+        let wanted: Vec<_> = cache.wanted().secrets.iter().map(ToString::to_string).collect();
         assert_eq!(wanted, ["infra/default", "shop/tls"]);
     }
 }
