@@ -9,8 +9,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use wssgate::telemetry::Metrics;
 use wssgate::telemetry::metrics::Direction;
+use wssgate::telemetry::metrics::Metrics;
 use wssgate::ws::frame::{self, Header, Opcode};
 use wssgate::ws::message::{Judge, Limits, Step};
 

@@ -15,10 +15,10 @@ use tokio::sync::watch;
 use wssgate::api::route_id::RouteId;
 use wssgate::policy::{Connection, Handshake, Heartbeat, Policy};
 use wssgate::proxy::{self, Drain, Proxy};
-use wssgate::snapshot::{
-    Backend, BackendId, Balance, Host, Live, PathMatch, Route, RouteState, Snapshot, TlsServerConfig,
-};
-use wssgate::telemetry::{AccessLog, Metrics};
+use wssgate::snapshot::live::Live;
+use wssgate::snapshot::{Backend, BackendId, Balance, Host, PathMatch, Route, RouteState, Snapshot, TlsServerConfig};
+use wssgate::telemetry::access::log::AccessLog;
+use wssgate::telemetry::metrics::Metrics;
 use wssgate::ws::frame::{self, Header, Opcode};
 use wssgate::ws::message::Limits;
 use wssgate::ws::upgrade;
@@ -105,7 +105,11 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         balance: Balance::default(),
         backend_tls: None,
     };
-    let tls = Arc::new(TlsServerConfig { config: Arc::new(config), certificates: vec![], client: None });
+    let tls = Arc::new(TlsServerConfig {
+        config: wssgate::tls::ServerTls::new(Arc::new(config)),
+        certificates: vec![],
+        client: None,
+    });
     let host = Host { name: HOST.into(), tls: Some(tls), routes: vec![Arc::new(route)] };
     let live = Arc::new(Live::default());
     live.publish(Snapshot {

@@ -20,8 +20,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::accept;
-use crate::telemetry::Metrics;
 use crate::telemetry::metrics::CONTENT_TYPE;
+use crate::telemetry::metrics::Metrics;
 
 /// Connections at a time; more wait in the backlog.
 const CONNECTIONS: usize = 64;

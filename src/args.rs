@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::api::objects::Key;
 use crate::settings::Overrides;
 use crate::settings::cluster::ClusterOverrides;
-use crate::telemetry::Format;
+use crate::telemetry::format::Format;
 
 const EXIT_CODES: &str = "\
 Exit codes:

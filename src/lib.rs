@@ -21,5 +21,6 @@ pub mod snapshot;
 pub mod source;
 pub mod status;
 pub mod telemetry;
+pub mod tls;
 pub mod writer;
 pub mod ws;

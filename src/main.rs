@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use wssgate::args::{Arguments, Check, Command, Echo, Output, Run};
 use wssgate::settings::{GatewayConfiguration, Settings, SettingsError};
-use wssgate::telemetry::{Format, logging};
+use wssgate::telemetry::format::Format;
+use wssgate::telemetry::logging;
 use wssgate::{api, app};
 
 #[global_allocator]
@@ -44,8 +45,8 @@ fn run(arguments: &Run) -> ExitCode {
     }
     match app::run(settings, arguments.config.clone().map(|file| (file, overrides))) {
         Ok(()) => ExitCode::from(OK),
-        Err(app::Error::Start(error)) => fail(USAGE, &error),
-        Err(app::Error::Run(error)) => fail(FAILED, &error.to_string()),
+        Err(app::error::Error::Start(error)) => fail(USAGE, &error),
+        Err(app::error::Error::Run(error)) => fail(FAILED, &error.to_string()),
     }
 }
 

@@ -216,10 +216,10 @@ fn a_rotation_keeps_the_session_tickets_of_every_host() {
     for (name, old) in &before.snapshot.exact {
         let (old, new) = (old.tls.as_ref().unwrap(), after.snapshot.exact[name].tls.as_ref().unwrap());
         assert_ne!(old.certificates, new.certificates, "{name}");
-        assert!(Arc::ptr_eq(&old.config.ticketer, &new.config.ticketer), "{name}");
+        assert!(Arc::ptr_eq(&old.config.get().ticketer, &new.config.get().ticketer), "{name}");
     }
-    let old = &before.snapshot.exact["good0.example.com"].tls.as_ref().unwrap().config.ticketer;
-    let new = &after.snapshot.exact["good1.example.com"].tls.as_ref().unwrap().config.ticketer;
+    let old = &before.snapshot.exact["good0.example.com"].tls.as_ref().unwrap().config.get().ticketer;
+    let new = &after.snapshot.exact["good1.example.com"].tls.as_ref().unwrap().config.get().ticketer;
     assert!(!Arc::ptr_eq(old, new), "every host has tickets of its own");
 }
 

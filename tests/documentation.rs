@@ -12,7 +12,7 @@ use crate::{drift, root};
 use wssgate::api::violation;
 use wssgate::reason::Reason;
 use wssgate::settings::GatewayConfiguration;
-use wssgate::telemetry::Initiator;
+use wssgate::telemetry::initiator::Initiator;
 use wssgate::telemetry::metrics::{Certificate, Metrics};
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use wssgate::settings::{GatewayConfiguration, Overrides, Settings};
-use wssgate::telemetry::Format;
+use wssgate::telemetry::format::Format;
 
 const HEAD: &str = "apiVersion: config.wssgate.io/v1alpha1\nkind: GatewayConfiguration\n";
 

@@ -84,7 +84,7 @@ mod tests {
     fn routes_of_two_kinds_and_one_name_have_metrics_of_their_own() {
         let own = RouteId::secure_web_socket("shop", "chat").to_string();
         let other = RouteId::new(RouteKind::HttpRoute, "shop", "chat").to_string();
-        let metrics = crate::telemetry::Metrics::new();
+        let metrics = crate::telemetry::metrics::Metrics::new();
         metrics.route(&own).accepted();
         let text = metrics.encode();
         assert!(text.contains(&format!("route=\"{own}\"")) && !text.contains(&format!("route=\"{other}\"")), "{text}");

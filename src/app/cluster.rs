@@ -19,7 +19,7 @@ use crate::source::Source;
 use crate::source::cluster::{self, Cluster, Connection};
 use crate::source::loaded::Loaded;
 use crate::status::{Election, address};
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Metrics;
 use crate::{issuance, status};
 
 /// The class that stands in where IngressClasses may not be read.

@@ -16,12 +16,12 @@ use crate::api::objects::Objects;
 use crate::api::route_id::RouteId;
 use crate::api::status::CAUSES;
 use crate::compile::{self, Compiled};
-use crate::snapshot::Live;
 use crate::snapshot::dependency::Dependency;
+use crate::snapshot::live::Live;
 use crate::source::Source;
 use crate::source::loaded::Loaded;
-use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Certificate;
+use crate::telemetry::metrics::Metrics;
 
 /// How long after a compile that panicked the next one, if nothing changes.
 const AGAIN: Duration = Duration::from_secs(60);

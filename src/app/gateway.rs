@@ -13,17 +13,20 @@ use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::{sleep, sleep_until};
 
+use super::error::Error;
 use super::follower::Follower;
+use super::options::files;
 use super::process::{bind, listening};
 use super::reload::Reload;
-use super::{Error, cluster, files, options, process};
+use super::{cluster, options, process};
 use crate::admin::{self, Admin};
 use crate::echo;
 use crate::proxy::{self, Drain, Proxy};
 use crate::settings::{Overrides, Settings};
-use crate::snapshot::Live;
+use crate::snapshot::live::Live;
 use crate::source::Source;
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::access::log::AccessLog;
+use crate::telemetry::metrics::Metrics;
 
 /// How long the access log may take to write its last lines.
 const FLUSH: Duration = Duration::from_secs(2);

@@ -3,6 +3,7 @@
 
 mod clock;
 mod cluster;
+pub mod error;
 mod follower;
 mod gateway;
 mod options;
@@ -18,22 +19,7 @@ use tokio::net::TcpListener;
 use crate::compile;
 use crate::echo;
 use crate::settings::{Overrides, Settings};
-use crate::source::Files;
-
-/// Why the gateway ended.
-#[derive(Debug)]
-pub enum Error {
-    /// It could not start: a directory, an address, a limit. The text names which and the fix.
-    Start(String),
-    /// It failed while it ran.
-    Run(io::Error),
-}
-
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        Self::Start(error.to_string())
-    }
-}
+use error::Error;
 
 /// Runs the gateway until it is told to stop. `file` is the settings file with the flags that stand over it, if there
 /// is one: it is followed.
@@ -80,7 +66,7 @@ pub struct Checked {
 /// # Errors
 /// The directory cannot be read.
 pub fn check(settings: &Settings, manifests: &Path) -> io::Result<Checked> {
-    let loaded = files(settings, manifests)?.load();
+    let loaded = options::files(settings, manifests)?.load();
     let compiled = compile::compile(&loaded.objects, &options::of_compile(settings), clock::now(), None);
     let accepted = compiled.accepted() == compiled.statuses.len() && loaded.problems.is_empty();
     let problems = loaded.problems.iter().map(ToString::to_string).collect();
@@ -91,9 +77,4 @@ pub fn check(settings: &Settings, manifests: &Path) -> io::Result<Checked> {
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build()
-}
-
-/// A directory of manifests.
-fn files(settings: &Settings, manifests: &Path) -> io::Result<Files> {
-    Ok(Files::open(manifests)?.namespaces(settings.watch_namespaces.iter().cloned()))
 }

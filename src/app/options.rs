@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Error;
+use super::error::Error;
 use crate::compile;
 use crate::compile::resolve::backend_tls::{Roots, client};
 use crate::policy::blocked_addresses::BlockedAddresses;
@@ -11,6 +11,7 @@ use crate::policy::client::{ForwardedFor, TrustedProxies};
 use crate::proxy;
 use crate::settings::Settings;
 use crate::settings::store::SharedStore;
+use crate::source::Files;
 
 /// The CAs that the gateway itself trusts when it fetches over https: the public ones, or those of the file that
 /// `SSL_CERT_FILE` names, as many programs read it.
@@ -87,4 +88,9 @@ pub(super) fn of_compile(settings: &Settings) -> compile::Options {
         unshared: settings.replicas.filter(|replicas| replicas.get() > 1 && settings.shared_store.is_none()),
         ..compile::Options::default()
     }
+}
+
+/// A directory of manifests.
+pub(super) fn files(settings: &Settings, manifests: &Path) -> std::io::Result<Files> {
+    Ok(Files::open(manifests)?.namespaces(settings.watch_namespaces.iter().cloned()))
 }

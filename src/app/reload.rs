@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::settings::{GatewayConfiguration, Overrides, Settings};
 use crate::source::Watch;
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// Follows one settings file.
 pub(super) struct Reload {

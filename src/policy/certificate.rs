@@ -5,11 +5,8 @@
 //! that live connections are judged again; their chains are then verified anew by [`ClientCertificate::renewed`], which
 //! needs the time and is therefore asked for by the caller, before `admit`.
 
-use std::fmt;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
-use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::asn1_rs::Any;
 use x509_parser::extensions::GeneralName;
@@ -17,6 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
 use crate::reason::Reason;
+use crate::tls::ClientTrust;
 
 /// The most bytes of a chain that are accepted, its certificates together: it is kept as long as the connection lives,
 /// and its leaf goes to the backend in a header.
@@ -25,42 +23,6 @@ pub const MAX_CHAIN: usize = 16 * 1024;
 const MAX_SUBJECT: usize = 2048;
 /// The most bytes of a SPIFFE id (SPIFFE-ID §2.3).
 const MAX_SPIFFE: usize = 2048;
-
-/// Whom a host trusts to name its clients: authorities and revocations, as one verifier.
-#[derive(Clone)]
-pub struct ClientTrust(Arc<dyn ClientCertVerifier>);
-
-impl ClientTrust {
-    /// A trust of its own, equal to no other but its clones.
-    pub fn new(verifier: Arc<dyn ClientCertVerifier>) -> Self {
-        Self(verifier)
-    }
-
-    /// What TLS verifies chains with.
-    pub fn verifier(&self) -> &Arc<dyn ClientCertVerifier> {
-        &self.0
-    }
-
-    fn accepts(&self, chain: &[CertificateDer<'static>], now: UnixTime) -> bool {
-        let Some((leaf, issuers)) = chain.split_first() else { return false };
-        self.0.verify_client_cert(leaf, issuers, now).is_ok()
-    }
-}
-
-impl PartialEq for ClientTrust {
-    /// Equal only if it is the same one: content that did not change keeps its verifier from compile to compile.
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for ClientTrust {}
-
-impl fmt::Debug for ClientTrust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClientTrust")
-    }
-}
 
 /// What a host asks of client certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -274,6 +236,8 @@ fn der(value: &Any<'_>, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use rcgen::{CertificateParams, DnType, DnValue, KeyPair, SanType};
 

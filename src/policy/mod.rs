@@ -11,6 +11,7 @@ pub mod certificate;
 pub mod claims;
 pub mod client;
 pub mod credential;
+pub mod facts;
 
 pub mod keys;
 pub mod network;
@@ -18,10 +19,7 @@ pub mod origin;
 pub mod subprotocol;
 pub mod token;
 
-use std::net::IpAddr;
 use std::time::Duration;
-
-use rustls_pki_types::UnixTime;
 
 use crate::reason::Reason;
 use crate::ws::message::Limits;
@@ -29,6 +27,7 @@ pub use crate::ws::upgrade::Origin;
 pub use attempts::Attempts;
 pub use authentication::{Authentication, Proof};
 pub use certificate::{ClientCertificate, ClientRule};
+pub use facts::Facts;
 pub use network::Networks;
 pub use origin::{OriginPattern, Origins};
 
@@ -93,44 +92,6 @@ pub struct Heartbeat {
     pub missed: u32,
     /// Whether the backend is pinged as well.
     pub backend: bool,
-}
-
-/// What is known of a handshake when it is judged, kept for as long as the connection lives. Never a credential.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
-    /// The client's address, from the socket.
-    pub address: IpAddr,
-    /// The host of the request, lower case, without port.
-    pub host: Box<str>,
-    /// The port of the `Host` header, if it has one.
-    pub port: Option<u16>,
-    /// The path of the request, byte for byte, without query.
-    pub path: Box<str>,
-    /// The `Origin` headers.
-    pub origin: Origin,
-    /// The offered subprotocols in their order.
-    pub subprotocols: Box<[Box<str>]>,
-    /// The client's certificate, where the host asked for one and it was valid.
-    pub client_certificate: Option<Box<ClientCertificate>>,
-    /// What was proved of the client by a credential; `None`: nothing.
-    pub proof: Option<Box<Proof>>,
-}
-
-impl Facts {
-    /// Whom `limits.perSubject` counts: the subject of the credential, else that of the client's certificate; `None`:
-    /// nobody is told apart.
-    pub fn identity(&self) -> Option<Box<str>> {
-        let proved = self.proof.as_deref().and_then(Proof::identity);
-        proved.or_else(|| self.client_certificate.as_deref().map(ClientCertificate::identity))
-    }
-
-    /// The facts with the client's chain verified under the trust that counts by now; `None` where that is the one of
-    /// before. To be asked for before [`admit`], which has no clock.
-    pub fn renewed(&self, policy: &Policy, now: UnixTime) -> Option<Self> {
-        let certificate = self.client_certificate.as_ref()?;
-        let certificate = certificate.renewed(&policy.client_certificates.as_ref()?.trust, now)?;
-        Some(Self { client_certificate: Some(Box::new(certificate)), ..self.clone() })
-    }
 }
 
 /// The proof that a handshake passed every check; only [`admit`] can make one.

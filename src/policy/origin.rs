@@ -3,8 +3,9 @@
 //! Compared byte for byte as browsers serialise them (RFC 6454 §6.2): lower case, no default port, no path. Nothing
 //! is decoded or normalised first: what a browser never sends is refused.
 
-use crate::policy::{Facts, Origin};
+use crate::policy::facts::Facts;
 use crate::reason::Reason;
+use crate::ws::upgrade::Origin;
 
 /// Which pages may open a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,7 +25,8 @@ use crate::proxy::relay::Relay;
 use crate::proxy::shared::Shared;
 use crate::proxy::worker::{Worker, sweep};
 use crate::reason::Reason;
-use crate::telemetry::AccessLog;
+use crate::telemetry::access::log::AccessLog;
+use crate::telemetry::access::worker::WorkerLog;
 
 /// Connections that may wait for their worker; more are dropped, the worker is stuck.
 const QUEUE: usize = 1024;
@@ -92,7 +93,7 @@ async fn run(
     mut accepted: mpsc::Receiver<Accepted>,
     listeners: Option<Listeners>,
 ) -> io::Result<()> {
-    let worker = Worker::new(Arc::clone(&shared), log.worker());
+    let worker = Worker::new(Arc::clone(&shared), WorkerLog::new(log.clone()));
     tokio::task::spawn_local(worker.log.clone().hand_over_in_time());
     if let Some(Listeners { wss, plain, workers }) = listeners {
         let workers = Rc::new(workers);

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::snapshot::dependency::Dependency;
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// How long nothing but failures must have come until it is an outage.
 const HOLD: Duration = Duration::from_secs(5);

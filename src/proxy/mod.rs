@@ -27,8 +27,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::policy::client::TrustedProxies;
-use crate::snapshot::Live;
-use crate::telemetry::{AccessLog, Metrics};
+use crate::snapshot::live::Live;
+use crate::telemetry::access::log::AccessLog;
+use crate::telemetry::metrics::Metrics;
 use auth::Auth;
 use auth::external::Externals;
 use auth::fetch::Fetcher;

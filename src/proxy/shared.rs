@@ -15,8 +15,8 @@ use crate::proxy::limits::connections::Connections;
 use crate::proxy::limits::round_robin::RoundRobin;
 use crate::proxy::relay::stage::HeldBytes;
 use crate::proxy::store::Store;
-use crate::snapshot::Live;
-use crate::telemetry::Metrics;
+use crate::snapshot::live::Live;
+use crate::telemetry::metrics::Metrics;
 
 /// What all workers share.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use crate::proxy::io::buffers::Buffers;
 use crate::proxy::limits::fair_queue::FairQueue;
 use crate::proxy::relay::sweep::Sessions;
 use crate::proxy::shared::Shared;
-use crate::telemetry::access::WorkerLog;
+use crate::telemetry::access::worker::WorkerLog;
 use crate::telemetry::metrics::MessageSizes;
 
 /// How long a worker judges sessions again before it lets bytes move.

@@ -21,7 +21,7 @@ use crate::api::route::Defaults;
 use crate::api::scalar::{self, is_lower_dns_name};
 use crate::api::violation;
 use crate::api::yaml::{self, Fault, FaultKind, Tree};
-use crate::telemetry::Format;
+use crate::telemetry::format::Format;
 
 /// `apiVersion` of the settings file.
 pub const API_VERSION: &str = "config.wssgate.io/v1alpha1";

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::api::CONTROLLER;
 use crate::api::objects::Key;
 use crate::api::route::Defaults;
-use crate::telemetry::Format;
+use crate::telemetry::format::Format;
 use cluster::{ClusterOverrides, ClusterSettings};
 pub use file::{GatewayConfiguration, SettingsError};
 use proxies::TrustedProxies;

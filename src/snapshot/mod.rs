@@ -20,7 +20,7 @@ use crate::policy::blocked_addresses::BlockedAddresses;
 use crate::policy::keys::KeySet;
 use crate::policy::{ClientRule, Policy};
 use crate::reason::Reason;
-pub use live::{Lease, Live};
+use crate::tls::{BackendTlsConfig, ServerTls};
 
 /// Everything the data plane knows.
 #[derive(Debug, Clone, Default)]
@@ -98,10 +98,11 @@ impl Host {
     }
 }
 
-/// The TLS of a host: one `rustls::ServerConfig` with its own certificates and session tickets.
+/// The TLS of a host, with its own certificates and session tickets.
+#[derive(Debug)]
 pub struct TlsServerConfig {
     /// What connections of this host are accepted with.
-    pub config: Arc<rustls::ServerConfig>,
+    pub config: ServerTls,
     /// What is known of each certificate, for metrics and for reuse.
     pub certificates: Vec<CertificateFacts>,
     /// What is asked of client certificates; part of `config`, and of the policy of every route of the host.
@@ -111,14 +112,7 @@ pub struct TlsServerConfig {
 impl PartialEq for TlsServerConfig {
     /// Equal only if they are the same configuration: tickets are bound to it.
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.config, &other.config)
-    }
-}
-
-impl fmt::Debug for TlsServerConfig {
-    /// Never prints keys.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsServerConfig").field("certificates", &self.certificates).finish_non_exhaustive()
+        self.config == other.config
     }
 }
 
@@ -194,24 +188,12 @@ pub enum Balance {
 }
 
 /// TLS toward a backend.
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BackendTls {
-    /// What it is dialled with.
-    pub config: Arc<rustls::ClientConfig>,
+    /// What connections are made with.
+    pub config: BackendTlsConfig,
     /// The name that is sent as SNI and verified.
     pub server_name: ServerName<'static>,
-}
-
-impl PartialEq for BackendTls {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.config, &other.config) && self.server_name == other.server_name
-    }
-}
-
-impl fmt::Debug for BackendTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BackendTls").field("server_name", &self.server_name).finish_non_exhaustive()
-    }
 }
 
 /// A port of a Service.

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::kube_error::{NO_ANSWER, describe};
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// How long a Lease is held without being renewed.
 pub const DURATION: Duration = Duration::from_secs(15);

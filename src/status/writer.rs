@@ -19,7 +19,7 @@ use crate::api::route_id::RouteId;
 use crate::api::status::RouteStatus;
 use crate::api::{GROUP, VERSION};
 use crate::kube_error::{NO_ANSWER, describe};
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Metrics;
 use crate::writer::{self, Again, Events, Next, PATIENCE};
 
 /// Writes at a time, and the least time that they take: at most 50 a second.

@@ -9,7 +9,7 @@ use std::panic;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::writer::MakeWriter;
 
-use super::Format;
+use crate::telemetry::format::Format;
 
 /// The environment variable that sets the level: `info`, `debug`, `wssgate=debug,warn` ...
 pub const LEVEL_VARIABLE: &str = "WSSGATE_LOG";

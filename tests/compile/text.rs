@@ -31,9 +31,9 @@ impl Names {
             });
             let _ = write!(text, " {}#{}", facts.secret, place + 1);
         }
-        let same = |known: &Arc<dyn rustls::server::ProducesTickets>| Arc::ptr_eq(known, &tls.config.ticketer);
+        let same = |known: &Arc<dyn rustls::server::ProducesTickets>| Arc::ptr_eq(known, &tls.config.get().ticketer);
         let place = self.tickets.iter().position(same).unwrap_or_else(|| {
-            self.tickets.push(Arc::clone(&tls.config.ticketer));
+            self.tickets.push(Arc::clone(&tls.config.get().ticketer));
             self.tickets.len() - 1
         });
         let _ = write!(text, " tickets#{}", place + 1);

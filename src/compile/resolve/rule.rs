@@ -21,6 +21,7 @@ use crate::compile::resolve::service::{Port, Protocol, Services};
 use crate::compile::spec::rule::{BackendTlsDraft, RuleDraft};
 use crate::policy::blocked_addresses::BlockedAddresses;
 use crate::snapshot::{Backend, BackendId, BackendTls};
+use crate::tls::BackendTlsConfig;
 
 /// A rule with what it names.
 #[derive(Debug, Default)]
@@ -191,7 +192,7 @@ impl<'a> Resolver<'a> {
         let config = config.map_err(|text| {
             Problem::new(Reason::InvalidCertificateRef, format_args!("spec.rules[{index}].backendTLS"), text)
         })?;
-        Ok(BackendTls { config, server_name: tls.server_name.clone() })
+        Ok(BackendTls { config: BackendTlsConfig::new(config), server_name: tls.server_name.clone() })
     }
 
     fn system(&mut self) -> Result<Arc<ClientConfig>, String> {

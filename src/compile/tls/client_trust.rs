@@ -24,7 +24,8 @@ use crate::compile::resolve::bundle::{CA, same, value};
 use crate::compile::resolve::reference::{Grants, unread};
 use crate::compile::spec::tls::ClientDraft;
 use crate::compile::tls::certificate::date;
-use crate::policy::certificate::{ClientRule, ClientTrust};
+use crate::policy::certificate::ClientRule;
+use crate::tls::ClientTrust;
 
 /// The key of revocation lists in their ConfigMap.
 const CRL: &str = "crl.pem";

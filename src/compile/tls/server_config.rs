@@ -16,6 +16,7 @@ use crate::compile::spec::tls::MinVersion;
 use crate::compile::tls::certificate::Certificate;
 use crate::policy::ClientRule;
 use crate::snapshot::TlsServerConfig;
+use crate::tls::ServerTls;
 
 /// What resumption is bound to: a session of one is never resumed under another, since the client proved what that
 /// other policy asks only in a full handshake.
@@ -92,8 +93,11 @@ impl BuiltConfig {
         // A WebSocket handshake is not replay-safe (RFC 8446 §8): 0-RTT is never accepted.
         config.max_early_data_size = 0;
         let facts = certificates.iter().map(|certificate| certificate.facts.clone()).collect();
-        let config =
-            Arc::new(TlsServerConfig { config: Arc::new(config), certificates: facts, client: policy.client.clone() });
+        let config = Arc::new(TlsServerConfig {
+            config: ServerTls::new(Arc::new(config)),
+            certificates: facts,
+            client: policy.client.clone(),
+        });
         Ok(Self { config, certificates, policy, ticketer })
     }
 }
@@ -202,7 +206,7 @@ mod tests {
     /// One handshake in memory: its kind, and the leaf that the client saw.
     fn shake(client: &Arc<ClientConfig>, built: &BuiltConfig) -> Result<(HandshakeKind, Vec<u8>), Error> {
         let mut client = ClientConnection::new(Arc::clone(client), "a.test".try_into().unwrap())?;
-        let mut server = ServerConnection::new(Arc::clone(&built.config.config))?;
+        let mut server = ServerConnection::new(Arc::clone(built.config.config.get()))?;
         loop {
             let mut wire = Vec::new();
             while client.wants_write() {
@@ -290,8 +294,8 @@ mod tests {
     #[test]
     fn early_data_is_off_and_nothing_prints_a_key() {
         let built = BuiltConfig::new(policy(MinVersion::Tls12), vec![certificate()], None).unwrap();
-        assert_eq!(built.config.config.max_early_data_size, 0);
-        assert_eq!(built.config.config.alpn_protocols, [b"http/1.1".to_vec()]);
+        assert_eq!(built.config.config.get().max_early_data_size, 0);
+        assert_eq!(built.config.config.get().alpn_protocols, [b"http/1.1".to_vec()]);
         let printed = format!("{:?} {:?}", built.config, built.certificates);
         assert!(!printed.contains("key"), "{printed}");
     }

@@ -27,8 +27,8 @@ use crate::proxy::limits::permits::Permits;
 use crate::proxy::limits::round_robin::RoundRobin;
 use crate::reason::Reason;
 use crate::snapshot::BackendId;
-use crate::snapshot::Live;
 use crate::snapshot::dependency::Dependency;
+use crate::snapshot::live::Live;
 use crate::ws::upgrade;
 
 /// How long a yes counts.
@@ -246,7 +246,7 @@ fn digest(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Metrics;
+    use crate::telemetry::metrics::Metrics;
 
     fn externals() -> Externals {
         let health = DependencyHealth::new(tokio::sync::watch::Sender::default(), Metrics::new());

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::proxy::io::http::exchange;
-use crate::snapshot::Live;
+use crate::snapshot::live::Live;
 
 /// DNS, TCP, TLS, request and answer together.
 pub(crate) const LIMIT: Duration = Duration::from_secs(3);

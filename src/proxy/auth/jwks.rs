@@ -17,7 +17,7 @@ use crate::proxy::auth::fetch::{Fetcher, LIMIT};
 use crate::proxy::dependency_health::DependencyHealth;
 use crate::proxy::limits::permits::Count;
 use crate::snapshot::dependency::Dependency;
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// How old a set becomes before it is fetched again.
 const FRESH: Duration = Duration::from_secs(5 * 60);

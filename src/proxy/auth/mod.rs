@@ -9,7 +9,7 @@ pub(crate) mod verify;
 
 use std::sync::Arc;
 
-use crate::snapshot::Live;
+use crate::snapshot::live::Live;
 use external::Externals;
 use jwks::Keys;
 use tickets::Tickets;

@@ -11,8 +11,8 @@ use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 
 use crate::policy::{Admission, Facts};
+use crate::proxy::handshake::asked::Asked;
 use crate::proxy::handshake::balance::candidates;
-use crate::proxy::handshake::judge::Asked;
 use crate::proxy::handshake::refusal::Refusal;
 use crate::proxy::io::backend::BackendIo;
 use crate::proxy::limits::permits::Permit;
@@ -93,7 +93,7 @@ async fn reach(route: &Route, endpoint: SocketAddr, deadline: Instant) -> Result
     let took = began.elapsed();
     let _ = tcp.set_nodelay(true);
     let Some(tls) = &route.backend_tls else { return Ok((BackendIo::Plain(tcp), took)) };
-    let connector = TlsConnector::from(Arc::clone(&tls.config));
+    let connector = TlsConnector::from(Arc::clone(tls.config.get()));
     match within(TLS, deadline, connector.connect(tls.server_name.clone(), tcp)).await {
         Some(Ok(stream)) => Ok((BackendIo::Tls(Box::new(stream)), took)),
         Some(Err(error)) => {

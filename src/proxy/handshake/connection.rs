@@ -15,7 +15,8 @@ use tokio::time::{timeout, timeout_at};
 use crate::policy::client::TrustedProxies;
 use crate::policy::{ClientCertificate, Origin};
 use crate::proxy::clock::wall;
-use crate::proxy::handshake::judge::{self, Admitted, Asked};
+use crate::proxy::handshake::asked::Asked;
+use crate::proxy::handshake::judge::{self, Admitted};
 use crate::proxy::handshake::refusal::{self, ClientAddress, Refusal, Target};
 use crate::proxy::handshake::{answer, proxy_protocol, ticket_endpoint};
 use crate::proxy::io::backend::BackendPeer;
@@ -26,7 +27,7 @@ use crate::proxy::relay::session::Session;
 use crate::proxy::relay::{Parts, Relay};
 use crate::proxy::worker::Worker;
 use crate::reason::Reason;
-use crate::telemetry::access::{Id, Opened};
+use crate::telemetry::access::fields::{Id, Opened};
 use crate::telemetry::metrics::Stage;
 use crate::ws::upgrade::{self, Call, Request, RequestError};
 
@@ -171,7 +172,7 @@ async fn accept(worker: &Worker, mut tcp: TcpStream, address: IpAddr) -> Result<
     };
     drop(snapshot);
     let queued = worker.tls_queue.enter(address)?;
-    let tls = ClientTls::accept(tcp, Arc::clone(&identity.config), hello, queued).await?;
+    let tls = ClientTls::accept(tcp, Arc::clone(identity.config.get()), hello, queued).await?;
     let certificate = match (&identity.client, tls.client_chain()) {
         (Some(rule), chain @ [_, ..]) => Some(Box::new(ClientCertificate::read(chain, &rule.trust)?)),
         _ => None,

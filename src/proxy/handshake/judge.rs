@@ -5,38 +5,22 @@
 //! order and given what they need.
 
 use std::any::Any;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rustls_pki_types::UnixTime;
 
-use crate::policy::{Admission, ClientCertificate, Facts, Policy, admit, credential, screen};
+use crate::policy::{Admission, Facts, Policy, admit, credential, screen};
 use crate::proxy::clock::wall;
+use crate::proxy::handshake::asked::Asked;
 use crate::proxy::handshake::backend::{self, Backend};
 use crate::proxy::handshake::refusal::Refusal;
 use crate::proxy::shared::Shared;
 use crate::proxy::store::record::Handle;
 use crate::reason::Reason;
-use crate::snapshot::{Lease, Route, RouteState};
+use crate::snapshot::live::Lease;
+use crate::snapshot::{Route, RouteState};
 use crate::telemetry::metrics::Stage;
-use crate::ws::upgrade::Request;
-
-/// A request that is well formed, and what its connection says of whoever sent it.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    pub(crate) request: Request,
-    /// The server name of the TLS handshake, lower case.
-    pub(crate) server_name: Option<String>,
-    /// The client's certificate, where the host asked for one and it was valid.
-    pub(crate) certificate: Option<Box<ClientCertificate>>,
-    /// The client's address.
-    pub(crate) address: IpAddr,
-    /// When its connection was ready for it.
-    pub(crate) began: Instant,
-    /// When all stages together must be over.
-    pub(crate) deadline: Instant,
-}
 
 /// What a request is judged for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +136,7 @@ pub(crate) fn facts(asked: &mut Asked, policy: &Policy) -> Facts {
         proof: None,
     };
     // The policy may be newer than the TLS handshake.
-    facts.renewed(policy, UnixTime::now()).unwrap_or(facts)
+    facts.renewed(policy.client_certificates.as_ref(), UnixTime::now()).unwrap_or(facts)
 }
 
 /// A handshake that passed every check and has a backend.

@@ -9,7 +9,7 @@ use crate::proxy::handshake::answer;
 use crate::proxy::worker::Worker;
 use crate::reason::{self, Reason};
 use crate::snapshot::{Route, RouteState};
-use crate::telemetry::access::Refused;
+use crate::telemetry::access::fields::Refused;
 
 /// Why a handshake or a call is refused.
 #[derive(Debug)]

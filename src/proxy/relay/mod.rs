@@ -27,7 +27,7 @@ use crate::proxy::io::buffers::Buffers;
 use crate::proxy::io::client_tls::ClientTls;
 use crate::reason::Reason;
 use crate::snapshot::RouteState;
-use crate::telemetry::Initiator;
+use crate::telemetry::initiator::Initiator;
 use crate::telemetry::metrics::MessageSizes;
 use crate::ws::frame::Opcode;
 use crate::ws::message::Limits;

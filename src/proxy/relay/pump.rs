@@ -9,7 +9,7 @@ use crate::proxy::io::buffers::{Buffers, HEADROOM, Masks};
 use crate::proxy::io::{Fill, Peer};
 use crate::proxy::relay::activity::PeerActivity;
 use crate::proxy::relay::side::{Party, Side, Wake};
-use crate::telemetry::access::Volume;
+use crate::telemetry::access::fields::Volume;
 use crate::telemetry::metrics::{MessageSizes, RouteMetrics};
 use crate::ws::frame::{self, Opcode};
 use crate::ws::message::{Step, Violation};

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::reason::Reason;
-use crate::telemetry::Initiator;
-use crate::telemetry::access::{Ended, Id, Volume, WorkerLog};
+use crate::telemetry::access::fields::{Ended, Id, Volume};
+use crate::telemetry::access::worker::WorkerLog;
+use crate::telemetry::initiator::Initiator;
 use crate::telemetry::metrics::RouteMetrics;
 
 /// How a connection came to its end.

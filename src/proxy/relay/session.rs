@@ -14,7 +14,8 @@ use crate::policy::{Connection, Facts, Policy, admit};
 use crate::proxy::clock::{TICKS, Tick, ticks};
 use crate::proxy::relay::activity::{Heartbeat, PeerActivity};
 use crate::reason::Reason;
-use crate::snapshot::{Lease, Live, RouteState};
+use crate::snapshot::RouteState;
+use crate::snapshot::live::{Lease, Live};
 
 /// How long each side may take to answer a Close frame, in ticks.
 pub(crate) const CLOSE_TICKS: u32 = 5 * TICKS;
@@ -122,7 +123,7 @@ impl Session {
     /// Why this policy would no longer let the connection in; `None`: it would.
     fn withdrawn(&self, policy: &Policy, wall: i64) -> Option<Reason> {
         let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(wall).unwrap_or(0)));
-        let renewed = self.facts.renewed(policy, now);
+        let renewed = self.facts.renewed(policy.client_certificates.as_ref(), now);
         match admit(policy, renewed.as_ref().unwrap_or(&self.facts), wall) {
             Ok(_) => None,
             Err(Reason::CredentialExpired) => Some(Reason::CredentialExpired),

@@ -4,6 +4,7 @@
 //! Knows how to ask, and when an answer is worth nothing: [`ticket`] and [`subject`] know what is asked. A command whose
 //! answer did not come may have been carried out, and may still be; each of theirs is such that this lets nobody in.
 
+mod leases;
 pub(crate) mod record;
 pub(crate) mod subject;
 pub(crate) mod ticket;
@@ -21,7 +22,7 @@ use rustls_pki_types::ServerName;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
@@ -33,8 +34,8 @@ use crate::proxy::drain::Drain;
 use crate::proxy::limits::permits::Permits;
 use crate::reason::Reason;
 use crate::snapshot::dependency::Dependency;
-use crate::telemetry::Metrics;
-use subject::Leases;
+use crate::telemetry::metrics::Metrics;
+use leases::{Leases, Returned};
 
 /// Handshakes and calls of one route that wait for the store at a time; more are refused at once.
 const WAITING: u32 = 1024;
@@ -44,6 +45,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// The pauses before another connection is tried.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+/// Leases that are given back with one message.
+const BATCH: usize = 256;
 /// The most bytes of a password.
 const MAX_PASSWORD: u64 = 64 * 1024;
 
@@ -117,7 +120,7 @@ impl Store {
         health: Arc<DependencyHealth>,
         drain: watch::Receiver<Drain>,
     ) -> Arc<Self> {
-        let (leases, returned) = Leases::new(&options);
+        let (leases, returned) = Leases::new(&options.prefix, options.lease);
         metrics.shared_store(false);
         let store = Arc::new(Self {
             options,
@@ -129,7 +132,7 @@ impl Store {
             health,
         });
         control.spawn(keep(Arc::clone(&store), drain));
-        control.spawn(subject::give_back(Arc::clone(&store), returned));
+        control.spawn(give_back(Arc::clone(&store), returned));
         store
     }
 
@@ -259,7 +262,7 @@ async fn watch_over(store: &Store, line: &Line) -> Failed {
     loop {
         if Instant::now() >= renew {
             renew = Instant::now() + renewal;
-            store.leases.renew(line).await;
+            store.leases.renew(&line.connection).await;
         }
         let soon = Instant::now() + LOOK_AGAIN;
         tokio::select! {
@@ -270,6 +273,24 @@ async fn watch_over(store: &Store, line: &Line) -> Failed {
             return failed;
         }
         store.health.record(&Dependency::Store, Ok(()));
+    }
+}
+
+/// Gives leases back as they come, until there is nobody left to hold one.
+async fn give_back(store: Arc<Store>, mut returned: mpsc::Receiver<Returned>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        batch.clear();
+        if returned.recv_many(&mut batch, BATCH).await == 0 {
+            return;
+        }
+        let Some(mut connection) = store.line.load().as_ref().map(|line| line.connection.clone()) else { continue };
+        let mut call = redis::pipe();
+        for (subject, lease) in &batch {
+            let (key, member) = (store.leases.key(subject), store.leases.member(*lease));
+            call.cmd("ZREM").arg(key).arg(member).ignore();
+        }
+        let _ = timeout(store.options.timeout, call.query_async::<()>(&mut connection)).await;
     }
 }
 

@@ -8,7 +8,7 @@ use kube::{Api, Client};
 use tokio::time::{sleep, timeout};
 
 use crate::api::crd;
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// Name of the definition.
 const NAME: &str = "securewebsocketroutes.wssgate.io";

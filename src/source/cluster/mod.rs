@@ -39,7 +39,7 @@ use crate::api::certificate::Certificate;
 use crate::api::objects::{Key, ReferenceGrant};
 use crate::api::route::{RouteSpec, SecureWebSocketRoute};
 use crate::api::route_id::RouteId;
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// Types of Secrets that routes can name.
 const SECRET_TYPES: [&str; 2] = ["kubernetes.io/tls", "wssgate.io/jwks"];

@@ -340,7 +340,7 @@ mod tests {
 
     use super::super::object_cache::ObjectCache;
     use super::*;
-    use crate::telemetry::Metrics;
+    use crate::telemetry::metrics::Metrics;
 
     const FORBIDDEN: &str = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     /// A list without anything.

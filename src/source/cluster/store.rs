@@ -14,7 +14,7 @@ use super::reference::References;
 use super::scope::Scope;
 use crate::api::objects::{Key, Objects};
 use crate::source::debounce::Debounce;
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// An object by kind and key.
 type Named = (&'static str, Key);

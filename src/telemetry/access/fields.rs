@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::line::Line;
 use crate::reason::Reason;
-use crate::telemetry::Initiator;
+use crate::telemetry::initiator::Initiator;
 
 /// The id that joins the two lines of a connection: 16 hexadecimal digits, the first half of them this process's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use jiff::Timestamp;
 
-use crate::telemetry::Format;
+use crate::telemetry::format::Format;
 
 /// Bytes of a value that are written at most.
 pub(super) const VALUE: usize = 256;

@@ -4,114 +4,12 @@
 //! bounded queue: a reader of stdout that stalls costs lines, which are counted, never time of a connection. Everything that
 //! a client can choose is escaped and cut. Never a query string.
 
-mod fields;
+pub mod fields;
 mod line;
+pub mod log;
 mod sampling;
-mod worker;
+pub mod worker;
 mod writer;
-
-use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
-
-use super::{Format, Metrics};
-use crate::reason::Reason;
-pub use fields::{Ended, Id, Opened, Refused, Volume};
-use line::{Line, Stamp};
-use sampling::Sampling;
-pub use worker::WorkerLog;
-use writer::{Batch, Writer};
-
-/// Where lines go. Clones share the queue, the ids and the sampling.
-#[derive(Clone)]
-pub struct AccessLog(Arc<Inner>);
-
-struct Inner {
-    format: Format,
-    /// `None`: switched off.
-    writer: Option<Writer>,
-    prefix: u32,
-    next: AtomicU32,
-    started: Instant,
-    refusals: Sampling,
-}
-
-impl AccessLog {
-    /// Lines to stdout.
-    ///
-    /// # Errors
-    /// The writer's thread cannot be started.
-    pub fn stdout(format: Format, metrics: Metrics) -> io::Result<Self> {
-        Self::to(format, metrics, io::stdout(), writer::QUEUE)
-    }
-
-    /// Lines to nowhere; ids are still given out.
-    pub fn off() -> Self {
-        Self::with(Format::Json, None)
-    }
-
-    fn to(format: Format, metrics: Metrics, sink: impl Write + Send + 'static, queue: usize) -> io::Result<Self> {
-        Ok(Self::with(format, Some(Writer::start(sink, queue, metrics)?)))
-    }
-
-    fn with(format: Format, writer: Option<Writer>) -> Self {
-        // The half of a keyed hash: differs from process to process, and says nothing of the machine.
-        let prefix = (RandomState::new().build_hasher().finish() >> 32) as u32;
-        let (next, started, refusals) = (AtomicU32::new(1), Instant::now(), Sampling::new());
-        Self(Arc::new(Inner { format, writer, prefix, next, started, refusals }))
-    }
-
-    /// Where one more worker writes its lines.
-    pub fn worker(&self) -> WorkerLog {
-        WorkerLog::new(self.clone())
-    }
-
-    fn id(&self) -> Id {
-        Id(u64::from(self.0.prefix) << 32 | u64::from(self.0.next.fetch_add(1, Ordering::Relaxed)))
-    }
-
-    fn format(&self) -> Format {
-        self.0.format
-    }
-
-    fn writer(&self) -> Option<&Writer> {
-        self.0.writer.as_ref()
-    }
-
-    fn second(&self) -> u64 {
-        self.0.started.elapsed().as_secs()
-    }
-
-    /// Whether a refusal may be written, and how many were suppressed before it.
-    fn admit(&self, reason: Reason, second: u64) -> Option<u64> {
-        self.0.writer.as_ref().and_then(|_| self.0.refusals.admit(reason, second))
-    }
-
-    /// Writes how many refusals were suppressed since the last line of their reason, and waits until everything is
-    /// written, but not longer than `patience`. Blocks its thread: for the end of the process, after the workers have
-    /// ended. Whether all was written.
-    pub fn flush(&self, patience: Duration) -> bool {
-        let Some(writer) = &self.0.writer else { return true };
-        let (mut batch, mut stamp) = (Batch::default(), Stamp::default());
-        for (reason, suppressed) in self.0.refusals.take_suppressed() {
-            let mut line = Line::new(self.0.format, &mut stamp, Refused::EVENT, &mut batch.bytes);
-            fields::write_suppressed(&mut line, reason, suppressed);
-            line.finish();
-            batch.lines += 1;
-        }
-        writer.send_patiently(batch, patience);
-        writer.flush(patience)
-    }
-}
-
-impl fmt::Debug for AccessLog {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccessLog").field("format", &self.0.format).finish_non_exhaustive()
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -120,9 +18,18 @@ mod tests {
     use jiff::Timestamp;
     use serde_json::Value;
 
+    use std::io::{self, Write};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::fields::{Ended, Id, Opened, Refused, Volume};
     use super::line::VALUE;
-    use super::*;
-    use crate::telemetry::Initiator;
+    use super::log::AccessLog;
+    use super::worker::WorkerLog;
+    use crate::reason::Reason;
+    use crate::telemetry::format::Format;
+    use crate::telemetry::initiator::Initiator;
+    use crate::telemetry::metrics::Metrics;
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -139,7 +46,7 @@ mod tests {
     fn written(format: Format, say: impl FnOnce(&WorkerLog)) -> String {
         let sink = Sink::default();
         let log = AccessLog::to(format, Metrics::new(), sink.clone(), 64).unwrap();
-        say(&log.worker());
+        say(&WorkerLog::new(log.clone()));
         assert!(log.flush(Duration::from_secs(10)));
         let bytes = sink.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -210,7 +117,7 @@ mod tests {
 
     #[test]
     fn ids_differ() {
-        let log = AccessLog::off().worker();
+        let log = WorkerLog::new(AccessLog::off());
         let ids: std::collections::HashSet<_> = (0..1000).map(|_| log.id()).collect();
         assert_eq!(ids.len(), 1000);
     }
@@ -286,7 +193,7 @@ mod tests {
         let held = gate.lock().unwrap();
         let metrics = Metrics::new();
         let log = AccessLog::to(Format::Json, metrics.clone(), Stuck(Arc::clone(&gate)), 4).unwrap();
-        let worker = log.worker();
+        let worker = WorkerLog::new(log.clone());
         for _ in 0..10_000 {
             worker.opened(&opened(worker.id()));
         }
@@ -318,7 +225,7 @@ mod tests {
     fn many_lines_are_written_at_once_and_none_is_lost_when_the_worker_ends() {
         let calls = Calls::default();
         let log = AccessLog::to(Format::Json, Metrics::new(), calls.clone(), 64).unwrap();
-        let worker = log.worker();
+        let worker = WorkerLog::new(log.clone());
         for _ in 0..1000 {
             worker.opened(&opened(worker.id()));
         }
@@ -334,7 +241,7 @@ mod tests {
     async fn a_line_is_handed_over_before_it_is_late() {
         let calls = Calls::default();
         let log = AccessLog::to(Format::Json, Metrics::new(), calls.clone(), 64).unwrap();
-        let worker = log.worker();
+        let worker = WorkerLog::new(log.clone());
         let local = tokio::task::LocalSet::new();
         local.spawn_local(worker.clone().hand_over_in_time());
         let written = async || {

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::AccessLog;
 use super::fields::{Ended, Id, Opened, Refused};
 use super::line::{Line, Stamp};
+use super::log::AccessLog;
 use super::writer::{Batch, Writer};
 
 /// Bytes of lines with which a batch goes out at once.
@@ -39,7 +39,8 @@ struct Inner {
 }
 
 impl WorkerLog {
-    pub(super) fn new(log: AccessLog) -> Self {
+    /// Where one more worker writes its lines.
+    pub fn new(log: AccessLog) -> Self {
         let (batch, stamp, begun) = (RefCell::default(), RefCell::default(), Notify::new());
         Self(Rc::new(Inner { log, batch, stamp, begun }))
     }

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// Batches that wait for the writer at most.
 pub(super) const QUEUE: usize = 64;

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
 use crate::reason::Reason;
-use crate::telemetry::Initiator;
+use crate::telemetry::initiator::Initiator;
 
 /// Makes the name of each member of a closed set the value of a label.
 macro_rules! labels {

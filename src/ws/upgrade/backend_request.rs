@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::ws::upgrade::{Origin, Request};
+use crate::ws::upgrade::origin::Origin;
+use crate::ws::upgrade::request::Request;
 
 /// What the backend is told about the client (RFC 7239 and the fields that were there before it).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

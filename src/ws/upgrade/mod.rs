@@ -6,37 +6,20 @@
 
 pub mod accept;
 pub mod backend_request;
+mod bounds;
 mod fields;
 mod head;
 pub mod host;
+mod origin;
 pub mod request;
 pub mod response;
 mod target;
 
 pub use accept::{accept_key, fresh_key};
 pub use backend_request::{Forwarded, write_request};
+pub use bounds::{MAX_FIELDS, MAX_HEAD, MAX_SUBPROTOCOLS, MAX_TARGET};
 pub use fields::is_ours;
+pub use origin::Origin;
 pub use request::{Call, Request, RequestError, parse_call, parse_request};
 pub use response::{Response, ResponseError, parse_response, write_answer, write_refusal, write_switching};
 pub use target::check_path;
-
-/// The most bytes of a request's or response's head, its last empty line included.
-pub const MAX_HEAD: usize = 16 * 1024;
-/// The most fields of a head.
-pub const MAX_FIELDS: usize = 64;
-/// The most bytes of a request target, path and query together.
-pub const MAX_TARGET: usize = 8 * 1024;
-/// The most subprotocols that a client may offer.
-pub const MAX_SUBPROTOCOLS: usize = 32;
-
-/// The Origin of a request (RFC 6454 §7).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// No Origin header: not a browser.
-    Missing,
-    /// Exactly one header with one value of visible ASCII; kept as sent.
-    One(Box<str>),
-    /// Not exactly one origin: several headers, several values in one, none in one, or bytes that no serialised origin
-    /// has.
-    Several,
-}

@@ -3,9 +3,11 @@
 
 use std::fmt;
 
+use crate::ws::upgrade::bounds::{MAX_FIELDS, MAX_HEAD, MAX_SUBPROTOCOLS, MAX_TARGET};
 use crate::ws::upgrade::head::{self, Single};
+use crate::ws::upgrade::origin::Origin;
 use crate::ws::upgrade::target::{self, TargetError};
-use crate::ws::upgrade::{MAX_FIELDS, MAX_HEAD, MAX_SUBPROTOCOLS, MAX_TARGET, Origin, accept, fields, host};
+use crate::ws::upgrade::{accept, fields, host};
 
 /// A well-formed request to upgrade to WebSocket version 13.
 ///

@@ -1,7 +1,8 @@
 //! Answers: the backend's to our handshake, judged (RFC 6455 §4.1), and ours to the client's, written (§4.2.2).
 
+use crate::ws::upgrade::accept::accept_key;
+use crate::ws::upgrade::bounds::{MAX_FIELDS, MAX_HEAD};
 use crate::ws::upgrade::head::{self, Single};
-use crate::ws::upgrade::{MAX_FIELDS, MAX_HEAD, accept_key};
 
 /// What a backend answered.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::fixture::{Fixture, Options, code, down, unfinished, up};
 use crate::reason::Reason;
-use crate::telemetry::Initiator;
+use crate::telemetry::initiator::Initiator;
 use crate::ws::frame::Opcode::{self, Binary, Close, Continuation, Ping, Text};
 use crate::ws::message::{Limits, MAX_CONTROL_PER_SECOND};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::fixture::{Fixture, NONCE, Options, down, up};
 use crate::reason::Reason;
 use crate::snapshot::RouteState;
-use crate::telemetry::Initiator;
+use crate::telemetry::initiator::Initiator;
 use crate::ws::frame::Opcode::{Binary, Ping, Pong, Text};
 use crate::ws::message::Limits;
 

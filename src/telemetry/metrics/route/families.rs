@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::reason::Reason;
-use crate::telemetry::Initiator;
+use crate::telemetry::initiator::Initiator;
 use crate::telemetry::metrics::duration::Histograms;
 use crate::telemetry::metrics::held;
 use crate::telemetry::metrics::label::{Direction, HandshakeOutcome, OrNone};

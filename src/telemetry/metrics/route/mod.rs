@@ -19,7 +19,7 @@ use super::Metrics;
 use super::duration::Durations;
 use super::label::{self, Direction, HandshakeOutcome, OrNone, Peer};
 use crate::reason::Reason;
-use crate::telemetry::Initiator;
+use crate::telemetry::initiator::Initiator;
 use families::{Closed, Counters, Families, Handshake, Route, Sent, Violation};
 
 /// Messages and bytes of one direction.
