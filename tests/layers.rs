@@ -13,17 +13,128 @@ use std::fs;
 use crate::root;
 use source::{Source, knots};
 
-/// One part of the house: its path, the parts that it may import, and the crates that it may name.
-type Row = (&'static str, &'static [&'static str], &'static [&'static str]);
+/// One part of the house.
+#[derive(Debug)]
+struct Row<'a> {
+    part: &'a str,
+    /// The parts that it may import.
+    may: Vec<&'a str>,
+    /// The crates that it may name.
+    crates: Vec<&'a str>,
+}
 
-const TABLE: &[Row] = &[
-];
+/// The rows of a table: `part | parts | crates`; a line that begins with a space goes on with the one before.
+fn rows(table: &str) -> Vec<Row<'_>> {
+    let mut rows: Vec<Row<'_>> = Vec::new();
+    let mut column = 0;
+    for line in table.lines().filter(|line| !line.is_empty()) {
+        if !line.starts_with(' ') {
+            column = 0;
+        }
+        for word in line.split_whitespace() {
+            match (column, rows.last_mut()) {
+                _ if word == "|" => column += 1,
+                (0, _) => rows.push(Row { part: word, may: vec![], crates: vec![] }),
+                (1, Some(row)) => row.may.push(word),
+                (_, Some(row)) => row.crates.push(word),
+                (_, None) => {}
+            }
+        }
+    }
+    rows
+}
+
+/// One row per part: its path, the parts that it may import, the crates that it may name.
+const TABLE: &str = "
+ws | | aws_lc_rs base64 httparse simdutf8
+reason | ws |
+backoff | |
+accept | | tokio tracing
+kube_error | | kube
+tls | | rustls rustls_pki_types
+api | | k8s_openapi kube schemars serde serde_json serde_saphyr
+telemetry::format | | clap serde
+telemetry::initiator | |
+telemetry::logging | telemetry::format | tracing tracing_subscriber
+telemetry::metrics | reason telemetry::initiator | prometheus_client
+telemetry::access | reason telemetry::format telemetry::initiator telemetry::metrics | jiff tokio
+telemetry | |
+settings | api telemetry::format | http ipnet serde serde_json
+policy | ws reason tls | aws_lc_rs base64 ipnet jsonwebtoken rustls_pki_types serde serde_json x509_parser
+snapshot | reason tls api policy | arc_swap percent_encoding rustls_pki_types
+writer | backoff kube_error api | futures_util k8s_openapi kube tokio tracing
+compile::provider | | aws_lc_rs rustls
+compile::guard | |
+compile::problem | api |
+compile::options | api policy snapshot |
+compile::status | api policy snapshot compile::problem | jiff k8s_openapi serde_json
+compile::spec | ws api policy snapshot compile::problem | http ipnet rustls_pki_types
+compile::ownership | api compile::problem compile::options compile::spec | k8s_openapi
+compile::resolve | tls api policy snapshot compile::provider compile::guard compile::problem compile::spec |
+    k8s_openapi rustls rustls_pki_types webpki_roots
+compile::tls | tls api policy snapshot compile::provider compile::guard compile::problem compile::options
+    compile::status compile::spec compile::ownership compile::resolve | aws_lc_rs jiff k8s_openapi rcgen rustls
+    rustls_pki_types serde_json x509_parser
+compile::assembly | reason api policy snapshot compile::problem compile::status compile::ownership compile::resolve
+    compile::tls |
+compile | api policy snapshot |
+source | backoff kube_error api telemetry::metrics | aws_lc_rs futures_util http k8s_openapi kube notify serde
+    serde_json serde_saphyr tokio tracing
+status | kube_error api telemetry::metrics writer | futures_util jiff k8s_openapi kube serde_json tokio tracing
+issuance | kube_error api writer | k8s_openapi kube serde_json tokio tracing
+proxy::clock | | tokio
+proxy::drain | |
+proxy::dependency_health | telemetry::metrics snapshot | arc_swap tokio tracing
+proxy::limits | reason api telemetry::metrics policy | rustix tokio
+proxy::io | ws reason proxy::limits | aws_lc_rs http http_body_util hyper hyper_util rustls rustls_pki_types tokio
+    tokio_rustls
+proxy::store | reason backoff api telemetry::metrics policy snapshot proxy::drain proxy::dependency_health
+    proxy::limits | arc_swap aws_lc_rs base64 futures_util redis rustls rustls_pki_types serde serde_json tokio
+    tokio_rustls tracing
+proxy::auth | ws reason api telemetry::metrics policy snapshot proxy::clock proxy::dependency_health proxy::limits
+    proxy::io proxy::store | aws_lc_rs base64 http http_body_util hyper rustls rustls_pki_types tokio tokio_rustls
+    tracing
+proxy::relay | ws reason telemetry::initiator telemetry::metrics telemetry::access policy snapshot proxy::clock
+    proxy::io | rustls_pki_types
+proxy::shared | telemetry::metrics policy snapshot proxy::drain proxy::dependency_health proxy::limits proxy::store
+    proxy::auth proxy::relay | arc_swap tokio
+proxy::worker | telemetry::metrics telemetry::access proxy::clock proxy::drain proxy::limits proxy::io proxy::relay
+    proxy::shared | tokio
+proxy::handshake | ws reason telemetry::metrics telemetry::access policy snapshot proxy::clock proxy::limits
+    proxy::io proxy::store proxy::relay proxy::shared proxy::worker | aws_lc_rs base64 rustix rustls_pki_types tokio
+    tokio_rustls tracing
+proxy::plain | ws accept policy snapshot proxy::drain proxy::limits proxy::io proxy::shared proxy::worker
+    proxy::handshake | http http_body_util hyper hyper_util tokio tracing
+proxy::acceptor | reason accept telemetry::access proxy::drain proxy::limits proxy::relay proxy::shared
+    proxy::worker proxy::handshake proxy::plain | tokio tracing
+proxy | telemetry::metrics telemetry::access policy snapshot | arc_swap rustls socket2 tokio tracing
+admin | accept telemetry::metrics | http http_body_util hyper hyper_util tokio
+echo | accept | futures_util http tokio tokio_tungstenite
+args | api telemetry::format settings | clap
+app | api telemetry::metrics telemetry::access settings policy snapshot compile::ownership compile::resolve compile
+    source status issuance proxy admin echo | k8s_openapi rustix rustls tokio tracing
+main | api telemetry::format telemetry::logging settings args app | clap rustls tikv_jemallocator
+";
 
 /// Parts that may not name one another, whatever their order in the table.
 const SIBLINGS: &[&str] = &["compile", "source", "status", "issuance", "proxy", "admin", "probe", "echo"];
 
 /// Files that name one another in a circle, with the reason why that is right.
-const KNOTS: &[(&[&str], &str)] = &[];
+const KNOTS: &[(&[&str], &str)] = &[(
+    &[
+        "telemetry/metrics/certificate.rs",
+        "telemetry/metrics/dependency.rs",
+        "telemetry/metrics/duration.rs",
+        "telemetry/metrics/message_size.rs",
+        "telemetry/metrics/mod.rs",
+        "telemetry/metrics/process.rs",
+        "telemetry/metrics/route/families.rs",
+        "telemetry/metrics/route/mod.rs",
+        "telemetry/metrics/series.rs",
+        "telemetry/metrics/source.rs",
+    ],
+    "Metrics holds what every subject declares, and the file of each subject adds its methods to Metrics",
+)];
 
 /// Words that say nothing of what a module is for.
 const NO_NAMES: &[&str] =
@@ -35,13 +146,13 @@ const LINES: usize = 500;
 const MEDIAN: usize = 200;
 
 /// The row that a path belongs to: that with the longest name.
-fn row<'a>(table: &'a [Row], path: &[impl AsRef<str>]) -> Option<&'a Row> {
+fn row<'a, 'b>(table: &'a [Row<'b>], path: &[impl AsRef<str>]) -> Option<&'a Row<'b>> {
     let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
-    let within = |row: &&Row| {
-        let name: Vec<&str> = row.0.split("::").collect();
+    let within = |row: &&Row<'_>| {
+        let name: Vec<&str> = row.part.split("::").collect();
         path.starts_with(&name)
     };
-    table.iter().filter(within).max_by_key(|row| row.0.len())
+    table.iter().filter(within).max_by_key(|row| row.part.len())
 }
 
 fn top(name: &str) -> &str {
@@ -49,11 +160,11 @@ fn top(name: &str) -> &str {
 }
 
 /// What is wrong with the rows themselves.
-fn judge_rows(table: &[Row]) -> Vec<String> {
+fn judge_rows(table: &[Row<'_>]) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (at, (part, may, _)) in table.iter().enumerate() {
-        for name in *may {
-            if !table[..at].iter().any(|(above, ..)| above == name) {
+    for (at, Row { part, may, .. }) in table.iter().enumerate() {
+        for name in may {
+            if !table[..at].iter().any(|above| above.part == *name) {
                 wrong.push(format!("the row of {part} names {name}, which is not a row above it"));
             }
             if top(part) != top(name) && SIBLINGS.contains(&top(part)) && SIBLINGS.contains(&top(name)) {
@@ -84,7 +195,7 @@ fn judge_file(source: &Source) -> Vec<String> {
 }
 
 /// Everything that is wrong with these sources under this table, these knots and these crates.
-fn judge(table: &[Row], allowed: &[(&[&str], &str)], crates: &BTreeSet<String>, sources: &[Source]) -> Vec<String> {
+fn judge(table: &[Row<'_>], allowed: &[(&[&str], &str)], crates: &BTreeSet<String>, sources: &[Source]) -> Vec<String> {
     let mut wrong = judge_rows(table);
     let files: BTreeMap<Vec<&str>, &str> =
         sources.iter().map(|source| (source.module(), source.path.as_str())).collect();
@@ -96,35 +207,38 @@ fn judge(table: &[Row], allowed: &[(&[&str], &str)], crates: &BTreeSet<String>, 
         if source.product().is_empty() || module.is_empty() {
             continue;
         }
-        let Some((own, may, may_crates)) = row(table, &module) else {
+        let Some(Row { part: own, may, crates: may_crates }) = row(table, &module) else {
             wrong.push(format!("{path}: {} has no row in the table of tests/layers.rs", module[0]));
             continue;
         };
+        let mut found = Vec::new();
         for (line, name) in source.names() {
             let name: Vec<&str> = name.iter().map(String::as_str).collect();
             let file = (1..=name.len()).rev().find_map(|end| files.get(&name[..end]));
             if let Some(file) = file.filter(|file| *file != path) {
                 edges.entry(path.clone()).or_default().insert((*file).to_owned());
             }
-            let Some((part, ..)) = row(table, &name) else { continue };
+            let Some(Row { part, .. }) = row(table, &name) else { continue };
             // A part may name what lies within it; what lies within it may not name the part.
             if part == own || part.strip_prefix(own).is_some_and(|rest| rest.starts_with("::")) {
                 continue;
             }
             match may.iter().find(|allowed| *allowed == part) {
                 Some(allowed) => drop(used.insert((own, allowed))),
-                None => wrong.push(format!("{path}:{line}: {own} may not import {part}")),
+                None => found.push(format!("{path}:{line}: {own} may not import {part}")),
             }
         }
         for (line, name) in source.crates(crates) {
             match may_crates.iter().find(|allowed| **allowed == name) {
                 Some(allowed) => drop(used.insert((own, allowed))),
-                None => wrong.push(format!("{path}:{line}: {own} may not name the crate {name}")),
+                None => found.push(format!("{path}:{line}: {own} may not name the crate {name}")),
             }
         }
+        found.dedup();
+        wrong.append(&mut found);
     }
-    for (part, may, may_crates) in table {
-        for name in may.iter().chain(*may_crates).filter(|name| !used.contains(&(part, name))) {
+    for Row { part, may, crates } in table {
+        for name in may.iter().chain(crates).filter(|name| !used.contains(&(part, name))) {
             wrong.push(format!("the row of {part} names {name}, which nothing there uses"));
         }
     }
@@ -156,13 +270,13 @@ fn the_house_keeps_its_rule() {
     assert!(sources.len() > 10, "src/ was not read");
     let crates = dependencies();
     assert!(crates.contains("rustls") && crates.len() > 20, "{crates:?}");
-    let wrong = judge(TABLE, KNOTS, &crates, &sources);
+    let wrong = judge(&rows(TABLE), KNOTS, &crates, &sources);
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
 #[test]
 fn every_row_is_a_part_of_the_house() {
-    for (part, ..) in TABLE {
+    for Row { part, .. } in rows(TABLE) {
         let path = root().join("src").join(part.replace("::", "/"));
         let exists = path.with_extension("rs").is_file() || path.join("mod.rs").is_file();
         assert!(exists, "{part} has a row but is not there");
@@ -173,14 +287,15 @@ fn every_row_is_a_part_of_the_house() {
 mod tests {
     use super::*;
 
-    const ROWS: &[Row] = &[
-        ("ws", &[], &[]),
-        ("reason", &["ws"], &[]),
-        ("proxy::io", &["ws"], &["tokio"]),
-        ("proxy::relay", &["proxy::io", "reason"], &[]),
-        ("proxy", &["reason"], &[]),
-        ("admin", &[], &[]),
-    ];
+    const ROWS: &str = "
+ws | |
+reason | ws |
+proxy::io | ws | tokio
+proxy::relay | proxy::io
+    reason |
+proxy | reason |
+admin | |
+";
 
     fn crates() -> BTreeSet<String> {
         ["http", "kube", "tokio"].map(String::from).into()
@@ -189,7 +304,7 @@ mod tests {
     /// What is wrong with one made-up file, but for rows that it leaves unused.
     fn wrong(path: &str, text: &str) -> String {
         let source = Source::new(path, &format!("//! A module.\n{text}"));
-        let mut wrong = judge(ROWS, &[], &crates(), &[source]);
+        let mut wrong = judge(&rows(ROWS), &[], &crates(), &[source]);
         wrong.retain(|wrong| !wrong.ends_with("which nothing there uses"));
         wrong.join("\n")
     }
@@ -222,7 +337,10 @@ mod tests {
         assert_eq!(wrong("proxy/io/tls.rs", "use super::super::relay::Relay;\n").lines().count(), 1);
         // A part knows its rooms; its rooms do not know the part.
         assert_eq!(wrong("proxy/mod.rs", "mod relay;\nuse relay::Relay;\n"), "");
-        assert_eq!(wrong("proxy/io/mod.rs", "use crate::proxy::Proxy;\n"), "proxy/io/mod.rs:2: proxy::io may not import proxy");
+        assert_eq!(
+            wrong("proxy/io/mod.rs", "use crate::proxy::Proxy;\n"),
+            "proxy/io/mod.rs:2: proxy::io may not import proxy"
+        );
     }
 
     #[test]
@@ -245,7 +363,7 @@ mod tests {
             file("ws/c.rs", "use crate::ws::{a::{A, X as Y}, d};\n"),
             file("ws/d.rs", ""),
         ];
-        let judge = |allowed: &[(&[&str], &str)]| judge(&[("ws", &[], &[])], allowed, &BTreeSet::new(), &sources);
+        let judge = |allowed: &[(&[&str], &str)]| judge(&rows("ws"), allowed, &BTreeSet::new(), &sources);
         assert_eq!(judge(&[]), ["in a circle: ws/a.rs, ws/b.rs, ws/c.rs"]);
         assert_eq!(judge(&[(&["ws/a.rs", "ws/b.rs", "ws/c.rs"], "a reason")]), [""; 0]);
         let stale: &[(&[&str], &str)] = &[(&["ws/a.rs", "ws/d.rs"], "a reason")];
@@ -254,12 +372,12 @@ mod tests {
 
     #[test]
     fn rows_that_are_wrong_are_found() {
-        let judge = |table: &[Row]| judge_rows(table).join("\n");
-        assert!(judge(&[("ws", &["reason"], &[]), ("reason", &[], &[])]).contains("not a row above"));
-        assert!(judge(&[("compile", &[], &[]), ("proxy", &["compile"], &[])]).contains("its sibling compile"));
-        assert!(judge(&[("compile::tls", &[], &[]), ("proxy::io", &["compile::tls"], &[])]).contains("its sibling"));
-        assert_eq!(judge(&[("compile::spec", &[], &[]), ("compile::tls", &["compile::spec"], &[])]), "");
-        let unused = super::judge(ROWS, &[], &crates(), &[Source::new("ws.rs", "//! A module.\n")]);
+        let judge = |table: &str| judge_rows(&rows(table)).join("\n");
+        assert!(judge("ws | reason |\nreason | |").contains("not a row above"));
+        assert!(judge("compile | |\nproxy | compile |").contains("its sibling compile"));
+        assert!(judge("compile::tls | |\nproxy::io | compile::tls |").contains("its sibling"));
+        assert_eq!(judge("compile::spec | |\ncompile::tls | compile::spec |"), "");
+        let unused = super::judge(&rows(ROWS), &[], &crates(), &[Source::new("ws.rs", "//! A module.\n")]);
         assert!(unused.contains(&"the row of reason names ws, which nothing there uses".to_owned()), "{unused:?}");
         assert!(unused.contains(&"the row of proxy::io names tokio, which nothing there uses".to_owned()));
     }
@@ -272,11 +390,11 @@ mod tests {
         };
         let beside = |long| {
             let sources = [long, file("ws/b.rs", 9, 0), file("ws/c.rs", 9, 0)];
-            judge(&[("ws", &[], &[])], &[], &BTreeSet::new(), &sources)
+            judge(&rows("ws"), &[], &BTreeSet::new(), &sources)
         };
         assert_eq!(beside(file("ws/a.rs", LINES - 1, 5000)), Vec::<String>::new());
         assert!(beside(file("ws/a.rs", LINES, 0))[0].contains("501 lines"));
         let sources = [file("ws/a.rs", 250, 0), file("ws/b.rs", 250, 0)];
-        assert!(judge(&[("ws", &[], &[])], &[], &BTreeSet::new(), &sources)[0].contains("median"));
+        assert!(judge(&rows("ws"), &[], &BTreeSet::new(), &sources)[0].contains("median"));
     }
 }

@@ -5,20 +5,20 @@ use std::fs;
 use std::path::Path;
 
 /// One source file.
-pub struct Source {
+pub(super) struct Source {
     /// Its path below `src/`, with `/`.
-    pub path: String,
+    pub(super) path: String,
     text: String,
 }
 
 impl Source {
     /// A file with this text.
-    pub fn new(path: &str, text: &str) -> Self {
+    pub(super) fn new(path: &str, text: &str) -> Self {
         Self { path: path.to_owned(), text: text.to_owned() }
     }
 
     /// All files below a folder.
-    pub fn all(folder: &Path) -> Vec<Self> {
+    pub(super) fn all(folder: &Path) -> Vec<Self> {
         let mut sources = Vec::new();
         read(folder, "", &mut sources);
         sources
@@ -26,7 +26,7 @@ impl Source {
 
     /// Module path: `["proxy", "relay", "pump"]` for `proxy/relay/pump.rs`, `["proxy"]` for `proxy/mod.rs`, `[]` for
     /// `lib.rs`.
-    pub fn module(&self) -> Vec<&str> {
+    pub(super) fn module(&self) -> Vec<&str> {
         let stem = self.path.strip_suffix(".rs").unwrap_or(&self.path);
         let mut parts: Vec<&str> = stem.split('/').collect();
         if matches!(parts.last(), Some(&"mod" | &"lib")) {
@@ -37,16 +37,20 @@ impl Source {
 
     /// What stands before the first `#[cfg(test)]` at the left margin that opens a module with its text; nothing of a file
     /// that is all tests.
-    pub fn product(&self) -> &str {
+    pub(super) fn product(&self) -> &str {
         if self.module().contains(&"tests") {
             return "";
         }
-        let end = self.text.find("\n#[cfg(test)]\nmod tests {").map_or(self.text.len(), |at| at + 1);
-        &self.text[..end]
+        let begins = |at: &usize| {
+            let line = self.text[at + "\n#[cfg(test)]\n".len()..].lines().next().unwrap_or_default();
+            line.contains("mod tests {")
+        };
+        let end = self.text.match_indices("\n#[cfg(test)]\n").map(|(at, _)| at).find(begins);
+        &self.text[..end.map_or(self.text.len(), |at| at + 1)]
     }
 
     /// What it names of the house: line, and path from the root on. Code under `#[cfg(test)]` is free.
-    pub fn names(&self) -> Vec<(usize, Vec<String>)> {
+    pub(super) fn names(&self) -> Vec<(usize, Vec<String>)> {
         let text = without_comments(self.product());
         let module: Vec<String> = self.module().iter().map(|part| (*part).to_owned()).collect();
         let mut found = Vec::new();
@@ -58,7 +62,7 @@ impl Source {
         }
         // A module names its children without a prefix.
         for child in children(&text) {
-            let own = [module.as_slice(), &[child.clone()]].concat();
+            let own = [module.as_slice(), std::slice::from_ref(&child)].concat();
             found.extend(paths(&text, &format!("{child}::"), &own));
         }
         found.sort();
@@ -67,7 +71,7 @@ impl Source {
     }
 
     /// Crates of `known` that it names: line and name.
-    pub fn crates(&self, known: &BTreeSet<String>) -> Vec<(usize, String)> {
+    pub(super) fn crates(&self, known: &BTreeSet<String>) -> Vec<(usize, String)> {
         let text = without_comments(self.product());
         // A module of the house may be called as a crate is.
         let mut own: BTreeSet<String> = children(&text).into_iter().collect();
@@ -108,7 +112,12 @@ fn line(text: &str, at: usize) -> usize {
 /// Where `start` stands at the beginning of a path.
 fn starts<'a>(text: &'a str, start: &'a str) -> impl Iterator<Item = usize> + 'a {
     text.match_indices(start).map(|(at, _)| at).filter(|at| {
-        !text[..*at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | ':' | '.' | '"'))
+        // `pub(in crate::x)` says who may name something; it names nothing.
+        !text[..*at].ends_with("pub(in ")
+            && !text[..*at]
+                .chars()
+                .next_back()
+                .is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | ':' | '.' | '"'))
     })
 }
 
@@ -173,14 +182,14 @@ fn tree(text: &str, from: &[String], found: &mut Vec<Vec<String>>) -> usize {
         return skipped + name.len() + 2 + usize::from(deeper.starts_with('*'));
     }
     found.push(path);
-    let renamed = behind.strip_prefix(" as ").map_or(0, |alias| {
-        4 + alias.chars().take_while(|c| c.is_alphanumeric() || *c == '_').count()
-    });
+    let renamed = behind
+        .strip_prefix(" as ")
+        .map_or(0, |alias| 4 + alias.chars().take_while(|c| c.is_alphanumeric() || *c == '_').count());
     skipped + name.len() + renamed
 }
 
 /// Files that name one another in a circle, each circle sorted.
-pub fn knots(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<String>> {
+pub(super) fn knots(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<String>> {
     let reach = |from: &String| {
         let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
         while let Some(file) = next.pop() {
