@@ -51,13 +51,13 @@ fn solver(namespace: &str, port: u16) -> Vec<Value> {
     vec![service, slice]
 }
 
-struct Scene {
+struct Fixture {
     backend: Recorder,
     solver: Recorder,
     gateway: Gateway,
 }
 
-impl Scene {
+impl Fixture {
     /// A host with a route, and a challenge for it.
     async fn new(behaviour: Behaviour) -> Self {
         Self::with(behaviour, "shop", HOST, &path()).await
@@ -105,7 +105,7 @@ fn known() -> Behaviour {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_challenge_is_answered_by_its_solver_which_sees_one_clean_request() {
-    let scene = Scene::new(known()).await;
+    let fixture = Fixture::new(known()).await;
     let head = Head::request(&format!("GET {} HTTP/1.1", path()))
         .set("Host", "Chat.Example.com:80")
         .add("User-Agent", "a CA")
@@ -113,14 +113,14 @@ async fn a_challenge_is_answered_by_its_solver_which_sees_one_clean_request() {
         .add("Authorization", "Bearer s3cr3t")
         .add("X-Forwarded-For", "10.0.0.1")
         .add("Accept-Encoding", "gzip");
-    let answer = scene.ask(&head).await.expect("an answer");
+    let answer = fixture.ask(&head).await.expect("an answer");
     assert_eq!((answer.status(), answer.body.as_slice()), (200, KEY.as_bytes()), "{answer:?}");
     for absent in ["set-cookie", "strict-transport-security", "location"] {
         assert_eq!(answer.field(absent), None, "{absent}: {answer:?}");
     }
     assert_eq!(answer.field("x-content-type-options").as_deref(), Some("nosniff"));
     assert_eq!(answer.field("content-type").as_deref(), Some("text/plain; charset=utf-8"));
-    let seen = scene.solver.seen();
+    let seen = fixture.solver.seen();
     assert_eq!(seen.len(), 1);
     let bytes = String::from_utf8(seen[0].bytes.lock().unwrap().clone()).unwrap();
     let (head, body) = bytes.split_once("\r\n\r\n").unwrap();
@@ -130,22 +130,22 @@ async fn a_challenge_is_answered_by_its_solver_which_sees_one_clean_request() {
     let expected = ["connection: close".to_owned(), format!("host: {HOST}")];
     assert_eq!(fields, expected.into(), "no header of the client goes on");
     assert_eq!(body, "");
-    scene.backend.saw_nothing_since((0, 0), "the route's backend");
+    fixture.backend.saw_nothing_since((0, 0), "the route's backend");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_request_gets_the_fields_without_the_answer() {
-    let scene = Scene::new(known()).await;
+    let fixture = Fixture::new(known()).await;
     let head = Head::request(&format!("HEAD {} HTTP/1.1", path()));
-    let answer = scene.ask(&head).await.expect("an answer");
+    let answer = fixture.ask(&head).await.expect("an answer");
     assert_eq!((answer.status(), answer.body.len()), (200, 0), "{answer:?}");
     assert_eq!(answer.field("content-length"), Some(KEY.len().to_string()));
-    assert!(scene.solver.last().bytes.lock().unwrap().starts_with(b"GET "));
+    assert!(fixture.solver.last().bytes.lock().unwrap().starts_with(b"GET "));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_but_the_very_path_reaches_a_solver() {
-    let scene = Scene::new(known()).await;
+    let fixture = Fixture::new(known()).await;
     let (path, folder) = (path(), "/.well-known/acme-challenge");
     for target in [
         format!("{path}/"),
@@ -170,12 +170,12 @@ async fn nothing_but_the_very_path_reaches_a_solver() {
         "/healthz".to_owned(),
         "*".to_owned(),
     ] {
-        let answer = scene.ask(&Head::request(&format!("GET {target} HTTP/1.1"))).await;
+        let answer = fixture.ask(&Head::request(&format!("GET {target} HTTP/1.1"))).await;
         let status = answer.as_ref().map_or(400, Answer::status);
         assert!([308, 400, 404].contains(&status), "{target}: {answer:?}");
         let below = target.starts_with(&format!("{folder}/"));
         assert!(!below || status != 308, "challenges are never redirected: {target}: {answer:?}");
-        scene.nothing_was_seen(&target);
+        fixture.nothing_was_seen(&target);
     }
     let get = || Head::request(&format!("GET {path} HTTP/1.1"));
     for (case, head) in [
@@ -203,58 +203,58 @@ async fn nothing_but_the_very_path_reaches_a_solver() {
         ("a bare CR", Head::request(&format!("GET {path} HTTP/1.1")).add("X", "a\rb")),
         ("a head without end", Head::request(&format!("GET {path} HTTP/1.1")).add("X", "x".repeat(64 * 1024))),
     ] {
-        let answer = scene.ask(&head).await;
+        let answer = fixture.ask(&head).await;
         let status = answer.as_ref().map_or(400, Answer::status);
         assert!([400, 404, 405, 431].contains(&status), "{case}: {answer:?}");
         let body = answer.map(|answer| answer.body).unwrap_or_default();
         assert!(!String::from_utf8_lossy(&body).contains("HTTP/1.1"), "{case}: one answer and the end");
-        scene.nothing_was_seen(case);
+        fixture.nothing_was_seen(case);
     }
-    assert_eq!(scene.get().await.status(), 200, "and the challenge itself is answered");
+    assert_eq!(fixture.get().await.status(), 200, "and the challenge itself is answered");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_behind_a_challenge_on_the_same_connection_is_not_answered() {
-    let scene = Scene::new(known()).await;
+    let fixture = Fixture::new(known()).await;
     let head = Head::request(&format!("GET {} HTTP/1.1", path()))
         .then(format!("GET {} HTTP/1.1\r\nHost: {HOST}\r\n\r\n", path()));
-    let answer = scene.ask(&head).await.expect("an answer");
+    let answer = fixture.ask(&head).await.expect("an answer");
     assert_eq!((answer.status(), answer.body.as_slice()), (200, KEY.as_bytes()));
-    assert_eq!(scene.solver.count().0, 1);
+    assert_eq!(fixture.solver.count().0, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_that_does_not_hold_the_name_cannot_answer_for_it() {
-    let scene = Scene::with(known(), "thief", HOST, &path()).await;
-    assert_eq!(scene.get().await.status(), 404);
-    scene.nothing_was_seen("another namespace");
+    let fixture = Fixture::with(known(), "thief", HOST, &path()).await;
+    assert_eq!(fixture.get().await.status(), 404);
+    fixture.nothing_was_seen("another namespace");
     let said = |line: &Value| line["object"] == "Ingress thief/cm-acme-http-solver-x7k2p";
-    let line = scene.gateway.log_line("the log's word on it", said).await;
+    let line = fixture.gateway.log_line("the log's word on it", said).await;
     assert!(line["problem"].as_str().unwrap().contains("no route of namespace \"thief\" has"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ingress_for_another_path_proxies_nothing() {
     for asked in ["/", "/.well-known/acme-challenge/", "/.well-known/acme-challenge/a/b", "/admin"] {
-        let scene = Scene::with(known(), "shop", HOST, asked).await;
+        let fixture = Fixture::with(known(), "shop", HOST, asked).await;
         for target in [asked, "/admin", "/.well-known/acme-challenge/a/b", "/.well-known/acme-challenge/a"] {
-            let answer = scene.ask(&Head::request(&format!("GET {target} HTTP/1.1"))).await.expect("an answer");
+            let answer = fixture.ask(&Head::request(&format!("GET {target} HTTP/1.1"))).await.expect("an answer");
             assert!([308, 404].contains(&answer.status()), "{asked} {target}: {answer:?}");
         }
-        scene.nothing_was_seen(asked);
+        fixture.nothing_was_seen(asked);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_challenge_comes_and_goes_with_its_ingress() {
-    let scene = Scene::new(known()).await;
-    assert_eq!(scene.get().await.status(), 200);
-    scene.gateway.remove("ingress.yaml").await;
-    assert_eq!(scene.get().await.status(), 404);
-    scene.gateway.edit("ingress.yaml", &text(&[ingress("shop", HOST, &path())])).await;
-    assert_eq!(scene.get().await.status(), 200);
-    scene.gateway.remove("route.yaml").await;
-    assert_eq!(scene.get().await.status(), 404, "who no longer holds the name no longer proves it");
+    let fixture = Fixture::new(known()).await;
+    assert_eq!(fixture.get().await.status(), 200);
+    fixture.gateway.remove("ingress.yaml").await;
+    assert_eq!(fixture.get().await.status(), 404);
+    fixture.gateway.edit("ingress.yaml", &text(&[ingress("shop", HOST, &path())])).await;
+    assert_eq!(fixture.get().await.status(), 200);
+    fixture.gateway.remove("route.yaml").await;
+    assert_eq!(fixture.get().await.status(), 404, "who no longer holds the name no longer proves it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -276,27 +276,27 @@ async fn what_a_solver_says_instead_of_an_answer_goes_to_nobody() {
         ("a head too long", heads, 502),
         ("no HTTP", "SSH-2.0-x\r\n".to_owned(), 502),
     ] {
-        let scene = Scene::new(Behaviour::bytes(bytes)).await;
-        let answer = scene.get().await;
+        let fixture = Fixture::new(Behaviour::bytes(bytes)).await;
+        let answer = fixture.get().await;
         assert_eq!(answer.status(), status, "{case}: {answer:?}");
         assert_eq!(answer.field("location"), None, "{case}");
         assert!(answer.body.len() < 100 && !answer.body.starts_with(b"secret"), "{case}: {answer:?}");
     }
-    let scene = Scene::new(Behaviour::Reset).await;
-    assert_eq!(scene.get().await.status(), 502);
+    let fixture = Fixture::new(Behaviour::Reset).await;
+    assert_eq!(fixture.get().await.status(), 502);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_solver_that_hangs_is_given_up_and_takes_no_places_of_others() {
-    let scene = Scene::new(Behaviour::Unanswered).await;
+    let fixture = Fixture::new(Behaviour::Unanswered).await;
     let started = Instant::now();
-    let many = (0..12).map(|_| scene.get());
+    let many = (0..12).map(|_| fixture.get());
     let answers = futures_util::future::join_all(many).await;
     let count = |status| answers.iter().filter(|answer| answer.status() == status).count();
     assert_eq!((count(504), count(503)), (8, 4), "{answers:?}");
     assert!(started.elapsed() < PATIENCE);
-    assert_eq!(scene.solver.count().0, 8);
+    assert_eq!(fixture.solver.count().0, 8);
     // Places come back.
-    scene.solver.behave(known());
-    until(SOON, "an answer after the hang", async || (scene.get().await.status() == 200).then_some(())).await;
+    fixture.solver.behave(known());
+    until(SOON, "an answer after the hang", async || (fixture.get().await.status() == 200).then_some(())).await;
 }

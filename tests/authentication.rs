@@ -2,7 +2,7 @@
 //! the end of each test nothing that was written holds a token.
 
 use crate::harness::issuer::{
-    ISSUER, any_of, bearer, claims, config_map, holds_nothing_of, method, now, scene, scene_with, secret, set,
+    ISSUER, any_of, bearer, claims, config_map, fixture, fixture_with, holds_nothing_of, method, now, secret, set,
     unauthorized,
 };
 use crate::harness::{self, Key, json};
@@ -13,7 +13,7 @@ use serde_json::Value;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_valid_token_gets_in_and_everything_else_does_not() {
     let key = Key::es256("one");
-    let setup = scene(&[&key], &json!({})).await;
+    let setup = fixture(&[&key], &json!({})).await;
     let good = key.sign(&claims(&json!({})));
     setup.admitted("a good token", &bearer(&good)).await;
     let lower = harness::Head::upgrade("/").add("authorization", format!("bearer {good}"));
@@ -30,7 +30,7 @@ async fn a_valid_token_gets_in_and_everything_else_does_not() {
 async fn every_algorithm_verifies_with_the_key_of_its_type_and_id() {
     let (es256, es384, eddsa) = (Key::es256("a"), Key::es384("b"), Key::eddsa("c"));
     let rsa = Key::rsa("d", "RS256");
-    let setup = scene(&[&es256, &es384, &eddsa, &rsa], &json!({})).await;
+    let setup = fixture(&[&es256, &es384, &eddsa, &rsa], &json!({})).await;
     for key in [&es256, &es384, &eddsa, &rsa, &rsa.with("RS512"), &rsa.with("PS256"), &rsa.with("PS384")] {
         setup.admitted(&key.header().to_string(), &bearer(&key.sign(&claims(&json!({}))))).await;
         let mut nameless = key.header();
@@ -47,7 +47,7 @@ async fn every_algorithm_verifies_with_the_key_of_its_type_and_id() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_chooses_neither_its_algorithm_nor_its_key() {
     let rsa = Key::rsa("one", "RS256");
-    let setup = scene(&[&rsa], &json!({})).await;
+    let setup = fixture(&[&rsa], &json!({})).await;
     let claims = claims(&json!({}));
     let good = rsa.sign(&claims);
     setup.admitted("good", &bearer(&good)).await;
@@ -82,7 +82,7 @@ async fn a_token_chooses_neither_its_algorithm_nor_its_key() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_token_names_is_never_fetched_and_what_is_critical_is_refused() {
     let (key, evil) = (Key::es256("one"), Key::es256("evil"));
-    let setup = scene(&[&key], &json!({})).await;
+    let setup = fixture(&[&key], &json!({})).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("https://{}/jwks", listener.local_addr().unwrap());
     let with = |key: &Key, name: &str, value: Value| {
@@ -109,7 +109,7 @@ async fn what_a_token_names_is_never_fetched_and_what_is_critical_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn times_are_whole_numbers_and_judged_with_the_skew() {
     let key = Key::es256("one");
-    let setup = scene(&[&key], &json!({})).await;
+    let setup = fixture(&[&key], &json!({})).await;
     let now = now();
     for (case, change) in [
         ("E6 expired within the skew", json!({"exp": now - 20})),
@@ -144,7 +144,7 @@ async fn times_are_whole_numbers_and_judged_with_the_skew() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn issuer_and_audience_are_compared_whole() {
     let key = Key::es256("one");
-    let setup = scene(&[&key], &json!({"audiences": ["chat", "https://chat.example.com"]})).await;
+    let setup = fixture(&[&key], &json!({"audiences": ["chat", "https://chat.example.com"]})).await;
     for aud in [json!("chat"), json!(["x", "chat"]), json!(["https://chat.example.com"])] {
         setup.admitted("E7", &bearer(&key.sign(&claims(&json!({"aud": aud}))))).await;
     }
@@ -169,7 +169,7 @@ async fn issuer_and_audience_are_compared_whole() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_compact_form_in_its_one_spelling_is_a_token() {
     let key = Key::es256("one");
-    let setup = scene(&[&key], &json!({})).await;
+    let setup = fixture(&[&key], &json!({})).await;
     let good = key.sign(&claims(&json!({})));
     let parts: Vec<&str> = good.split('.').collect();
     let [head, body, signature] = parts[..] else { panic!("three parts") };
@@ -214,7 +214,7 @@ async fn only_the_compact_form_in_its_one_spelling_is_a_token() {
 async fn claims_that_a_route_requires_are_met_or_the_answer_is_403() {
     let key = Key::es256("one");
     let required = json!({"requiredClaims": [{"name": "scope", "contains": "chat"}, {"name": "tenant"}]});
-    let setup = scene(&[&key], &required).await;
+    let setup = fixture(&[&key], &required).await;
     let token = |change: Value| bearer(&key.sign(&claims(&change)));
     setup.admitted("a word", &token(json!({"scope": "read chat", "tenant": 7}))).await;
     setup.admitted("an entry", &token(json!({"scope": ["chat"], "tenant": false}))).await;
@@ -240,7 +240,7 @@ async fn the_issuer_of_a_token_chooses_the_method_and_that_one_decides() {
         },
     });
     let objects = [config_map("idp", &set(&[&ours])), config_map("partners", &set(&[&theirs]))];
-    let setup = scene_with(&any_of(&[method(&json!({})), other]), &objects).await;
+    let setup = fixture_with(&any_of(&[method(&json!({})), other]), &objects).await;
     let partner = json!({"iss": "https://partners.example.com", "partner": true});
     setup.admitted("ours", &bearer(&ours.sign(&claims(&json!({}))))).await;
     setup.admitted("theirs", &bearer(&theirs.sign(&claims(&partner)))).await;
@@ -259,14 +259,14 @@ async fn a_symmetric_key_counts_only_in_a_secret_of_its_type() {
     let key = Key::hs256("one", b"0123456789abcdef0123456789abcdef");
     let (es256, keys) = (Key::es256("two"), [&key]);
     let secret_ref = json!({"jwks": {"local": {"ref": {"kind": "Secret"}}}});
-    let setup = scene_with(&any_of(&[method(&secret_ref)]), &[secret("idp", &set(&keys))]).await;
+    let setup = fixture_with(&any_of(&[method(&secret_ref)]), &[secret("idp", &set(&keys))]).await;
     let good = key.sign(&claims(&json!({})));
     setup.admitted("from a Secret", &bearer(&good)).await;
     let wrong = Key::hs256("one", b"0123456789abcdef0123456789abcdeX").sign(&claims(&json!({})));
     unauthorized(&setup, "another secret", &bearer(&wrong), "token_untrusted").await;
-    let setup = scene(&[&key, &es256], &json!({})).await;
+    let setup = fixture(&[&key, &es256], &json!({})).await;
     unauthorized(&setup, "from a ConfigMap", &bearer(&good), "token_untrusted").await;
     setup.admitted("its neighbour", &bearer(&es256.sign(&claims(&json!({}))))).await;
-    let setup = scene(&[&key], &json!({})).await;
+    let setup = fixture(&[&key], &json!({})).await;
     setup.refused("nothing else in the set", &bearer(&good), &[503], &["keys_unavailable"]).await;
 }

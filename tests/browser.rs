@@ -28,7 +28,7 @@ fn through(protocol: &str) -> String {
 }
 
 /// A section of the documentation, carried out.
-struct Scene {
+struct Fixture {
     section: Section,
     visitor: Visitor,
     authority: Authority,
@@ -42,7 +42,7 @@ struct Scene {
     _trusted: NamedTempFile,
 }
 
-impl Scene {
+impl Fixture {
     async fn new(heading: &str, more: &[serde_json::Value]) -> Self {
         let section = Section::of(heading);
         let (authority, key) = (Authority::new(), Key::es256("one"));
@@ -140,113 +140,114 @@ async fn chromium_talks_through_it_from_an_allowed_origin_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_connects_with_a_token_as_a_subprotocol_or_in_the_query() {
     let _one = ONE.lock().await;
-    let mut scene = Scene::new("Tokens", &[]).await;
-    let token = scene.token();
-    scene.others_do_not("subprotocol", 0, &token, REFUSED).await;
-    let head = scene.passes("subprotocol", 0, &token, "chat.v1").await;
+    let mut fixture = Fixture::new("Tokens", &[]).await;
+    let token = fixture.token();
+    fixture.others_do_not("subprotocol", 0, &token, REFUSED).await;
+    let head = fixture.passes("subprotocol", 0, &token, "chat.v1").await;
     assert_eq!(head.field("sec-websocket-protocol").as_deref(), Some("chat.v1"));
     assert_eq!(head.field("x-subject").as_deref(), Some("ada"));
-    let head = scene.passes("query", 1, &token, "").await;
+    let head = fixture.passes("query", 1, &token, "").await;
     assert_eq!(head.line, "GET / HTTP/1.1");
-    scene.others_do_not("query", 1, &token, REFUSED).await;
+    fixture.others_do_not("query", 1, &token, REFUSED).await;
     let forged = Key::es256("one").sign(&claims(&json!({"scope": "chat"})));
-    let code = scene.section.code(0, scene.gateway.wss.port());
-    assert_eq!(scene.visitor.visit(APP, &code, &forged).await, REFUSED, "another key's token");
+    let code = fixture.section.code(0, fixture.gateway.wss.port());
+    assert_eq!(fixture.visitor.visit(APP, &code, &forged).await, REFUSED, "another key's token");
     // The header, for those who can set one.
-    let client = Client { address: scene.gateway.wss, config: Arc::new(scene.authority.client()), name: HOST.into() };
+    let client =
+        Client { address: fixture.gateway.wss, config: Arc::new(fixture.authority.client()), name: HOST.into() };
     let head = Head::upgrade("/").add("Authorization", format!("Bearer {token}"));
     assert!(client.open(&head).await.close(1000, "").await.is_some());
-    holds_nothing_of(&scene.gateway, &[&token, &forged]).await;
+    holds_nothing_of(&fixture.gateway, &[&token, &forged]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_connects_with_a_token_in_its_cookie() {
     let _one = ONE.lock().await;
-    let mut scene = Scene::new("Tokens in a cookie", &[]).await;
-    let token = scene.token();
-    let code = scene.section.code(0, scene.gateway.wss.port());
-    assert_eq!(scene.visitor.visit(APP, &code, "").await, REFUSED, "without a cookie");
-    scene.visitor.set_cookie(&scene.section.http[0].replace("TOKEN", &token));
-    let head = scene.passes("cookie", 0, &token, "").await;
+    let mut fixture = Fixture::new("Tokens in a cookie", &[]).await;
+    let token = fixture.token();
+    let code = fixture.section.code(0, fixture.gateway.wss.port());
+    assert_eq!(fixture.visitor.visit(APP, &code, "").await, REFUSED, "without a cookie");
+    fixture.visitor.set_cookie(&fixture.section.http[0].replace("TOKEN", &token));
+    let head = fixture.passes("cookie", 0, &token, "").await;
     assert_eq!((head.field("x-subject").as_deref(), head.count("cookie")), (Some("ada"), 0));
-    scene.visitor.set_cookie("X-Nothing: more");
-    scene.others_do_not("cookie", 0, &token, REFUSED).await;
+    fixture.visitor.set_cookie("X-Nothing: more");
+    fixture.others_do_not("cookie", 0, &token, REFUSED).await;
     // The browser has a cookie for sibling domains and sends it: from another site it would not even have one to send.
-    assert_eq!(scene.visitor.visit(APP, &code, "").await, through(""));
-    assert_eq!(scene.visitor.visit(OTHERS[0], &code, "").await, REFUSED);
-    let sent = scene.visitor.sent_cookies().unwrap_or_default();
+    assert_eq!(fixture.visitor.visit(APP, &code, "").await, through(""));
+    assert_eq!(fixture.visitor.visit(OTHERS[0], &code, "").await, REFUSED);
+    let sent = fixture.visitor.sent_cookies().unwrap_or_default();
     assert!(sent.contains(&token), "the browser has no cookie for sibling domains, so nothing was tried");
-    holds_nothing_of(&scene.gateway, &[&token]).await;
+    holds_nothing_of(&fixture.gateway, &[&token]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_connects_with_a_session_that_a_service_judges() {
     let _one = ONE.lock().await;
-    let mut scene = Scene::new("Sessions that a service judges", &[]).await;
+    let mut fixture = Fixture::new("Sessions that a service judges", &[]).await;
     let cookie = |session: &str| Section::of("Tokens in a cookie").http[0].replace("TOKEN", session);
-    let code = scene.section.code(0, scene.gateway.wss.port());
-    scene.visitor.set_cookie(&cookie("nobody-0123456789abcdef"));
-    assert_eq!(scene.visitor.visit(APP, &code, "").await, REFUSED, "a session that the service does not know");
-    assert_eq!((scene.sessions.count().0, scene.recorder.count()), (1, (0, 0)));
-    scene.visitor.set_cookie(&cookie("ada-0123456789abcdef"));
-    let head = scene.passes("session", 0, "ada-0123456789abcdef", "").await;
+    let code = fixture.section.code(0, fixture.gateway.wss.port());
+    fixture.visitor.set_cookie(&cookie("nobody-0123456789abcdef"));
+    assert_eq!(fixture.visitor.visit(APP, &code, "").await, REFUSED, "a session that the service does not know");
+    assert_eq!((fixture.sessions.count().0, fixture.recorder.count()), (1, (0, 0)));
+    fixture.visitor.set_cookie(&cookie("ada-0123456789abcdef"));
+    let head = fixture.passes("session", 0, "ada-0123456789abcdef", "").await;
     assert_eq!(head.field("x-user").as_deref(), Some("ada"));
-    let asked = scene.sessions.count();
-    scene.others_do_not("session", 0, "ada-0123456789abcdef", REFUSED).await;
-    assert_eq!(scene.sessions.count(), asked, "nobody is asked about pages of other origins");
-    holds_nothing_of(&scene.gateway, &["ada-0123456789abcdef"]).await;
+    let asked = fixture.sessions.count();
+    fixture.others_do_not("session", 0, "ada-0123456789abcdef", REFUSED).await;
+    assert_eq!(fixture.sessions.count(), asked, "nobody is asked about pages of other origins");
+    holds_nothing_of(&fixture.gateway, &["ada-0123456789abcdef"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_buys_a_ticket_and_connects_with_it() {
     let _one = ONE.lock().await;
-    let mut scene = Scene::new("Tickets", &[]).await;
-    let token = scene.token();
+    let mut fixture = Fixture::new("Tickets", &[]).await;
+    let token = fixture.token();
     // Refused in the preflight: the page hears nothing, not even that there are tickets.
-    scene.others_do_not("ticket", 0, &token, "error TypeError").await;
-    assert!(scene.gateway.metric("wssgate_tickets_issued_total", &[]).await < 0.5, "none was sold");
-    let head = scene.passes("ticket", 0, &token, "").await;
+    fixture.others_do_not("ticket", 0, &token, "error TypeError").await;
+    assert!(fixture.gateway.metric("wssgate_tickets_issued_total", &[]).await < 0.5, "none was sold");
+    let head = fixture.passes("ticket", 0, &token, "").await;
     assert_eq!(head.line, "GET / HTTP/1.1", "the ticket is taken out");
-    scene.gateway.metric_becomes("wssgate_tickets_issued_total", &[], 1.0).await;
-    scene.gateway.metric_becomes("wssgate_tickets_redeemed_total", &[], 1.0).await;
+    fixture.gateway.metric_becomes("wssgate_tickets_issued_total", &[], 1.0).await;
+    fixture.gateway.metric_becomes("wssgate_tickets_redeemed_total", &[], 1.0).await;
     let forged = Key::es256("one").sign(&claims(&json!({})));
-    let code = scene.section.code(0, scene.gateway.wss.port());
-    let report = scene.visitor.visit(APP, &code, &forged).await;
+    let code = fixture.section.code(0, fixture.gateway.wss.port());
+    let report = fixture.visitor.visit(APP, &code, &forged).await;
     assert!(report.starts_with("error ") || report == REFUSED, "another key's token: {report}");
     // A page of another origin that sends no preflight, and one that has got hold of a ticket.
-    let url = format!("https://{HOST}:{}/ticket", scene.gateway.wss.port());
+    let url = format!("https://{HOST}:{}/ticket", fixture.gateway.wss.port());
     let simple = format!("const socket = await (await fetch('{url}', {{method: 'POST', mode: 'no-cors'}})).json();");
-    assert!(scene.visitor.visit(OTHERS[1], &simple, "").await.starts_with("error "), "an opaque answer");
+    assert!(fixture.visitor.visit(OTHERS[1], &simple, "").await.starts_with("error "), "an opaque answer");
     // A ticket that another page has got hold of.
     let buy = code.split("const socket").next().unwrap();
     let told = format!("{buy} throw Object.assign(new Error(), {{name: ticket}}); const socket = null;");
-    let report = scene.visitor.visit(APP, &told, &token).await;
+    let report = fixture.visitor.visit(APP, &told, &token).await;
     let ticket = report.strip_prefix("error ").expect("a ticket").to_owned();
     assert_eq!(ticket.len(), 43, "{ticket}");
-    let url = format!("wss://{HOST}:{}/?ticket={ticket}", scene.gateway.wss.port());
+    let url = format!("wss://{HOST}:{}/?ticket={ticket}", fixture.gateway.wss.port());
     let redeem = format!("const socket = new WebSocket('{url}');");
     for name in OTHERS {
-        assert_eq!(scene.visitor.visit(name, &redeem, "").await, REFUSED, "{name} with the ticket of {APP}");
+        assert_eq!(fixture.visitor.visit(name, &redeem, "").await, REFUSED, "{name} with the ticket of {APP}");
     }
-    assert_eq!(scene.visitor.visit(APP, &redeem, "").await, through(""));
-    assert_eq!(scene.visitor.visit(APP, &redeem, "").await, REFUSED, "a second time");
-    scene.gateway.metric_becomes("wssgate_tickets_issued_total", &[], 2.0).await;
-    holds_nothing_of(&scene.gateway, &[&token, &forged, &ticket]).await;
+    assert_eq!(fixture.visitor.visit(APP, &redeem, "").await, through(""));
+    assert_eq!(fixture.visitor.visit(APP, &redeem, "").await, REFUSED, "a second time");
+    fixture.gateway.metric_becomes("wssgate_tickets_issued_total", &[], 2.0).await;
+    holds_nothing_of(&fixture.gateway, &[&token, &forged, &ticket]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_connects_with_the_certificate_that_the_page_asks_for() {
     let partners = Authority::new();
-    let scene = Scene::new("Client certificates", &[config_map("partners-ca", "ca.crt", partners.pem())]).await;
+    let fixture = Fixture::new("Client certificates", &[config_map("partners-ca", "ca.crt", partners.pem())]).await;
     let pair = partners.client_leaf("alice", 7, |_| {});
-    let address = scene.gateway.wss;
+    let address = fixture.gateway.wss;
     let client = |config| Client { address, config: Arc::new(config), name: HOST.into() };
-    let head = Head::upgrade("/").add("Origin", scene.visitor.origin(APP));
-    assert!(client(pair.shown_by(scene.authority.client())).open(&head).await.close(1000, "").await.is_some());
-    assert!(scene.recorder.last().head().field("client-cert").is_some());
-    let before = scene.recorder.count();
-    let mut peer = client(scene.authority.client()).connect().await;
+    let head = Head::upgrade("/").add("Origin", fixture.visitor.origin(APP));
+    assert!(client(pair.shown_by(fixture.authority.client())).open(&head).await.close(1000, "").await.is_some());
+    assert!(fixture.recorder.last().head().field("client-cert").is_some());
+    let before = fixture.recorder.count();
+    let mut peer = client(fixture.authority.client()).connect().await;
     peer.write(&head.bytes()).await;
     assert!(peer.head().await.is_none(), "without a certificate");
-    scene.recorder.saw_nothing_since(before, "without a certificate");
+    fixture.recorder.saw_nothing_since(before, "without a certificate");
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::harness::issuer::{any_of, bearer, claims, config_map, external, method, scene_of, set};
+use crate::harness::issuer::{any_of, bearer, claims, config_map, external, fixture_of, method, set};
 use crate::harness::manifests::service_as;
 use crate::harness::{
     self, Answer, Behaviour, Canaries, Frame, Head, Key, Options, Recorder, SOON, Setup, canary, json, until,
@@ -90,7 +90,7 @@ async fn not_even_the_most_talkative_log_holds_a_credential() {
     let mut objects = service_as("sessions", "http", &[asked.port()]);
     objects.push(config_map("idp", &set(&[&key])));
     let options = Options { env: vec![("WSSGATE_LOG".into(), "trace".into())], ..Options::default() };
-    let setup = scene_of(&spec, &objects, &options).await;
+    let setup = fixture_of(&spec, &objects, &options).await;
     let page = |path: &str| Head::upgrade(path).add("Origin", "https://chat.example.com");
     for secret in ["session-0123456789", "session-key-0123456789", "payload-0123456789"] {
         canary::note(secret);

@@ -47,13 +47,13 @@ fn list(pem: &str) -> String {
     text(&[config_map("revoked", "crl.pem", pem)])
 }
 
-/// The usual scene, whose host asks for certificates of `partners`.
-struct Scene {
+/// The usual fixture, whose host asks for certificates of `partners`.
+struct Fixture {
     setup: Setup,
     partners: Authority,
 }
 
-impl Scene {
+impl Fixture {
     async fn new(spec: &Value) -> Self {
         let (authority, partners) = (Authority::new(), Authority::new());
         let recorder = Recorder::start(Behaviour::Echo).await;
@@ -95,16 +95,16 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_valid_certificate_opens_and_the_backend_hears_who_it_is() {
-    let scene = Scene::new(&asking("Required", json!({}))).await;
+    let fixture = Fixture::new(&asking("Required", json!({}))).await;
     let id = "spiffe://partners.test/ns/shop/sa/alice";
-    let alice = scene.partners.client_leaf("alice,O=Bank", 7, |params| {
+    let alice = fixture.partners.client_leaf("alice,O=Bank", 7, |params| {
         params.distinguished_name.push(rcgen::DnType::OrganizationName, "Partners");
         params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
     });
     for (case, version) in VERSIONS {
-        let mut peer = scene.client_of(&alice, &[version]).open(&head()).await;
+        let mut peer = fixture.client_of(&alice, &[version]).open(&head()).await;
         peer.echo(&Frame::text(case)).await;
-        let seen = scene.setup.recorder.last().head();
+        let seen = fixture.setup.recorder.last().head();
         let certificate = format!(":{}:", STANDARD.encode(alice.leaf()));
         assert_eq!(seen.field("client-cert"), Some(certificate), "{case}");
         assert_eq!(seen.field("x-wssgate-client-spiffe-id").as_deref(), Some(id), "{case}");
@@ -115,21 +115,21 @@ async fn a_valid_certificate_opens_and_the_backend_hears_who_it_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subject_has_so_many_connections_whatever_certificate_it_shows() {
-    let scene = Scene::new(&asking("Required", json!({"connection": {"limits": {"perSubject": 2}}}))).await;
-    let (first, renewed, bob) = (scene.alice(), scene.alice(), scene.partners.client_leaf("bob", 8, |_| {}));
-    let mut one = scene.client(&first).open(&head()).await;
-    let mut two = scene.client(&renewed).open(&head()).await;
-    let seen = scene.setup.recorder.count().0;
-    let answer = scene.client(&first).ask(&head()).await.0;
+    let fixture = Fixture::new(&asking("Required", json!({"connection": {"limits": {"perSubject": 2}}}))).await;
+    let (first, renewed, bob) = (fixture.alice(), fixture.alice(), fixture.partners.client_leaf("bob", 8, |_| {}));
+    let mut one = fixture.client(&first).open(&head()).await;
+    let mut two = fixture.client(&renewed).open(&head()).await;
+    let seen = fixture.setup.recorder.count().0;
+    let answer = fixture.client(&first).ask(&head()).await.0;
     assert_eq!(answer.status(), 429, "{answer:?}");
-    assert_eq!(scene.setup.gateway.refusals(Some("subject_limit")).await as u64, 1);
-    assert_eq!(scene.setup.recorder.count().0, seen, "nothing reached the backend");
-    come_and_go(&scene.client(&bob), "another subject").await;
+    assert_eq!(fixture.setup.gateway.refusals(Some("subject_limit")).await as u64, 1);
+    assert_eq!(fixture.setup.recorder.count().0, seen, "nothing reached the backend");
+    come_and_go(&fixture.client(&bob), "another subject").await;
     one.echo(&Frame::text("still in")).await;
     two.echo(&Frame::text("still in")).await;
     one.close(1000, "").await;
     until(PATIENCE, "the place of a connection that ended", async || {
-        (scene.client(&first).ask(&head()).await.0.status() == 101).then_some(())
+        (fixture.client(&first).ask(&head()).await.0.status() == 101).then_some(())
     })
     .await;
 }
@@ -160,12 +160,13 @@ async fn what_a_client_says_about_its_certificate_never_arrives() {
     ];
     let claims = spoofed.iter().fold(head(), |head, name| head.add(name, "forged"));
     let named = spoofed.join(", ");
-    let scene = Scene::new(&asking("Optional", json!({}))).await;
-    for (case, client) in [("with a certificate", scene.client(&scene.alice())), ("without one", scene.setup.client())]
+    let fixture = Fixture::new(&asking("Optional", json!({}))).await;
+    for (case, client) in
+        [("with a certificate", fixture.client(&fixture.alice())), ("without one", fixture.setup.client())]
     {
         for head in [claims.clone(), head().set("Connection", format!("Upgrade, {named}"))] {
             client.open(&head).await.echo(&Frame::text(case)).await;
-            let seen = scene.setup.recorder.last().head();
+            let seen = fixture.setup.recorder.last().head();
             assert!(!seen.fields.iter().any(|(_, value)| value.contains("forged")), "{case}: {seen:?}");
             let shown = usize::from(case == "with a certificate");
             for name in ["client-cert", "x-wssgate-client-subject"] {
@@ -187,38 +188,38 @@ fn self_signed() -> Pair {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_that_are_not_valid_end_the_handshake_in_both_modes() {
-    let dated = |scene: &Scene, from: i32, to: i32| {
-        scene.partners.client_leaf("alice", 7, |params| {
+    let dated = |fixture: &Fixture, from: i32, to: i32| {
+        fixture.partners.client_leaf("alice", 7, |params| {
             params.not_before = rcgen::date_time_ymd(from, 1, 1);
             params.not_after = rcgen::date_time_ymd(to, 1, 1);
         })
     };
     for mode in ["Required", "Optional"] {
-        let scene = Scene::new(&asking(mode, json!({}))).await;
-        let server_only = scene.partners.client_leaf("alice", 7, |params| {
+        let fixture = Fixture::new(&asking(mode, json!({}))).await;
+        let server_only = fixture.partners.client_leaf("alice", 7, |params| {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         });
         let rows = [
-            ("expired", dated(&scene, 2020, 2021)),
-            ("not yet valid", dated(&scene, 2080, 2081)),
+            ("expired", dated(&fixture, 2020, 2021)),
+            ("not yet valid", dated(&fixture, 2080, 2081)),
             ("of another authority", Authority::new().client_leaf("alice", 7, |_| {})),
-            ("of an authority with the same name", scene.setup.authority.client_leaf("alice", 7, |_| {})),
+            ("of an authority with the same name", fixture.setup.authority.client_leaf("alice", 7, |_| {})),
             ("signed by itself", self_signed()),
             ("for servers", server_only),
         ];
         for (version_name, version) in VERSIONS {
             for (case, pair) in &rows {
                 let case = format!("{mode}, {version_name}: {case}");
-                scene.kept_out(&case, &scene.client_of(pair, &[version])).await;
+                fixture.kept_out(&case, &fixture.client_of(pair, &[version])).await;
             }
-            let none = scene.setup.client().configured(scene.setup.authority.client_of(&[version]));
+            let none = fixture.setup.client().configured(fixture.setup.authority.client_of(&[version]));
             if mode == "Required" {
-                scene.kept_out(&format!("{version_name}: none"), &none).await;
+                fixture.kept_out(&format!("{version_name}: none"), &none).await;
             } else {
                 come_and_go(&none, "without").await;
-                assert_eq!(scene.setup.recorder.last().head().count("client-cert"), 0, "{version_name}");
+                assert_eq!(fixture.setup.recorder.last().head().count("client-cert"), 0, "{version_name}");
             }
-            come_and_go(&scene.client_of(&scene.alice(), &[version]), "valid").await;
+            come_and_go(&fixture.client_of(&fixture.alice(), &[version]), "valid").await;
         }
     }
 }
@@ -232,29 +233,29 @@ async fn come_and_go(client: &Client, word: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_origin_is_refused_where_certificates_authenticate_unless_the_route_allows_it() {
-    let scene = Scene::new(&asking("Required", json!({}))).await;
-    let client = scene.client(&scene.alice());
+    let fixture = Fixture::new(&asking("Required", json!({}))).await;
+    let client = fixture.client(&fixture.alice());
     let bare = Head::upgrade("/");
     let ask = async |head: &Head| client.ask(head).await.0.status();
-    let seen = scene.setup.recorder.count();
+    let seen = fixture.setup.recorder.count();
     assert_eq!(ask(&bare).await, 403);
     assert_eq!(ask(&bare.clone().add("Origin", "https://evil.test")).await, 403);
-    scene.setup.recorder.saw_nothing_since(seen, "A3");
-    scene.setup.gateway.metric_becomes("wssgate_handshakes_total", &[("reason", "origin_missing")], 1.0).await;
+    fixture.setup.recorder.saw_nothing_since(seen, "A3");
+    fixture.setup.gateway.metric_becomes("wssgate_handshakes_total", &[("reason", "origin_missing")], 1.0).await;
     assert_eq!(ask(&head()).await, 101);
     let allowed = asking("Required", json!({"handshake": {"origins": {"missing": "Allow"}}}));
-    scene.setup.gateway.edit("route.yaml", &route_text(&allowed)).await;
+    fixture.setup.gateway.edit("route.yaml", &route_text(&allowed)).await;
     assert_eq!(ask(&bare).await, 101);
     // A route without tls joins the host with the same rule.
     let mut joined = route("joined", HOST, "unused", "chat", &json!({"tls": null}));
     joined["spec"]["rules"][0]["matches"][0]["path"]["value"] = json!("/joined");
-    scene.setup.gateway.edit("joined.yaml", &text(&[joined.clone()])).await;
+    fixture.setup.gateway.edit("joined.yaml", &text(&[joined.clone()])).await;
     let path = Head::upgrade("/joined");
     assert_eq!(ask(&path).await, 403);
     assert_eq!(ask(&path.clone().add("Origin", ORIGIN)).await, 101);
-    assert_eq!(scene.setup.recorder.last().head().count("client-cert"), 1);
+    assert_eq!(fixture.setup.recorder.last().head().count("client-cert"), 1);
     joined["spec"]["handshake"]["origins"] = json!({"allow": ["*"]});
-    scene.setup.gateway.edit("joined.yaml", &text(&[joined])).await;
+    fixture.setup.gateway.edit("joined.yaml", &text(&[joined])).await;
     assert_eq!(ask(&path.add("Origin", ORIGIN)).await, 503, "* on a host with client certificates");
 }
 
@@ -265,64 +266,64 @@ async fn closed(peer: &mut Peer, case: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_closes_the_connection_and_keeps_the_client_out() {
-    let scene = Scene::new(&with_lists()).await;
-    let (alice, bob) = (scene.alice(), scene.partners.client_leaf("bob", 8, |_| {}));
-    let mut alices = scene.client(&alice).open(&head()).await;
-    let mut bobs = scene.client(&bob).open(&head()).await;
+    let fixture = Fixture::new(&with_lists()).await;
+    let (alice, bob) = (fixture.alice(), fixture.partners.client_leaf("bob", 8, |_| {}));
+    let mut alices = fixture.client(&alice).open(&head()).await;
+    let mut bobs = fixture.client(&bob).open(&head()).await;
     bobs.echo(&Frame::text("both in")).await;
-    scene.setup.gateway.edit("revoked.yaml", &list(&scene.partners.crl(&[7], 2090))).await;
+    fixture.setup.gateway.edit("revoked.yaml", &list(&fixture.partners.crl(&[7], 2090))).await;
     closed(&mut alices, "revoked while connected").await;
     // Her backend has its Close too before anything is counted.
-    scene.setup.gateway.metric_becomes("wssgate_connections", &[], 1.0).await;
+    fixture.setup.gateway.metric_becomes("wssgate_connections", &[], 1.0).await;
     bobs.echo(&Frame::text("still in")).await;
     for (name, version) in VERSIONS {
-        scene.kept_out(&format!("revoked, {name}"), &scene.client_of(&alice, &[version])).await;
-        come_and_go(&scene.client_of(&bob, &[version]), name).await;
+        fixture.kept_out(&format!("revoked, {name}"), &fixture.client_of(&alice, &[version])).await;
+        come_and_go(&fixture.client_of(&bob, &[version]), name).await;
     }
     let labels = [("reason", "access_withdrawn"), ("code", "1008")];
-    scene.setup.gateway.metric_becomes("wssgate_connections_closed_total", &labels, 1.0).await;
+    fixture.setup.gateway.metric_becomes("wssgate_connections_closed_total", &labels, 1.0).await;
     // A list of another issuer says nothing of these clients, and one whose time is over is no list.
-    scene.setup.gateway.edit("revoked.yaml", &list(&Authority::new().crl(&[], 2090))).await;
+    fixture.setup.gateway.edit("revoked.yaml", &list(&Authority::new().crl(&[], 2090))).await;
     closed(&mut bobs, "status unknown").await;
-    scene.kept_out("status unknown", &scene.client(&bob)).await;
-    scene.setup.gateway.edit("revoked.yaml", &list(&scene.partners.crl(&[], 2021))).await;
-    scene.kept_out("an old list", &scene.client(&bob)).await;
+    fixture.kept_out("status unknown", &fixture.client(&bob)).await;
+    fixture.setup.gateway.edit("revoked.yaml", &list(&fixture.partners.crl(&[], 2021))).await;
+    fixture.kept_out("an old list", &fixture.client(&bob)).await;
     until(SOON, "the old list in the log", async || {
-        scene.setup.gateway.log_text().contains("a revocation list expired on 2021-01-01").then_some(())
+        fixture.setup.gateway.log_text().contains("a revocation list expired on 2021-01-01").then_some(())
     })
     .await;
-    scene.setup.gateway.edit("revoked.yaml", &list(&scene.partners.crl(&[8], 2090))).await;
-    come_and_go(&scene.client(&alice), "in again").await;
+    fixture.setup.gateway.edit("revoked.yaml", &list(&fixture.partners.crl(&[8], 2090))).await;
+    come_and_go(&fixture.client(&alice), "in again").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_of_authorities_keeps_who_is_still_trusted() {
-    let scene = Scene::new(&asking("Required", json!({}))).await;
+    let fixture = Fixture::new(&asking("Required", json!({}))).await;
     let next = Authority::new();
-    let (alice, carol) = (scene.alice(), next.client_leaf("carol", 9, |_| {}));
-    let mut alices = scene.client(&alice).open(&head()).await;
-    scene.kept_out("not trusted yet", &scene.client(&carol)).await;
-    scene.setup.gateway.edit("partners.yaml", &bundle(&[&scene.partners, &next])).await;
-    let mut carols = scene.client(&carol).open(&head()).await;
+    let (alice, carol) = (fixture.alice(), next.client_leaf("carol", 9, |_| {}));
+    let mut alices = fixture.client(&alice).open(&head()).await;
+    fixture.kept_out("not trusted yet", &fixture.client(&carol)).await;
+    fixture.setup.gateway.edit("partners.yaml", &bundle(&[&fixture.partners, &next])).await;
+    let mut carols = fixture.client(&carol).open(&head()).await;
     alices.echo(&Frame::text("in through the rotation")).await;
     // The same content again is no change, and an edit of something else asks nobody anything.
-    scene
+    fixture
         .setup
         .gateway
         .edit("route.yaml", &route_text(&asking("Required", json!({"connection": {"limits": {"total": 9}}}))))
         .await;
     alices.echo(&Frame::text("still in")).await;
-    scene.setup.gateway.edit("partners.yaml", &bundle(&[&next])).await;
+    fixture.setup.gateway.edit("partners.yaml", &bundle(&[&next])).await;
     closed(&mut alices, "its authority is gone").await;
     carols.echo(&Frame::text("still in")).await;
-    scene.kept_out("no longer trusted", &scene.client(&alice)).await;
+    fixture.kept_out("no longer trusted", &fixture.client(&alice)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn authorities_that_are_lost_let_nobody_in_until_they_are_back() {
-    let scene = Scene::new(&with_lists()).await;
-    let alice = scene.client(&scene.alice());
-    let (partners, revoked) = (bundle(&[&scene.partners]), list(&scene.partners.crl(&[], 2090)));
+    let fixture = Fixture::new(&with_lists()).await;
+    let alice = fixture.client(&fixture.alice());
+    let (partners, revoked) = (bundle(&[&fixture.partners]), list(&fixture.partners.crl(&[], 2090)));
     let broken = text(&[config_map("partners", "ca.crt", "-----BEGIN CERTIFICATE-----\n")]);
     let garbage = list("-----BEGIN X509 CRL-----\nMAUCAQECAQI=\n-----END X509 CRL-----\n");
     let rows = [
@@ -335,57 +336,57 @@ async fn authorities_that_are_lost_let_nobody_in_until_they_are_back() {
         let mut live = alice.open(&head()).await;
         live.echo(&Frame::text(case)).await;
         match worse {
-            None => scene.setup.gateway.remove(file).await,
-            Some(worse) => scene.setup.gateway.edit(file, worse).await,
+            None => fixture.setup.gateway.remove(file).await,
+            Some(worse) => fixture.setup.gateway.edit(file, worse).await,
         }
         closed(&mut live, case).await;
-        let seen = scene.setup.recorder.count();
-        for client in [&alice, &scene.setup.client()] {
+        let seen = fixture.setup.recorder.count();
+        for client in [&alice, &fixture.setup.client()] {
             let (answer, _) = client.ask(&head()).await;
             assert_eq!(answer.status(), 503, "{case}: {answer:?}");
         }
-        scene.setup.recorder.saw_nothing_since(seen, case);
+        fixture.setup.recorder.saw_nothing_since(seen, case);
         until(SOON, &format!("{case}: the log to say so"), async || {
-            scene.setup.gateway.log_text().contains(said).then_some(())
+            fixture.setup.gateway.log_text().contains(said).then_some(())
         })
         .await;
-        scene.setup.gateway.edit(file, good).await;
+        fixture.setup.gateway.edit(file, good).await;
         come_and_go(&alice, "back").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stricter_mode_ends_those_without_and_a_host_that_asks_no_more_keeps_all() {
-    let scene = Scene::new(&asking("Optional", json!({}))).await;
-    let alice = scene.client(&scene.alice());
-    let (mut without, mut with) = (scene.setup.client().open(&head()).await, alice.open(&head()).await);
-    scene.setup.gateway.edit("route.yaml", &route_text(&asking("Required", json!({})))).await;
+    let fixture = Fixture::new(&asking("Optional", json!({}))).await;
+    let alice = fixture.client(&fixture.alice());
+    let (mut without, mut with) = (fixture.setup.client().open(&head()).await, alice.open(&head()).await);
+    fixture.setup.gateway.edit("route.yaml", &route_text(&asking("Required", json!({})))).await;
     closed(&mut without, "no certificate").await;
     with.echo(&Frame::text("has one")).await;
-    scene.setup.gateway.edit("route.yaml", &route_text(&json!({}))).await;
+    fixture.setup.gateway.edit("route.yaml", &route_text(&json!({}))).await;
     with.echo(&Frame::text("not asked any more")).await;
-    let mut without = scene.setup.client().open(&head()).await;
-    scene.setup.gateway.edit("route.yaml", &route_text(&asking("Required", json!({})))).await;
+    let mut without = fixture.setup.client().open(&head()).await;
+    fixture.setup.gateway.edit("route.yaml", &route_text(&asking("Required", json!({})))).await;
     closed(&mut without, "asked from now on").await;
     with.echo(&Frame::text("its chain was kept")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_that_expires_closes_its_connection() {
-    let scene = Scene::new(&asking("Required", json!({}))).await;
+    let fixture = Fixture::new(&asking("Required", json!({}))).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let short = scene.partners.client_leaf("alice", 7, |params| {
+    let short = fixture.partners.client_leaf("alice", 7, |params| {
         params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now + 5);
     });
-    let mut shorts = scene.client(&short).open(&head()).await;
-    let mut longs = scene.client(&scene.alice()).open(&head()).await;
+    let mut shorts = fixture.client(&short).open(&head()).await;
+    let mut longs = fixture.client(&fixture.alice()).open(&head()).await;
     shorts.echo(&Frame::text("for now")).await;
     let (code, _) = shorts.close_within(PATIENCE).await.expect("a Close frame");
     assert_eq!(code, 1008);
     let after = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     assert!(after >= now + 4, "closed before it expired");
     let labels = [("reason", "client_certificate_expired")];
-    scene.setup.gateway.metric_becomes("wssgate_connections_closed_total", &labels, 1.0).await;
+    fixture.setup.gateway.metric_becomes("wssgate_connections_closed_total", &labels, 1.0).await;
     longs.echo(&Frame::text("not expired")).await;
 }
 
@@ -461,10 +462,10 @@ async fn no_session_of(case: &str, version: &'static rustls::SupportedProtocolVe
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chains_that_are_made_to_hurt_are_refused_and_hurt_nobody() {
-    let scene = Scene::new(&with_lists()).await;
-    come_and_go(&scene.client(&scene.alice()), "warm").await;
-    let before = scene.setup.gateway.resident();
-    let leaf = scene.alice();
+    let fixture = Fixture::new(&with_lists()).await;
+    come_and_go(&fixture.client(&fixture.alice()), "warm").await;
+    let before = fixture.setup.gateway.resident();
+    let leaf = fixture.alice();
     // Many certificates of one name and different keys: every one might have issued the next.
     let twins: String = (0..60).map(|_| Authority::new().pem().to_owned()).collect();
     let foreign = Authority::new().client_leaf("alice", 7, |_| {});
@@ -472,15 +473,15 @@ async fn chains_that_are_made_to_hurt_are_refused_and_hurt_nobody() {
     bomb.chain = format!("{}{twins}", foreign.chain);
     let mut long = leaf.clone();
     long.chain = format!("{}{twins}", leaf.chain);
-    let huge = scene.partners.client_leaf(&"x".repeat(20_000), 7, |_| {});
+    let huge = fixture.partners.client_leaf(&"x".repeat(20_000), 7, |_| {});
     for (name, version) in VERSIONS {
         for (case, pair) in [("D12 a bomb", &bomb), ("D12 a long chain", &long), ("D12 a huge leaf", &huge)] {
             let start = std::time::Instant::now();
-            scene.kept_out(&format!("{case}, {name}"), &scene.client_of(pair, &[version])).await;
+            fixture.kept_out(&format!("{case}, {name}"), &fixture.client_of(pair, &[version])).await;
             assert!(start.elapsed() < SOON * 2, "{case}, {name}: {:?}", start.elapsed());
         }
     }
-    come_and_go(&scene.client(&leaf), "others go on").await;
-    let grown = scene.setup.gateway.resident().saturating_sub(before);
+    come_and_go(&fixture.client(&leaf), "others go on").await;
+    let grown = fixture.setup.gateway.resident().saturating_sub(before);
     assert!(grown < 16 * 1024, "D12: {grown} KiB more");
 }

@@ -1,6 +1,8 @@
 //! What becomes of live connections when their credential expires or their route changes, and how many a subject may have.
 
-use crate::harness::issuer::{any_of, bearer, claims, config_map, method, now, scene, scene_with, set, unauthorized};
+use crate::harness::issuer::{
+    any_of, bearer, claims, config_map, fixture, fixture_with, method, now, set, unauthorized,
+};
 use crate::harness::manifests::{merge, route, text};
 use crate::harness::{self, Frame, Key, Peer, Setup, json};
 use serde_json::Value;
@@ -19,7 +21,7 @@ async fn withdrawn(setup: &Setup, mut peer: Peer, case: &str, reason: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_ends_with_its_credential_unless_the_route_keeps_it() {
     let key = Key::es256("one");
-    let setup = scene(&[&key], &json!({})).await;
+    let setup = fixture(&[&key], &json!({})).await;
     let mut keeping = any_of(&[method(&json!({}))]);
     keeping["connection"] = json!({"onCredentialExpiry": "Keep"});
     keeping["rules"] = json!([{
@@ -47,7 +49,7 @@ async fn a_connection_ends_with_its_credential_unless_the_route_keeps_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_closes_those_whom_it_no_longer_admits_and_nobody_else() {
     let (key, next) = (Key::es256("one"), Key::es256("next"));
-    let setup = scene(&[&key], &json!({"audiences": ["chat", "voice"]})).await;
+    let setup = fixture(&[&key], &json!({"audiences": ["chat", "voice"]})).await;
     let mut voice = open(&setup, &key, &json!({"aud": "voice", "scope": "chat"})).await;
     let mut reader = open(&setup, &key, &json!({"scope": "read"})).await;
     let mut chatter = open(&setup, &key, &json!({"scope": "chat read"})).await;
@@ -75,7 +77,7 @@ async fn a_change_closes_those_whom_it_no_longer_admits_and_nobody_else() {
 async fn who_was_anonymous_is_not_admitted_by_a_route_that_begins_to_authenticate() {
     let key = Key::es256("one");
     let anonymous = json!({"handshake": {"authentication": {"mode": "Anonymous"}}});
-    let setup = scene_with(&anonymous, &[config_map("idp", &set(&[&key]))]).await;
+    let setup = fixture_with(&anonymous, &[config_map("idp", &set(&[&key]))]).await;
     let peer = setup.open().await;
     setup.respec(&any_of(&[method(&json!({}))])).await;
     withdrawn(&setup, peer, "no proof", "access_withdrawn").await;
@@ -84,7 +86,7 @@ async fn who_was_anonymous_is_not_admitted_by_a_route_that_begins_to_authenticat
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_that_are_gone_close_everyone_and_come_back_by_themselves() {
     let key = Key::es256("one");
-    let setup = scene(&[&key], &json!({})).await;
+    let setup = fixture(&[&key], &json!({})).await;
     let peer = open(&setup, &key, &json!({})).await;
     setup.gateway.remove("keys.yaml").await;
     withdrawn(&setup, peer, "lost authority", "access_withdrawn").await;
@@ -104,7 +106,7 @@ async fn a_subject_has_so_many_connections_and_is_one_only_with_its_issuer() {
     let mut spec = any_of(&[method(&json!({})), partners]);
     spec["connection"] = json!({"limits": {"perSubject": 2}});
     let objects = [config_map("idp", &set(&[&key])), config_map("partners", &set(&[&theirs]))];
-    let setup = scene_with(&spec, &objects).await;
+    let setup = fixture_with(&spec, &objects).await;
     let (first, _second) = (open(&setup, &key, &json!({})).await, open(&setup, &key, &json!({"jti": "x"})).await);
     let ada = bearer(&key.sign(&claims(&json!({}))));
     let answer = setup.refused("the third", &ada, &[429], &["subject_limit"]).await;

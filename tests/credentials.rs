@@ -1,7 +1,7 @@
 //! Where credentials may be, one at a time, and what the backend sees of them: nothing, unless the route says so.
 
 use crate::harness::issuer::{
-    any_of, bearer, claims, config_map, holds_nothing_of, method, scene, scene_with, set, unauthorized,
+    any_of, bearer, claims, config_map, fixture, fixture_with, holds_nothing_of, method, set, unauthorized,
 };
 use crate::harness::{self, Answer, Head, Key, Setup, json};
 use serde_json::Value;
@@ -31,7 +31,7 @@ async fn forwarded(setup: &Setup, case: &str, head: &Head, token: &str) -> Answe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_is_taken_from_each_place_and_the_backend_gets_the_rest() {
     let key = Key::es256("one");
-    let setup = scene(&[&key], &everywhere()).await;
+    let setup = fixture(&[&key], &everywhere()).await;
     let token = key.sign(&claims(&json!({})));
     let head = page("/").add("Authorization", format!("Bearer {token}")).add("Cookie", "theme=dark");
     let got = forwarded(&setup, "header", &head, &token).await;
@@ -52,7 +52,7 @@ async fn a_token_is_taken_from_each_place_and_the_backend_gets_the_rest() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_credentials_are_refused_even_if_both_are_good() {
     let key = Key::es256("one");
-    let setup = scene(&[&key], &everywhere()).await;
+    let setup = fixture(&[&key], &everywhere()).await;
     let token = key.sign(&claims(&json!({})));
     let bearer = format!("Bearer {token}");
     let query = format!("/?token={token}");
@@ -87,7 +87,7 @@ async fn two_credentials_are_refused_even_if_both_are_good() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_among_the_subprotocols_is_neither_answered_nor_forwarded() {
     let key = Key::es256("one");
-    let setup = scene(&[&key], &everywhere()).await;
+    let setup = fixture(&[&key], &everywhere()).await;
     let token = key.sign(&claims(&json!({})));
     let offer = |list: &str| page("/").add("Sec-WebSocket-Protocol", list.replace("TOKEN", &format!("bearer.{token}")));
     for list in ["chat.v2, TOKEN", "TOKEN, chat.v2", "TOKEN, chat.v2, other"] {
@@ -117,7 +117,7 @@ async fn a_listed_subprotocol_is_needed_beside_the_token() {
     let key = Key::es256("one");
     let mut spec = any_of(&[method(&everywhere())]);
     spec["handshake"]["subprotocols"] = json!(["chat.v2"]);
-    let setup = scene_with(&spec, &[config_map("idp", &set(&[&key]))]).await;
+    let setup = fixture_with(&spec, &[config_map("idp", &set(&[&key]))]).await;
     let token = key.sign(&claims(&json!({})));
     let offer = |list: &str| page("/").add("Sec-WebSocket-Protocol", list.replace("TOKEN", &format!("bearer.{token}")));
     setup.admitted("listed", &offer("other, chat.v2, TOKEN")).await;
@@ -128,7 +128,7 @@ async fn a_listed_subprotocol_is_needed_beside_the_token() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cookie_needs_an_allowed_origin() {
     let key = Key::es256("one");
-    let setup = scene(&[&key], &json!({"extractFrom": [{"type": "Cookie", "name": "session"}]})).await;
+    let setup = fixture(&[&key], &json!({"extractFrom": [{"type": "Cookie", "name": "session"}]})).await;
     let cookie = format!("session={}", key.sign(&claims(&json!({}))));
     let head = Head::upgrade("/").add("Cookie", &cookie);
     setup.admitted("the page's own origin", &head.clone().add("Origin", "https://chat.example.com")).await;
@@ -140,7 +140,7 @@ async fn a_cookie_needs_an_allowed_origin() {
     // The origin is judged before the credential: a foreign page cannot find out whether a cookie is good.
     let none = Head::upgrade("/").add("Origin", "https://evil.test");
     setup.refused("A1 without a cookie", &none, &[403], &["origin_denied"]).await;
-    let setup = scene(&[&key], &json!({})).await;
+    let setup = fixture(&[&key], &json!({})).await;
     let token = key.sign(&claims(&json!({})));
     setup.admitted("a header is not ambient: no origin is needed", &bearer(&token)).await;
 }
@@ -152,7 +152,7 @@ async fn claims_become_headers_that_no_client_can_set() {
         {"claim": "sub", "header": "X-Subject"}, {"claim": "scope", "header": "x-scope"},
         {"claim": "level", "header": "x-level"}, {"claim": "beta", "header": "x-beta"},
     ]});
-    let setup = scene(&[&key], &headers).await;
+    let setup = fixture(&[&key], &headers).await;
     let token = key.sign(&claims(&json!({"scope": "chat read", "level": 3})));
     let mut head = bearer(&token);
     for name in ["X-Subject", "x-subject", "X_Subject", "x-Subject", "X-Scope", "X-Beta", "X_Beta", "x_beta"] {
@@ -191,7 +191,7 @@ async fn a_route_may_forward_the_credential() {
     let places = json!({"forwardCredential": true, "extractFrom": [
         {"type": "Header", "name": "X-Id-Token"}, {"type": "Query", "name": "token"}, {"type": "Cookie", "name": "session"},
     ]});
-    let setup = scene(&[&key], &places).await;
+    let setup = fixture(&[&key], &places).await;
     let token = key.sign(&claims(&json!({})));
     for (case, head) in [
         ("header", page("/").add("X-Id-Token", &token)),
@@ -208,7 +208,7 @@ async fn a_route_may_forward_the_credential() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_is_written_holds_a_token_whatever_became_of_it() {
     let key = Key::es256("one");
-    let setup = scene(&[&key], &everywhere()).await;
+    let setup = fixture(&[&key], &everywhere()).await;
     let tokens = [
         key.sign(&claims(&json!({"canary": "canary-good-0123456789"}))),
         key.sign(&claims(&json!({"canary": "canary-bad-0123456789", "exp": 1}))),

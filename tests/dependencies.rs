@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::harness::issuer::{any_of, bearer, claims, external, method, scene_of, scene_with, set};
+use crate::harness::issuer::{any_of, bearer, claims, external, fixture_of, fixture_with, method, set};
 use crate::harness::manifests::{service_as, text};
 use crate::harness::{Authority, Behaviour, Frame, Gateway, Head, Key, Options, Recorder, Setup, json, until};
 use serde_json::Value;
@@ -42,7 +42,7 @@ async fn a_key_set_that_cannot_be_fetched_is_told_and_taken_back_when_it_can() {
     let env = vec![("SSL_CERT_FILE".into(), trusted.path().display().to_string())];
     let uri = format!("https://127.0.0.1:{}/jwks?key=canary-0123456789", issuer.port());
     let jwt = method(&json!({"jwks": {"type": "Remote", "local": null, "remote": {"uri": uri}}}));
-    let setup = scene_of(&any_of(&[jwt]), &[], &Options { env, ..Options::default() }).await;
+    let setup = fixture_of(&any_of(&[jwt]), &[], &Options { env, ..Options::default() }).await;
     let gateway = &setup.gateway;
     let token = bearer(&key.sign(&claims(&json!({}))));
     setup.refused("no key yet", &token, &[503], &["keys_unavailable"]).await;
@@ -98,7 +98,7 @@ async fn knock(setup: &Setup, what: &str, done: impl AsyncFn() -> bool) -> u16 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_judges_is_told_when_it_gives_no_answer_and_not_when_it_says_no() {
     let asked = Recorder::start(answer("204 No Content")).await;
-    let setup = scene_with(&any_of(&[external(&json!({}))]), &service_as("sessions", "http", &[asked.port()])).await;
+    let setup = fixture_with(&any_of(&[external(&json!({}))]), &service_as("sessions", "http", &[asked.port()])).await;
     let gateway = &setup.gateway;
     let labels = [("kind", "external"), ("name", "shop/sessions:8080")];
     let mut socket = setup.client().open(&page()).await;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::harness::issuer::{self, any_of, bearer, claims, config_map, method, scene_with, set, unauthorized};
+use crate::harness::issuer::{self, any_of, bearer, claims, config_map, fixture_with, method, set, unauthorized};
 use crate::harness::manifests::{merge, route, service_as, text};
 use crate::harness::{self, Answer, Behaviour, Frame, Head, Key, Recorder, Setup, json, until};
 use serde_json::Value;
@@ -29,10 +29,10 @@ fn external(others: &Value) -> Value {
     issuer::external(&external)
 }
 
-async fn scene(service: Behaviour, others: &Value) -> (Recorder, Setup) {
+async fn fixture(service: Behaviour, others: &Value) -> (Recorder, Setup) {
     let asked = Recorder::start(service).await;
     let objects = service_as("sessions", "http", &[asked.port()]);
-    let setup = scene_with(&any_of(&[external(others)]), &objects).await;
+    let setup = fixture_with(&any_of(&[external(others)]), &objects).await;
     (asked, setup)
 }
 
@@ -42,7 +42,7 @@ fn page(path: &str, cookie: &str) -> Head {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_is_judged_by_the_service_and_the_backend_gets_what_it_says() {
-    let (asked, setup) = scene(sessions(), &json!({})).await;
+    let (asked, setup) = fixture(sessions(), &json!({})).await;
     let head = page("/room/caf%C3%A9?q=canary-query-0123456789", &format!("theme=dark; {SESSION}"));
     setup.admitted("ada", &head.add("X-User", "root").add("X_User", "root").add("X-Role", "root")).await;
     let question = asked.last().head();
@@ -73,7 +73,7 @@ async fn a_session_is_judged_by_the_service_and_the_backend_gets_what_it_says() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_is_no_plain_yes_is_a_no() {
-    let (asked, setup) = scene(sessions(), &json!({})).await;
+    let (asked, setup) = fixture(sessions(), &json!({})).await;
     let head = page("/", SESSION);
     unauthorized(&setup, "another session", &page("/", "sid=x"), "external_unauthorized").await;
     let before = asked.count();
@@ -111,7 +111,7 @@ async fn whatever_is_no_plain_yes_is_a_no() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_hangs_or_is_gone_lets_nobody_in_and_takes_no_one_elses_places() {
-    let (asked, setup) = scene(Behaviour::Unanswered, &json!({"timeout": "1s"})).await;
+    let (asked, setup) = fixture(Behaviour::Unanswered, &json!({"timeout": "1s"})).await;
     let open = route("open", "open.example.com", "open-tls", "chat", &json!({}));
     let leaf = harness::manifests::secret("open-tls", &setup.authority.leaf(&["open.example.com"]));
     setup.gateway.edit("open.yaml", &text(&[open, leaf])).await;
@@ -141,7 +141,7 @@ async fn a_service_that_hangs_or_is_gone_lets_nobody_in_and_takes_no_one_elses_p
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_yes_is_asked_for_once_in_a_short_while_unless_the_service_says_otherwise() {
-    let (asked, setup) = scene(sessions(), &json!({})).await;
+    let (asked, setup) = fixture(sessions(), &json!({})).await;
     let head = page("/", SESSION);
     setup.admitted("first", &head).await;
     setup.admitted("again", &head).await;
@@ -157,7 +157,7 @@ async fn a_yes_is_asked_for_once_in_a_short_while_unless_the_service_says_otherw
     })
     .await;
     let yes = "HTTP/1.1 200 OK\r\nCache-Control: private, no-store\r\nX-User: ada\r\nContent-Length: 0\r\n\r\n";
-    let (asked, setup) = scene(Behaviour::bytes(yes), &json!({})).await;
+    let (asked, setup) = fixture(Behaviour::bytes(yes), &json!({})).await;
     for number in 1..=3 {
         setup.admitted("not to be kept", &head).await;
         assert_eq!(asked.count().0, number);
@@ -172,7 +172,7 @@ async fn a_token_decides_before_a_service_is_asked_and_subjects_are_counted() {
     objects.push(config_map("idp", &set(&[&key])));
     let mut spec = any_of(&[external(&json!({})), method(&json!({}))]);
     spec["connection"] = json!({"limits": {"perSubject": 1}});
-    let setup = scene_with(&spec, &objects).await;
+    let setup = fixture_with(&spec, &objects).await;
     let with = |token: &str| bearer(token).add("Origin", "https://chat.example.com").add("Cookie", SESSION);
     setup.admitted("a token beside a session", &with(&key.sign(&claims(&json!({}))))).await;
     assert_eq!(setup.recorder.last().head().count("cookie"), 0, "what the service would judge stays here");
@@ -185,7 +185,7 @@ async fn a_token_decides_before_a_service_is_asked_and_subjects_are_counted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_verdict_counts_only_while_the_route_asks_that_service() {
-    let (_asked, setup) = scene(sessions(), &json!({})).await;
+    let (_asked, setup) = fixture(sessions(), &json!({})).await;
     let mut peer = setup.client().open(&page("/", SESSION)).await;
     setup.respec(&any_of(&[external(&json!({"timeout": "3s"}))])).await;
     peer.echo(&Frame::text("the same service")).await;

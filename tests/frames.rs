@@ -203,16 +203,6 @@ async fn nothing_passes_after_a_close() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_never_answers_a_close_is_cut_off() {
-    let setup = Setup::new(&json!({})).await;
-    let mut peer = setup.open().await;
-    peer.write(&Frame::text("x").rsv(4).bytes(Some(KEY))).await;
-    assert_eq!(peer.close_code().await.map(|(code, _)| code), Some(1002));
-    peer.ended(std::time::Duration::from_secs(8), "F9: the end without the client's Close").await;
-    setup.gateway.metric_becomes("wssgate_connections", &[], 0.0).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_cut_at_every_byte_say_the_same() {
     let setup = Setup::new(&json!({})).await;
     let frames = [

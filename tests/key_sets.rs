@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::issuer::{any_of, bearer, claims, config_map, method, scene_of, set, unauthorized};
+use crate::harness::issuer::{any_of, bearer, claims, config_map, fixture_of, method, set, unauthorized};
 use crate::harness::manifests::{route, text};
 use crate::harness::{self, Authority, Behaviour, Frame, Key, Options, PATIENCE, Recorder, Setup, json, until};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 use tokio::sync::watch;
 
 /// An issuer with a server of its own, and a gateway that trusts it.
-struct Scene {
+struct Fixture {
     issuer: Recorder,
     setup: Setup,
     _trusted: NamedTempFile,
@@ -32,15 +32,15 @@ fn remote(port: u16) -> Value {
     method(&json!({"jwks": {"type": "Remote", "local": null, "remote": {"uri": uri}}}))
 }
 
-async fn scene(behaviour: Behaviour) -> Scene {
+async fn fixture(behaviour: Behaviour) -> Fixture {
     let authority = Authority::new();
     let issuer = Recorder::start_tls(behaviour, authority.leaf(&["127.0.0.1"]).server()).await;
     let trusted = NamedTempFile::new().unwrap();
     std::fs::write(trusted.path(), authority.pem()).unwrap();
     let options =
         Options { env: vec![("SSL_CERT_FILE".into(), trusted.path().display().to_string())], ..Options::default() };
-    let setup = scene_of(&any_of(&[remote(issuer.port())]), &[], &options).await;
-    Scene { issuer, setup, _trusted: trusted }
+    let setup = fixture_of(&any_of(&[remote(issuer.port())]), &[], &options).await;
+    Fixture { issuer, setup, _trusted: trusted }
 }
 
 fn token(key: &Key) -> harness::Head {
@@ -50,7 +50,7 @@ fn token(key: &Key) -> harness::Head {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_set_of_several_keys_is_fetched_once_for_a_crowd_and_kept() {
     let (one, two, rsa) = (Key::es256("one"), Key::es256("two"), Key::rsa("three", "RS256"));
-    let Scene { issuer, setup, .. } = scene(keys(&[&one, &two, &rsa])).await;
+    let Fixture { issuer, setup, .. } = fixture(keys(&[&one, &two, &rsa])).await;
     let mut crowd = tokio::task::JoinSet::new();
     for place in 0..60 {
         let (client, head) = (setup.client(), token([&one, &two, &rsa][place % 3]));
@@ -69,7 +69,7 @@ async fn a_set_of_several_keys_is_fetched_once_for_a_crowd_and_kept() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_is_new_is_fetched_and_ids_that_nobody_knows_cause_one_fetch_in_a_while() {
     let (old, new) = (Key::es256("old"), Key::es256("new"));
-    let Scene { issuer, setup, .. } = scene(keys(&[&old])).await;
+    let Fixture { issuer, setup, .. } = fixture(keys(&[&old])).await;
     setup.admitted("the first key", &token(&old)).await;
     issuer.behave(keys(&[&new]));
     // Rotation under load: whoever holds a token of the new key waits for the one fetch, and no one is refused.
@@ -94,7 +94,7 @@ async fn a_key_that_is_new_is_fetched_and_ids_that_nobody_knows_cause_one_fetch_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_issuer_that_fails_leaves_the_last_good_keys() {
     let (key, next) = (Key::es256("one"), Key::es256("next"));
-    let Scene { issuer, setup, .. } = scene(keys(&[&key])).await;
+    let Fixture { issuer, setup, .. } = fixture(keys(&[&key])).await;
     setup.admitted("fetched", &token(&key)).await;
     issuer.behave(answer("500 Internal Server Error", ""));
     // Makes the gateway ask again, which fails.
@@ -117,7 +117,7 @@ async fn answers_that_are_no_key_set_are_refused_whole() {
         ("no HTTP", Behaviour::bytes("SSH-2.0-x\r\n")),
         ("a reset", Behaviour::Reset),
     ] {
-        let Scene { issuer, setup, .. } = scene(behaviour).await;
+        let Fixture { issuer, setup, .. } = fixture(behaviour).await;
         let answer = setup.refused(case, &token(&key), &[503], &["keys_unavailable"]).await;
         assert!(answer.field("www-authenticate").is_none() && answer.field("retry-after").is_some(), "{case}");
         assert_eq!(issuer.count().0, 1, "{case}: a source that fails is not asked again at once");
@@ -128,13 +128,13 @@ async fn answers_that_are_no_key_set_are_refused_whole() {
 async fn a_redirect_is_not_followed_and_a_body_that_does_not_end_is_given_up() {
     let key = Key::es256("one");
     let inside = Recorder::start(keys(&[&key])).await;
-    let Scene { issuer, setup, .. } = scene(keys(&[&key])).await;
+    let Fixture { issuer, setup, .. } = fixture(keys(&[&key])).await;
     setup.admitted("fetched", &token(&key)).await;
     for (case, status) in [("E10 moved", "301 Moved Permanently"), ("E10 see there", "307 Temporary Redirect")] {
         for scheme in ["http", "https"] {
             let place = format!("{scheme}://127.0.0.1:{}/jwks", inside.port());
             let moved = format!("HTTP/1.1 {status}\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n");
-            let Scene { issuer, setup, .. } = scene(Behaviour::bytes(moved)).await;
+            let Fixture { issuer, setup, .. } = fixture(Behaviour::bytes(moved)).await;
             setup.refused(case, &token(&key), &[503], &["keys_unavailable"]).await;
             assert_eq!((issuer.count().0, inside.count().0), (1, 0), "{case} {scheme}: it was followed");
         }
@@ -183,7 +183,7 @@ fn published(signing: &[&Key]) -> Value {
 async fn a_provider_rotates_its_keys_under_load_and_nobody_is_refused() {
     let (old, new) = (Arc::new(Key::rsa("2026-01", "RS256")), Arc::new(Key::rsa("2026-02", "RS256")));
     let publish = |keys: &[&Key]| answer("200 OK", &published(keys).to_string());
-    let Scene { issuer, setup, .. } = scene(publish(&[&old])).await;
+    let Fixture { issuer, setup, .. } = fixture(publish(&[&old])).await;
     let mut held = setup.client().open(&token(&old)).await;
     // Eight clients come and go all the while with tokens of the key that signs now.
     let (signer, done, stop) =
@@ -231,13 +231,13 @@ async fn an_issuer_that_is_not_trusted_or_not_to_be_dialled_is_never_asked() {
     let authority = Authority::new();
     // No SSL_CERT_FILE: the public CAs, of which the issuer's is none.
     let issuer = Recorder::start_tls(keys(&[&key]), authority.leaf(&["127.0.0.1"]).server()).await;
-    let setup = scene_of(&any_of(&[remote(issuer.port())]), &[], &Options::default()).await;
+    let setup = fixture_of(&any_of(&[remote(issuer.port())]), &[], &Options::default()).await;
     setup.refused("an unknown CA", &token(&key), &[503], &["keys_unavailable"]).await;
     assert_eq!(issuer.count().1, 0, "nothing was asked");
     for host in ["169.254.169.254", "[fe80::1]", "0.0.0.0", "224.0.0.1", "[::ffff:169.254.169.254]"] {
         let uri = format!("https://{host}/jwks");
         let jwt = method(&json!({"jwks": {"type": "Remote", "local": null, "remote": {"uri": uri}}}));
-        let setup = scene_of(&any_of(&[jwt]), &[], &Options::default()).await;
+        let setup = fixture_of(&any_of(&[jwt]), &[], &Options::default()).await;
         let start = Instant::now();
         setup.refused(&format!("E10 {host}"), &token(&key), &[503], &["keys_unavailable"]).await;
         assert!(start.elapsed() < Duration::from_secs(3), "E10 {host}: it was dialled");
@@ -250,7 +250,7 @@ async fn an_issuer_that_is_not_trusted_or_not_to_be_dialled_is_never_asked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_issuer_that_hangs_takes_no_places_of_others_and_a_bounded_time_of_its_own() {
     let key = Key::es256("one");
-    let Scene { issuer, setup, .. } = scene(Behaviour::Unanswered).await;
+    let Fixture { issuer, setup, .. } = fixture(Behaviour::Unanswered).await;
     let second = any_of(&[method(&json!({}))]);
     let mut other = route("local", "local.example.com", "local-tls", "chat", &second);
     other["metadata"]["name"] = json!("local");

@@ -9,7 +9,7 @@ use crate::harness::{
 use serde_json::Value;
 
 /// A route for bearers of the key's tokens, with these limits.
-async fn scene(key: &Key, limits: &Value) -> Setup {
+async fn fixture(key: &Key, limits: &Value) -> Setup {
     let mut spec = any_of(&[method(&json!({}))]);
     merge(&mut spec, &json!({"connection": {"limits": limits}}));
     let authority = Authority::new();
@@ -128,7 +128,7 @@ async fn end(setup: &Setup, head: &Head, how: &str) {
 
 /// With two places, one of them held all the time: after each ending there is one, not none and not two.
 async fn every_ending(key: &Key, limits: Value, status: u16, reason: &str) {
-    let setup = scene(key, &limits).await;
+    let setup = fixture(key, &limits).await;
     let head = bearer(key, "ada");
     let (mut held, mut behind) = open(&setup, &head).await.expect("the first place");
     for how in ENDINGS {
@@ -177,7 +177,7 @@ async fn every_ending_gives_the_place_of_the_subject_back_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subject_is_the_same_from_every_address_and_another_is_not_touched() {
     let key = Key::es256("one");
-    let setup = scene(&key, &json!({"perSubject": 1})).await;
+    let setup = fixture(&key, &json!({"perSubject": 1})).await;
     let _held = open(&setup, &bearer(&key, "ada")).await.expect("the first");
     let client = setup.client();
     let before = setup.recorder.count();
@@ -197,7 +197,7 @@ async fn a_subject_is_the_same_from_every_address_and_another_is_not_touched() {
 async fn of_many_at_once_exactly_as_many_get_in_as_there_are_places() {
     let key = Key::es256("one");
     for limits in [json!({"total": 7}), json!({"perAddress": 7}), json!({"perSubject": 7})] {
-        let setup = std::sync::Arc::new(scene(&key, &limits).await);
+        let setup = std::sync::Arc::new(fixture(&key, &limits).await);
         let mut asking = tokio::task::JoinSet::new();
         for _ in 0..60 {
             let (setup, head) = (setup.clone(), bearer(&key, "ada"));

@@ -1,6 +1,6 @@
 //! A connection after its 101: what passes, in which pieces, for how long, and how it ends.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::harness::peer::Wire;
 use crate::harness::{self, Behaviour, End, Frame, HOST, Head, Options, PATIENCE, Peer, SOON, Setup, json};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::Message;
 
-/// The usual scene with the upstream's end in the test's hands.
+/// The usual fixture with the upstream's end in the test's hands.
 async fn manual(spec: &Value) -> Setup {
     Setup::with(Behaviour::Manual, spec, &Options::default()).await
 }
@@ -140,60 +140,6 @@ async fn the_heartbeat_finds_the_dead_and_keeps_the_living() {
     dead_upstream.ended(SOON, "the end of a dead client's upstream").await;
     // The dead client never answers the Close: its place is free when the closing handshake has timed out.
     setup.gateway.metric_becomes("wssgate_connections_closed_total", &[("reason", "heartbeat_missed")], 1.0).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_backend_is_found_where_the_route_asks_for_it() {
-    let setup = manual(&json!({"connection": {"heartbeat": {"interval": "1s", "missed": 2, "backend": true}}})).await;
-    let (mut client, mut upstream) = setup.pair().await;
-    let answering = async {
-        loop {
-            match client.frame().await {
-                Some(frame) if frame.opcode == 9 => drop(client.send(&Frame::pong(frame.payload)).await),
-                Some(frame) if frame.opcode == 8 => break frame.code().0,
-                other => panic!("expected pings and a Close, got {other:?}"),
-            }
-        }
-    };
-    assert_eq!(answering.await, 1011);
-    assert_eq!(upstream.frame().await.map(|frame| frame.opcode), Some(9), "the backend was pinged");
-    setup
-        .gateway
-        .metric_becomes("wssgate_connections_closed_total", &[("reason", "backend_heartbeat_missed")], 1.0)
-        .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
-    let setup = Setup::new(&json!({"connection": {"idleTimeout": "2s"}})).await;
-    let (mut idle, mut busy) = (setup.open().await, setup.open().await);
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(4) {
-        busy.echo(&Frame::text("busy")).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-    assert_eq!(idle.close_code().await.map(|(code, _)| code), Some(1001));
-    assert_eq!(busy.close_code().await.map(|(code, _)| code), Some(1001), "busy no more");
-    setup.gateway.metric_becomes("wssgate_connections_closed_total", &[("reason", "idle_timeout")], 2.0).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_connection_lives_longer_than_max_duration() {
-    let setup = Setup::new(&json!({"connection": {"maxDuration": "2s"}})).await;
-    let mut peer = setup.open().await;
-    let start = Instant::now();
-    let code = loop {
-        assert!(start.elapsed() < PATIENCE, "still open");
-        peer.send(&Frame::text("busy")).await;
-        match peer.frame().await {
-            Some(frame) if frame.opcode == 8 => break frame.code().0,
-            Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-            None => panic!("no Close"),
-        }
-    };
-    assert_eq!(code, 1001);
-    assert!(start.elapsed() > Duration::from_millis(1700), "a tenth of jitter at most");
-    setup.gateway.metric_becomes("wssgate_connections_closed_total", &[("reason", "max_duration")], 1.0).await;
 }
 
 /// Writes to `from` until it blocks for a second: how many bytes went in.

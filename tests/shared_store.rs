@@ -89,7 +89,7 @@ impl Fleet {
         Head::request("POST /ticket HTTP/1.1")
             .add("Origin", PAGE)
             .add("Content-Length", "0")
-            .add("Authorization", format!("Bearer {}", self.token("ada")))
+            .add("Authorization", format!("Bearer {}", self.token("ada.lovelace")))
     }
 
     async fn call(&self, replica: usize) -> Answer {
@@ -130,15 +130,19 @@ fn redeem(ticket: &str) -> Head {
 async fn a_ticket_of_one_replica_is_redeemed_once_at_any() {
     let redis = Redis::start().await;
     let fleet = Fleet::new(3, &redis.url(), &json!({})).await;
-    let (token, ticket) = (fleet.token("ada"), fleet.buy(0).await);
+    let (token, ticket) = (fleet.token("ada.lovelace"), fleet.buy(0).await);
     let left: i64 = redis.run(&["PTTL", &redis.keys()[0]]);
     assert!((1..=60_000).contains(&left), "its time is bounded: {left}");
-    for secret in [&ticket, "ada", PAGE, "shop", harness::issuer::ISSUER] {
+    for secret in [&ticket, "ada.lovelace", PAGE, "shop", harness::issuer::ISSUER] {
         assert!(!redis.dump().contains(secret), "{secret} is in the store: {}", redis.dump());
     }
     let mut peer = fleet.open(1, &redeem(&ticket)).await.expect("E12 the first who redeems");
     peer.echo(&Frame::text("in")).await;
-    assert_eq!(fleet.recorder.last().head().field("x-user").as_deref(), Some("ada"), "as with the token itself");
+    assert_eq!(
+        fleet.recorder.last().head().field("x-user").as_deref(),
+        Some("ada.lovelace"),
+        "as with the token itself"
+    );
     assert_eq!(redis.keys(), [""; 0], "nothing is left of it");
     for replica in 0..3 {
         fleet.refused(replica, "E12 again", &redeem(&ticket), 401, "ticket_invalid").await;
@@ -203,7 +207,7 @@ async fn a_store_that_is_away_refuses_and_what_it_forgot_is_worth_nothing() {
     assert!(answer.field("retry-after").is_some(), "{answer:?}");
     fleet.refused(1, "E14 buying", &fleet.post(), 503, "store_unavailable").await;
     // What needs no store is as ever.
-    fleet.open(0, &fleet.bearer("ada")).await.expect("a token").echo(&Frame::text("in")).await;
+    fleet.open(0, &fleet.bearer("ada.lovelace")).await.expect("a token").echo(&Frame::text("in")).await;
     live.echo(&Frame::text("still in")).await;
     let store = [("kind", "shared_store"), ("name", "shared")];
     fleet.gateways[0].sample_becomes("wssgate_dependency_up", &store, 0.0).await;
@@ -321,15 +325,15 @@ async fn a_server_that_takes_no_writes_is_no_store() {
 async fn a_subject_has_its_places_over_all_replicas() {
     let redis = Redis::start().await;
     let fleet = Fleet::new(3, &redis.url(), &json!({"perSubject": 2})).await;
-    let head = fleet.bearer("ada");
+    let head = fleet.bearer("ada.lovelace");
     let _first = fleet.open(0, &head).await.expect("the first place");
     let second = fleet.open(1, &head).await.expect("the second place");
     for replica in 0..3 {
         let answer = fleet.refused(replica, "the third of two", &head, 429, "subject_limit").await;
         assert!(answer.field("retry-after").is_some(), "{answer:?}");
     }
-    let other = fleet.open(2, &fleet.bearer("Ada")).await.expect("another subject");
-    for secret in ["ada", "Ada", "shop", harness::issuer::ISSUER] {
+    let other = fleet.open(2, &fleet.bearer("Ada.Lovelace")).await.expect("another subject");
+    for secret in ["ada.lovelace", "Ada.Lovelace", "shop", harness::issuer::ISSUER] {
         assert!(!redis.dump().contains(secret), "{secret} is in the store: {}", redis.dump());
     }
     second.close(1000, "").await;
@@ -348,7 +352,7 @@ async fn a_subject_has_its_places_over_all_replicas() {
 async fn every_place_that_is_given_back_is_given_back_once() {
     let redis = Redis::start().await;
     let fleet = Fleet::new(2, &redis.url(), &json!({"perSubject": 2})).await;
-    let head = fleet.bearer("ada");
+    let head = fleet.bearer("ada.lovelace");
     let _held = fleet.open(0, &head).await.expect("the first place");
     for (at, how) in ["closes", "resets", "vanishes", "is refused by the backend"].iter().cycle().take(12).enumerate() {
         if *how == "is refused by the backend" {
@@ -378,7 +382,7 @@ async fn of_many_at_three_replicas_exactly_as_many_get_in_as_there_are_places() 
     let fleet = std::sync::Arc::new(Fleet::new(3, &redis.url(), &json!({"perSubject": 7})).await);
     let mut asking = tokio::task::JoinSet::new();
     for at in 0..60 {
-        let (fleet, head) = (fleet.clone(), fleet.bearer("ada"));
+        let (fleet, head) = (fleet.clone(), fleet.bearer("ada.lovelace"));
         asking.spawn(async move { fleet.open(at % 3, &head).await.ok() });
     }
     let open: Vec<_> = asking.join_all().await.into_iter().flatten().collect();
@@ -392,7 +396,7 @@ async fn of_many_at_three_replicas_exactly_as_many_get_in_as_there_are_places() 
 async fn the_share_of_a_killed_replica_expires_and_that_of_a_live_one_does_not() {
     let redis = Redis::start().await;
     let mut fleet = Fleet::new(3, &redis.url(), &json!({"perSubject": 2})).await;
-    let head = fleet.bearer("ada");
+    let head = fleet.bearer("ada.lovelace");
     let mut live = fleet.open(0, &head).await.expect("at the one that lives");
     let killed = fleet.open(2, &head).await.expect("at the one that is killed");
     // Longer than a lease, which is renewed.
@@ -412,7 +416,7 @@ async fn the_share_of_a_killed_replica_expires_and_that_of_a_live_one_does_not()
 async fn places_that_nobody_can_count_are_not_given_and_a_store_that_forgot_is_told_again() {
     let redis = Redis::start().await;
     let fleet = Fleet::new(2, &redis.url(), &json!({"perSubject": 2})).await;
-    let head = fleet.bearer("ada");
+    let head = fleet.bearer("ada.lovelace");
     let mut live = fleet.open(0, &head).await.expect("in");
     redis.hang();
     let mut hanging = tokio::task::JoinSet::new();
@@ -483,12 +487,12 @@ async fn a_password_is_read_from_its_file_again_and_written_nowhere() {
     let log = || fleet.gateways[0].log_text();
     until(PATIENCE, "the refusal of the password", async || log().contains("authentication failed").then_some(()))
         .await;
-    fleet.refused(0, "no account", &fleet.bearer("ada"), 503, "store_unavailable").await;
+    fleet.refused(0, "no account", &fleet.bearer("ada.lovelace"), 503, "store_unavailable").await;
     std::fs::write(file.path(), format!("{PASSWORD}\n")).unwrap();
     fleet.connected(1.0).await;
     let ticket = fleet.buy(0).await;
     let peer = fleet.open(0, &redeem(&ticket)).await.expect("with the rights of the documentation");
-    fleet.refused(0, "the second of one", &fleet.bearer("ada"), 429, "subject_limit").await;
+    fleet.refused(0, "the second of one", &fleet.bearer("ada.lovelace"), 429, "subject_limit").await;
     assert!(redis.keys().iter().all(|key| key.starts_with("gate:subject:")), "{:?}", redis.keys());
     peer.close(1000, "").await;
     until(PATIENCE, "an empty store", async || redis.keys().is_empty().then_some(())).await;

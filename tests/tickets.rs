@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::harness::issuer::{
-    any_of, claims, config_map, external, holds_nothing_of, method, now, scene_with, set, unauthorized,
+    any_of, claims, config_map, external, fixture_with, holds_nothing_of, method, now, set, unauthorized,
 };
 use crate::harness::manifests::{merge, route, service_as, text};
 use crate::harness::{self, Answer, Behaviour, Client, Frame, Head, Key, Recorder, Setup, json, within};
@@ -25,8 +25,8 @@ fn spec(others: &Value) -> Value {
     spec
 }
 
-async fn scene(key: &Key, others: &Value) -> Setup {
-    scene_with(&spec(others), &[config_map("idp", &set(&[key]))]).await
+async fn fixture(key: &Key, others: &Value) -> Setup {
+    fixture_with(&spec(others), &[config_map("idp", &set(&[key]))]).await
 }
 
 fn post(token: &str) -> Head {
@@ -59,7 +59,7 @@ fn redeem(ticket: &str) -> Head {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ticket_is_bought_and_redeemed_once_in_the_query_or_as_a_subprotocol() {
     let key = Key::es256("one");
-    let setup = scene(&key, &json!({})).await;
+    let setup = fixture(&key, &json!({})).await;
     let token = key.sign(&claims(&json!({})));
     let answer = call(&setup.client(), &post(&token)).await;
     assert_eq!(answer.status(), 200, "{answer:?}");
@@ -101,7 +101,7 @@ async fn a_ticket_is_bought_and_redeemed_once_in_the_query_or_as_a_subprotocol()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_thousand_who_redeem_one_ticket_at_once_one_gets_in() {
     let key = Key::es256("one");
-    let setup = scene(&key, &json!({"ttl": "60s"})).await;
+    let setup = fixture(&key, &json!({"ttl": "60s"})).await;
     let ticket = buy(&setup.client(), &post(&key.sign(&claims(&json!({}))))).await;
     // Everyone is connected before anyone asks.
     let mut peers = Vec::new();
@@ -137,7 +137,7 @@ async fn of_a_thousand_who_redeem_one_ticket_at_once_one_gets_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ticket_is_bound_to_its_route_its_origin_and_its_time() {
     let key = Key::es256("one");
-    let setup = scene(&key, &json!({"ttl": "2s"})).await;
+    let setup = fixture(&key, &json!({"ttl": "2s"})).await;
     let mut other = spec(&json!({"path": "/other/ticket"}));
     other["rules"] = json!([{
         "name": "other", "matches": [{"path": {"type": "PathPrefix", "value": "/other"}}],
@@ -175,7 +175,7 @@ async fn a_ticket_is_bound_to_its_route_its_origin_and_its_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_can_be_bound_too() {
     let key = Key::es256("one");
-    let setup = scene(&key, &json!({"bindAddress": true})).await;
+    let setup = fixture(&key, &json!({"bindAddress": true})).await;
     let ticket = buy(&setup.client(), &post(&key.sign(&claims(&json!({}))))).await;
     let client = setup.client();
     let mut peer = client.connect_over(client.tcp_from("127.0.0.9").await).await.unwrap();
@@ -187,7 +187,7 @@ async fn an_address_can_be_bound_too() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_buys_a_ticket_who_could_not_connect() {
     let key = Key::es256("one");
-    let setup = scene(&key, &json!({})).await;
+    let setup = fixture(&key, &json!({})).await;
     let good = post(&key.sign(&claims(&json!({}))));
     let ticket = buy(&setup.client(), &good).await;
     let bare = good.clone().without("Authorization");
@@ -223,7 +223,7 @@ async fn nobody_buys_a_ticket_who_could_not_connect() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_preflight_allows_the_pages_of_the_route_and_no_other() {
     let key = Key::es256("one");
-    let setup = scene(&key, &json!({})).await;
+    let setup = fixture(&key, &json!({})).await;
     let ask = |origin: &str| {
         Head::request("OPTIONS /ticket HTTP/1.1")
             .add("Origin", origin)
@@ -252,7 +252,7 @@ async fn a_session_buys_a_ticket_and_the_connection_lives_by_what_bought_it() {
     let mut spec = any_of(&[sessions, ticket(&json!({}))]);
     spec["handshake"]["origins"] = json!({"allow": [PAGE]});
     spec["connection"] = json!({"limits": {"perSubject": 1}});
-    let setup = scene_with(&spec, &service_as("sessions", "http", &[asked.port()])).await;
+    let setup = fixture_with(&spec, &service_as("sessions", "http", &[asked.port()])).await;
     let head = Head::request("POST /ticket HTTP/1.1").add("Origin", PAGE).add("Cookie", "sid=canary-0123456789");
     let answer = call(&setup.client(), &head).await;
     assert_eq!(answer.field("access-control-allow-credentials").as_deref(), Some("true"), "{answer:?}");
@@ -273,7 +273,7 @@ async fn a_session_buys_a_ticket_and_the_connection_lives_by_what_bought_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_by_ticket_ends_with_the_credential_that_bought_it() {
     let key = Key::es256("one");
-    let setup = scene(&key, &json!({})).await;
+    let setup = fixture(&key, &json!({})).await;
     let answer = call(&setup.client(), &post(&key.sign(&claims(&json!({"exp": now() + 4}))))).await;
     let body: Value = serde_json::from_slice(&answer.body).unwrap();
     assert!(body["expiresIn"].as_u64().unwrap() <= 4, "no longer than the credential: {body}");

@@ -22,7 +22,7 @@ use crate::Failure;
 use crate::cell::{Place, Value};
 use crate::client::{self, Dial, Message, Socket, Tally, record};
 use crate::gateway::Running;
-use crate::method::{Method, Scene};
+use crate::method::{Fixture, Method};
 use crate::tls::{Groups, HOST, Source, client_config};
 
 /// Where the attacker comes from; a limit of attempts is kept for each address.
@@ -62,10 +62,10 @@ impl Attack {
 }
 
 /// The route of these cells: tokens in a cookie, and attempts limited as a sign-in page would.
-pub(crate) fn scene() -> Result<Scene, Failure> {
-    let mut scene = Scene::new(Method::Cookie(jsonwebtoken::Algorithm::ES256))?;
-    scene.attempts = Some(json!({"count": 20, "interval": "1s", "burst": 40}));
-    Ok(scene)
+pub(crate) fn fixture() -> Result<Fixture, Failure> {
+    let mut fixture = Fixture::new(Method::Cookie(jsonwebtoken::Algorithm::ES256))?;
+    fixture.attempts = Some(json!({"count": 20, "interval": "1s", "burst": 40}));
+    Ok(fixture)
 }
 
 impl Place<'_> {
@@ -74,10 +74,10 @@ impl Place<'_> {
         &self,
         running: &Running,
         attack: Attack,
-        scene: &Scene,
+        fixture: &Fixture,
     ) -> Result<Vec<Value>, Failure> {
         let config = client_config(&self.identity.der, Groups::Classic, false, None)?;
-        let dial = Dial { fields: scene.fields.as_str().into(), ..Dial::new(running.address, config) };
+        let dial = Dial { fields: fixture.fields.as_str().into(), ..Dial::new(running.address, config) };
         let (tally, trips, opens) = (Rc::new(Tally::default()), Rc::new(Times::default()), Rc::new(Times::default()));
         let mut tasks = JoinSet::new();
         for number in 0..OPEN {
@@ -214,7 +214,7 @@ pub(crate) async fn run(attack: Attack, target: SocketAddr, time: Duration) -> R
     std::io::stdin().read_to_end(&mut certificate)?;
     let config = client_config(&CertificateDer::from(certificate), Groups::Classic, false, None)?;
     // Another key than the gateway's: the token is well-formed, and signed by nobody that it trusts.
-    let fields = scene()?.fields.as_str().into();
+    let fields = fixture()?.fields.as_str().into();
     // A connection ends by RST, or the address is out of ports within seconds.
     let source = Source { address: Some(ATTACKER), reset: true, ..Source::default() };
     let dial = Dial { source, fields, ..Dial::new(target, config) };

@@ -15,7 +15,7 @@ use crate::Failure;
 use crate::attack::{self, Attack};
 use crate::client::{self, Dial, Message, Socket, Tally, record};
 use crate::gateway::{Gateway, Identity, Running};
-use crate::method::{Method, Scene, TICKETS};
+use crate::method::{Fixture, Method, TICKETS};
 use crate::process;
 use crate::tls::{Groups, client_config};
 
@@ -137,26 +137,26 @@ impl Place<'_> {
         name: &'static str,
         cell: Cell,
     ) -> Result<Vec<Value>, Failure> {
-        let scene = match cell {
-            Cell::Authenticated(method) => Scene::new(method)?,
-            Cell::Attacked(_) => attack::scene()?,
-            _ => Scene::default(),
+        let fixture = match cell {
+            Cell::Authenticated(method) => Fixture::new(method)?,
+            Cell::Attacked(_) => attack::fixture()?,
+            _ => Fixture::default(),
         };
-        let running = gateway.start(self.identity, self.backend, &scene)?;
+        let running = gateway.start(self.identity, self.backend, &fixture)?;
         let measured = match cell {
             Cell::Echo { size, in_flight } => self.echo(&running, name, size, in_flight).await,
             Cell::Handshake { groups, resume } => self.handshake(&running, name, groups, resume).await,
             Cell::Memory => self.memory(&running).await,
             Cell::Unread => self.unread(&running, name).await,
-            Cell::Authenticated(method) => self.authenticated(&running, name, method, &scene).await,
-            Cell::Attacked(attack) => self.attacked(&running, attack, &scene).await,
+            Cell::Authenticated(method) => self.authenticated(&running, name, method, &fixture).await,
+            Cell::Attacked(attack) => self.attacked(&running, attack, &fixture).await,
         };
         measured.map_err(|error| format!("{error}{}", running.last_words()).into())
     }
 
     /// One echo, to see whether the gateway works at all.
     pub(crate) async fn check(&self, gateway: &Gateway) -> Result<(), Failure> {
-        let running = gateway.start(self.identity, self.backend, &Scene::default())?;
+        let running = gateway.start(self.identity, self.backend, &Fixture::default())?;
         let dial = self.dial(&running, client_config(&self.identity.der, Groups::Classic, false, None)?);
         let attempt = async {
             let mut socket = Socket::open(&dial).await?;
@@ -245,13 +245,13 @@ impl Place<'_> {
         running: &Running,
         name: &'static str,
         method: Method,
-        scene: &Scene,
+        fixture: &Fixture,
     ) -> Result<Vec<Value>, Failure> {
         let tally = Rc::new(Tally::default());
         let mut tasks = JoinSet::new();
         for _ in 0..HANDSHAKES {
-            let config = client_config(&self.identity.der, Groups::Classic, false, scene.shown.as_ref())?;
-            let dial = Dial { fields: scene.fields.as_str().into(), ..self.dial(running, config) };
+            let config = client_config(&self.identity.der, Groups::Classic, false, fixture.shown.as_ref())?;
+            let dial = Dial { fields: fixture.fields.as_str().into(), ..self.dial(running, config) };
             let counted = tally.clone();
             tasks.spawn_local(record(tally.clone(), async move {
                 loop {

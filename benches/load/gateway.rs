@@ -12,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::json;
 
 use crate::Failure;
-use crate::method::Scene;
+use crate::method::Fixture;
 use crate::process::{self, Family};
 use crate::tls::HOST;
 
@@ -79,7 +79,12 @@ impl Gateway {
     }
 
     /// Writes its configuration and starts it; answers when its port accepts.
-    pub(crate) fn start(&self, identity: &Identity, backend: SocketAddr, scene: &Scene) -> Result<Running, Failure> {
+    pub(crate) fn start(
+        &self,
+        identity: &Identity,
+        backend: SocketAddr,
+        fixture: &Fixture,
+    ) -> Result<Running, Failure> {
         let directory = tempfile::Builder::new().prefix("wssgate-load-").tempdir()?;
         let place = directory.path();
         let address = free_port()?;
@@ -96,16 +101,17 @@ impl Gateway {
             Kind::Wssgate | Kind::Against => {
                 let manifests = place.join("manifests");
                 fs::create_dir(&manifests)?;
-                let mut tls = scene.tls.clone();
+                let mut tls = fixture.tls.clone();
                 tls["certificateRefs"] = json!([{"name": "chat-tls"}]);
-                let attempts = scene.attempts.as_ref().map_or_else(String::new, |limit| format!("rateLimit: {limit}"));
+                let attempts =
+                    fixture.attempts.as_ref().map_or_else(String::new, |limit| format!("rateLimit: {limit}"));
                 let mut text = fill(MANIFESTS)
                     .replace("@CERTIFICATE@", &STANDARD.encode(&identity.certificate))
                     .replace("@KEY@", &STANDARD.encode(&identity.key))
                     .replace("@TLS@", &tls.to_string())
-                    .replace("@AUTHENTICATION@", &scene.authentication.to_string())
+                    .replace("@AUTHENTICATION@", &fixture.authentication.to_string())
                     .replace("@ATTEMPTS@", &attempts);
-                for object in &scene.objects {
+                for object in &fixture.objects {
                     text.push_str(&format!("---\n{object}\n"));
                 }
                 fs::write(manifests.join("load.yaml"), text)?;

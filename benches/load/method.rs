@@ -43,7 +43,7 @@ pub(crate) enum Method {
 pub(crate) type Shown = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
 /// What a gateway and its clients need for one method.
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     /// `handshake.authentication` of the route.
     pub(crate) authentication: Value,
     /// `handshake.rateLimit` of the route.
@@ -58,7 +58,7 @@ pub(crate) struct Scene {
     pub(crate) shown: Option<Shown>,
 }
 
-impl Default for Scene {
+impl Default for Fixture {
     fn default() -> Self {
         let authentication = json!({"mode": "Anonymous"});
         let (objects, fields) = (Vec::new(), String::new());
@@ -66,12 +66,12 @@ impl Default for Scene {
     }
 }
 
-impl Scene {
+impl Fixture {
     /// Makes keys, tokens and certificates, and starts the service if the method asks one.
     pub(crate) fn new(method: Method) -> Result<Self, Failure> {
         let cookie = json!([{"type": "Cookie", "name": "session"}]);
         let any_of = |methods: Value| json!({"mode": "AnyOf", "methods": methods});
-        let scene = match method {
+        let fixture = match method {
             Method::Anonymous => Self::default(),
             Method::Cookie(algorithm) => {
                 let (jwt, token, object) = token(algorithm, &cookie)?;
@@ -108,7 +108,7 @@ impl Scene {
                 Self { tls, objects, shown: Some(shown), ..Self::default() }
             }
         };
-        Ok(scene)
+        Ok(fixture)
     }
 }
 

@@ -4,7 +4,6 @@
 //! written in [`admit`] and [`screen`] and only there; live connections whose route changed are judged again by the same
 //! function.
 
-pub mod attempts;
 pub mod authentication;
 pub mod blocked_addresses;
 pub mod certificate;
@@ -12,6 +11,7 @@ pub mod claims;
 pub mod client;
 pub mod credential;
 pub mod facts;
+pub mod rate;
 
 pub mod keys;
 pub mod network;
@@ -24,12 +24,12 @@ use std::time::Duration;
 use crate::reason::Reason;
 use crate::ws::message::Limits;
 pub use crate::ws::upgrade::Origin;
-pub use attempts::Attempts;
 pub use authentication::{Authentication, Proof};
 pub use certificate::{ClientCertificate, ClientRule};
 pub use facts::Facts;
 pub use network::Networks;
 pub use origin::{OriginPattern, Origins};
+pub use rate::Rate;
 
 /// What one route demands, compiled: effective values only, no optional that means "look elsewhere".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub struct Handshake {
     /// Response headers of the route that replace or add to the built-in ones, lower-case names.
     pub response_headers: Vec<(String, String)>,
     /// Handshakes of one client address (IPv6: one /64) on this replica; `None`: no limit.
-    pub attempts: Option<Attempts>,
+    pub rate_limit: Option<Rate>,
 }
 
 /// The policy of the live socket.
@@ -113,24 +113,20 @@ impl Admission {
     }
 }
 
-/// Judges what costs nothing, before a credential is looked at: networks, origin, attempts, subprotocol, client
+/// Judges what costs nothing, before a credential is looked at: networks, origin, handshake rate, subprotocol, client
 /// certificate, in this order. `attempt` counts the handshake against the limit of its address; it is called once at
 /// the most.
 ///
 /// # Errors
 /// The first reason that refuses it.
-pub fn screen(
-    policy: &Policy,
-    facts: &Facts,
-    attempt: impl FnOnce(&Attempts) -> Result<(), Reason>,
-) -> Result<(), Reason> {
+pub fn screen(policy: &Policy, facts: &Facts, attempt: impl FnOnce(&Rate) -> Result<(), Reason>) -> Result<(), Reason> {
     screened(policy, facts, attempt).map(drop)
 }
 
 fn screened(
     policy: &Policy,
     facts: &Facts,
-    attempt: impl FnOnce(&Attempts) -> Result<(), Reason>,
+    attempt: impl FnOnce(&Rate) -> Result<(), Reason>,
 ) -> Result<Admission, Reason> {
     let handshake = &policy.handshake;
     handshake.networks.judge(facts.address)?;
@@ -139,8 +135,8 @@ fn screened(
         Err(reason) if handshake.origins.audit => Some(reason),
         Err(reason) => return Err(reason),
     };
-    if let Some(attempts) = &handshake.attempts {
-        attempt(attempts)?;
+    if let Some(limit) = &handshake.rate_limit {
+        attempt(limit)?;
     }
     let offered = subprotocol::judge(&handshake.subprotocols, &facts.subprotocols)?;
     if let Some(rule) = &policy.client_certificates {

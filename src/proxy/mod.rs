@@ -38,9 +38,9 @@ use auth::tickets::{Memory, Tickets};
 use dependency_health::DependencyHealth;
 pub use dependency_health::Failing;
 pub use drain::Drain;
-use limits::attempts::AttemptTable;
 use limits::capacity::Capacity;
 use limits::connections::Connections;
+use limits::handshake_rate::HandshakeRates;
 use limits::round_robin::RoundRobin;
 use shared::Shared;
 use store::Store;
@@ -111,7 +111,7 @@ impl Proxy {
             store,
             capacity,
             connections: Connections::default(),
-            attempts: AttemptTable::default(),
+            handshake_rates: HandshakeRates::default(),
             turns: RoundRobin::default(),
             held: Arc::default(),
             proxies: ArcSwap::from_pointee(options.proxies),

@@ -9,9 +9,9 @@ use crate::policy::client::TrustedProxies;
 use crate::proxy::auth::Auth;
 use crate::proxy::dependency_health::DependencyHealth;
 use crate::proxy::drain::Drain;
-use crate::proxy::limits::attempts::AttemptTable;
 use crate::proxy::limits::capacity::Capacity;
 use crate::proxy::limits::connections::Connections;
+use crate::proxy::limits::handshake_rate::HandshakeRates;
 use crate::proxy::limits::round_robin::RoundRobin;
 use crate::proxy::relay::stage::HeldBytes;
 use crate::proxy::store::Store;
@@ -27,7 +27,7 @@ pub(crate) struct Shared {
     /// Connections that are open.
     pub(crate) connections: Connections,
     /// Handshakes per route and address.
-    pub(crate) attempts: AttemptTable,
+    pub(crate) handshake_rates: HandshakeRates,
     /// Whose turn it is among the backends of a route.
     pub(crate) turns: RoundRobin,
     /// Bytes of messages that are held until they are whole.

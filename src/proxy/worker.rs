@@ -114,6 +114,6 @@ pub(crate) async fn sweep(worker: Rc<Worker>) {
         }
         worker.visit(visited, now, draining);
         visited = now;
-        worker.shared.attempts.tidy(now.count(), Instant::now());
+        worker.shared.handshake_rates.tidy(now.count(), Instant::now());
     }
 }

@@ -29,7 +29,7 @@ const SOON: Duration = Duration::from_secs(1);
 const HOME: &str = "wssgate-system";
 
 /// A gateway beside an API server of its own, and an echo behind it.
-struct Scene {
+struct Fixture {
     // In the order of their end.
     gateway: Process,
     _echo: Process,
@@ -38,7 +38,7 @@ struct Scene {
     plane: ControlPlane,
 }
 
-impl Scene {
+impl Fixture {
     fn start(clusters: &Clusters, name: &str) -> Self {
         Self::start_with(clusters, name, "127.0.0.1:0")
     }
@@ -176,12 +176,12 @@ fn leaf(secret: &Value) -> CertificateDer<'static> {
 }
 
 fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clusters) {
-    let scene = Scene::start(clusters, "issuer-ref");
-    let kubectl = &scene.kubectl;
+    let fixture = Fixture::start(clusters, "issuer-ref");
+    let kubectl = &fixture.kubectl;
 
     // Without cert-manager: said, and nothing else suffers.
     kubectl.apply(&route("[chat.example.com]", "chat-tls"));
-    let message = scene.certificate_ready("chat", "Failed");
+    let message = fixture.certificate_ready("chat", "Failed");
     assert!(message.contains("needs cert-manager"), "{message}");
     let own = Authority::new();
     kubectl.put(vec![manifests::secret("plain-tls", &own.leaf(&["plain.example.com"]))]);
@@ -190,12 +190,12 @@ fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clu
     kubectl.wait("swsr/plain", "condition=Ready", LIMIT);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let head = Head::upgrade("/").set("Host", "plain.example.com");
-    let mut bystander = runtime.block_on(scene.client("plain.example.com", own.pem()).open(&head));
+    let mut bystander = runtime.block_on(fixture.client("plain.example.com", own.pem()).open(&head));
     runtime.block_on(bystander.echo(&Frame::text("without cert-manager")));
 
     // Its definitions appear, and with them the Certificate; an issuer does not exist yet.
-    let cert_manager = scene.cert_manager();
-    let message = scene.certificate_ready("chat", "Issuing");
+    let cert_manager = fixture.cert_manager();
+    let message = fixture.certificate_ready("chat", "Issuing");
     assert!(message.contains("Secret"), "{message}");
     let certificate = kubectl.until(LIMIT, &["certificate", "chat-tls"], "to exist", |found| Some(found.clone()));
     let (spec, metadata) = (&certificate["spec"], &certificate["metadata"]);
@@ -212,14 +212,14 @@ fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clu
     assert!(managers.iter().any(|one| one["manager"] == "wssgate" && one["operation"] == "Apply"), "{managers:?}");
 
     // The issuer appears: issued, served, told.
-    let authority = cert_manager.make_authority(&scene.plane.kubectl(), "tests");
+    let authority = cert_manager.make_authority(&fixture.plane.kubectl(), "tests");
     let first = kubectl.until(LIMIT, &["secret", "chat-tls"], "to hold a certificate", |secret| Some(leaf(secret)));
     let seen = Instant::now();
-    until(LIMIT, "the first certificate", || scene.shown("chat.example.com", &authority));
+    until(LIMIT, "the first certificate", || fixture.shown("chat.example.com", &authority));
     assert!(seen.elapsed() < SOON, "served only after {:?}", seen.elapsed());
-    assert_eq!(scene.shown("chat.example.com", &authority), Some(first.clone()));
+    assert_eq!(fixture.shown("chat.example.com", &authority), Some(first.clone()));
     kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
-    scene.certificate_ready("chat", "Ready");
+    fixture.certificate_ready("chat", "Ready");
     until(LIMIT, "the event", || {
         let events = kubectl.get(&["events.events.k8s.io"]);
         let issued = |event: &&Value| event["reason"] == "CertificateIssued" && event["regarding"]["name"] == "chat";
@@ -227,7 +227,7 @@ fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clu
     });
 
     // Renewed under open sockets.
-    let client = scene.client("chat.example.com", &authority);
+    let client = fixture.client("chat.example.com", &authority);
     let mut sockets = Vec::new();
     for _ in 0..50 {
         sockets.push(runtime.block_on(client.open(&Head::upgrade("/"))));
@@ -239,7 +239,7 @@ fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clu
     });
     let seen = Instant::now();
     until(LIMIT, "the renewed certificate", || {
-        scene.shown("chat.example.com", &authority).filter(|shown| *shown == second)
+        fixture.shown("chat.example.com", &authority).filter(|shown| *shown == second)
     });
     assert!(seen.elapsed() < SOON, "served only after {:?}", seen.elapsed());
     for socket in &mut sockets {
@@ -252,7 +252,7 @@ fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clu
     kubectl.until(LIMIT, &["certificate", "chat-tls"], "to ask for both names", |certificate| {
         (certificate["spec"]["dnsNames"] == json!(["chat.example.com", "news.example.com"])).then_some(())
     });
-    until(LIMIT, "a certificate for the new name", || scene.shown("news.example.com", &authority));
+    until(LIMIT, "a certificate for the new name", || fixture.shown("news.example.com", &authority));
     for socket in &mut sockets {
         runtime.block_on(socket.echo(&Frame::text("and still")));
     }
@@ -267,14 +267,14 @@ fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clu
     }
     runtime.block_on(bystander.echo(&Frame::text("undisturbed")));
     cert_manager.process.must_run();
-    scene.gateway.must_run();
+    fixture.gateway.must_run();
 }
 
 fn a_certificate_of_someone_else_is_not_taken_over(clusters: &Clusters) {
-    let scene = Scene::start(clusters, "foreign-certificate");
-    let kubectl = &scene.kubectl;
-    let cert_manager = scene.cert_manager();
-    cert_manager.make_authority(&scene.plane.kubectl(), "tests");
+    let fixture = Fixture::start(clusters, "foreign-certificate");
+    let kubectl = &fixture.kubectl;
+    let cert_manager = fixture.cert_manager();
+    cert_manager.make_authority(&fixture.plane.kubectl(), "tests");
     kubectl.apply(
         "{apiVersion: cert-manager.io/v1, kind: Certificate, metadata: {name: theirs}, spec: {secretName: theirs,
           dnsNames: [other.example.com], issuerRef: {name: tests, kind: ClusterIssuer}}}",
@@ -287,10 +287,10 @@ fn a_certificate_of_someone_else_is_not_taken_over(clusters: &Clusters) {
     let before = kubectl.get(&["certificate", "theirs"]);
     let by_hand = kubectl.get(&["secret", "by-hand"]);
     kubectl.apply(&route("[chat.example.com]", "theirs"));
-    let message = scene.certificate_ready("chat", "CertificateConflict");
+    let message = fixture.certificate_ready("chat", "CertificateConflict");
     assert!(message.contains("already exists") && message.contains("wssgate did not create"), "{message}");
     kubectl.apply(&route("[hand.example.com]", "by-hand").replace("name: chat\n", "name: hand\n"));
-    let message = scene.certificate_ready("hand", "CertificateConflict");
+    let message = fixture.certificate_ready("hand", "CertificateConflict");
     assert!(message.contains("already exists and is not from cert-manager"), "{message}");
     // What is written, is written before this one, which comes later.
     kubectl.apply(&route("[later.example.com]", "later").replace("name: chat\n", "name: later\n"));
@@ -300,14 +300,14 @@ fn a_certificate_of_someone_else_is_not_taken_over(clusters: &Clusters) {
     assert_eq!(before["metadata"], after["metadata"]);
     assert!(kubectl.find(&["certificate", "by-hand"]).is_none());
     assert_eq!(by_hand, kubectl.get(&["secret", "by-hand"]));
-    scene.gateway.must_run();
+    fixture.gateway.must_run();
 }
 
 fn certificate_ready_says_how_far_cert_manager_has_come(clusters: &Clusters) {
-    let scene = Scene::start(clusters, "progress");
-    let kubectl = &scene.kubectl;
-    let cert_manager = scene.cert_manager();
-    cert_manager.make_authority(&scene.plane.kubectl(), "tests");
+    let fixture = Fixture::start(clusters, "progress");
+    let kubectl = &fixture.kubectl;
+    let cert_manager = fixture.cert_manager();
+    cert_manager.make_authority(&fixture.plane.kubectl(), "tests");
     let named =
         |name: &str| route(&format!("[{name}.example.com]"), name).replace("name: chat\n", &format!("name: {name}\n"));
     let ready = |name: &str, status: &str| {
@@ -317,20 +317,20 @@ fn certificate_ready_says_how_far_cert_manager_has_come(clusters: &Clusters) {
     };
 
     kubectl.apply(&named("self").replace("name: tests,", "name: tests-root,"));
-    let message = scene.certificate_ready("self", "SelfSigned");
+    let message = fixture.certificate_ready("self", "SelfSigned");
     assert!(message.contains("browsers do not trust it"), "{message}");
     ready("self", "True");
 
     // An issuer that does not exist: cert-manager waits for it.
     kubectl.apply(&named("waiting").replace("name: tests,", "name: nobody,"));
-    let message = scene.certificate_ready("waiting", "Issuing");
+    let message = fixture.certificate_ready("waiting", "Issuing");
     assert!(message.contains("waiting"), "{message}");
     ready("waiting", "False");
 
     let temporary = "annotations: {cert-manager.io/issue-temporary-certificate: 'true', ";
     let text = named("temporary").replace("name: tests,", "name: nobody,").replace("annotations: {", temporary);
     kubectl.apply(&text);
-    let message = scene.certificate_ready("temporary", "Temporary");
+    let message = fixture.certificate_ready("temporary", "Temporary");
     assert!(message.contains("no client trusts"), "{message}");
     ready("temporary", "False");
 
@@ -338,13 +338,13 @@ fn certificate_ready_says_how_far_cert_manager_has_come(clusters: &Clusters) {
     let failed = r#"{"status":{"conditions":[{"type":"Issuing","status":"False","reason":"Failed","message":"refused by the CA"}]}}"#;
     cert_manager.process.kill();
     kubectl.must(&["patch", "certificate", "waiting", "--subresource=status", "--type=merge", "-p", failed]);
-    let message = scene.certificate_ready("waiting", "Failed");
+    let message = fixture.certificate_ready("waiting", "Failed");
     assert!(message.contains("refused by the CA"), "{message}");
 
     // An annotation that is not understood: said, and the Certificate stays as it was.
     let before = kubectl.get(&["certificate", "self"])["spec"].clone();
     kubectl.apply(&named("self").replace("name: tests,", "name: tests-root,").replace("48h", "soon"));
-    let message = scene.certificate_ready("self", "Invalid");
+    let message = fixture.certificate_ready("self", "Invalid");
     assert!(message.contains("cert-manager.io/duration"), "{message}");
     assert_eq!(kubectl.get(&["certificate", "self"])["spec"], before);
 
@@ -355,13 +355,13 @@ fn certificate_ready_says_how_far_cert_manager_has_come(clusters: &Clusters) {
     kubectl.until(LIMIT, &["certificate", "self"], "to have no duration", |certificate| {
         certificate["spec"].get("duration").is_none().then_some(())
     });
-    scene.gateway.must_run();
+    fixture.gateway.must_run();
 }
 
 /// Refused twice: by RBAC, and by an admission policy such as cert-manager's webhook or a cluster's own.
 fn a_certificate_that_the_api_server_refuses_is_told_in_its_words(clusters: &Clusters) {
-    let scene = Scene::start(clusters, "refused-certificate");
-    let (kubectl, admin) = (&scene.kubectl, scene.plane.kubectl());
+    let fixture = Fixture::start(clusters, "refused-certificate");
+    let (kubectl, admin) = (&fixture.kubectl, fixture.plane.kubectl());
     let role = format!("{HOME}-wssgate");
     let mut whole = admin.get(&["clusterrole", &role]);
     whole["metadata"].as_object_mut().unwrap().remove("resourceVersion");
@@ -370,7 +370,7 @@ fn a_certificate_that_the_api_server_refuses_is_told_in_its_words(clusters: &Clu
     rules.iter_mut().find(|rule| rule["resources"][0] == "certificates").unwrap()["verbs"] =
         json!(["get", "list", "watch"]);
     admin.apply(&part.to_string());
-    let account = scene.plane.service_account(HOME, "wssgate").in_namespace(kubectl.namespace());
+    let account = fixture.plane.service_account(HOME, "wssgate").in_namespace(kubectl.namespace());
     install_definitions_of(&admin, "cert-manager");
     until(LIMIT, "the right to be gone", || {
         let ask = ["auth", "can-i", "patch", "certificates.cert-manager.io"];
@@ -399,13 +399,13 @@ fn a_certificate_that_the_api_server_refuses_is_told_in_its_words(clusters: &Clu
         events["items"].as_array().unwrap().iter().find(refused).map(drop)
     });
     // It is tried again and again, and said once.
-    let attempts = || scene.gateway.log().matches("Certificate could not be written").count();
+    let attempts = || fixture.gateway.log().matches("Certificate could not be written").count();
     let before = attempts();
     until(LIMIT, "more attempts", || (attempts() >= before + 3).then_some(()));
     let version = |route: &Value| route["metadata"]["resourceVersion"].clone();
     assert_eq!(version(&kubectl.get(&["swsr", "chat"])), version(&route_of));
     admin.apply(&whole.to_string());
-    scene.certificate_ready("chat", "Issuing");
+    fixture.certificate_ready("chat", "Issuing");
 
     // The cluster's own rule, in its own words.
     admin.apply(
@@ -447,8 +447,8 @@ spec: {policyName: names, validationActions: [Deny]}
     kubectl.until(LIMIT * 2, &["certificate", "chat-tls"], "to ask for both names", |certificate| {
         (certificate["spec"]["dnsNames"].as_array()?.len() == 2).then_some(())
     });
-    scene.certificate_ready("chat", "Issuing");
-    scene.gateway.must_run();
+    fixture.certificate_ready("chat", "Issuing");
+    fixture.gateway.must_run();
 }
 
 /// What cert-manager makes to have a certificate issued; owned before owners, so that of what is listed the owner, if it is
@@ -474,17 +474,17 @@ fn collect(kubectl: &Kubectl, all: &[Value]) {
 /// no owner any more.
 fn acme_issues_through_the_plain_port(clusters: &Clusters) {
     let front = sandbox::address();
-    let scene = Scene::start_with(clusters, "acme", &format!("{front}:80"));
-    let (kubectl, logs) = (&scene.kubectl, scene.logs());
+    let fixture = Fixture::start_with(clusters, "acme", &format!("{front}:80"));
+    let (kubectl, logs) = (&fixture.kubectl, fixture.logs());
     let names = SocketAddr::from((sandbox::address(), 8053));
     // Every name leads to the plain port.
     let _names = pebble::names(&logs, names, front.into());
-    let pebble = Pebble::start(scene.plane.folder(), names);
+    let pebble = Pebble::start(fixture.plane.folder(), names);
 
     let arguments =
         ["--acme-http01-solver-image=localhost/solver:1", &format!("--acme-http01-solver-nameserver={names}")];
-    let cert_manager = CertManager::start(&scene.plane.kubectl(), &logs, &arguments);
-    scene.plane.kubectl().apply(&pebble.issuer("tests"));
+    let cert_manager = CertManager::start(&fixture.plane.kubectl(), &logs, &arguments);
+    fixture.plane.kubectl().apply(&pebble.issuer("tests"));
     // A controller makes it where one runs; no pod is admitted without.
     kubectl.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: default}}");
     kubectl.apply(&route("[chat.example.com]", "chat-tls"));
@@ -531,9 +531,9 @@ endpoints: [{{addresses: [{}], conditions: {{ready: true}}}}]
     });
     kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
     let issued = leaf(&kubectl.get(&["secret", "chat-tls"]));
-    assert_eq!(scene.shown("chat.example.com", &pebble.root), Some(issued));
+    assert_eq!(fixture.shown("chat.example.com", &pebble.root), Some(issued));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut socket = runtime.block_on(scene.client("chat.example.com", &pebble.root).open(&Head::upgrade("/")));
+    let mut socket = runtime.block_on(fixture.client("chat.example.com", &pebble.root).open(&Head::upgrade("/")));
     runtime.block_on(socket.echo(&Frame::text("over a certificate of pebble's")));
 
     // A name that the CA refuses: in its words, and nobody else suffers.

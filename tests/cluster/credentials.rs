@@ -77,14 +77,14 @@ fn carrying(head: Head, source: &Value, token: &str) -> Head {
 }
 
 /// What the manifests name: the certificate `chat-tls` and the Service `chat`, port 8080, whose endpoint records.
-struct Scene<'a> {
+struct Fixture<'a> {
     release: &'a Release,
     recorder: Recorder,
     /// Of the leader's Pod.
     client: Client,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> Fixture<'a> {
     async fn new(clusters: &'a Clusters) -> Self {
         let release = clusters.release();
         let recorder = Recorder::start_on(Behaviour::Echo, sandbox::address()).await;
@@ -261,21 +261,21 @@ fn user(others: &Value) -> Value {
 
 fn tokens_open_by_keys_that_pods_of_the_issuer_serve(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters).await;
+        let fixture = Fixture::new(clusters).await;
         let (key, other) = (issuer(), Key::es256("one"));
-        let _issuer = start_issuer(scene.release);
+        let _issuer = start_issuer(fixture.release);
         let route = way("Tokens");
-        scene.serve(&route);
+        fixture.serve(&route);
         let token = key.sign(&user(&json!({})));
         let with = |token: &str| bearer(page(&route), token);
         let from = sources(&route);
         for source in &from {
             let head = carrying(page(&route), source, &token);
-            let asked = scene.admits(&source.to_string(), &head).await;
+            let asked = fixture.admits(&source.to_string(), &head).await;
             assert_eq!(asked.field("x-subject").as_deref(), Some("ada"), "{source}");
             assert!(!format!("{asked:?}").contains(&token), "the token goes further: {source}");
             if source["type"] == "Subprotocol" {
-                let (answer, _peer) = scene.client.ask(&head).await;
+                let (answer, _peer) = fixture.client.ask(&head).await;
                 assert_eq!(
                     (answer.status(), answer.field("sec-websocket-protocol").as_deref()),
                     (101, Some("chat.v1"))
@@ -291,115 +291,115 @@ fn tokens_open_by_keys_that_pods_of_the_issuer_serve(clusters: &Clusters) {
             ("of another issuer", key.sign(&user(&json!({"iss": "https://evil.example.com"}))), 401),
             ("without the claim", key.sign(&user(&json!({"scope": "mail"}))), 403),
         ] {
-            let answer = scene.refuses(case, &with(&token), status).await;
+            let answer = fixture.refuses(case, &with(&token), status).await;
             // RFC 6750 section 3.1.
             let error = if status == 401 { "invalid_token" } else { "insufficient_scope" };
             assert_eq!(answer.field("www-authenticate"), Some(format!("Bearer error=\"{error}\"")), "{case}");
             secrets.push(token);
         }
-        scene.refuses("no token", &page(&route), 401).await;
+        fixture.refuses("no token", &page(&route), 401).await;
         let two = carrying(carrying(page(&route), &from[0], &token), &from[from.len() - 1], &token);
-        scene.refuses("two of them", &two, 401).await;
-        scene.refuses("another page", &with(&token).set("Origin", "https://evil.example.com"), 403).await;
+        fixture.refuses("two of them", &two, 401).await;
+        fixture.refuses("another page", &with(&token).set("Origin", "https://evil.example.com"), 403).await;
 
         let places = route["spec"]["connection"]["limits"]["perSubject"].as_u64().unwrap();
         let mut open: Vec<Peer> = Vec::new();
         while (open.len() as u64) < places {
             // The ones above may still be closing.
             let place = async || {
-                let (answer, peer) = scene.client.ask(&with(&token)).await;
+                let (answer, peer) = fixture.client.ask(&with(&token)).await;
                 (answer.status() == 101).then_some(peer)
             };
             open.push(until(LIMIT, "a place of the subject", place).await);
         }
-        scene.refuses("one more of one subject", &with(&token), 429).await;
-        scene.admits("another subject", &with(&key.sign(&user(&json!({"sub": "bob"}))))).await;
+        fixture.refuses("one more of one subject", &with(&token), 429).await;
+        fixture.admits("another subject", &with(&key.sign(&user(&json!({"sub": "bob"}))))).await;
         drop(open);
-        scene.admits_everywhere("tokens", &with(&token)).await;
+        fixture.admits_everywhere("tokens", &with(&token)).await;
 
         // The page's manifest with a cookie, be it the same or one of its own.
         let is_cookie = |source: &Value| source["type"] == "Cookie";
         let cookies = ways().into_iter().map(|(_, route)| route).find(|route| sources(route).iter().any(is_cookie));
         let cookies = cookies.expect("a manifest that takes cookies");
         let source = sources(&cookies).into_iter().find(is_cookie).unwrap();
-        scene.serve(&cookies);
-        scene.admits_everywhere("cookies", &carrying(page(&cookies), &source, &token)).await;
-        scene.refuses("a cookie of no page", &carrying(Head::upgrade("/"), &source, &token), 403).await;
+        fixture.serve(&cookies);
+        fixture.admits_everywhere("cookies", &carrying(page(&cookies), &source, &token)).await;
+        fixture.refuses("a cookie of no page", &carrying(Head::upgrade("/"), &source, &token), 403).await;
         let evil = page(&cookies).set("Origin", "https://evil.example.com");
-        scene.refuses("a cookie of another page", &carrying(evil, &source, &token), 403).await;
+        fixture.refuses("a cookie of another page", &carrying(evil, &source, &token), 403).await;
         let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
-        scene.logs_hold_nothing_of(&secrets);
+        fixture.logs_hold_nothing_of(&secrets);
     });
 }
 
 fn tokens_open_by_keys_of_a_config_map_and_follow_it(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters).await;
+        let fixture = Fixture::new(clusters).await;
         let (first, second) = (Key::es256("first"), Key::eddsa("second"));
-        let shop = &scene.release.shop;
+        let shop = &fixture.release.shop;
         shop.apply(&config_map("idp-keys", &[("jwks.json", &set(&[&first]).to_string())]));
         let mut route = way("Tokens");
         let keys = &mut route["spec"]["handshake"]["authentication"]["methods"][0]["jwt"]["jwks"];
         assert_eq!(keys["type"], "Remote", "{keys}");
         *keys = json!({"type": "Local", "local": {"ref": {"name": "idp-keys", "key": "jwks.json"}}});
-        scene.serve(&route);
+        fixture.serve(&route);
         let with = |token: &str| bearer(page(&route), token);
         let (old, new) = (first.sign(&user(&json!({}))), second.sign(&user(&json!({}))));
-        let mut live = scene.client.open(&with(&old)).await;
-        scene.refuses("a key that is not in it yet", &with(&new), 401).await;
+        let mut live = fixture.client.open(&with(&old)).await;
+        fixture.refuses("a key that is not in it yet", &with(&new), 401).await;
 
         shop.apply(&config_map("idp-keys", &[("jwks.json", &set(&[&second]).to_string())]));
-        scene.admits_everywhere("the new key", &with(&new)).await;
+        fixture.admits_everywhere("the new key", &with(&new)).await;
         until(LIMIT, "the leader to have the new key", async || {
-            (scene.client.ask(&with(&new)).await.0.status() == 101).then_some(())
+            (fixture.client.ask(&with(&new)).await.0.status() == 101).then_some(())
         })
         .await;
-        scene.refuses("the withdrawn key", &with(&old), 401).await;
+        fixture.refuses("the withdrawn key", &with(&old), 401).await;
         // A rotation closes nobody.
         live.echo(&super::harness::Frame::text("still here")).await;
-        scene.logs_hold_nothing_of(&[&old, &new]);
+        fixture.logs_hold_nothing_of(&[&old, &new]);
     });
 }
 
 fn sessions_are_judged_by_pods_of_a_service_and_by_nobody_without_it(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters).await;
-        let release = scene.release;
+        let fixture = Fixture::new(clusters).await;
+        let release = fixture.release;
         let (good, late) = ("canary-session-0123456789", "canary-session-9876543210");
         release.shop.apply(&service("sessions", 80, 8080));
         release.shop.apply(&site("sessions", &["-sessions", &format!("{good}=ada,{late}=bob")], false));
         release.rolled_out(&release.shop, "sessions");
         let route = way("Sessions that a service judges");
-        scene.serve(&route);
+        fixture.serve(&route);
         let with = |session: &str| page(&route).add("Cookie", format!("session={session}"));
-        let asked = scene.admits("a session", &with(good).add("X-User", "root")).await;
+        let asked = fixture.admits("a session", &with(good).add("X-User", "root")).await;
         assert_eq!((asked.count("x-user"), asked.field("x-user").as_deref()), (1, Some("ada")));
-        scene.refuses("no session of theirs", &with("canary-session-unknown"), 401).await;
-        scene.refuses("no cookie", &with(good).without("Cookie"), 401).await;
-        scene.admits_everywhere("sessions", &with(good)).await;
+        fixture.refuses("no session of theirs", &with("canary-session-unknown"), 401).await;
+        fixture.refuses("no cookie", &with(good).without("Cookie"), 401).await;
+        fixture.admits_everywhere("sessions", &with(good)).await;
 
         // Nobody to ask: nobody is let in, however good.
         release.shop.must(&["scale", "deployment/sessions", "--replicas=0"]);
         release.rolled_out(&release.shop, "sessions");
         until(LIMIT, "the gateway to hear of it", async || {
-            (scene.client.ask(&with("canary-session-unknown")).await.0.status() == 503).then_some(())
+            (fixture.client.ask(&with("canary-session-unknown")).await.0.status() == 503).then_some(())
         })
         .await;
-        scene.refuses("one that nobody has judged yet", &with(late), 503).await;
+        fixture.refuses("one that nobody has judged yet", &with(late), 503).await;
         release.shop.must(&["scale", "deployment/sessions", "--replicas=2"]);
         release.rolled_out(&release.shop, "sessions");
-        scene.admits_everywhere("sessions again", &with(late)).await;
-        scene.logs_hold_nothing_of(&[good, late]);
+        fixture.admits_everywhere("sessions again", &with(late)).await;
+        fixture.logs_hold_nothing_of(&[good, late]);
     });
 }
 
 fn tickets_are_bought_with_tokens_and_redeemed_once(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters).await;
+        let fixture = Fixture::new(clusters).await;
         let key = issuer();
-        let _issuer = start_issuer(scene.release);
+        let _issuer = start_issuer(fixture.release);
         let route = way("Tickets");
-        scene.serve(&route);
+        fixture.serve(&route);
         let of_page = |line: &str| page(&route).line(format!("{line} HTTP/1.1"));
         let token = key.sign(&claims(&json!({})));
         let purchase = |token: &str| {
@@ -408,11 +408,11 @@ fn tickets_are_bought_with_tokens_and_redeemed_once(clusters: &Clusters) {
             bearer(call.add("Content-Length", "0"), token)
         };
         let call = async |head: &Head| {
-            let mut peer = scene.client.connect().await;
+            let mut peer = fixture.client.connect().await;
             peer.write(&head.bytes()).await;
             Answer::parse(&peer.rest(SOON, "the end of a call").await).expect("an answer to the call")
         };
-        let before = scene.dialled();
+        let before = fixture.dialled();
         let answer = call(&purchase(&token)).await;
         assert_eq!((answer.status(), answer.field("cache-control").as_deref()), (200, Some("no-store")), "{answer:?}");
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
@@ -420,23 +420,23 @@ fn tickets_are_bought_with_tokens_and_redeemed_once(clusters: &Clusters) {
         let stranger = Key::es256("one").sign(&claims(&json!({})));
         assert_eq!(call(&purchase(&stranger)).await.status(), 401, "bought with another's key");
         assert_eq!(call(&purchase(&token).set("Origin", "https://evil.example.com")).await.status(), 403);
-        assert_eq!(scene.dialled(), before, "the sale of tickets dials the backend");
+        assert_eq!(fixture.dialled(), before, "the sale of tickets dials the backend");
 
         let redeem = |ticket: &str| of_page(&format!("GET /?ticket={ticket}"));
-        scene.refuses("nobody's", &redeem(&ticket.chars().rev().collect::<String>()), 401).await;
-        let asked = scene.admits("a ticket", &redeem(&ticket)).await;
+        fixture.refuses("nobody's", &redeem(&ticket.chars().rev().collect::<String>()), 401).await;
+        let asked = fixture.admits("a ticket", &redeem(&ticket)).await;
         assert_eq!(asked.line, "GET / HTTP/1.1", "the ticket goes no further");
-        scene.refuses("the same again", &redeem(&ticket), 401).await;
-        scene.admits_everywhere("the token itself", &bearer(page(&route), &token)).await;
-        scene.logs_hold_nothing_of(&[&token, &stranger, &ticket]);
+        fixture.refuses("the same again", &redeem(&ticket), 401).await;
+        fixture.admits_everywhere("the token itself", &bearer(page(&route), &token)).await;
+        fixture.logs_hold_nothing_of(&[&token, &stranger, &ticket]);
     });
 }
 
 fn client_certificates_are_judged_by_config_maps(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters).await;
+        let fixture = Fixture::new(clusters).await;
         let (partners, strangers) = (Authority::new(), Authority::new());
-        let shop = &scene.release.shop;
+        let shop = &fixture.release.shop;
         shop.apply(&config_map("partners-ca", &[("ca.crt", partners.pem())]));
         shop.apply(&config_map("partners-crl", &[("crl.pem", &partners.crl(&[], 2090))]));
         let parts = documented(include_str!("../../docs/routes.md"));
@@ -446,25 +446,25 @@ fn client_certificates_are_judged_by_config_maps(clusters: &Clusters) {
         let mut route = way("Tokens");
         route["spec"]["handshake"]["authentication"] = json!({"mode": "Anonymous"});
         manifests::merge(&mut route["spec"], &part);
-        scene.serve(&route);
+        fixture.serve(&route);
 
         let head = page(&route);
-        let showing = |pair: &Pair| scene.client.configured(pair.shown_by((*scene.client.config).clone()));
+        let showing = |pair: &Pair| fixture.client.configured(pair.shown_by((*fixture.client.config).clone()));
         let kept_out = async |case: &str, client: &Client| {
-            let before = scene.dialled();
+            let before = fixture.dialled();
             // In TLS 1.3 a client is done before the server has judged it.
             if let Ok(mut peer) = client.try_connect().await {
                 peer.write(&head.bytes()).await;
                 assert_eq!(peer.rest(SOON, case).await, b"", "{case}: an answer");
             }
-            assert_eq!(scene.dialled(), before, "{case}: the backend was dialled");
+            assert_eq!(fixture.dialled(), before, "{case}: the backend was dialled");
         };
         let (alice, mallory) = (partners.client_leaf("alice", 7, |_| {}), strangers.client_leaf("alice", 7, |_| {}));
         let mut live = showing(&alice).open(&head).await;
-        let asked = scene.recorder.last().head();
+        let asked = fixture.recorder.last().head();
         assert!(asked.field("client-cert").is_some(), "{asked:?}");
         assert_eq!(asked.field("x-wssgate-client-subject").as_deref(), Some("CN=alice"));
-        kept_out("no certificate", &scene.client).await;
+        kept_out("no certificate", &fixture.client).await;
         kept_out("of strangers", &showing(&mallory)).await;
 
         // Revoked: the live one is closed, and comes no more.
@@ -477,33 +477,33 @@ fn client_certificates_are_judged_by_config_maps(clusters: &Clusters) {
 
 fn attempts_and_places_of_an_address_are_limited(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters).await;
+        let fixture = Fixture::new(clusters).await;
         let mut route = way("Tokens");
         let served = |spec: &Value, route: &mut Value| {
             route["spec"]["handshake"] = json!({"authentication": {"mode": "Anonymous"}});
             route["spec"]["connection"] = json!({});
             manifests::merge(&mut route["spec"], spec);
-            scene.serve(route);
+            fixture.serve(route);
         };
         let head = Head::upgrade("/");
         served(&json!({"handshake": {"rateLimit": {"count": 3, "interval": "1h", "burst": 3}}}), &mut route);
         for attempt in 1..=3 {
-            scene.admits(&format!("attempt {attempt}"), &head).await;
+            fixture.admits(&format!("attempt {attempt}"), &head).await;
         }
-        let answer = scene.refuses("one attempt more", &head, 429).await;
+        let answer = fixture.refuses("one attempt more", &head, 429).await;
         assert!(answer.field("retry-after").is_some(), "{answer:?}");
 
         for (limits, status) in [(json!({"perAddress": 2}), 429), (json!({"total": 2}), 503)] {
             served(&json!({"connection": {"limits": limits}}), &mut route);
             let place = async || {
-                let (answer, peer) = scene.client.ask(&head).await;
+                let (answer, peer) = fixture.client.ask(&head).await;
                 (answer.status() == 101).then_some(peer)
             };
             // The second time they are those that the first gave back, each once.
             for round in ["a third", "a third again"] {
                 let first: Peer = until(LIMIT, "a place to be free", place).await;
                 let second: Peer = until(LIMIT, "a second place to be free", place).await;
-                scene.refuses(&format!("{round} with {limits}"), &head, status).await;
+                fixture.refuses(&format!("{round} with {limits}"), &head, status).await;
                 for peer in [first, second] {
                     assert_eq!(peer.close(1000, "").await.map(|(code, _)| code), Some(1000));
                 }

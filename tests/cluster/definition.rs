@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Test;
 use super::clusters::{Clusters, install_definition, wssgate};
-use super::shape::COMPLETE;
+use super::crd_validation::COMPLETE;
 
 /// A route that says no more than it must.
 const SMALL: &str = "

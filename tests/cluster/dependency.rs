@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::Test;
 use super::clusters::Clusters;
+use super::fixture::{Fixture, LIMIT, condition, events, run, upgrade};
 use super::harness::{Behaviour, Gateway, Recorder, until};
 use super::sandbox;
-use super::scene::{LIMIT, Scene, condition, events, run, upgrade};
 
 fn answer(status: &str) -> Behaviour {
     Behaviour::bytes(format!("HTTP/1.1 {status}\r\nCache-Control: no-store\r\nContent-Length: 0\r\n\r\n"))
@@ -25,19 +25,19 @@ fn asks(service: &str) -> Value {
 }
 
 /// One handshake with a cookie; its status.
-async fn knock(scene: &Scene<'_>, gateway: &Gateway, host: &str) -> u16 {
+async fn knock(fixture: &Fixture<'_>, gateway: &Gateway, host: &str) -> u16 {
     let head = upgrade(host).add("Origin", format!("https://{host}")).add("Cookie", "sid=1");
-    let mut peer = scene.client(gateway, host).connect().await;
+    let mut peer = fixture.client(gateway, host).connect().await;
     peer.write(&head.bytes()).await;
     peer.head().await.map_or(0, |answer| answer.status())
 }
 
 /// Knocks until the route `chat` has a condition `Degraded`, or has none; what it is then.
-async fn knock_until(scene: &Scene<'_>, gateway: &Gateway, host: &str, degraded: bool) -> Value {
+async fn knock_until(fixture: &Fixture<'_>, gateway: &Gateway, host: &str, degraded: bool) -> Value {
     let start = Instant::now();
     loop {
-        knock(scene, gateway, host).await;
-        let route = scene.kubectl.get(&["swsr", "chat"]);
+        knock(fixture, gateway, host).await;
+        let route = fixture.kubectl.get(&["swsr", "chat"]);
         if condition(&route, "Degraded").is_some() == degraded {
             return route;
         }
@@ -48,23 +48,23 @@ async fn knock_until(scene: &Scene<'_>, gateway: &Gateway, host: &str, degraded:
 
 fn a_service_that_judges_and_cannot_be_reached_is_a_condition_of_its_routes_until_it_can(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "judge", &json!({})).await;
-        let gateway = scene.gateway("wssgate-0").await;
+        let fixture = Fixture::new(clusters.control_plane(), "judge", &json!({})).await;
+        let gateway = fixture.gateway("wssgate-0").await;
         let judge = Recorder::start_on(answer("204 No Content"), sandbox::address()).await;
         let host = "judge.example.com";
-        scene.apply(&scene.service("sessions", &judge));
-        scene.apply(&[
-            scene.route("chat", host, &asks("sessions")),
-            scene.route("other", "unjudged.example.com", &json!({})),
+        fixture.apply(&fixture.service("sessions", &judge));
+        fixture.apply(&[
+            fixture.route("chat", host, &asks("sessions")),
+            fixture.route("other", "unjudged.example.com", &json!({})),
         ]);
-        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
-        scene.kubectl.wait("swsr/other", "condition=Ready", LIMIT);
-        until(LIMIT, "a yes", async || (knock(&scene, &gateway, host).await == 101).then_some(())).await;
-        let before = scene.kubectl.get(&["swsr", "chat"]);
+        fixture.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        fixture.kubectl.wait("swsr/other", "condition=Ready", LIMIT);
+        until(LIMIT, "a yes", async || (knock(&fixture, &gateway, host).await == 101).then_some(())).await;
+        let before = fixture.kubectl.get(&["swsr", "chat"]);
         assert!(condition(&before, "Degraded").is_none(), "{before:#}");
 
         judge.behave(answer("500 Oops"));
-        let out = knock_until(&scene, &gateway, host, true).await;
+        let out = knock_until(&fixture, &gateway, host, true).await;
         let degraded = condition(&out, "Degraded").unwrap();
         assert_eq!((&degraded["status"], &degraded["reason"]), (&json!("True"), &json!("ServiceUnavailable")));
         let message = degraded["message"].as_str().unwrap();
@@ -77,39 +77,39 @@ fn a_service_that_judges_and_cannot_be_reached_is_a_condition_of_its_routes_unti
             assert_eq!(condition(&before, kind), condition(&out, kind), "{kind} did not turn");
         }
         let told = ("Warning".to_owned(), "ServiceUnavailable".to_owned());
-        until(LIMIT, "the event", async || events(&scene.kubectl, "chat").contains(&told).then_some(())).await;
+        until(LIMIT, "the event", async || events(&fixture.kubectl, "chat").contains(&told).then_some(())).await;
 
         // It goes on, in several ways; nothing is written again.
         let version = |route: &Value| route["metadata"]["resourceVersion"].clone();
         for behaviour in [Behaviour::Reset, answer("503 Busy"), Behaviour::bytes("hello\r\n\r\n"), answer("429 Many")] {
             judge.behave(behaviour);
             for _ in 0..10 {
-                assert_eq!(knock(&scene, &gateway, host).await, 503);
+                assert_eq!(knock(&fixture, &gateway, host).await, 503);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
-        assert_eq!(version(&scene.kubectl.get(&["swsr", "chat"])), version(&out));
+        assert_eq!(version(&fixture.kubectl.get(&["swsr", "chat"])), version(&out));
 
         judge.behave(answer("204 No Content"));
-        let over = knock_until(&scene, &gateway, host, false).await;
+        let over = knock_until(&fixture, &gateway, host, false).await;
         assert_eq!(condition(&over, "Ready"), condition(&before, "Ready"));
         let told = ("Normal".to_owned(), "Recovered".to_owned());
-        until(LIMIT, "the event", async || events(&scene.kubectl, "chat").contains(&told).then_some(())).await;
-        let other = scene.kubectl.get(&["swsr", "other"]);
-        assert!(condition(&other, "Degraded").is_none() && events(&scene.kubectl, "other").is_empty());
+        until(LIMIT, "the event", async || events(&fixture.kubectl, "chat").contains(&told).then_some(())).await;
+        let other = fixture.kubectl.get(&["swsr", "other"]);
+        assert!(condition(&other, "Degraded").is_none() && events(&fixture.kubectl, "other").is_empty());
     });
 }
 
 fn a_service_that_flaps_causes_few_writes(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "flap", &json!({})).await;
-        let gateway = scene.gateway("wssgate-0").await;
+        let fixture = Fixture::new(clusters.control_plane(), "flap", &json!({})).await;
+        let gateway = fixture.gateway("wssgate-0").await;
         let judge = Recorder::start_on(answer("204 No Content"), sandbox::address()).await;
         let host = "flap.example.com";
-        scene.apply(&scene.service("sessions", &judge));
-        scene.apply(&[scene.route("chat", host, &asks("sessions"))]);
-        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
-        until(LIMIT, "a yes", async || (knock(&scene, &gateway, host).await == 101).then_some(())).await;
+        fixture.apply(&fixture.service("sessions", &judge));
+        fixture.apply(&[fixture.route("chat", host, &asks("sessions"))]);
+        fixture.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        until(LIMIT, "a yes", async || (knock(&fixture, &gateway, host).await == 101).then_some(())).await;
         let writes = async || gateway.metric("wssgate_status_writes_total", &[]).await;
         let before = writes().await;
         let start = Instant::now();
@@ -120,7 +120,7 @@ fn a_service_that_flaps_causes_few_writes(clusters: &Clusters) {
             } else {
                 "204 No Content"
             }));
-            knock(&scene, &gateway, host).await;
+            knock(&fixture, &gateway, host).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(gateway.refusals(Some("external_unavailable")).await > 20.0, "it did flap");
@@ -130,9 +130,9 @@ fn a_service_that_flaps_causes_few_writes(clusters: &Clusters) {
 
 fn a_key_set_that_cannot_be_fetched_is_a_condition_of_its_routes(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "issuer", &json!({})).await;
+        let fixture = Fixture::new(clusters.control_plane(), "issuer", &json!({})).await;
         // Two replicas: the one that leads says what it sees.
-        let gateways = [scene.gateway("wssgate-0").await, scene.gateway("wssgate-1").await];
+        let gateways = [fixture.gateway("wssgate-0").await, fixture.gateway("wssgate-1").await];
         // Nobody listens there.
         let uri = format!("https://{}:1/jwks?key=canary-0123456789", sandbox::address());
         let jwt = json!({
@@ -142,8 +142,8 @@ fn a_key_set_that_cannot_be_fetched_is_a_condition_of_its_routes(clusters: &Clus
         });
         let methods = json!([{"name": "idp", "type": "JWT", "jwt": jwt}]);
         let spec = json!({"handshake": {"authentication": {"mode": "AnyOf", "methods": methods}}});
-        scene.apply(&[scene.route("chat", "issuer.example.com", &spec)]);
-        let message = scene.condition("chat", "Degraded", "True", "KeysUnavailable");
+        fixture.apply(&[fixture.route("chat", "issuer.example.com", &spec)]);
+        let message = fixture.condition("chat", "Degraded", "True", "KeysUnavailable");
         assert!(message.contains("methods[0].jwt.jwks.remote.uri") && !message.contains("canary"), "{message}");
         for gateway in &gateways {
             until(LIMIT, "each replica's own metric", async || {
@@ -152,10 +152,10 @@ fn a_key_set_that_cannot_be_fetched_is_a_condition_of_its_routes(clusters: &Clus
             })
             .await;
         }
-        let ready = scene.kubectl.get(&["swsr", "chat"]);
+        let ready = fixture.kubectl.get(&["swsr", "chat"]);
         assert_eq!(condition(&ready, "Ready").unwrap()["status"], "True");
-        scene.apply(&[scene.route("chat", "issuer.example.com", &json!({}))]);
-        scene.kubectl.until(LIMIT, &["swsr", "chat"], "to depend on nothing", |route| {
+        fixture.apply(&[fixture.route("chat", "issuer.example.com", &json!({}))]);
+        fixture.kubectl.until(LIMIT, &["swsr", "chat"], "to depend on nothing", |route| {
             condition(route, "Degraded").is_none().then_some(())
         });
     });

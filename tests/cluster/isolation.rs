@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::Test;
 use super::clusters::{Clusters, install_definition, install_definitions_of};
 use super::control_plane::ControlPlane;
+use super::fixture::{Fixture, LIMIT, condition, run, upgrade};
 use super::harness::manifests::{merge, text};
 use super::harness::{Behaviour, Frame, Recorder};
 use super::sandbox;
-use super::scene::{LIMIT, Scene, condition, run, upgrade};
 
 /// A control plane on which routes without a class, and definitions of others, may appear. The sandbox ends it.
 fn apart(clusters: &Clusters) -> &'static ControlPlane {
@@ -22,9 +22,9 @@ fn apart(clusters: &Clusters) -> &'static ControlPlane {
     })
 }
 
-/// A ReferenceGrant `far` for the routes of a scene.
-fn grant(scene: &Scene<'_>, to: &Value) -> Value {
-    let from = json!({"group": "wssgate.io", "kind": "SecureWebSocketRoute", "namespace": scene.kubectl.namespace()});
+/// A ReferenceGrant `far` for the routes of a fixture.
+fn grant(fixture: &Fixture<'_>, to: &Value) -> Value {
+    let from = json!({"group": "wssgate.io", "kind": "SecureWebSocketRoute", "namespace": fixture.kubectl.namespace()});
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant", "metadata": {"name": "far"},
         "spec": {"from": [from], "to": [to]},
@@ -35,35 +35,35 @@ fn a_grant_lets_a_route_use_what_lies_elsewhere_until_it_is_revoked(clusters: &C
     run(async {
         let plane = clusters.another("grants");
         install_definition(&plane.kubectl());
-        let scene = Scene::new(&plane, "grants", &json!({})).await;
-        let gateway = scene.gateway("wssgate-0").await;
-        let vault = scene.plane.kubectl().make_namespace("vault");
-        vault.put(vec![scene.secret("far-tls", &scene.authority.leaf(&["far.example.com"]))]);
+        let fixture = Fixture::new(&plane, "grants", &json!({})).await;
+        let gateway = fixture.gateway("wssgate-0").await;
+        let vault = fixture.plane.kubectl().make_namespace("vault");
+        vault.put(vec![fixture.secret("far-tls", &fixture.authority.leaf(&["far.example.com"]))]);
         let far = json!({"tls": {"certificateRefs": [{"name": "far-tls", "namespace": vault.namespace()}]}});
-        scene.apply(&[scene.route("far", "far.example.com", &far)]);
-        let message = scene.condition("far", "ResolvedRefs", "False", "RefNotPermitted");
+        fixture.apply(&[fixture.route("far", "far.example.com", &far)]);
+        let message = fixture.condition("far", "ResolvedRefs", "False", "RefNotPermitted");
         // Whether it exists is none of the route's business.
         let other = json!({"tls": {"certificateRefs": [{"name": "no-such", "namespace": vault.namespace()}]}});
-        scene.apply(&[scene.route("not", "not.example.com", &other)]);
-        let absent = scene.condition("not", "ResolvedRefs", "False", "RefNotPermitted");
+        fixture.apply(&[fixture.route("not", "not.example.com", &other)]);
+        let absent = fixture.condition("not", "ResolvedRefs", "False", "RefNotPermitted");
         assert_eq!(message.replace("far-tls", "NAME"), absent.replace("no-such", "NAME"));
-        assert_eq!(scene.status(&gateway, "far.example.com").await, 0);
+        assert_eq!(fixture.status(&gateway, "far.example.com").await, 0);
 
         // The kind itself appears later than the gateway, and in the older of its versions alone.
-        assert!(scene.plane.kubectl().find(&["crd", "referencegrants.gateway.networking.k8s.io"]).is_none());
-        install_definitions_of(&scene.plane.kubectl(), "gateway-api-v1beta1");
+        assert!(fixture.plane.kubectl().find(&["crd", "referencegrants.gateway.networking.k8s.io"]).is_none());
+        install_definitions_of(&fixture.plane.kubectl(), "gateway-api-v1beta1");
         let to = json!({"group": "", "kind": "Secret", "name": "far-tls"});
-        vault.put(vec![grant(&scene, &to)]);
-        let mut socket = scene.open(&gateway, "far.example.com").await;
+        vault.put(vec![grant(&fixture, &to)]);
+        let mut socket = fixture.open(&gateway, "far.example.com").await;
         socket.echo(&Frame::text("granted")).await;
-        scene.kubectl.wait("swsr/far", "condition=Ready", LIMIT);
-        scene.condition("not", "ResolvedRefs", "False", "RefNotPermitted");
+        fixture.kubectl.wait("swsr/far", "condition=Ready", LIMIT);
+        fixture.condition("not", "ResolvedRefs", "False", "RefNotPermitted");
 
         vault.must(&["delete", "referencegrant", "far"]);
         let code = socket.close_within(LIMIT).await.map(|(code, _)| code);
         assert!(matches!(code, Some(1008 | 1012)), "{code:?}");
-        scene.becomes(&gateway, "far.example.com", 0).await;
-        scene.condition("far", "ResolvedRefs", "False", "RefNotPermitted");
+        fixture.becomes(&gateway, "far.example.com", 0).await;
+        fixture.condition("far", "ResolvedRefs", "False", "RefNotPermitted");
     });
 }
 
@@ -107,20 +107,20 @@ fn reaches(namespace: &str) -> [(&'static str, Value, &'static str); 8] {
 /// Only a grant for its own kind opens each, and whoever has none is not told whether the object is there.
 fn every_reference_of_a_route_needs_a_grant_for_its_kind(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(apart(clusters), "reaches", &json!({})).await;
-        install_definitions_of(&scene.plane.kubectl(), "gateway-api");
-        let vault = scene.plane.kubectl().make_namespace("reached");
-        let _gateway = scene.gateway("wssgate-0").await;
+        let fixture = Fixture::new(apart(clusters), "reaches", &json!({})).await;
+        install_definitions_of(&fixture.plane.kubectl(), "gateway-api");
+        let vault = fixture.plane.kubectl().make_namespace("reached");
+        let _gateway = fixture.gateway("wssgate-0").await;
         let reaches = reaches(vault.namespace());
         let host = |name: &str| format!("{name}.example.com");
-        let routes: Vec<Value> = reaches.iter().map(|(name, spec, _)| scene.route(name, &host(name), spec)).collect();
-        scene.apply(&routes);
+        let routes: Vec<Value> = reaches.iter().map(|(name, spec, _)| fixture.route(name, &host(name), spec)).collect();
+        fixture.apply(&routes);
         let missing = |route: &Value| {
             let all = route["status"]["conditions"].as_array()?;
             let said = all.iter().filter_map(|condition| condition["message"].as_str());
             said.map(str::to_owned).find(|message| message.contains("no ReferenceGrant in namespace"))
         };
-        let refused = |name: &str| scene.kubectl.until(LIMIT, &["swsr", name], "to lack a grant", missing);
+        let refused = |name: &str| fixture.kubectl.until(LIMIT, &["swsr", name], "to lack a grant", missing);
         let absent: Vec<String> = reaches.iter().map(|(name, ..)| refused(name)).collect();
         for ((name, _, kind), message) in reaches.iter().zip(&absent) {
             assert!(message.contains(kind) && message.contains(vault.namespace()), "{name}: {message}");
@@ -131,16 +131,16 @@ fn every_reference_of_a_route_needs_a_grant_for_its_kind(clusters: &Clusters) {
         service["spec"] = json!({"ports": [{"port": 8080}]});
         vault.put(vec![object("Secret"), object("ConfigMap"), service]);
         // What is applied after them is seen after them.
-        scene.apply(&[scene.route("last", "last.example.com", &json!({}))]);
-        scene.kubectl.wait("swsr/last", "condition=Ready", LIMIT);
+        fixture.apply(&[fixture.route("last", "last.example.com", &json!({}))]);
+        fixture.kubectl.wait("swsr/last", "condition=Ready", LIMIT);
         assert_eq!(reaches.iter().map(|(name, ..)| refused(name)).collect::<Vec<_>>(), absent);
 
         for kind in ["Secret", "ConfigMap", "Service"] {
-            vault.put(vec![grant(&scene, &json!({"group": "", "kind": kind}))]);
+            vault.put(vec![grant(&fixture, &json!({"group": "", "kind": kind}))]);
             for (name, _, of) in &reaches {
                 let granted = |route: &Value| (missing(route).is_some() != (*of == kind)).then_some(());
                 let what = format!("with a grant for {kind} to be refused, or not");
-                scene.kubectl.until(LIMIT, &["swsr", name], &what, granted);
+                fixture.kubectl.until(LIMIT, &["swsr", name], &what, granted);
             }
         }
     });
@@ -148,110 +148,110 @@ fn every_reference_of_a_route_needs_a_grant_for_its_kind(clusters: &Clusters) {
 
 fn a_route_without_a_class_belongs_to_the_default_class_alone(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(apart(clusters), "classless", &json!({})).await;
-        let gateway = scene.gateway("wssgate-0").await;
-        let theirs = format!("{}-theirs", scene.class());
-        scene.home.apply(&format!(
+        let fixture = Fixture::new(apart(clusters), "classless", &json!({})).await;
+        let gateway = fixture.gateway("wssgate-0").await;
+        let theirs = format!("{}-theirs", fixture.class());
+        fixture.home.apply(&format!(
             "{{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {{name: {theirs}}},
                spec: {{controller: example.com/other}}}}"
         ));
-        scene.apply(&[
-            scene.route("none", "none.example.com", &json!({"ingressClassName": null})),
-            scene.route("theirs", "theirs.example.com", &json!({"ingressClassName": theirs})),
-            scene.route("ours", "ours.example.com", &json!({})),
+        fixture.apply(&[
+            fixture.route("none", "none.example.com", &json!({"ingressClassName": null})),
+            fixture.route("theirs", "theirs.example.com", &json!({"ingressClassName": theirs})),
+            fixture.route("ours", "ours.example.com", &json!({})),
         ]);
-        scene.open(&gateway, "ours.example.com").await;
-        assert_eq!(scene.status(&gateway, "none.example.com").await, 0);
+        fixture.open(&gateway, "ours.example.com").await;
+        assert_eq!(fixture.status(&gateway, "none.example.com").await, 0);
         let default = |yes: bool| {
             let mark = format!("ingressclass.kubernetes.io/is-default-class={yes}");
-            scene.home.must(&["annotate", "--overwrite", "ingressclass", scene.class(), &mark]);
+            fixture.home.must(&["annotate", "--overwrite", "ingressclass", fixture.class(), &mark]);
         };
         default(true);
-        scene.open(&gateway, "none.example.com").await;
-        scene.kubectl.wait("swsr/none", "condition=Ready", LIMIT);
+        fixture.open(&gateway, "none.example.com").await;
+        fixture.kubectl.wait("swsr/none", "condition=Ready", LIMIT);
         default(false);
-        scene.becomes(&gateway, "none.example.com", 0).await;
-        scene.kubectl.until(LIMIT, &["swsr", "none"], "to lose our conditions", |route| {
+        fixture.becomes(&gateway, "none.example.com", 0).await;
+        fixture.kubectl.until(LIMIT, &["swsr", "none"], "to lose our conditions", |route| {
             condition(route, "Ready").is_none_or(|ready| ready["status"] == "Unknown").then_some(())
         });
-        let route = scene.kubectl.get(&["swsr", "theirs"]);
+        let route = fixture.kubectl.get(&["swsr", "theirs"]);
         assert!(route["status"]["controllerName"].is_null(), "{route:#}");
-        assert_eq!(scene.status(&gateway, "theirs.example.com").await, 0);
+        assert_eq!(fixture.status(&gateway, "theirs.example.com").await, 0);
     });
 }
 
 fn settings_of_the_config_map_take_effect_under_open_sockets(clusters: &Clusters) {
     run(async {
         let strict = json!({"settings": {"defaults": {"handshake": {"origins": {"missing": "Deny"}}}}});
-        let scene = Scene::new(clusters.control_plane(), "settings", &strict).await;
-        let gateway = scene.gateway("wssgate-0").await;
+        let fixture = Fixture::new(clusters.control_plane(), "settings", &strict).await;
+        let gateway = fixture.gateway("wssgate-0").await;
         let own = json!({"handshake": {"origins": {"allow": ["https://app.example.com"], "missing": "Allow"}}});
-        scene.apply(&[
-            scene.route("silent", "silent.example.com", &json!({})),
-            scene.route("own", "own.example.com", &own),
+        fixture.apply(&[
+            fixture.route("silent", "silent.example.com", &json!({})),
+            fixture.route("own", "own.example.com", &own),
         ]);
         // The class's defaults stand where the route says nothing, and only there.
-        let mut socket = scene.open(&gateway, "own.example.com").await;
-        scene.becomes(&gateway, "silent.example.com", 403).await;
+        let mut socket = fixture.open(&gateway, "own.example.com").await;
+        fixture.becomes(&gateway, "silent.example.com", 403).await;
 
-        scene.install(&json!({}));
-        scene.becomes(&gateway, "silent.example.com", 101).await;
+        fixture.install(&json!({}));
+        fixture.becomes(&gateway, "silent.example.com", 101).await;
         // A mistake changes nothing, and is said.
-        let mut map = scene.home.get(&["configmap", "wssgate"]);
+        let mut map = fixture.home.get(&["configmap", "wssgate"]);
         let text = map["data"]["gateway.yaml"].as_str().unwrap().to_owned();
         map["data"]["gateway.yaml"] = format!("{text}\nnoSuchSetting: true\n").into();
-        scene.home.apply(&map.to_string());
-        scene.project();
-        super::scene::logged(&gateway, &["settings file is not valid", "noSuchSetting"]);
-        assert_eq!(scene.status(&gateway, "silent.example.com").await, 101);
+        fixture.home.apply(&map.to_string());
+        fixture.project();
+        super::fixture::logged(&gateway, &["settings file is not valid", "noSuchSetting"]);
+        assert_eq!(fixture.status(&gateway, "silent.example.com").await, 101);
 
         // Suffixes bind a namespace, also what it has already.
-        let suffixes = json!({scene.kubectl.namespace(): ["own.example.com"]});
-        scene.install(&json!({"settings": {"hostnameSuffixes": suffixes}}));
-        let message = scene.condition("silent", "Accepted", "False", "HostnameNotPermitted");
+        let suffixes = json!({fixture.kubectl.namespace(): ["own.example.com"]});
+        fixture.install(&json!({"settings": {"hostnameSuffixes": suffixes}}));
+        let message = fixture.condition("silent", "Accepted", "False", "HostnameNotPermitted");
         assert!(message.contains("silent.example.com") && message.contains("own.example.com"), "{message}");
-        assert_ne!(scene.status(&gateway, "silent.example.com").await, 101);
-        scene.open(&gateway, "own.example.com").await;
+        assert_ne!(fixture.status(&gateway, "silent.example.com").await, 101);
+        fixture.open(&gateway, "own.example.com").await;
         socket.echo(&Frame::text("through all of it")).await;
         // And are nobody else's: kept for a namespace that has not come yet.
-        scene.install(&json!({"settings": {"hostnameSuffixes": {"later": ["own.example.com"]}}}));
-        let message = scene.condition("own", "Accepted", "False", "HostnameNotPermitted");
+        fixture.install(&json!({"settings": {"hostnameSuffixes": {"later": ["own.example.com"]}}}));
+        let message = fixture.condition("own", "Accepted", "False", "HostnameNotPermitted");
         assert!(message.contains("own.example.com") && !message.contains("later"), "{message}");
-        scene.becomes(&gateway, "silent.example.com", 101).await;
+        fixture.becomes(&gateway, "silent.example.com", 101).await;
         // No wildcard serves them either, nor goes on to.
-        scene.apply(&[scene.route("star", "*.example.com", &json!({}))]);
-        let mut any = scene.open(&gateway, "any.example.com").await;
-        assert_eq!(scene.status(&gateway, "own.example.com").await, 0);
+        fixture.apply(&[fixture.route("star", "*.example.com", &json!({}))]);
+        let mut any = fixture.open(&gateway, "any.example.com").await;
+        assert_eq!(fixture.status(&gateway, "own.example.com").await, 0);
         let kept = json!({"later": ["own.example.com", "any.example.com"]});
-        scene.install(&json!({"settings": {"hostnameSuffixes": kept}}));
+        fixture.install(&json!({"settings": {"hostnameSuffixes": kept}}));
         assert!(any.close_within(LIMIT).await.is_some());
-        scene.open(&gateway, "other.example.com").await;
+        fixture.open(&gateway, "other.example.com").await;
     });
 }
 
 fn the_gateway_never_dials_the_api_server_itself_or_what_endpoints_may_not_be(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "fence", &json!({})).await;
+        let fixture = Fixture::new(clusters.control_plane(), "fence", &json!({})).await;
         let own = Recorder::start_on(Behaviour::Echo, sandbox::address()).await;
         let (ip, port) = (own.address().ip().to_string(), own.address().port());
-        let gateway = scene.gateway_with("wssgate-0", &[("POD_IP", &ip)], &[]).await;
+        let gateway = fixture.gateway_with("wssgate-0", &[("POD_IP", &ip)], &[]).await;
         // The API server itself keeps out what must never be an endpoint.
         for never in ["127.0.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0"] {
-            scene.kubectl.refused(&scene.slice("chat", never, 80).to_string());
+            fixture.kubectl.refused(&fixture.slice("chat", never, 80).to_string());
         }
-        let server = scene.kubectl.must(&["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"]);
+        let server = fixture.kubectl.must(&["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"]);
         let (host, at) = server.trim_start_matches("https://").split_once(':').unwrap();
-        let service = scene.plane.kubectl().get(&["service", "kubernetes", "--namespace", "default"]);
+        let service = fixture.plane.kubectl().get(&["service", "kubernetes", "--namespace", "default"]);
         let cluster_ip = service["spec"]["clusterIP"].as_str().unwrap();
         let targets = [("own", ip.as_str(), port), ("server", host, at.parse().unwrap()), ("virtual", cluster_ip, 443)];
         for (name, address, port) in targets {
             let target = Recorder::start_on(Behaviour::Echo, sandbox::address()).await;
-            let objects = [scene.service(name, &target), vec![scene.slice(name, address, port)]].concat();
+            let objects = [fixture.service(name, &target), vec![fixture.slice(name, address, port)]].concat();
             let host = format!("{name}.example.com");
             let spec = json!({"rules": [{"name": "all", "backendRefs": [{"name": name, "port": 8080}]}]});
-            scene.apply(&[objects, vec![scene.route(name, &host, &spec)]].concat());
-            scene.becomes(&gateway, &host, 503).await;
-            let route = scene.kubectl.until(LIMIT, &["swsr", name], "to be judged", |route| {
+            fixture.apply(&[objects, vec![fixture.route(name, &host, &spec)]].concat());
+            fixture.becomes(&gateway, &host, 503).await;
+            let route = fixture.kubectl.until(LIMIT, &["swsr", name], "to be judged", |route| {
                 condition(route, "ResolvedRefs").filter(|c| c["reason"] == "NoEndpoints").map(|_| route.clone())
             });
             assert!(route.to_string().contains("blocked addresses: "), "{route:#}");
@@ -259,25 +259,25 @@ fn the_gateway_never_dials_the_api_server_itself_or_what_endpoints_may_not_be(cl
         // Neither is anything fetched from there, whatever the port.
         for (name, address) in [("own", ip.as_str()), ("server", host), ("virtual", cluster_ip)] {
             let uri = format!("https://{address}:8443/{name}");
-            let route = scene.route(&format!("keys-{name}"), &format!("keys-{name}.example.com"), &fetching(&uri));
-            scene.apply(&[route]);
+            let route = fixture.route(&format!("keys-{name}"), &format!("keys-{name}.example.com"), &fetching(&uri));
+            fixture.apply(&[route]);
             let words = [uri.as_str(), "its host has no address that the gateway may dial"];
-            super::scene::logged(&gateway, &words);
+            super::fixture::logged(&gateway, &words);
         }
         assert_eq!(own.count(), (0, 0));
         // A slice that says itself that it leads to another namespace.
         let target = Recorder::start_on(Behaviour::Echo, sandbox::address()).await;
-        let mut objects = scene.service("foreign", &target);
+        let mut objects = fixture.service("foreign", &target);
         let spec = json!({"rules": [{"name": "all", "backendRefs": [{"name": "foreign", "port": 8080}]}]});
-        objects.push(scene.route("foreign", "foreign.example.com", &spec));
-        scene.apply(&objects);
-        scene.open(&gateway, "foreign.example.com").await;
+        objects.push(fixture.route("foreign", "foreign.example.com", &spec));
+        fixture.apply(&objects);
+        fixture.open(&gateway, "foreign.example.com").await;
         objects[1]["endpoints"][0]["targetRef"] = json!({"kind": "Pod", "name": "p", "namespace": "kube-system"});
-        scene.apply(&objects);
-        scene.becomes(&gateway, "foreign.example.com", 503).await;
+        fixture.apply(&objects);
+        fixture.becomes(&gateway, "foreign.example.com", 503).await;
         // To another gateway the same address is a backend like any other: it can be reached.
-        let other = scene.gateway_with("wssgate-1", &[("POD_IP", "10.89.1.255")], &[]).await;
-        scene.open(&other, "own.example.com").await.echo(&Frame::text("reached")).await;
+        let other = fixture.gateway_with("wssgate-1", &[("POD_IP", "10.89.1.255")], &[]).await;
+        fixture.open(&other, "own.example.com").await.echo(&Frame::text("reached")).await;
     });
 }
 
@@ -292,17 +292,17 @@ fn fetching(uri: &str) -> Value {
 
 fn a_gateway_of_single_namespaces_goes_around_the_api_server_as_far_as_it_may_see_it(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "around", &json!({})).await;
-        let home = scene.home.namespace().to_owned();
-        scene.confine(&json!([scene.kubectl.namespace()]));
-        let gateway = scene.gateway("wssgate-0").await;
-        let service = scene.plane.kubectl().get(&["service", "kubernetes", "--namespace", "default"]);
+        let fixture = Fixture::new(clusters.control_plane(), "around", &json!({})).await;
+        let home = fixture.home.namespace().to_owned();
+        fixture.confine(&json!([fixture.kubectl.namespace()]));
+        let gateway = fixture.gateway("wssgate-0").await;
+        let service = fixture.plane.kubectl().get(&["service", "kubernetes", "--namespace", "default"]);
         let cluster_ip = service["spec"]["clusterIP"].as_str().unwrap();
-        let slice = scene.slice("chat", cluster_ip, 443);
-        scene.apply(&[scene.route("chat", "around.example.com", &json!({})), slice]);
+        let slice = fixture.slice("chat", cluster_ip, 443);
+        fixture.apply(&[fixture.route("chat", "around.example.com", &json!({})), slice]);
         // Nobody may read namespace default: all that is known is the address that the client itself uses.
-        scene.condition("chat", "ResolvedRefs", "True", "ResolvedRefs");
-        scene.plane.kubectl().apply(&format!(
+        fixture.condition("chat", "ResolvedRefs", "True", "ResolvedRefs");
+        fixture.plane.kubectl().apply(&format!(
             "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -318,57 +318,57 @@ roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {home}}}
 subjects: [{{kind: ServiceAccount, name: wssgate, namespace: {home}}}]
 "
         ));
-        scene.condition("chat", "ResolvedRefs", "True", "NoEndpoints");
-        scene.becomes(&gateway, "around.example.com", 503).await;
-        scene.apply(&[scene.route("keys", "keys.example.com", &fetching(&format!("https://{cluster_ip}/jwks")))]);
-        super::scene::logged(&gateway, &["/jwks", "its host has no address that the gateway may dial"]);
+        fixture.condition("chat", "ResolvedRefs", "True", "NoEndpoints");
+        fixture.becomes(&gateway, "around.example.com", 503).await;
+        fixture.apply(&[fixture.route("keys", "keys.example.com", &fetching(&format!("https://{cluster_ip}/jwks")))]);
+        super::fixture::logged(&gateway, &["/jwks", "its host has no address that the gateway may dial"]);
     });
 }
 
 fn names_that_point_anywhere_and_secrets_that_are_none_are_refused(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "hostile", &json!({})).await;
-        let gateway = scene.gateway("wssgate-0").await;
-        let external = scene.here(json!({
+        let fixture = Fixture::new(clusters.control_plane(), "hostile", &json!({})).await;
+        let gateway = fixture.gateway("wssgate-0").await;
+        let external = fixture.here(json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": "anywhere"},
             "spec": {"type": "ExternalName", "externalName": "metadata.google.internal", "ports": [{"port": 8080}]},
         }));
         let to = |service: &str| json!({"rules": [{"name": "all", "backendRefs": [{"name": service, "port": 8080}]}]});
         let with = |secret: &str| json!({"tls": {"certificateRefs": [{"name": secret}]}});
         // A key that must never be seen again, in a certificate's place.
-        let key = scene.authority.leaf(&["x.example.com"]).key;
+        let key = fixture.authority.leaf(&["x.example.com"]).key;
         let wrong = |name: &str, kind: &str, certificate: &str| {
-            scene.here(json!({
+            fixture.here(json!({
                 "apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": {"name": name},
                 "stringData": {"tls.crt": certificate, "tls.key": key, "filler": "x".repeat(900_000)},
             }))
         };
         let broken = wrong("broken-tls", "kubernetes.io/tls", &key);
-        scene.kubectl.must(&["create", "-f", &written(&scene, "broken", &broken)]);
+        fixture.kubectl.must(&["create", "-f", &written(&fixture, "broken", &broken)]);
         let opaque = wrong("opaque-tls", "Opaque", "none");
-        scene.kubectl.must(&["create", "-f", &written(&scene, "opaque", &opaque)]);
-        let good = scene.route("good", "good.example.com", &json!({}));
-        scene.apply(&[
+        fixture.kubectl.must(&["create", "-f", &written(&fixture, "opaque", &opaque)]);
+        let good = fixture.route("good", "good.example.com", &json!({}));
+        fixture.apply(&[
             external,
             good,
-            scene.route("anywhere", "anywhere.example.com", &to("anywhere")),
-            scene.route("broken", "broken.example.com", &with("broken-tls")),
-            scene.route("opaque", "opaque.example.com", &with("opaque-tls")),
+            fixture.route("anywhere", "anywhere.example.com", &to("anywhere")),
+            fixture.route("broken", "broken.example.com", &with("broken-tls")),
+            fixture.route("opaque", "opaque.example.com", &with("opaque-tls")),
         ]);
-        let message = scene.condition("anywhere", "ResolvedRefs", "False", "InvalidKind");
+        let message = fixture.condition("anywhere", "ResolvedRefs", "False", "InvalidKind");
         assert!(message.contains("ExternalName"), "{message}");
-        scene.becomes(&gateway, "anywhere.example.com", 503).await;
+        fixture.becomes(&gateway, "anywhere.example.com", 503).await;
         let mut said = String::new();
         for (name, reason) in [("broken", "InvalidCertificate"), ("opaque", "InvalidCertificateRef")] {
-            let message = scene.condition(name, "CertificateReady", "False", reason);
+            let message = fixture.condition(name, "CertificateReady", "False", reason);
             assert!(message.contains(&format!("{name}-tls")), "{message}");
-            said += &scene.kubectl.get(&["swsr", name])["status"].to_string();
-            assert_eq!(scene.status(&gateway, &format!("{name}.example.com")).await, 0);
+            said += &fixture.kubectl.get(&["swsr", name])["status"].to_string();
+            assert_eq!(fixture.status(&gateway, &format!("{name}.example.com")).await, 0);
         }
-        scene.open(&gateway, "good.example.com").await.echo(&Frame::text("not disturbed")).await;
+        fixture.open(&gateway, "good.example.com").await.echo(&Frame::text("not disturbed")).await;
         said += &gateway.log_text();
         said += &gateway.access_text();
-        said += &scene.kubectl.get(&["events.events.k8s.io"]).to_string();
+        said += &fixture.kubectl.get(&["events.events.k8s.io"]).to_string();
         for line in key.lines().filter(|line| line.len() > 20 && !line.starts_with('-')) {
             assert!(!said.contains(line), "a line of the key is told");
         }
@@ -376,35 +376,35 @@ fn names_that_point_anywhere_and_secrets_that_are_none_are_refused(clusters: &Cl
 }
 
 /// A file with an object, for kubectl create, which does not copy it into an annotation.
-fn written(scene: &Scene<'_>, name: &str, object: &Value) -> String {
-    let file = scene.plane.folder().join(format!("{}-{name}.yaml", scene.class()));
+fn written(fixture: &Fixture<'_>, name: &str, object: &Value) -> String {
+    let file = fixture.plane.folder().join(format!("{}-{name}.yaml", fixture.class()));
     std::fs::write(&file, object.to_string()).unwrap();
     file.display().to_string()
 }
 
 fn what_clients_and_users_write_stays_data(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "data", &json!({})).await;
-        let gateway = scene.gateway("wssgate-0").await;
+        let fixture = Fixture::new(clusters.control_plane(), "data", &json!({})).await;
+        let gateway = fixture.gateway("wssgate-0").await;
         let hostile = "x\n{\"level\":\"ERROR\",\"forged\":true}\u{1b}[31m{{ .Values }} $(id) `id` ';--";
-        let mut route = scene.route("data", "data.example.com", &json!({}));
+        let mut route = fixture.route("data", "data.example.com", &json!({}));
         route["metadata"]["annotations"] = json!({"example.com/note": hostile, "cert-manager.io/duration": hostile});
-        let spec = json!({"ingressClassName": scene.class(), "handshake": {"responseHeaders": {"set": [
+        let spec = json!({"ingressClassName": fixture.class(), "handshake": {"responseHeaders": {"set": [
             {"name": "x-note", "value": "{{ .Values }} $(id) `id` %0d%0a"},
         ]}}});
-        let mut second = scene.route("header", "header.example.com", &spec);
+        let mut second = fixture.route("header", "header.example.com", &spec);
         second["metadata"]["annotations"] = json!({"example.com/note": hostile});
-        scene.kubectl.apply(&text(&[route, second]));
-        let mut peer = scene.open(&gateway, "data.example.com").await;
+        fixture.kubectl.apply(&text(&[route, second]));
+        let mut peer = fixture.open(&gateway, "data.example.com").await;
         peer.echo(&Frame::text("hello")).await;
-        let (answer, _peer) = scene.ask(&gateway, "header.example.com").await.unwrap();
+        let (answer, _peer) = fixture.ask(&gateway, "header.example.com").await.unwrap();
         assert_eq!(answer.field("x-note").as_deref(), Some("{{ .Values }} $(id) `id` %0d%0a"));
         // What statuses and events quote is short and plain.
-        let mut third = scene.route("issued", "issued.example.com", &json!({"tls": {"issuerRef": {"name": "x"}}}));
+        let mut third = fixture.route("issued", "issued.example.com", &json!({"tls": {"issuerRef": {"name": "x"}}}));
         third["metadata"]["annotations"] = json!({"cert-manager.io/duration": hostile.repeat(1000)});
-        scene.apply(&[third]);
-        let message = scene.condition("issued", "CertificateReady", "False", "Invalid");
-        let told = scene.kubectl.until(LIMIT, &["events"], "to tell it", |events| {
+        fixture.apply(&[third]);
+        let message = fixture.condition("issued", "CertificateReady", "False", "Invalid");
+        let told = fixture.kubectl.until(LIMIT, &["events"], "to tell it", |events| {
             let all = events["items"].as_array()?.iter().filter_map(|event| event["message"].as_str());
             all.filter(|told| told.contains("duration")).map(str::to_owned).next()
         });
@@ -413,7 +413,7 @@ fn what_clients_and_users_write_stays_data(clusters: &Clusters) {
             assert!(text.len() < 1024 && !text.contains(char::is_control), "{text:?}");
         }
         let head = upgrade("data.example.com").add("User-Agent", "a \"b\" {\"forged\":true} \u{1b}[31m");
-        scene.client(&gateway, "data.example.com").ask(&head).await;
+        fixture.client(&gateway, "data.example.com").ask(&head).await;
         for log in [gateway.log_text(), gateway.access_text()] {
             assert!(!log.contains('\u{1b}'), "a control character in a log");
             for line in log.lines() {

@@ -25,11 +25,13 @@ mod harness;
 
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod cert_manager;
-mod cloud;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod clusters;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod control_plane;
+mod fake_load_balancer;
+#[allow(dead_code, reason = "each test uses its own part of the harness")]
+mod fixture;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod fleet;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
@@ -46,28 +48,26 @@ mod programs;
 #[allow(dead_code, reason = "each test uses its own part of the harness")]
 mod release;
 mod sandbox;
-#[allow(dead_code, reason = "each test uses its own part of the harness")]
-mod scene;
 
+mod api_server_failures;
 mod certificates;
 mod challenge;
+mod crd_validation;
 mod credentials;
-mod crowd;
 mod definition;
 mod dependency;
-mod ground;
 mod install;
+mod install_docs;
 mod isolation;
-mod neighbours;
+mod other_controllers;
 mod outage;
-mod page;
 mod pods;
 mod rights;
 mod rolling;
-mod shape;
+mod scale;
+mod self_test;
 mod source;
 mod status;
-mod trouble;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -121,23 +121,23 @@ macro_rules! tests {
 fn all() -> Vec<Test> {
     // Several at once, the longest first, so that none of those is left at the end.
     let api = [
-        crowd::tests(),
+        scale::tests(),
         status::tests(),
-        trouble::tests(),
+        api_server_failures::tests(),
         source::tests(),
         certificates::tests(),
         dependency::tests(),
         isolation::tests(),
-        neighbours::tests(),
+        other_controllers::tests(),
         rights::tests(),
-        ground::tests(),
+        self_test::tests(),
         definition::tests(),
-        shape::tests(),
+        crd_validation::tests(),
     ];
     // The page's own release comes and goes before the one that the others share, whose last test removes it.
     let node = [
         pods::tests(),
-        page::tests(),
+        install_docs::tests(),
         install::tests(),
         challenge::tests(),
         credentials::tests(),

@@ -14,8 +14,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
 
 use super::cert_manager::{CertManager, decode};
-use super::cloud::Cloud;
 use super::clusters::install_definitions_of;
+use super::fake_load_balancer::FakeLoadBalancer;
 use super::harness::{Authority, Client};
 use super::image::{ACME_SOLVER, WSSGATE};
 use super::kubectl::{Kubectl, Said};
@@ -46,7 +46,7 @@ pub struct Release {
     pub resolver: SocketAddr,
     logs: PathBuf,
     cert_manager: Mutex<CertManager>,
-    _cloud: Cloud,
+    _load_balancer: FakeLoadBalancer,
 }
 
 impl Release {
@@ -71,8 +71,9 @@ impl Release {
         let issuers = Authority::new();
         own.apply(&config_map("issuers", &[("ca.crt", issuers.pem())]));
         let cert_manager = Mutex::new(cert_manager);
-        let cloud = Cloud::start(&kubectl);
-        let release = Self { own, shop, authority, issuers, resolver, logs, cert_manager, _cloud: cloud };
+        let load_balancer = FakeLoadBalancer::start(&kubectl);
+        let release =
+            Self { own, shop, authority, issuers, resolver, logs, cert_manager, _load_balancer: load_balancer };
         release.must(&[&["install", NAME, CHART][..], &VALUES].concat());
         release.rolled_out(&release.own, NAME);
 

@@ -6,14 +6,14 @@ use serde_json::json;
 
 use super::Test;
 use super::clusters::Clusters;
+use super::fixture::{Fixture, LIMIT, logged, run};
 use super::process::until;
-use super::scene::{LIMIT, Scene, logged, run};
 
 fn the_service_account_may_do_this_and_nothing_else(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "golden", &json!({})).await;
+        let fixture = Fixture::new(clusters.control_plane(), "golden", &json!({})).await;
         let may = |namespace: &str| -> BTreeMap<String, String> {
-            let list = scene.account.in_namespace(namespace).must(&["auth", "can-i", "--list"]);
+            let list = fixture.account.in_namespace(namespace).must(&["auth", "can-i", "--list"]);
             let rows = list.lines().skip(1).filter(|line| !line.starts_with(' '));
             let own = rows.filter(|line| !line.starts_with("self"));
             let row = |line: &str| {
@@ -46,23 +46,23 @@ fn the_service_account_may_do_this_and_nothing_else(clusters: &Clusters) {
             let all = everywhere.iter().chain(more);
             all.map(|(resource, verbs)| ((*resource).to_owned(), (*verbs).to_owned())).collect()
         };
-        assert_eq!(may(scene.kubectl.namespace()), golden(&[]));
+        assert_eq!(may(fixture.kubectl.namespace()), golden(&[]));
         let home = [
             ("leases.coordination.k8s.io", "create"),
             ("leases.coordination.k8s.io wssgate", "get update"),
             ("services wssgate", read),
         ];
-        assert_eq!(may(scene.home.namespace()), golden(&home));
+        assert_eq!(may(fixture.home.namespace()), golden(&home));
     });
 }
 
 fn a_right_that_is_missing_is_named(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "missing", &json!({})).await;
-        scene.apply(&[scene.route("chat", "missing.example.com", &json!({}))]);
+        let fixture = Fixture::new(clusters.control_plane(), "missing", &json!({})).await;
+        fixture.apply(&[fixture.route("chat", "missing.example.com", &json!({}))]);
         let read =
             |resource: &'static str| vec![format!("not allowed to list and watch {resource}"), "RBAC".to_owned()];
-        let cluster = format!("{}-wssgate", scene.home.namespace());
+        let cluster = format!("{}-wssgate", fixture.home.namespace());
         let cases = [
             ("clusterrole", "securewebsocketroutes", "list", read("securewebsocketroutes.wssgate.io")),
             ("clusterrole", "services", "list", read("services")),
@@ -86,15 +86,15 @@ fn a_right_that_is_missing_is_named(clusters: &Clusters) {
         ];
         for (kind, resource, verb, words) in cases {
             let role = if kind == "role" { "wssgate" } else { cluster.as_str() };
-            let mut whole = scene.home.get(&[kind, role]);
+            let mut whole = fixture.home.get(&[kind, role]);
             whole["metadata"].as_object_mut().unwrap().remove("resourceVersion");
             let mut part = whole.clone();
             let rules = part["rules"].as_array_mut().unwrap();
             let before = rules.len();
             rules.retain(|rule| rule["resources"][0] != resource);
             assert!(rules.len() < before, "the chart grants nothing for {resource}");
-            scene.home.apply(&part.to_string());
-            let account = scene.account.in_namespace(scene.home.namespace());
+            fixture.home.apply(&part.to_string());
+            let account = fixture.account.in_namespace(fixture.home.namespace());
             let group = match resource.split('/').next().unwrap() {
                 "securewebsocketroutes" => ".wssgate.io",
                 _ => "",
@@ -106,14 +106,14 @@ fn a_right_that_is_missing_is_named(clusters: &Clusters) {
             let mut ask = vec!["auth", "can-i", verb, &object];
             ask.extend(resource.ends_with("/status").then_some("--subresource=status"));
             until(LIMIT, "the right to be gone", || (account.run(&ask).out.trim() == "no").then_some(()));
-            let gateway = scene.launch("wssgate-0", &[], &[]).await;
+            let gateway = fixture.launch("wssgate-0", &[], &[]).await;
             logged(&gateway, &words.iter().map(String::as_str).collect::<Vec<_>>());
             drop(gateway);
-            scene.home.apply(&whole.to_string());
+            fixture.home.apply(&whole.to_string());
             // What was written meanwhile is to be written again.
             if resource == "secrets" {
-                scene.kubectl.must(&["delete", "swsr", "chat"]);
-                scene.apply(&[scene.route("chat", "missing.example.com", &json!({}))]);
+                fixture.kubectl.must(&["delete", "swsr", "chat"]);
+                fixture.apply(&[fixture.route("chat", "missing.example.com", &json!({}))]);
             }
         }
     });

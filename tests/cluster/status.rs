@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::Test;
 use super::clusters::{Clusters, install_definition};
 use super::control_plane::ControlPlane;
+use super::fixture::{Fixture, LIMIT, condition, events, run};
 use super::harness::manifests::text;
 use super::harness::{Frame, Gateway, Head, Pair, until};
 use super::kubectl::Kubectl;
-use super::scene::{LIMIT, Scene, condition, events, run};
 
 /// How long a Lease is held that nobody renews.
 const LEASE: Duration = Duration::from_secs(15);
@@ -30,16 +30,16 @@ fn writes(kubectl: &Kubectl) -> u64 {
 fn a_status_says_all_that_people_and_tools_look_for(clusters: &Clusters) {
     run(async {
         let values = json!({"settings": {}});
-        let scene = Scene::new(clusters.control_plane(), "said", &values).await;
+        let fixture = Fixture::new(clusters.control_plane(), "said", &values).await;
         // The gateway's own Service has an address, as a load balancer gives it.
         let balancer = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}}}).to_string();
-        scene.home.must(&["patch", "service", "wssgate", "--subresource=status", "--type=merge", "-p", &balancer]);
-        let service = format!("{}/wssgate", scene.home.namespace());
-        let gateway = scene.gateway_with("wssgate-0", &[], &["--publish-service", &service]).await;
-        scene.apply(&[scene.route("chat", "said.example.com", &json!({}))]);
+        fixture.home.must(&["patch", "service", "wssgate", "--subresource=status", "--type=merge", "-p", &balancer]);
+        let service = format!("{}/wssgate", fixture.home.namespace());
+        let gateway = fixture.gateway_with("wssgate-0", &[], &["--publish-service", &service]).await;
+        fixture.apply(&[fixture.route("chat", "said.example.com", &json!({}))]);
         // As a person waits; the API server's own default keeps it from ending at once.
-        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
-        let route = scene.kubectl.get(&["swsr", "chat", "--show-managed-fields"]);
+        fixture.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        let route = fixture.kubectl.get(&["swsr", "chat", "--show-managed-fields"]);
         let status = &route["status"];
         assert_eq!(status["observedGeneration"], route["metadata"]["generation"]);
         assert_eq!(status["controllerName"], "wssgate.io/ingress-controller");
@@ -63,40 +63,40 @@ fn a_status_says_all_that_people_and_tools_look_for(clusters: &Clusters) {
         let ours: Vec<&Value> = managed.iter().filter(|entry| entry["manager"] == "wssgate").collect();
         assert!(ours.len() == 1 && ours[0]["operation"] == "Apply" && ours[0]["subresource"] == "status", "{ours:?}");
         assert_eq!(ours[0]["fieldsV1"].as_object().unwrap().keys().collect::<Vec<_>>(), ["f:status"]);
-        let table = scene.kubectl.must(&["get", "swsr", "chat", "-o", "wide"]);
+        let table = fixture.kubectl.must(&["get", "swsr", "chat", "-o", "wide"]);
         assert!(table.lines().nth(1).unwrap().contains("True"), "{table}");
 
         // Addresses that the settings say stand in for the Service's.
         let values = json!({"publishAddresses": ["192.0.2.9", "edge.example.com"]});
-        scene.install(&values);
+        fixture.install(&values);
         drop(gateway);
-        let gateway = scene.gateway_with("wssgate-1", &[], &["--publish-service", &service]).await;
+        let gateway = fixture.gateway_with("wssgate-1", &[], &["--publish-service", &service]).await;
         let said =
             json!([{"type": "IPAddress", "value": "192.0.2.9"}, {"type": "Hostname", "value": "edge.example.com"}]);
-        scene.kubectl.until(LIMIT, &["swsr", "chat"], "to show the other addresses", |route| {
+        fixture.kubectl.until(LIMIT, &["swsr", "chat"], "to show the other addresses", |route| {
             (route["status"]["addresses"] == said).then_some(())
         });
 
         // A backend that is missing is told, and its end.
-        let before = scene.kubectl.get(&["swsr", "chat"]);
-        scene.apply(&[scene.route(
+        let before = fixture.kubectl.get(&["swsr", "chat"]);
+        fixture.apply(&[fixture.route(
             "chat",
             "said.example.com",
             &json!({"rules": [{
                 "name": "all", "backendRefs": [{"name": "nowhere", "port": 8080}],
             }]}),
         )]);
-        let message = scene.condition("chat", "ResolvedRefs", "False", "BackendNotFound");
+        let message = fixture.condition("chat", "ResolvedRefs", "False", "BackendNotFound");
         assert!(message.contains("spec.rules[0].backendRefs[0]") && message.contains("nowhere"), "{message}");
-        let broken = scene.kubectl.get(&["swsr", "chat"]);
+        let broken = fixture.kubectl.get(&["swsr", "chat"]);
         assert_eq!(condition(&broken, "Ready").unwrap()["status"], "False");
         // What did not turn keeps its time.
         let time = |route: &Value, kind: &str| condition(route, kind).unwrap()["lastTransitionTime"].clone();
         assert_eq!(time(&before, "Accepted"), time(&broken, "Accepted"));
-        scene.apply(&[scene.route("chat", "said.example.com", &json!({}))]);
-        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        fixture.apply(&[fixture.route("chat", "said.example.com", &json!({}))]);
+        fixture.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
         let told = until(LIMIT, "the events of the backend", async || {
-            let told = events(&scene.kubectl, "chat");
+            let told = events(&fixture.kubectl, "chat");
             (told.len() >= 2).then_some(told)
         })
         .await;
@@ -113,54 +113,54 @@ fn state(condition: &Value) -> String {
 
 fn a_hostname_conflict_is_told_and_resolved(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "conflict", &json!({})).await;
-        let gateway = scene.gateway("wssgate-0").await;
-        scene.apply(&[scene.route("first", "conflict.example.com", &json!({}))]);
-        let mut socket = scene.open(&gateway, "conflict.example.com").await;
+        let fixture = Fixture::new(clusters.control_plane(), "conflict", &json!({})).await;
+        let gateway = fixture.gateway("wssgate-0").await;
+        fixture.apply(&[fixture.route("first", "conflict.example.com", &json!({}))]);
+        let mut socket = fixture.open(&gateway, "conflict.example.com").await;
         // Creation has whole seconds: the name decides between routes of one second.
-        scene.apply(&[scene.route("second", "conflict.example.com", &json!({}))]);
-        let message = scene.condition("second", "Accepted", "False", "HostnameConflict");
+        fixture.apply(&[fixture.route("second", "conflict.example.com", &json!({}))]);
+        let message = fixture.condition("second", "Accepted", "False", "HostnameConflict");
         assert!(message.contains("conflict.example.com"), "{message}");
-        let second = scene.kubectl.get(&["swsr", "second"]);
+        let second = fixture.kubectl.get(&["swsr", "second"]);
         assert_eq!(condition(&second, "Stalled").unwrap()["status"], "True");
         until(LIMIT, "the event", async || {
-            let told = events(&scene.kubectl, "second");
+            let told = events(&fixture.kubectl, "second");
             told.contains(&("Warning".into(), "HostnameConflict".into())).then_some(())
         })
         .await;
         socket.echo(&Frame::text("not disturbed")).await;
-        scene.kubectl.must(&["delete", "swsr", "first"]);
-        scene.condition("second", "Accepted", "True", "Accepted");
-        scene.open(&gateway, "conflict.example.com").await;
+        fixture.kubectl.must(&["delete", "swsr", "first"]);
+        fixture.condition("second", "Accepted", "True", "Accepted");
+        fixture.open(&gateway, "conflict.example.com").await;
     });
 }
 
 /// TLS belongs to the host: one route of it has it, its neighbours leave it out, and a stranger has no part in either.
 fn a_neighbour_joins_a_host_without_tls_and_a_stranger_does_not(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "join", &json!({})).await;
-        let gateway = scene.gateway("wssgate-0").await;
+        let fixture = Fixture::new(clusters.control_plane(), "join", &json!({})).await;
+        let gateway = fixture.gateway("wssgate-0").await;
         let host = "join.example.com";
         let route = |name: &str, tls: &Value| {
             let matches = json!([{"path": {"type": "PathPrefix", "value": format!("/{name}")}}]);
             let rule = json!({"name": "all", "matches": matches, "backendRefs": [{"name": "chat", "port": 8080}]});
-            scene.route(name, host, &json!({"rules": [rule], "tls": tls}))
+            fixture.route(name, host, &json!({"rules": [rule], "tls": tls}))
         };
         let (with, without) = (|name| route(name, &json!({})), |name| route(name, &Value::Null));
-        scene.apply(&[with("owner")]);
-        scene.kubectl.wait("swsr/owner", "condition=Ready", LIMIT);
-        scene.apply(&[without("neighbour"), with("second")]);
-        scene.kubectl.wait("swsr/neighbour", "condition=Ready", LIMIT);
-        let message = scene.condition("second", "Accepted", "False", "HostnameConflict");
+        fixture.apply(&[with("owner")]);
+        fixture.kubectl.wait("swsr/owner", "condition=Ready", LIMIT);
+        fixture.apply(&[without("neighbour"), with("second")]);
+        fixture.kubectl.wait("swsr/neighbour", "condition=Ready", LIMIT);
+        let message = fixture.condition("second", "Accepted", "False", "HostnameConflict");
         assert!(message.contains("spec.tls"), "{message}");
-        let rival = scene.plane.kubectl().make_namespace("join-rival");
+        let rival = fixture.plane.kubectl().make_namespace("join-rival");
         rival.put(vec![without("stranger")]);
         rival.until(LIMIT, &["swsr", "stranger"], "to be refused the host", |route| {
             condition(route, "Accepted").filter(|found| found["reason"] == "HostnameConflict").map(drop)
         });
         for (path, status) in [("/owner", 101), ("/neighbour", 101), ("/second", 404), ("/stranger", 404)] {
             let head = Head::upgrade(path).set("Host", host);
-            let (answer, _) = scene.client(&gateway, host).ask(&head).await;
+            let (answer, _) = fixture.client(&gateway, host).ask(&head).await;
             assert_eq!(answer.status(), status, "{path}");
         }
     });
@@ -168,16 +168,16 @@ fn a_neighbour_joins_a_host_without_tls_and_a_stranger_does_not(clusters: &Clust
 
 fn an_older_route_that_is_refused_keeps_its_hosts_from_other_namespaces(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "older", &json!({})).await;
+        let fixture = Fixture::new(clusters.control_plane(), "older", &json!({})).await;
         let host = "older.example.com";
-        scene.apply(&[scene.route("older", host, &json!({}))]);
-        let gateway = scene.gateway("wssgate-0").await;
-        scene.open(&gateway, host).await;
-        let other = scene.plane.kubectl().make_namespace("younger");
-        let mut younger = scene.route("younger", host, &json!({}));
+        fixture.apply(&[fixture.route("older", host, &json!({}))]);
+        let gateway = fixture.gateway("wssgate-0").await;
+        fixture.open(&gateway, host).await;
+        let other = fixture.plane.kubectl().make_namespace("younger");
+        let mut younger = fixture.route("younger", host, &json!({}));
         younger["metadata"]["namespace"] = other.namespace().into();
         // Creation has whole seconds.
-        let created = scene.kubectl.get(&["swsr", "older"])["metadata"]["creationTimestamp"].clone();
+        let created = fixture.kubectl.get(&["swsr", "older"])["metadata"]["creationTimestamp"].clone();
         until(LIMIT, "a later second", async || {
             other.apply(&younger.to_string());
             let route = other.get(&["swsr", "younger"]);
@@ -195,24 +195,24 @@ fn an_older_route_that_is_refused_keeps_its_hosts_from_other_namespaces(clusters
         };
         refused();
         let wrong = json!({"messages": {"compression": {"mode": "PermessageDeflate"}}});
-        scene.apply(&[scene.route("older", host, &wrong)]);
-        scene.condition("older", "Programmed", "False", "LastGood");
+        fixture.apply(&[fixture.route("older", host, &wrong)]);
+        fixture.condition("older", "Programmed", "False", "LastGood");
         // This one never saw it good.
-        let anew = scene.gateway("wssgate-1").await;
+        let anew = fixture.gateway("wssgate-1").await;
         // It gives up the Lease.
         gateway.sigterm();
-        scene.condition("older", "Programmed", "False", "UnsupportedValue");
-        scene.becomes(&anew, host, 503).await;
+        fixture.condition("older", "Programmed", "False", "UnsupportedValue");
+        fixture.becomes(&anew, host, 503).await;
         refused();
     });
 }
 
 fn a_route_that_leaves_the_class_loses_what_was_said_of_it(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "leaves", &json!({})).await;
-        let gateway = scene.gateway("wssgate-0").await;
-        scene.apply(&[scene.route("chat", "leaves.example.com", &json!({}))]);
-        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        let fixture = Fixture::new(clusters.control_plane(), "leaves", &json!({})).await;
+        let gateway = fixture.gateway("wssgate-0").await;
+        fixture.apply(&[fixture.route("chat", "leaves.example.com", &json!({}))]);
+        fixture.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
         // What somebody else says stays.
         let theirs = json!({
             "apiVersion": "wssgate.io/v1alpha1", "kind": "SecureWebSocketRoute", "metadata": {"name": "chat"},
@@ -222,28 +222,28 @@ fn a_route_that_leaves_the_class_loses_what_was_said_of_it(clusters: &Clusters) 
             }]},
         });
         let apply = ["apply", "--server-side", "--subresource=status", "--field-manager=person", "-f", "-"];
-        let said = scene.kubectl.run_with(&apply, &theirs.to_string());
+        let said = fixture.kubectl.run_with(&apply, &theirs.to_string());
         assert!(said.ok, "{said:?}");
-        scene.apply(&[scene.route("chat", "leaves.example.com", &json!({"ingressClassName": "nobody"}))]);
-        scene.kubectl.until(LIMIT, &["swsr", "chat"], "to lose our conditions", |route| {
+        fixture.apply(&[fixture.route("chat", "leaves.example.com", &json!({"ingressClassName": "nobody"}))]);
+        fixture.kubectl.until(LIMIT, &["swsr", "chat"], "to lose our conditions", |route| {
             let conditions = route["status"]["conditions"].as_array().cloned().unwrap_or_default();
             let kinds: Vec<&str> = conditions.iter().filter_map(|c| c["type"].as_str()).collect();
             (kinds == ["example.com/Reviewed"] && route["status"]["controllerName"].is_null()).then_some(())
         });
-        scene.becomes(&gateway, "leaves.example.com", 0).await;
+        fixture.becomes(&gateway, "leaves.example.com", 0).await;
     });
 }
 
 fn two_gateways_side_by_side_speak_of_their_own_routes_only(clusters: &Clusters) {
     run(async {
-        let one = Scene::new(clusters.control_plane(), "one", &json!({})).await;
-        let other = Scene::new(clusters.control_plane(), "other", &json!({})).await;
+        let one = Fixture::new(clusters.control_plane(), "one", &json!({})).await;
+        let other = Fixture::new(clusters.control_plane(), "other", &json!({})).await;
         let gateways = [one.gateway("wssgate-0").await, other.gateway("wssgate-0").await];
         one.apply(&[one.route("chat", "side.example.com", &json!({}))]);
         other.apply(&[other.route("chat", "side.example.com", &json!({}))]);
         // The same hostname at two gateways is no conflict.
-        for scene in [&one, &other] {
-            scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        for fixture in [&one, &other] {
+            fixture.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
         }
         one.open(&gateways[0], "side.example.com").await.echo(&Frame::text("1")).await;
         other.open(&gateways[1], "side.example.com").await.echo(&Frame::text("2")).await;
@@ -269,62 +269,62 @@ fn a_thousand_routes_settle_with_one_write_each_and_endpoints_write_nothing(clus
     run(async {
         let plane: ControlPlane = clusters.another("storm");
         install_definition(&plane.kubectl());
-        let scene = Scene::new(&plane, "storm", &json!({})).await;
+        let fixture = Fixture::new(&plane, "storm", &json!({})).await;
         let routes: Vec<Value> = (0..1000)
-            .map(|index| scene.route(&format!("r{index}"), &format!("r{index}.example.com"), &json!({})))
+            .map(|index| fixture.route(&format!("r{index}"), &format!("r{index}.example.com"), &json!({})))
             .collect();
         let halves = routes.chunks(250).map(|part| {
-            let (kubectl, objects) = (scene.kubectl.clone(), text(part));
+            let (kubectl, objects) = (fixture.kubectl.clone(), text(part));
             std::thread::spawn(move || {
                 let said = kubectl.run_with(&["create", "-f", "-"], &objects);
                 assert!(said.ok, "{}", said.err);
             })
         });
         // Two replicas, and only one of them writes.
-        let gateways = [scene.gateway("wssgate-0").await, scene.gateway("wssgate-1").await];
+        let gateways = [fixture.gateway("wssgate-0").await, fixture.gateway("wssgate-1").await];
         let creating: Vec<_> = halves.collect();
         creating.into_iter().for_each(|thread| thread.join().unwrap());
         until(Duration::from_secs(60), "every route to be ready", async || {
             let ready = "jsonpath={range .items[*]}{.status.conditions[?(@.type=='Ready')].status}{'\\n'}{end}";
-            let all = scene.kubectl.must(&["get", "swsr", "-o", ready]);
+            let all = fixture.kubectl.must(&["get", "swsr", "-o", ready]);
             (all.lines().filter(|line| *line == "True").count() == 1000).then_some(())
         })
         .await;
         let leaders =
             [gateways[0].metric("wssgate_leader", &[]).await, gateways[1].metric("wssgate_leader", &[]).await];
         assert!((leaders[0] + leaders[1] - 1.0).abs() < 0.1, "{leaders:?}");
-        assert_eq!(writes(&scene.kubectl), 1000);
-        at_their_pace(&scene.kubectl);
+        assert_eq!(writes(&fixture.kubectl), 1000);
+        at_their_pace(&fixture.kubectl);
 
         // Endpoints that come and go, routes that are touched: nothing to say.
         let before = [gateways[0].version().await, gateways[1].version().await];
         for index in 0..20 {
-            let port = scene.recorder.port();
-            scene.apply(&[scene.slice("chat", &format!("10.89.1.{}", 200 + index), port)]);
+            let port = fixture.recorder.port();
+            fixture.apply(&[fixture.slice("chat", &format!("10.89.1.{}", 200 + index), port)]);
         }
         // The last one, too.
-        let address = scene.recorder.address();
-        let back = scene.slice("chat", &address.ip().to_string(), address.port());
+        let address = fixture.recorder.address();
+        let back = fixture.slice("chat", &address.ip().to_string(), address.port());
         let mut unready = back.clone();
         unready["endpoints"][0]["conditions"] = json!({"ready": false, "serving": false});
         let mut empty = back.clone();
         empty["endpoints"] = json!([]);
         for slice in [unready, empty] {
-            scene.apply(&[slice]);
-            scene.becomes(&gateways[0], "r5.example.com", 503).await;
-            scene.becomes(&gateways[1], "r5.example.com", 503).await;
+            fixture.apply(&[slice]);
+            fixture.becomes(&gateways[0], "r5.example.com", 503).await;
+            fixture.becomes(&gateways[1], "r5.example.com", 503).await;
         }
-        scene.apply(&[back]);
-        scene.kubectl.must(&["annotate", "swsr", "r1", "r2", "r3", "example.com/touched=yes"]);
+        fixture.apply(&[back]);
+        fixture.kubectl.must(&["annotate", "swsr", "r1", "r2", "r3", "example.com/touched=yes"]);
         for (gateway, before) in gateways.iter().zip(before) {
             gateway.published_after(before).await;
         }
         // One that has something to say is written after all of that.
-        scene.apply(&[scene.route("r0", "again.example.com", &json!({}))]);
-        scene.kubectl.until(LIMIT, &["swsr", "r0"], "to be judged again", |route| {
+        fixture.apply(&[fixture.route("r0", "again.example.com", &json!({}))]);
+        fixture.kubectl.until(LIMIT, &["swsr", "r0"], "to be judged again", |route| {
             (route["status"]["observedGeneration"] == 2).then_some(())
         });
-        assert_eq!(writes(&scene.kubectl), 1001);
+        assert_eq!(writes(&fixture.kubectl), 1001);
 
         // Neither a new leader nor a replica that starts anew writes what is there already.
         let (leader, [first, second]) = (usize::from(leaders[1] > 0.5), gateways);
@@ -334,11 +334,11 @@ fn a_thousand_routes_settle_with_one_write_each_and_endpoints_write_nothing(clus
             (other.metric("wssgate_leader", &[]).await > 0.5).then_some(())
         })
         .await;
-        scene.apply(&[scene.route("r0", "third.example.com", &json!({}))]);
-        scene.kubectl.until(LIMIT, &["swsr", "r0"], "to be judged by the other", |route| {
+        fixture.apply(&[fixture.route("r0", "third.example.com", &json!({}))]);
+        fixture.kubectl.until(LIMIT, &["swsr", "r0"], "to be judged by the other", |route| {
             (route["status"]["observedGeneration"] == 3).then_some(())
         });
-        assert_eq!(writes(&scene.kubectl), 1002);
+        assert_eq!(writes(&fixture.kubectl), 1002);
     });
 }
 
@@ -360,12 +360,12 @@ fn at_their_pace(kubectl: &Kubectl) {
 
 fn a_leader_that_dies_is_followed_when_its_lease_is_over_and_one_that_stops_at_once(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "lease", &json!({})).await;
-        let first = scene.gateway("first").await;
+        let fixture = Fixture::new(clusters.control_plane(), "lease", &json!({})).await;
+        let first = fixture.gateway("first").await;
         let leads = async |gateway: &Gateway| gateway.metric("wssgate_leader", &[]).await > 0.5;
         until(LIMIT, "the first to lead", async || leads(&first).await.then_some(())).await;
-        let second = scene.gateway("second").await;
-        let lease = || scene.home.get(&["lease", "wssgate"])["spec"].clone();
+        let second = fixture.gateway("second").await;
+        let lease = || fixture.home.get(&["lease", "wssgate"])["spec"].clone();
         let held = lease();
         assert!(held["holderIdentity"].as_str().unwrap().starts_with("first_"), "{held}");
         assert_eq!((&held["leaseDurationSeconds"], &held["leaseTransitions"]), (&json!(15), &json!(0)));
@@ -377,19 +377,19 @@ fn a_leader_that_dies_is_followed_when_its_lease_is_over_and_one_that_stops_at_o
         // SIGKILL: nothing is given up, and the other waits for the end of the Lease.
         drop(first);
         let died = Instant::now();
-        scene.apply(&[scene.route("chat", "lease.example.com", &json!({}))]);
+        fixture.apply(&[fixture.route("chat", "lease.example.com", &json!({}))]);
         // The data plane does not wait for a leader.
-        scene.open(&second, "lease.example.com").await;
+        fixture.open(&second, "lease.example.com").await;
         until(LEASE * 2, "the second to lead", async || leads(&second).await.then_some(())).await;
         // Seen unchanged for its whole time; renewed up to two seconds before the death.
         assert!(died.elapsed() > LEASE - Duration::from_secs(4), "taken after {:?}", died.elapsed());
-        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        fixture.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
         let held = lease();
         assert!(held["holderIdentity"].as_str().unwrap().starts_with("second_"), "{held}");
         assert_eq!(held["leaseTransitions"], 1);
 
         // SIGTERM: given up at once.
-        let third = scene.gateway("third").await;
+        let third = fixture.gateway("third").await;
         second.sigterm();
         let stopped = Instant::now();
         until(LEASE, "the third to lead", async || leads(&third).await.then_some(())).await;
@@ -400,27 +400,27 @@ fn a_leader_that_dies_is_followed_when_its_lease_is_over_and_one_that_stops_at_o
 /// H16: a replica that did not run for longer than its Lease still thinks that it leads when it wakes.
 fn a_leader_that_slept_through_its_lease_writes_nothing_when_it_wakes(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "asleep", &json!({})).await;
+        let fixture = Fixture::new(clusters.control_plane(), "asleep", &json!({})).await;
         let leads = async |gateway: &Gateway| gateway.metric("wssgate_leader", &[]).await > 0.5;
-        let first = scene.gateway("first").await;
+        let first = fixture.gateway("first").await;
         until(LIMIT, "the first to lead", async || leads(&first).await.then_some(())).await;
-        scene.apply(&[scene.route("chat", "asleep.example.com", &json!({}))]);
-        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
-        let second = scene.gateway("second").await;
+        fixture.apply(&[fixture.route("chat", "asleep.example.com", &json!({}))]);
+        fixture.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        let second = fixture.gateway("second").await;
         first.signal("STOP");
         until(LEASE * 2, "the second to lead", async || leads(&second).await.then_some(())).await;
-        scene.kubectl.must(&["delete", "service", "chat"]);
-        scene.condition("chat", "ResolvedRefs", "False", "BackendNotFound");
-        let version = || scene.kubectl.get(&["swsr", "chat"])["metadata"]["resourceVersion"].clone();
+        fixture.kubectl.must(&["delete", "service", "chat"]);
+        fixture.condition("chat", "ResolvedRefs", "False", "BackendNotFound");
+        let version = || fixture.kubectl.get(&["swsr", "chat"])["metadata"]["resourceVersion"].clone();
         let before = version();
         // It wakes with the snapshot in which the Service is there.
         first.signal("CONT");
         until(LIMIT, "the first to give way", async || (!leads(&first).await).then_some(())).await;
-        scene.becomes(&first, "asleep.example.com", 503).await;
+        fixture.becomes(&first, "asleep.example.com", 503).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(version(), before, "written by who no longer leads");
         assert!(leads(&second).await);
-        let held = scene.home.get(&["lease", "wssgate"])["spec"].clone();
+        let held = fixture.home.get(&["lease", "wssgate"])["spec"].clone();
         assert!(held["holderIdentity"].as_str().unwrap().starts_with("second_"), "{held}");
         assert_eq!(held["leaseTransitions"], 1);
     });
@@ -429,55 +429,55 @@ fn a_leader_that_slept_through_its_lease_writes_nothing_when_it_wakes(clusters: 
 /// Time alone changes what there is to say of a certificate: nobody writes anything, and what is served stays served.
 fn a_certificate_that_runs_out_is_told_before_and_after_and_drops_nobody(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "time", &json!({})).await;
-        let gateway = scene.gateway("wssgate-0").await;
+        let fixture = Fixture::new(clusters.control_plane(), "time", &json!({})).await;
+        let gateway = fixture.gateway("wssgate-0").await;
         let now = jiff::Timestamp::now().as_second();
         // Three minutes long, of which 36 s are left: it is about to end when a sixth of it is, in 6 s.
         let moment = |second: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(second.unsigned_abs());
-        let pair = scene.authority.leaf_with(&["time.example.com"], &rcgen::KeyPair::generate().unwrap(), |params| {
+        let pair = fixture.authority.leaf_with(&["time.example.com"], &rcgen::KeyPair::generate().unwrap(), |params| {
             params.not_before = moment(now - 144);
             params.not_after = moment(now + 36);
         });
         // The socket is read now and then only.
         let heartbeat = json!({"heartbeat": {"interval": "2m"}});
         let spec = json!({"tls": {"certificateRefs": [{"name": "short"}]}, "connection": heartbeat});
-        scene.apply(&[scene.secret("short", &pair), scene.route("short", "time.example.com", &spec)]);
-        let mut socket = scene.open(&gateway, "time.example.com").await;
+        fixture.apply(&[fixture.secret("short", &pair), fixture.route("short", "time.example.com", &spec)]);
+        let mut socket = fixture.open(&gateway, "time.example.com").await;
         let written = || {
-            let (secret, route) = (scene.kubectl.get(&["secret", "short"]), scene.kubectl.get(&["swsr", "short"]));
+            let (secret, route) = (fixture.kubectl.get(&["secret", "short"]), fixture.kubectl.get(&["swsr", "short"]));
             (secret["metadata"]["resourceVersion"].clone(), route["metadata"]["generation"].clone())
         };
         let before = written();
 
-        let message = scene.condition("short", "CertificateReady", "True", "Expiring");
+        let message = fixture.condition("short", "CertificateReady", "True", "Expiring");
         assert!(message.contains("the certificate expires on") && message.contains("renew it"), "{message}");
-        scene.kubectl.wait("swsr/short", "condition=Ready", LIMIT);
+        fixture.kubectl.wait("swsr/short", "condition=Ready", LIMIT);
         let told = ("Warning".to_owned(), "Expiring".to_owned());
-        until(LIMIT, "the event", async || events(&scene.kubectl, "short").contains(&told).then_some(())).await;
-        let message = scene.kubectl.until(LIMIT * 2, &["swsr", "short"], "to be told that it is over", |route| {
+        until(LIMIT, "the event", async || events(&fixture.kubectl, "short").contains(&told).then_some(())).await;
+        let message = fixture.kubectl.until(LIMIT * 2, &["swsr", "short"], "to be told that it is over", |route| {
             let found = condition(route, "CertificateReady").filter(|found| found["reason"] == "Expired")?;
             (found["status"] == "False").then(|| found["message"].as_str().unwrap().to_owned())
         });
         assert!(message.contains("expired on") && message.contains("served anyway"), "{message}");
         // Clients judge dates; one that does not mind is served.
         socket.echo(&Frame::text("nobody was dropped")).await;
-        assert_eq!(scene.status(&gateway, "time.example.com").await, 0, "a client that minds");
+        assert_eq!(fixture.status(&gateway, "time.example.com").await, 0, "a client that minds");
         assert_eq!(written(), before);
 
-        let next = scene.authority.leaf(&["time.example.com"]);
-        scene.apply(&[scene.secret("short", &next)]);
-        scene.condition("short", "CertificateReady", "True", "Ready");
-        scene.becomes(&gateway, "time.example.com", 101).await;
+        let next = fixture.authority.leaf(&["time.example.com"]);
+        fixture.apply(&[fixture.secret("short", &next)]);
+        fixture.condition("short", "CertificateReady", "True", "Ready");
+        fixture.becomes(&gateway, "time.example.com", 101).await;
         socket.echo(&Frame::text("nor by the next one")).await;
 
         // One that is refused is told, and the last good one stays.
         let broken = Pair { chain: next.chain.clone(), key: pair.key.clone() };
-        scene.apply(&[scene.secret("short", &broken)]);
-        let message = scene.condition("short", "CertificateReady", "False", "InvalidCertificate");
+        fixture.apply(&[fixture.secret("short", &broken)]);
+        let message = fixture.condition("short", "CertificateReady", "False", "InvalidCertificate");
         assert!(message.contains("is not the key of the first certificate"), "{message}");
         let told = ("Warning".to_owned(), "InvalidCertificate".to_owned());
-        until(LIMIT, "the event", async || events(&scene.kubectl, "short").contains(&told).then_some(())).await;
-        assert_eq!(scene.status(&gateway, "time.example.com").await, 101);
+        until(LIMIT, "the event", async || events(&fixture.kubectl, "short").contains(&told).then_some(())).await;
+        assert_eq!(fixture.status(&gateway, "time.example.com").await, 101);
     });
 }
 

@@ -161,18 +161,18 @@ pub fn any_of(methods: &[Value]) -> Value {
     json!({"handshake": {"authentication": {"mode": "AnyOf", "methods": methods}}})
 }
 
-/// The usual scene with one method, whose keys are these in a ConfigMap; `jwt` is laid over the method.
-pub async fn scene(keys: &[&Key], jwt: &Value) -> Setup {
-    scene_with(&any_of(&[method(jwt)]), &[config_map("idp", &set(keys))]).await
+/// The usual fixture with one method, whose keys are these in a ConfigMap; `jwt` is laid over the method.
+pub async fn fixture(keys: &[&Key], jwt: &Value) -> Setup {
+    fixture_with(&any_of(&[method(jwt)]), &[config_map("idp", &set(keys))]).await
 }
 
-/// The usual scene with more objects, in the file `keys.yaml`.
-pub async fn scene_with(spec: &Value, objects: &[Value]) -> Setup {
-    scene_of(spec, objects, &Options::default()).await
+/// The usual fixture with more objects, in the file `keys.yaml`.
+pub async fn fixture_with(spec: &Value, objects: &[Value]) -> Setup {
+    fixture_of(spec, objects, &Options::default()).await
 }
 
 /// The same with options.
-pub async fn scene_of(spec: &Value, objects: &[Value], options: &Options) -> Setup {
+pub async fn fixture_of(spec: &Value, objects: &[Value], options: &Options) -> Setup {
     let authority = Authority::new();
     let recorder = Recorder::start(Behaviour::Echo).await;
     let manifests = manifests(&authority, &recorder, spec).with("keys.yaml", objects);

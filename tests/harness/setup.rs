@@ -1,4 +1,4 @@
-//! The usual scene: one host, one route, one recording upstream, one gateway; and the oracle of every refusal.
+//! The usual fixture: one host, one route, one recording upstream, one gateway; and the oracle of every refusal.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use super::{
     Answer, Authority, Behaviour, Client, Gateway, Head, Manifests, Options, Peer, Recorder, SOON, json, until,
 };
 
-/// The host of the usual scene.
+/// The host of the usual fixture.
 pub const HOST: &str = "chat.example.com";
 
 /// One host, one route, one recording upstream, one gateway.
@@ -69,7 +69,7 @@ impl Setup {
     }
 }
 
-/// The manifests of the usual scene, one file per kind of object.
+/// The manifests of the usual fixture, one file per kind of object.
 pub fn manifests(authority: &Authority, recorder: &Recorder, spec: &Value) -> Manifests {
     Manifests::default()
         .with("secret.yaml", &[secret("chat-tls", &authority.leaf(&[HOST]))])

@@ -131,9 +131,9 @@ fn handshake(layers: &Layers<'_, Handshake>, diagnostics: &mut Diagnostics) -> p
             Some(set) => header::read(set.value, set.layer, diagnostics),
         };
     let limit = pick(layers, |l| l.rate_limit.as_ref());
-    let attempts = limit.and_then(|set| rate::of_handshakes(set.value, set.layer, diagnostics));
+    let rate_limit = limit.and_then(|set| rate::of_handshakes(set.value, set.layer, diagnostics));
     let origins = origins(layers, authentication.is_ambient(), diagnostics);
-    policy::Handshake { networks, origins, subprotocols, authentication, response_headers, attempts }
+    policy::Handshake { networks, origins, subprotocols, authentication, response_headers, rate_limit }
 }
 
 fn networks(set: Option<Set<'_, [String]>>, name: &str, diagnostics: &mut Diagnostics) -> Vec<ipnet::IpNet> {

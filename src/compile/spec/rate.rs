@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::api::route::handshake;
 use crate::compile::spec::diagnostics::Diagnostics;
-use crate::policy::Attempts;
+use crate::policy::Rate;
 
 /// The most that a count or burst may be set to.
 const MOST: u32 = 1_000_000;
@@ -13,7 +13,7 @@ const INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 
 /// The limit of handshakes per client address; `layer` is `spec` or `defaults`, for messages. `None` where a value is
 /// out of bounds, which is noted.
-pub fn of_handshakes(limit: &handshake::RateLimit, layer: &str, diagnostics: &mut Diagnostics) -> Option<Attempts> {
+pub fn of_handshakes(limit: &handshake::RateLimit, layer: &str, diagnostics: &mut Diagnostics) -> Option<Rate> {
     let field = format!("{layer}.handshake.rateLimit");
     let number = |name: &str, value: i32, least: u32, diagnostics: &mut Diagnostics| match u32::try_from(value) {
         Ok(number) if (least..=MOST).contains(&number) => Some(number),
@@ -39,14 +39,14 @@ pub fn of_handshakes(limit: &handshake::RateLimit, layer: &str, diagnostics: &mu
             None
         }
     };
-    Some(Attempts { count: count?, interval: interval?, burst: burst? })
+    Some(Rate { count: count?, interval: interval?, burst: burst? })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(yaml: &str) -> (Option<Attempts>, Vec<String>) {
+    fn read(yaml: &str) -> (Option<Rate>, Vec<String>) {
         let mut diagnostics = Diagnostics::default();
         let limit = of_handshakes(&serde_saphyr::from_str(yaml).unwrap(), "spec", &mut diagnostics);
         (limit, diagnostics.problems.iter().map(ToString::to_string).collect())
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_burst_is_the_count_where_nothing_is_said() {
-        let limit = |count, seconds, burst| Attempts { count, interval: Duration::from_secs(seconds), burst };
+        let limit = |count, seconds, burst| Rate { count, interval: Duration::from_secs(seconds), burst };
         assert_eq!(read("{count: 20, interval: 1s}"), (Some(limit(20, 1, 20)), vec![]));
         assert_eq!(read("{count: 20, interval: 1h, burst: 40}"), (Some(limit(20, 3600, 40)), vec![]));
     }

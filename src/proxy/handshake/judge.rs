@@ -95,7 +95,7 @@ pub(crate) async fn identify(
     }
     let mut retry_after = None;
     screen(policy, &facts, |limit| {
-        let free = shared.attempts.judge(id, facts.address, limit, Instant::now());
+        let free = shared.handshake_rates.judge(id, facts.address, limit, Instant::now());
         free.map_err(|wait| {
             retry_after = Some(wait);
             Reason::HandshakeRateLimit

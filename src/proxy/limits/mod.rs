@@ -1,8 +1,8 @@
 //! LIMITS: what is counted and bounded in this process. Knows keys and numbers; not what a connection does.
 
-pub(crate) mod attempts;
 pub(crate) mod capacity;
 pub(crate) mod connections;
 pub(crate) mod fair_queue;
+pub(crate) mod handshake_rate;
 pub(crate) mod permits;
 pub(crate) mod round_robin;

@@ -8,18 +8,18 @@ use tokio::time::sleep;
 
 use super::Test;
 use super::clusters::Clusters;
-use super::scene::{LIMIT, Scene, run};
+use super::fixture::{Fixture, LIMIT, run};
 
 /// Puts a route into another class.
-fn moves(scene: &Scene<'_>, route: &str, class: &str) {
+fn moves(fixture: &Fixture<'_>, route: &str, class: &str) {
     let patch = json!({"spec": {"ingressClassName": class}}).to_string();
-    scene.kubectl.must(&["patch", "swsr", route, "--type", "merge", "--patch", &patch]);
+    fixture.kubectl.must(&["patch", "swsr", route, "--type", "merge", "--patch", &patch]);
 }
 
 /// Waits until a route's status is of this controller and nobody else has a part of it.
-fn speaks(scene: &Scene<'_>, route: &str, manager: &str, controller: &str) {
+fn speaks(fixture: &Fixture<'_>, route: &str, manager: &str, controller: &str) {
     let what = format!("to be spoken of by {manager} alone");
-    scene.kubectl.until(LIMIT, &["swsr", route, "--show-managed-fields"], &what, |route| {
+    fixture.kubectl.until(LIMIT, &["swsr", route, "--show-managed-fields"], &what, |route| {
         let managed = route["metadata"]["managedFields"].as_array()?;
         // Whoever took back what it said has no field of the status any more.
         let of_status = managed
@@ -34,10 +34,10 @@ fn gateways_that_may_not_read_classes_leave_each_others_routes_alone(clusters: &
     run(async {
         let plane = clusters.control_plane();
         let (first, second) =
-            (Scene::new(plane, "left", &json!({})).await, Scene::new(plane, "right", &json!({})).await);
-        for scene in [&first, &second] {
-            scene.home.must(&["delete", "ingressclass", scene.class()]);
-            scene.confine(&json!([first.kubectl.namespace(), second.kubectl.namespace()]));
+            (Fixture::new(plane, "left", &json!({})).await, Fixture::new(plane, "right", &json!({})).await);
+        for fixture in [&first, &second] {
+            fixture.home.must(&["delete", "ingressclass", fixture.class()]);
+            fixture.confine(&json!([first.kubectl.namespace(), second.kubectl.namespace()]));
         }
         first.apply(&[
             first.route("own", "own.left.test", &json!({"tls": null})),
@@ -72,8 +72,8 @@ fn gateways_that_may_not_read_classes_leave_each_others_routes_alone(clusters: &
 fn what_another_controller_said_does_not_stay(clusters: &Clusters) {
     run(async {
         let plane = clusters.control_plane();
-        let ours = Scene::new(plane, "ours", &json!({})).await;
-        let theirs = Scene::new(plane, "theirs", &json!({"controllerName": "example.com/theirs"})).await;
+        let ours = Fixture::new(plane, "ours", &json!({})).await;
+        let theirs = Fixture::new(plane, "theirs", &json!({"controllerName": "example.com/theirs"})).await;
         ours.apply(&[ours.route("chat", "moving.example.com", &json!({}))]);
         let gateway = ours.gateway("wssgate-0").await;
         let other = theirs.gateway("wssgate-0").await;

@@ -29,7 +29,7 @@ pub fn run(test: impl Future<Output = ()>) {
 }
 
 /// A release of the chart with a class of its own, and a namespace with a backend.
-pub struct Scene<'a> {
+pub struct Fixture<'a> {
     /// The API server.
     pub plane: &'a ControlPlane,
     /// The administrator, in the namespace of the release.
@@ -45,7 +45,7 @@ pub struct Scene<'a> {
     folder: PathBuf,
 }
 
-impl Drop for Scene<'_> {
+impl Drop for Fixture<'_> {
     /// What gateways wrote to the API server holds no secret that a test knew, as their logs hold none.
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -62,7 +62,7 @@ impl Drop for Scene<'_> {
     }
 }
 
-impl<'a> Scene<'a> {
+impl<'a> Fixture<'a> {
     /// Installs the chart with these values and makes the namespace, which is watched whatever the values are.
     pub async fn new(plane: &'a ControlPlane, name: &str, values: &Value) -> Self {
         let admin = plane.kubectl();
@@ -74,13 +74,13 @@ impl<'a> Scene<'a> {
         let recorder = Recorder::start_on(Behaviour::Echo, sandbox::address()).await;
         // The account is made with the rest.
         let account = kubectl.clone();
-        let mut scene = Self { plane, home, kubectl, account, authority, recorder, folder };
-        scene.install(values);
-        scene.account = plane.service_account(scene.home.namespace(), "wssgate");
-        let pair = scene.authority.leaf(&["*.example.com"]);
-        let objects = [scene.service("chat", &scene.recorder), vec![scene.secret("chat-tls", &pair)]].concat();
-        scene.kubectl.apply(&text(&objects));
-        scene
+        let mut fixture = Self { plane, home, kubectl, account, authority, recorder, folder };
+        fixture.install(values);
+        fixture.account = plane.service_account(fixture.home.namespace(), "wssgate");
+        let pair = fixture.authority.leaf(&["*.example.com"]);
+        let objects = [fixture.service("chat", &fixture.recorder), vec![fixture.secret("chat-tls", &pair)]].concat();
+        fixture.kubectl.apply(&text(&objects));
+        fixture
     }
 
     /// The class of the release.
@@ -194,7 +194,7 @@ impl<'a> Scene<'a> {
         self.here(manifests::secret(name, pair))
     }
 
-    /// The object in the namespace of the scene.
+    /// The object in the namespace of the fixture.
     pub fn here(&self, mut object: Value) -> Value {
         object["metadata"]["namespace"] = self.kubectl.namespace().into();
         object
@@ -205,7 +205,7 @@ impl<'a> Scene<'a> {
         self.kubectl.apply(&text(objects));
     }
 
-    /// A client of a gateway that asks for this host and trusts the scene's authority.
+    /// A client of a gateway that asks for this host and trusts the fixture's authority.
     pub fn client(&self, gateway: &Gateway, host: &str) -> Client {
         Client { address: gateway.wss, config: Arc::new(self.authority.client()), name: host.to_owned() }
     }

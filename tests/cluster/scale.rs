@@ -14,10 +14,10 @@ use wssgate::api::route::SecureWebSocketRoute;
 
 use super::Test;
 use super::clusters::{Clusters, install_definition};
+use super::fixture::{Fixture, LIMIT, condition, run, upgrade};
 use super::harness::manifests::text;
 use super::harness::{Frame, Gateway, Peer, until};
 use super::kubectl::Kubectl;
-use super::scene::{LIMIT, Scene, condition, run, upgrade};
 
 /// Good routes beside the others.
 const MANY: usize = 1000;
@@ -36,10 +36,11 @@ fn host(index: usize) -> String {
 }
 
 /// Good routes, made and ready.
-async fn settle(scene: &Scene<'_>) {
-    let all: Vec<Value> = (0..MANY).map(|index| scene.route(&format!("r{index}"), &host(index), &json!({}))).collect();
+async fn settle(fixture: &Fixture<'_>) {
+    let all: Vec<Value> =
+        (0..MANY).map(|index| fixture.route(&format!("r{index}"), &host(index), &json!({}))).collect();
     let parts = all.chunks(MANY / 4).map(|part| {
-        let (kubectl, objects) = (scene.kubectl.clone(), text(part));
+        let (kubectl, objects) = (fixture.kubectl.clone(), text(part));
         std::thread::spawn(move || {
             let said = kubectl.run_with(&["create", "-f", "-"], &objects);
             assert!(said.ok, "{}", said.err);
@@ -48,7 +49,7 @@ async fn settle(scene: &Scene<'_>) {
     parts.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
     until(LIMIT * 3, "every route to be ready", async || {
         let ready = "jsonpath={range .items[*]}{.status.conditions[?(@.type=='Ready')].status}{'\\n'}{end}";
-        let all = scene.kubectl.must(&["get", "swsr", "-o", ready]);
+        let all = fixture.kubectl.must(&["get", "swsr", "-o", ready]);
         (all.lines().filter(|line| *line == "True").count() == MANY).then_some(())
     })
     .await;
@@ -66,16 +67,16 @@ fn a_bad_route_among_a_thousand_disturbs_no_other_and_a_crowd_of_changes_delays_
     run(async {
         let plane = clusters.another("crowd");
         install_definition(&plane.kubectl());
-        let scene = Scene::new(&plane, "crowd", &json!({})).await;
-        let gateway = scene.gateway("wssgate-0").await;
-        settle(&scene).await;
+        let fixture = Fixture::new(&plane, "crowd", &json!({})).await;
+        let gateway = fixture.gateway("wssgate-0").await;
+        settle(&fixture).await;
         let mut sockets = Vec::new();
         for index in [0, 1, MANY - 1] {
-            sockets.push(scene.open(&gateway, &host(index)).await);
+            sockets.push(fixture.open(&gateway, &host(index)).await);
         }
-        bad_routes(&scene, &gateway).await;
+        bad_routes(&fixture, &gateway).await;
         stay(&mut sockets).await;
-        churn(&scene, &gateway, &mut sockets).await;
+        churn(&fixture, &gateway, &mut sockets).await;
         stay(&mut sockets).await;
     });
 }
@@ -98,8 +99,8 @@ async fn stay(sockets: &mut [Peer]) {
 }
 
 /// H8: each bad in its way; the good ones are neither closed nor written.
-async fn bad_routes(scene: &Scene<'_>, gateway: &Gateway) {
-    let before = versions(&scene.kubectl);
+async fn bad_routes(fixture: &Fixture<'_>, gateway: &Gateway) {
+    let before = versions(&fixture.kubectl);
     assert_eq!(before.len(), MANY);
     let to = |service: &str| json!({"rules": [{"name": "all", "backendRefs": [{"name": service, "port": 8080}]}]});
     let jwt = |uri: &str| {
@@ -124,37 +125,37 @@ async fn bad_routes(scene: &Scene<'_>, gateway: &Gateway) {
     ];
     let bad: Vec<Value> = cases
         .iter()
-        .map(|(name, spec, ..)| scene.route(&format!("bad-{name}"), &format!("bad-{name}.example.com"), spec))
+        .map(|(name, spec, ..)| fixture.route(&format!("bad-{name}"), &format!("bad-{name}.example.com"), spec))
         .collect();
-    scene.apply(&bad);
+    fixture.apply(&bad);
     for (name, _, kind, reason, status) in &cases {
-        scene.condition(&format!("bad-{name}"), kind, "False", reason);
+        fixture.condition(&format!("bad-{name}"), kind, "False", reason);
         let asked = if *status == 101 { host(5) } else { format!("bad-{name}.example.com") };
-        scene.becomes(gateway, &asked, *status).await;
+        fixture.becomes(gateway, &asked, *status).await;
     }
     // One that was good is served as it was while what it says now is wrong.
-    let mut socket = scene.open(gateway, &host(7)).await;
+    let mut socket = fixture.open(gateway, &host(7)).await;
     let wrong = json!({"messages": {"compression": {"mode": "PermessageDeflate"}}});
-    scene.apply(&[scene.route("r7", &host(7), &wrong)]);
-    scene.condition("r7", "Accepted", "False", "UnsupportedValue");
-    scene.condition("r7", "Programmed", "False", "LastGood");
+    fixture.apply(&[fixture.route("r7", &host(7), &wrong)]);
+    fixture.condition("r7", "Accepted", "False", "UnsupportedValue");
+    fixture.condition("r7", "Programmed", "False", "LastGood");
     socket.echo(&Frame::text("the last good version")).await;
-    assert_eq!(scene.status(gateway, &host(7)).await, 101);
-    scene.kubectl.must(&["replace", "-f", &{
-        let file = scene.plane.folder().join("r7.yaml");
-        std::fs::write(&file, scene.route("r7", &host(7), &json!({})).to_string()).unwrap();
+    assert_eq!(fixture.status(gateway, &host(7)).await, 101);
+    fixture.kubectl.must(&["replace", "-f", &{
+        let file = fixture.plane.folder().join("r7.yaml");
+        std::fs::write(&file, fixture.route("r7", &host(7), &json!({})).to_string()).unwrap();
         file.display().to_string()
     }]);
-    scene.condition("r7", "Ready", "True", "Ready");
-    let mut after = versions(&scene.kubectl);
+    fixture.condition("r7", "Ready", "True", "Ready");
+    let mut after = versions(&fixture.kubectl);
     assert_ne!(after.insert("r7".into(), before["r7"].clone()).as_ref(), before.get("r7"));
     assert!(before == after, "a good route was written for the sake of a bad one");
 }
 
 /// H9: as many changes as the API server takes, for a while. They are compiled in bunches, an edit among them takes effect
 /// soon, and memory stays.
-async fn churn(scene: &Scene<'_>, gateway: &Gateway, sockets: &mut [Peer]) {
-    let api = routes(&scene.kubectl).await;
+async fn churn(fixture: &Fixture<'_>, gateway: &Gateway, sockets: &mut [Peer]) {
+    let api = routes(&fixture.kubectl).await;
     let resident = gateway.resident();
     let compiles = gateway.metric("wssgate_compile_duration_seconds_count", &[]).await;
     let (stop, changes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -181,7 +182,7 @@ async fn churn(scene: &Scene<'_>, gateway: &Gateway, sockets: &mut [Peer]) {
         api.patch("r2", &PatchParams::default(), &Patch::Merge(&spec)).await.unwrap();
         let edited = Instant::now();
         until(APPLIED, &format!("edit {round} to take effect"), async || {
-            (scene.status(gateway, &host(2)).await == status).then_some(())
+            (fixture.status(gateway, &host(2)).await == status).then_some(())
         })
         .await;
         longest = longest.max(edited.elapsed());
@@ -207,7 +208,7 @@ async fn churn(scene: &Scene<'_>, gateway: &Gateway, sockets: &mut [Peer]) {
     // Every status follows, one write for each generation at the most.
     until(LIMIT * 2, "every status to follow", async || {
         let of = "jsonpath={range .items[*]}{.metadata.generation} {.status.observedGeneration}{'\\n'}{end}";
-        let all = scene.kubectl.must(&["get", "swsr", "-o", of]);
+        let all = fixture.kubectl.must(&["get", "swsr", "-o", of]);
         all.lines().all(|line| line.split_once(' ').is_some_and(|(a, b)| a == b)).then_some(())
     })
     .await;
@@ -215,20 +216,20 @@ async fn churn(scene: &Scene<'_>, gateway: &Gateway, sockets: &mut [Peer]) {
 
 fn strangers_add_no_series_to_the_metrics(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "series", &json!({})).await;
-        let gateway = scene.gateway("wssgate-0").await;
+        let fixture = Fixture::new(clusters.control_plane(), "series", &json!({})).await;
+        let gateway = fixture.gateway("wssgate-0").await;
         let origins = json!({"handshake": {"origins": {"allow": ["https://app.example.com"]}}});
         let exact = json!({"rules": [{
             "name": "all", "matches": [{"path": {"type": "Exact", "value": "/here"}}],
             "backendRefs": [{"name": "chat", "port": 8080}],
         }]});
-        scene.apply(&[
-            scene.route("open", "open.example.com", &json!({})),
-            scene.route("page", "page.example.com", &origins),
-            scene.route("exact", "exact.example.com", &exact),
+        fixture.apply(&[
+            fixture.route("open", "open.example.com", &json!({})),
+            fixture.route("page", "page.example.com", &origins),
+            fixture.route("exact", "exact.example.com", &exact),
         ]);
         for name in ["open", "page", "exact"] {
-            scene.kubectl.wait(&format!("swsr/{name}"), "condition=Ready", LIMIT);
+            fixture.kubectl.wait(&format!("swsr/{name}"), "condition=Ready", LIMIT);
         }
         // Each round brings names that were never seen, in every place that a client can write.
         let visit = async |round: usize| {
@@ -239,13 +240,13 @@ fn strangers_add_no_series_to_the_metrics(clusters: &Clusters) {
                     let head = head.add("User-Agent", &new).add("Cookie", format!("{new}={new}"));
                     head.add("Sec-WebSocket-Protocol", &new).add("X-Forwarded-For", format!("192.0.2.{index}"))
                 };
-                scene.client(&gateway, "open.example.com").ask(&head("open.example.com")).await;
+                fixture.client(&gateway, "open.example.com").ask(&head("open.example.com")).await;
                 let foreign = head("page.example.com").add("Origin", format!("https://{new}.example.org"));
-                scene.client(&gateway, "page.example.com").ask(&foreign).await;
-                scene.client(&gateway, "exact.example.com").ask(&head("exact.example.com")).await;
+                fixture.client(&gateway, "page.example.com").ask(&foreign).await;
+                fixture.client(&gateway, "exact.example.com").ask(&head("exact.example.com")).await;
                 let misdirected = head(&format!("{new}.example.com"));
-                scene.client(&gateway, "open.example.com").ask(&misdirected).await;
-                assert_eq!(scene.status(&gateway, &format!("{new}.example.com")).await, 0, "an unknown name");
+                fixture.client(&gateway, "open.example.com").ask(&misdirected).await;
+                assert_eq!(fixture.status(&gateway, &format!("{new}.example.com")).await, 0, "an unknown name");
             }
         };
         let series = async || -> BTreeSet<String> {
@@ -274,18 +275,18 @@ fn strangers_add_no_series_to_the_metrics(clusters: &Clusters) {
 /// Another controller says the opposite, again and again: we answer each time at the most once, and when it stops, we do.
 fn somebody_who_contradicts_a_status_is_answered_once_each_time(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "fight", &json!({})).await;
-        let gateway = scene.gateway("wssgate-0").await;
-        scene.apply(&[
-            scene.route("chat", "fight.example.com", &json!({})),
-            scene.route("other", "aside.example.com", &json!({})),
+        let fixture = Fixture::new(clusters.control_plane(), "fight", &json!({})).await;
+        let gateway = fixture.gateway("wssgate-0").await;
+        fixture.apply(&[
+            fixture.route("chat", "fight.example.com", &json!({})),
+            fixture.route("other", "aside.example.com", &json!({})),
         ]);
         for name in ["chat", "other"] {
-            scene.kubectl.wait(&format!("swsr/{name}"), "condition=Ready", LIMIT);
+            fixture.kubectl.wait(&format!("swsr/{name}"), "condition=Ready", LIMIT);
         }
-        let aside = scene.kubectl.get(&["swsr", "other"]);
+        let aside = fixture.kubectl.get(&["swsr", "other"]);
         let before = gateway.metric("wssgate_status_writes_total", &[]).await;
-        let api = routes(&scene.kubectl).await;
+        let api = routes(&fixture.kubectl).await;
         let theirs = json!({
             "apiVersion": "wssgate.io/v1alpha1", "kind": "SecureWebSocketRoute", "metadata": {"name": "chat"},
             "status": {"conditions": [{
@@ -301,19 +302,19 @@ fn somebody_who_contradicts_a_status_is_answered_once_each_time(clusters: &Clust
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let ready = |route: &Value| condition(route, "Ready").is_some_and(|one| one["status"] == "True");
-        scene.kubectl.until(LIMIT, &["swsr", "chat"], "to have our word", |route| ready(route).then_some(()));
-        let version = || scene.kubectl.get(&["swsr", "chat"])["metadata"]["resourceVersion"].clone();
+        fixture.kubectl.until(LIMIT, &["swsr", "chat"], "to have our word", |route| ready(route).then_some(()));
+        let version = || fixture.kubectl.get(&["swsr", "chat"])["metadata"]["resourceVersion"].clone();
         let last = version();
         let writes = async || gateway.metric("wssgate_status_writes_total", &[]).await - before;
         let (answers, said) = (writes().await, gateway.log_text().matches("status could not be written").count());
         assert!(answers >= 1.0 && answers <= contradictions + 1.0, "{answers} answers to {contradictions}");
         assert_eq!(said, 0, "a conflict");
         // Whatever is written after that comes after: one write, for a route that has something to say.
-        scene.apply(&[scene.route("third", "third.example.com", &json!({}))]);
-        scene.kubectl.wait("swsr/third", "condition=Ready", LIMIT);
+        fixture.apply(&[fixture.route("third", "third.example.com", &json!({}))]);
+        fixture.kubectl.wait("swsr/third", "condition=Ready", LIMIT);
         assert_eq!(version(), last, "it goes on");
         assert!((writes().await - answers - 1.0).abs() < 0.1, "{} writes more", writes().await - answers);
-        assert_eq!(scene.kubectl.get(&["swsr", "other"]), aside, "a route that nobody contradicted");
+        assert_eq!(fixture.kubectl.get(&["swsr", "other"]), aside, "a route that nobody contradicted");
     });
 }
 

@@ -12,18 +12,18 @@ use tokio::sync::watch;
 
 use super::Test;
 use super::clusters::{Clusters, install_definition};
+use super::fixture::{Fixture, LIMIT, logged, run};
 use super::harness::{Frame, Gateway, until};
-use super::scene::{LIMIT, Scene, logged, run};
 
 fn a_killed_api_server_disturbs_nobody_and_what_it_missed_is_made_up(clusters: &Clusters) {
     run(async {
         let plane = clusters.another("outage");
         install_definition(&plane.kubectl());
-        let scene = Scene::new(&plane, "outage", &json!({})).await;
-        scene.apply(&[scene.route("chat", "outage.example.com", &json!({}))]);
-        let gateway = scene.gateway("wssgate-0").await;
-        let mut socket = scene.open(&gateway, "outage.example.com").await;
-        scene.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
+        let fixture = Fixture::new(&plane, "outage", &json!({})).await;
+        fixture.apply(&[fixture.route("chat", "outage.example.com", &json!({}))]);
+        let gateway = fixture.gateway("wssgate-0").await;
+        let mut socket = fixture.open(&gateway, "outage.example.com").await;
+        fixture.kubectl.wait("swsr/chat", "condition=Ready", LIMIT);
         assert!(gateway.metric("wssgate_source_stale_seconds", &[]).await < 0.5);
 
         plane.kill_api_server();
@@ -32,26 +32,26 @@ fn a_killed_api_server_disturbs_nobody_and_what_it_missed_is_made_up(clusters: &
         let now = stale().await;
         until(LIMIT, "the gauge to go on", async || (stale().await > now + 1.0).then_some(())).await;
         socket.echo(&Frame::text("still here")).await;
-        scene.open(&gateway, "outage.example.com").await.echo(&Frame::text("and new ones")).await;
+        fixture.open(&gateway, "outage.example.com").await.echo(&Frame::text("and new ones")).await;
         assert_eq!(gateway.get("/readyz").await.0, 200);
 
         // One that starts now has nothing to serve, says so, and does not give up.
-        let mut late = scene.launch("wssgate-1", &[], &[]).await;
+        let mut late = fixture.launch("wssgate-1", &[], &[]).await;
         logged(&late, &["cannot be read from the API server"]);
         assert_eq!((late.get("/readyz").await.0, late.get("/livez").await.0), (503, 200));
         assert_eq!(late.listener("wss"), None);
 
         plane.start_api_server();
-        scene.apply(&[scene.route("new", "missed.example.com", &json!({}))]);
-        scene.open(&gateway, "missed.example.com").await;
+        fixture.apply(&[fixture.route("new", "missed.example.com", &json!({}))]);
+        fixture.open(&gateway, "missed.example.com").await;
         until(LIMIT, "the gauge to fall", async || (stale().await < 0.5).then_some(())).await;
-        scene.kubectl.wait("swsr/new", "condition=Ready", LIMIT * 2);
+        fixture.kubectl.wait("swsr/new", "condition=Ready", LIMIT * 2);
         late.ready().await;
-        scene.open(&late, "missed.example.com").await;
+        fixture.open(&late, "missed.example.com").await;
         socket.echo(&Frame::text("and still")).await;
 
         // The definition goes, and all routes with it: a closing like any other, and the gateway says what to do.
-        scene.kubectl.must(&["delete", "crd", "securewebsocketroutes.wssgate.io"]);
+        fixture.kubectl.must(&["delete", "crd", "securewebsocketroutes.wssgate.io"]);
         let code = socket.close_within(LIMIT * 2).await.map(|(code, _)| code);
         assert_eq!(code, Some(1012));
         logged(&gateway, &["the CustomResourceDefinition is not installed", "wssgate crd"]);
@@ -92,21 +92,21 @@ impl Fake {
         Self { port, state }
     }
 
-    /// One that lists what the real API server has made of a scene's objects.
-    async fn of(scene: &Scene<'_>) -> Self {
+    /// One that lists what the real API server has made of a fixture's objects.
+    async fn of(fixture: &Fixture<'_>) -> Self {
         let mut items = BTreeMap::new();
         for plural in ["securewebsocketroutes", "services", "secrets", "endpointslices"] {
-            items.insert(plural, scene.kubectl.get(&[plural])["items"].as_array().unwrap().clone());
+            items.insert(plural, fixture.kubectl.get(&[plural])["items"].as_array().unwrap().clone());
         }
-        items.insert("ingressclasses", vec![scene.home.get(&["ingressclass", scene.class()])]);
+        items.insert("ingressclasses", vec![fixture.home.get(&["ingressclass", fixture.class()])]);
         Self::start(items).await
     }
 
-    /// A gateway of a scene that reads this one.
-    async fn gateway(&self, scene: &Scene<'_>) -> Gateway {
-        let file = scene.plane.folder().join(format!("{}-fake.kubeconfig", scene.class()));
+    /// A gateway of a fixture that reads this one.
+    async fn gateway(&self, fixture: &Fixture<'_>) -> Gateway {
+        let file = fixture.plane.folder().join(format!("{}-fake.kubeconfig", fixture.class()));
         std::fs::write(&file, self.kubeconfig().to_string()).unwrap();
-        scene.gateway_by(&file, &["--leader-election", "false"]).await
+        fixture.gateway_by(&file, &["--leader-election", "false"]).await
     }
 
     fn kubeconfig(&self) -> Value {
@@ -206,12 +206,12 @@ async fn answer(mut tcp: TcpStream, state: Arc<State>) -> Option<()> {
 
 fn a_version_too_old_is_listed_anew_and_an_empty_list_counts_the_second_time_only(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "gone", &json!({})).await;
-        scene.apply(&[scene.route("chat", "gone.example.com", &json!({}))]);
-        let fake = Fake::of(&scene).await;
+        let fixture = Fixture::new(clusters.control_plane(), "gone", &json!({})).await;
+        fixture.apply(&[fixture.route("chat", "gone.example.com", &json!({}))]);
+        let fake = Fake::of(&fixture).await;
         let routes = fake.routes();
-        let gateway = fake.gateway(&scene).await;
-        let mut socket = scene.open(&gateway, "gone.example.com").await;
+        let gateway = fake.gateway(&fixture).await;
+        let mut socket = fixture.open(&gateway, "gone.example.com").await;
 
         fake.forget().await;
         fake.forget().await;
@@ -222,7 +222,7 @@ fn a_version_too_old_is_listed_anew_and_an_empty_list_counts_the_second_time_onl
         fake.forget().await;
         let first = Instant::now();
         logged(&gateway, &["list came back empty although objects exist", "SecureWebSocketRoute"]);
-        scene.open(&gateway, "gone.example.com").await.echo(&Frame::text("served on")).await;
+        fixture.open(&gateway, "gone.example.com").await.echo(&Frame::text("served on")).await;
         fake.set_routes(routes);
         fake.forget().await;
         // Empty again: the time begins anew, and when it is over it is true.
@@ -235,7 +235,7 @@ fn a_version_too_old_is_listed_anew_and_an_empty_list_counts_the_second_time_onl
         let code = socket.close_within(Duration::from_secs(50)).await.map(|(code, _)| code);
         assert_eq!(code, Some(1012));
         assert!(second.elapsed() > Duration::from_secs(29), "after {:?}", second.elapsed());
-        scene.becomes(&gateway, "gone.example.com", 0).await;
+        fixture.becomes(&gateway, "gone.example.com", 0).await;
     });
 }
 
@@ -245,19 +245,19 @@ fn all_routes_that_went_unseen_serve_until_a_second_list_and_stay_if_they_come_b
     run(async {
         let plane = clusters.another("unseen");
         install_definition(&plane.kubectl());
-        let scene = Scene::new(&plane, "unseen", &json!({})).await;
-        let routes = ["one", "two"].map(|name| scene.route(name, &format!("{name}.example.com"), &json!({})));
-        scene.apply(&routes);
-        let gateway = scene.gateway("wssgate-0").await;
+        let fixture = Fixture::new(&plane, "unseen", &json!({})).await;
+        let routes = ["one", "two"].map(|name| fixture.route(name, &format!("{name}.example.com"), &json!({})));
+        fixture.apply(&routes);
+        let gateway = fixture.gateway("wssgate-0").await;
         let mut sockets = Vec::new();
         for name in ["one", "two"] {
-            sockets.push(scene.open(&gateway, &format!("{name}.example.com")).await);
+            sockets.push(fixture.open(&gateway, &format!("{name}.example.com")).await);
         }
         // First the API server: what a watch has sent already would be read afterwards.
         plane.kill_api_server();
         gateway.signal("STOP");
         plane.start_api_server();
-        scene.kubectl.must(&["delete", "swsr", "--all"]);
+        fixture.kubectl.must(&["delete", "swsr", "--all"]);
         plane.kill_api_server();
         plane.start_api_server();
         gateway.signal("CONT");
@@ -266,29 +266,29 @@ fn all_routes_that_went_unseen_serve_until_a_second_list_and_stay_if_they_come_b
             socket.echo(&Frame::text("served on")).await;
         }
         // One comes back in time.
-        scene.apply(&routes[..1]);
-        scene.kubectl.wait("swsr/one", "condition=Ready", LIMIT);
+        fixture.apply(&routes[..1]);
+        fixture.kubectl.wait("swsr/one", "condition=Ready", LIMIT);
         let other = sockets.pop().unwrap().close_within(Duration::from_secs(50)).await;
         assert_eq!(other.map(|(code, _)| code), Some(1012));
         sockets[0].echo(&Frame::text("the one that is there")).await;
-        scene.becomes(&gateway, "two.example.com", 0).await;
-        assert_eq!(scene.status(&gateway, "one.example.com").await, 101);
+        fixture.becomes(&gateway, "two.example.com", 0).await;
+        assert_eq!(fixture.status(&gateway, "one.example.com").await, 101);
     });
 }
 
 /// A list comes in parts, and one of them is missing: it counts for nothing.
 fn half_a_list_takes_no_route_away(clusters: &Clusters) {
     run(async {
-        let scene = Scene::new(clusters.control_plane(), "half", &json!({})).await;
+        let fixture = Fixture::new(clusters.control_plane(), "half", &json!({})).await;
         let names = ["one", "two", "three"];
         let host = |name: &str| format!("{name}-half.example.com");
-        let routes: Vec<Value> = names.iter().map(|name| scene.route(name, &host(name), &json!({}))).collect();
-        scene.apply(&routes);
-        let fake = Fake::of(&scene).await;
-        let gateway = fake.gateway(&scene).await;
+        let routes: Vec<Value> = names.iter().map(|name| fixture.route(name, &host(name), &json!({}))).collect();
+        fixture.apply(&routes);
+        let fake = Fake::of(&fixture).await;
+        let gateway = fake.gateway(&fixture).await;
         let mut sockets = Vec::new();
         for name in names {
-            sockets.push(scene.open(&gateway, &host(name)).await);
+            sockets.push(fixture.open(&gateway, &host(name)).await);
         }
         fake.state.broken.store(true, Ordering::SeqCst);
         fake.forget().await;
@@ -297,7 +297,7 @@ fn half_a_list_takes_no_route_away(clusters: &Clusters) {
         until(LIMIT, "more attempts to list", again).await;
         for (name, socket) in names.iter().zip(&mut sockets) {
             socket.echo(&Frame::text("half is nothing")).await;
-            assert_eq!(scene.status(&gateway, &host(name)).await, 101, "{name}");
+            assert_eq!(fixture.status(&gateway, &host(name)).await, 101, "{name}");
         }
         logged(&gateway, &["SecureWebSocketRoute", "cannot be read from the API server"]);
         // A whole one counts.
@@ -305,7 +305,7 @@ fn half_a_list_takes_no_route_away(clusters: &Clusters) {
         routes.retain(|route| route["metadata"]["name"] != "two");
         fake.set_routes(routes);
         fake.state.broken.store(false, Ordering::SeqCst);
-        scene.becomes(&gateway, &host("two"), 0).await;
+        fixture.becomes(&gateway, &host("two"), 0).await;
         sockets.remove(0).echo(&Frame::text("and the others go on")).await;
     });
 }
@@ -326,18 +326,18 @@ fn a_definition_of_another_version_is_told_and_what_it_adds_is_refused(clusters:
         let said = admin.run_with(&["replace", "-f", "-"], &definition.to_string());
         assert!(said.ok, "{said:?}");
 
-        let scene = Scene::new(&plane, "version", &json!({})).await;
-        let gateway = scene.gateway("wssgate-0").await;
+        let fixture = Fixture::new(&plane, "version", &json!({})).await;
+        let gateway = fixture.gateway("wssgate-0").await;
         gateway.metric_becomes("wssgate_crd_outdated", &[], 1.0).await;
         logged(&gateway, &["the CustomResourceDefinition is not that of this version", name]);
-        scene.apply(&[
-            scene.route("known", "known.example.com", &json!({})),
-            scene.route("newer", "newer.example.com", &json!({"handshake": {"futureShield": true}})),
+        fixture.apply(&[
+            fixture.route("known", "known.example.com", &json!({})),
+            fixture.route("newer", "newer.example.com", &json!({"handshake": {"futureShield": true}})),
         ]);
-        scene.open(&gateway, "known.example.com").await;
-        let message = scene.condition("newer", "Accepted", "False", "UnknownField");
+        fixture.open(&gateway, "known.example.com").await;
+        let message = fixture.condition("newer", "Accepted", "False", "UnknownField");
         assert!(message.contains("spec.handshake.futureShield"), "{message}");
-        assert_eq!(scene.status(&gateway, "newer.example.com").await, 503);
+        assert_eq!(fixture.status(&gateway, "newer.example.com").await, 503);
     });
 }
 

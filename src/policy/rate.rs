@@ -5,10 +5,10 @@ use std::time::Duration;
 /// A limit of handshakes per client address.
 ///
 /// It is the generic cell rate algorithm (ITU-T I.371): one number per address, the time at which its last attempt
-/// would have arrived at an even pace. Attempts that are refused do not count, so that what a client is told about
+/// would have arrived at an even pace. Rate that are refused do not count, so that what a client is told about
 /// when to come again stays true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attempts {
+pub struct Rate {
     /// Handshakes per interval, at least 1.
     pub count: u32,
     /// The interval.
@@ -17,12 +17,12 @@ pub struct Attempts {
     pub burst: u32,
 }
 
-impl Attempts {
+impl Rate {
     /// Judges one attempt at `now`, nanoseconds since any fixed moment. `pace` is what the attempt before returned; 0
     /// where there was none. Returns the pace to keep: an address whose pace is not after `now` can be forgotten.
     ///
     /// # Errors
-    /// How long until the next attempt is free. The pace to keep is then [`Attempts::bounded`].
+    /// How long until the next attempt is free. The pace to keep is then [`Rate::bounded`].
     pub fn judge(&self, pace: u64, now: u64) -> Result<u64, Duration> {
         let pace = self.bounded(pace, now);
         match (pace - now).checked_sub(self.ahead()) {
@@ -57,12 +57,12 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn limit(count: u32, seconds: u64, burst: u32) -> Attempts {
-        Attempts { count, interval: Duration::from_secs(seconds), burst }
+    fn limit(count: u32, seconds: u64, burst: u32) -> Rate {
+        Rate { count, interval: Duration::from_secs(seconds), burst }
     }
 
     /// How many of `tries` attempts at one moment pass, and the pace after them.
-    fn burst(limit: &Attempts, mut pace: u64, now: u64, tries: u32) -> (u32, u64) {
+    fn burst(limit: &Rate, mut pace: u64, now: u64, tries: u32) -> (u32, u64) {
         let mut passed = 0;
         for _ in 0..tries {
             if let Ok(next) = limit.judge(pace, now) {
@@ -107,7 +107,7 @@ mod tests {
         fn never_more_than_the_burst_and_the_pace_allow(
             count in 1u32..50, burst in 1u32..80, steps in proptest::collection::vec(0u64..400_000_000, 1..300),
         ) {
-            let limit = Attempts { count, interval: Duration::from_secs(1), burst };
+            let limit = Rate { count, interval: Duration::from_secs(1), burst };
             let (mut now, mut pace, mut passed) = (SECOND, 0, 0u64);
             for step in steps {
                 now += step;
@@ -123,7 +123,7 @@ mod tests {
 
         #[test]
         fn no_number_overflows(count: u32, nanos: u64, burst: u32, pace: u64, now: u64) {
-            let limit = Attempts { count, interval: Duration::from_nanos(nanos), burst };
+            let limit = Rate { count, interval: Duration::from_nanos(nanos), burst };
             let _ = limit.judge(pace, now);
         }
     }

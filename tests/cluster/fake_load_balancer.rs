@@ -11,11 +11,11 @@ use super::kubectl::Kubectl;
 use super::programs;
 
 /// The cloud; it ends when this is dropped.
-pub struct Cloud {
+pub struct FakeLoadBalancer {
     watch: Child,
 }
 
-impl Cloud {
+impl FakeLoadBalancer {
     /// Begins to look after the Services of all namespaces.
     pub fn start(kubectl: &Kubectl) -> Self {
         let columns =
@@ -45,7 +45,7 @@ impl Cloud {
     }
 }
 
-impl Drop for Cloud {
+impl Drop for FakeLoadBalancer {
     fn drop(&mut self) {
         let _ = self.watch.kill();
         let _ = self.watch.wait();

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::api::route_id::RouteId;
-use crate::policy::Attempts;
+use crate::policy::Rate;
 use crate::policy::network::limit_key;
 
 /// Parts that are locked apart.
@@ -30,7 +30,7 @@ struct Shard {
 }
 
 impl Shard {
-    fn judge(&mut self, route: &RouteId, address: IpAddr, limit: &Attempts, now: u64) -> Result<(), Duration> {
+    fn judge(&mut self, route: &RouteId, address: IpAddr, limit: &Rate, now: u64) -> Result<(), Duration> {
         let known = self.routes.get(route);
         let (is_known, of_route) = known.map_or((false, 0), |route| (route.contains_key(&address), route.len()));
         let mut key = address;
@@ -70,30 +70,24 @@ impl Shard {
 
 /// The numbers of all routes and addresses.
 #[derive(Debug)]
-pub(crate) struct AttemptTable {
+pub(crate) struct HandshakeRates {
     began: Instant,
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
 }
 
-impl Default for AttemptTable {
+impl Default for HandshakeRates {
     fn default() -> Self {
         Self { began: Instant::now(), hasher: RandomState::new(), shards: Default::default() }
     }
 }
 
-impl AttemptTable {
+impl HandshakeRates {
     /// Counts one handshake of an address (IPv6: of its /64) with a route.
     ///
     /// # Errors
     /// How long until the next one is free.
-    pub(crate) fn judge(
-        &self,
-        route: &RouteId,
-        address: IpAddr,
-        limit: &Attempts,
-        now: Instant,
-    ) -> Result<(), Duration> {
+    pub(crate) fn judge(&self, route: &RouteId, address: IpAddr, limit: &Rate, now: Instant) -> Result<(), Duration> {
         let address = limit_key(address);
         let shard = self.hasher.hash_one(address) as usize % SHARDS;
         let now = self.nanos(now);
@@ -125,7 +119,7 @@ mod tests {
     use crate::api::route_id::RouteKind;
     use std::net::Ipv4Addr;
 
-    const LIMIT: Attempts = Attempts { count: 1, interval: Duration::from_secs(10), burst: 2 };
+    const LIMIT: Rate = Rate { count: 1, interval: Duration::from_secs(10), burst: 2 };
 
     fn route(name: &str) -> RouteId {
         RouteId::secure_web_socket("shop", name)
@@ -133,7 +127,7 @@ mod tests {
 
     #[test]
     fn addresses_and_routes_count_apart_and_a_64_counts_as_one() {
-        let (table, now) = (AttemptTable::default(), Instant::now());
+        let (table, now) = (HandshakeRates::default(), Instant::now());
         let (chat, other) = (route("chat"), route("other"));
         let judge = |route: &RouteId, address: &str| table.judge(route, address.parse().unwrap(), &LIMIT, now);
         assert!(judge(&chat, "2001:db8::1").is_ok() && judge(&chat, "2001:db8::ffff:2").is_ok());
@@ -147,7 +141,7 @@ mod tests {
 
     #[test]
     fn who_is_free_again_is_forgotten() {
-        let (table, now) = (AttemptTable::default(), Instant::now());
+        let (table, now) = (HandshakeRates::default(), Instant::now());
         for last in 0..200 {
             table.judge(&route("chat"), Ipv4Addr::new(192, 0, 2, last).into(), &LIMIT, now).unwrap();
         }
@@ -161,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_full_table_keeps_whom_it_knows_and_newcomers_share_what_one_address_has() {
-        let (table, now) = (AttemptTable::default(), Instant::now());
+        let (table, now) = (HandshakeRates::default(), Instant::now());
         let chat = route("chat");
         let known: IpAddr = "192.0.2.1".parse().unwrap();
         assert!(table.judge(&chat, known, &LIMIT, now).is_ok());
@@ -187,7 +181,7 @@ mod tests {
 
     #[test]
     fn routes_of_two_kinds_and_one_name_count_apart() {
-        let (table, now) = (AttemptTable::default(), Instant::now());
+        let (table, now) = (HandshakeRates::default(), Instant::now());
         let (own, other) = (route("chat"), RouteId::new(RouteKind::HttpRoute, "shop", "chat"));
         let judge = |route: &RouteId| table.judge(route, "192.0.2.1".parse().unwrap(), &LIMIT, now);
         assert!(judge(&own).is_ok() && judge(&own).is_ok() && judge(&own).is_err());
