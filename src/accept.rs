@@ -2,11 +2,14 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -18,13 +21,43 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// becomes free makes one accept succeed.
 const CALM: Duration = Duration::from_secs(10);
 
+/// A listener whose sockets belong to no runtime yet. Tokio's own would register each with the runtime that accepts, to be
+/// removed again on its way to another: two system calls for each connection.
+pub(crate) struct Listener(AsyncFd<StdListener>);
+
+impl Listener {
+    /// A listener that does not block, on the runtime of the caller.
+    ///
+    /// # Errors
+    /// The runtime cannot watch it.
+    #[expect(
+        deprecated,
+        reason = "unsound for a type that may close its descriptor early, which a listener of std cannot"
+    )]
+    pub(crate) fn new(listener: StdListener) -> io::Result<Self> {
+        AsyncFd::with_interest(listener, Interest::READABLE).map(Self)
+    }
+
+    /// The next socket, which does not block, with the address of its peer.
+    async fn accept(&self) -> io::Result<(StdStream, SocketAddr)> {
+        self.0
+            .async_io(Interest::READABLE, |listener| {
+                let (socket, peer) = acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+                // A peer that went in the meantime has no address.
+                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                Ok((StdStream::from(socket), peer.ok_or(io::ErrorKind::ConnectionAborted)?))
+            })
+            .await
+    }
+}
+
 /// Accepts until `end` is ready, and hands each socket to `serve` with the address of its peer. `serve` must not block:
 /// it spawns what takes time, on whatever runtime it likes. `name` is what the log calls the listener.
 pub(crate) async fn until(
     name: &'static str,
-    listener: TcpListener,
+    listener: Listener,
     end: impl Future<Output = ()>,
-    mut serve: impl FnMut(TcpStream, SocketAddr),
+    mut serve: impl FnMut(StdStream, SocketAddr),
 ) {
     let mut end = pin!(end);
     let mut failures = Failures::new(name);
@@ -119,13 +152,16 @@ mod tests {
 
     #[tokio::test]
     async fn each_socket_comes_with_its_peer_until_the_end() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
+        let listener = Listener::new(listener).unwrap();
         let (end, ended) = oneshot::channel::<()>();
         let peers = Cell::new(Vec::new());
         // As a worker does it: nothing here can be sent to another thread.
-        let serve = |tcp: TcpStream, peer| {
-            drop(tcp);
+        let serve = |tcp: StdStream, peer| {
+            let blocking = tcp.peek(&mut [0]).map_err(|error| error.kind());
+            assert_eq!(blocking, Err(io::ErrorKind::WouldBlock), "it does not block");
             peers.set([peers.take(), vec![peer]].concat());
         };
         let accepting = until("test", listener, async move { drop(ended.await) }, serve);

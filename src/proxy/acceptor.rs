@@ -9,12 +9,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::{Builder, JoinHandle};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::accept;
+use crate::accept::{self, Listener};
 use crate::proxy::drain::Drain;
 use crate::proxy::handshake::connection;
 use crate::proxy::handshake::refusal::turned_away;
@@ -99,11 +99,10 @@ async fn run(
         let workers = Rc::new(workers);
         tokio::task::spawn_local(measure(Arc::clone(&shared)));
         for listener in wss {
-            let listener = TcpListener::from_std(listener)?;
-            tokio::task::spawn_local(accept(Rc::clone(&worker), listener, Rc::clone(&workers)));
+            tokio::task::spawn_local(accept(Rc::clone(&worker), Listener::new(listener)?, Rc::clone(&workers)));
         }
         for listener in plain {
-            tokio::task::spawn_local(plain::http::serve(Rc::clone(&worker), TcpListener::from_std(listener)?));
+            tokio::task::spawn_local(plain::http::serve(Rc::clone(&worker), Listener::new(listener)?));
         }
     }
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
@@ -171,7 +170,7 @@ impl Future for Task {
     }
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, workers: Rc<Vec<WorkerHandle>>) {
+async fn accept(worker: Rc<Worker>, listener: Listener, workers: Rc<Vec<WorkerHandle>>) {
     let mut drain = worker.shared.drain.clone();
     let closing = async { drop(drain.wait_for(|drain| *drain != Drain::Serving).await) };
     accept::until("wss", listener, closing, |tcp, peer| {
@@ -183,11 +182,9 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, workers: Rc<Vec<Worke
 }
 
 /// Hands a connection to the worker with the fewest.
-fn hand_over(shared: &Shared, workers: &[WorkerHandle], tcp: TcpStream, peer: SocketAddr) -> Result<(), Reason> {
+fn hand_over(shared: &Shared, workers: &[WorkerHandle], tcp: StdStream, peer: SocketAddr) -> Result<(), Reason> {
     let place = shared.capacity.acquire()?;
-    let _ = tcp.set_nodelay(true);
     let worker = workers.iter().min_by_key(|worker| worker.connections.get()).ok_or(Reason::Internal)?;
-    let tcp = tcp.into_std().map_err(|_| Reason::Internal)?;
     let counted = worker.connections.acquire(usize::MAX).ok_or(Reason::Internal)?;
     let accepted = Accepted { tcp, peer, held: (place, counted) };
     worker.queue.try_send(accepted).map_err(|_| Reason::Overloaded)

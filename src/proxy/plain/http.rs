@@ -13,10 +13,10 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::accept;
+use crate::accept::{self, Listener};
 use crate::policy::network::limit_key;
 use crate::proxy::drain::Drain;
 use crate::proxy::handshake::answer::SECURE_HEADERS;
@@ -37,13 +37,14 @@ const OF_ADDRESS: u32 = 64;
 const TIME: Duration = Duration::from_secs(5);
 
 /// Answers until the drain closes the listener.
-pub(crate) async fn serve(worker: Rc<Worker>, listener: TcpListener) {
+pub(crate) async fn serve(worker: Rc<Worker>, listener: Listener) {
     let connections: Arc<Count> = Arc::default();
     let addresses: Arc<Permits<IpAddr>> = Arc::default();
     let solvers = Rc::new(Solvers::default());
     let mut drain = worker.shared.drain.clone();
     let closing = async { drop(drain.wait_for(|drain| *drain != Drain::Serving).await) };
-    accept::until("http", listener, closing, |mut tcp, peer| {
+    accept::until("http", listener, closing, |tcp, peer| {
+        let Ok(mut tcp) = TcpStream::from_std(tcp) else { return };
         let Some(counted) = connections.acquire(CONNECTIONS) else { return };
         let (worker, solvers, addresses) = (Rc::clone(&worker), Rc::clone(&solvers), Arc::clone(&addresses));
         tokio::task::spawn_local(async move {
