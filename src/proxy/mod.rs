@@ -67,7 +67,7 @@ pub struct Options {
     pub store: Option<store::Options>,
     /// The state of the shutdown.
     pub drain: watch::Receiver<Drain>,
-    /// Rings with the version of every snapshot that was published.
+    /// Changes with every snapshot that is published, to its version.
     pub changed: watch::Receiver<u64>,
     /// Learns which dependencies of handshakes give no valid answer.
     pub dependencies: watch::Sender<Failing>,
