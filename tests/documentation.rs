@@ -230,8 +230,8 @@ fn links_between_pages_lead_somewhere() {
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
 }
 
-/// What the links of a page name in the repository: a file, empty for the page itself, and an anchor, empty for the whole
-/// file.
+/// What the links of a page name in the repository: a file, empty for the page itself, and an anchor, empty for the
+/// whole file.
 fn targets(text: &str) -> Vec<(String, String)> {
     text.split("](")
         .skip(1)

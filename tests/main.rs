@@ -55,6 +55,7 @@ mod tls;
 mod trusted_proxies;
 mod upgrade;
 mod upstream;
+mod words;
 mod ws_properties;
 mod ws_upgrade;
 
