@@ -337,8 +337,8 @@ fn the_page_of_values_is_what_the_values_say() {
          ```sh\n\
          helm install wssgate charts/wssgate --namespace wssgate --create-namespace\n\
          ```\n\n\
-         The whole way, with GitOps, upgrade and removal, is in docs/install.md of the repository. Values that do not\n\
-         exist or contradict each other are refused with a sentence that says why.\n\n\
+         docs/install.md of the repository describes installation, GitOps, upgrade and removal. Helm refuses unknown\n\
+         values and values that contradict each other, and names the problem.\n\n\
          ## Values\n\n\
          This page is generated from `values.yaml`; `UPDATE=1 cargo test --test files` writes it anew.\n\n\
          | value | default | meaning |\n|---|---|---|\n",

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::{drift, root};
@@ -112,6 +112,13 @@ fn the_page_of_metrics_is_what_is_scraped() {
     drift("docs/metrics.md", &page);
 }
 
+/// Every file of a folder and of the folders in it, in order.
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    entries.into_iter().flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
 /// The metrics that a text names.
 fn metric_names(text: &str) -> Vec<&str> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
@@ -121,13 +128,13 @@ fn metric_names(text: &str) -> Vec<&str> {
 #[test]
 fn every_metric_that_a_page_or_the_chart_names_exists() {
     let mut files: Vec<PathBuf> = vec![root().join("README.md"), root().join("CHANGELOG.md")];
-    for folder in ["docs", "docs/design", "charts/wssgate", "charts/wssgate/templates", "tests/install/golden"] {
-        files.extend(fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()));
+    for folder in ["docs", "charts/wssgate", "tests/install/golden"] {
+        files.extend(files_below(&root().join(folder)));
     }
     let known: Vec<String> = families().into_iter().flat_map(samples).collect();
     let (mut found, mut unknown) = (0, Vec::new());
     // The page of metrics is generated from them.
-    for file in files.iter().filter(|path| path.is_file() && !path.ends_with("metrics.md")) {
+    for file in files.iter().filter(|path| !path.ends_with("metrics.md")) {
         let text = fs::read_to_string(file).unwrap();
         for name in metric_names(&text) {
             found += 1;
@@ -200,36 +207,59 @@ fn every_threat_has_a_test_that_exists_or_says_why_not() {
 
 #[test]
 fn links_between_pages_lead_somewhere() {
-    let mut pages: Vec<PathBuf> = Vec::new();
-    for folder in [root().to_owned(), root().join("docs"), root().join("docs/design")] {
-        let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-        pages.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
-    }
-    assert!(pages.len() > 5, "{pages:?}");
+    let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    let mut pages: Vec<PathBuf> = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pages.extend(files_below(&root().join("docs")));
+    pages.retain(is_page);
+    assert!(pages.len() > 30, "{pages:?}");
     let mut broken = Vec::new();
     for page in &pages {
-        for target in targets(&fs::read_to_string(page).unwrap()) {
-            if !page.parent().unwrap().join(&target).exists() {
-                broken.push(format!("{}: {target}", page.strip_prefix(root()).unwrap().display()));
+        let text = fs::read_to_string(page).unwrap();
+        for (target, anchor) in targets(&text) {
+            let file = if target.is_empty() { page.clone() } else { page.parent().unwrap().join(&target) };
+            let found = if anchor.is_empty() || !is_page(&file) {
+                file.exists()
+            } else {
+                fs::read_to_string(&file).is_ok_and(|text| anchors(&text).contains(&anchor))
+            };
+            if !found {
+                broken.push(format!("{}: {target}#{anchor}", page.strip_prefix(root()).unwrap().display()));
             }
         }
     }
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
 }
 
-/// What the links of a page name in the repository, without anchors.
-fn targets(text: &str) -> Vec<String> {
+/// What the links of a page name in the repository: a file, empty for the page itself, and an anchor, empty for the
+/// whole file.
+fn targets(text: &str) -> Vec<(String, String)> {
     text.split("](")
         .skip(1)
         .filter_map(|rest| rest.split(')').next())
-        .map(|link| link.split('#').next().unwrap_or_default().to_owned())
-        .filter(|link| !link.is_empty() && !link.contains("://") && !link.starts_with("mailto:"))
+        .filter(|link| !link.contains("://") && !link.starts_with("mailto:"))
+        .map(|link| link.split_once('#').unwrap_or((link, "")))
+        .map(|(file, anchor)| (file.to_owned(), anchor.to_owned()))
         .collect()
+}
+
+/// The anchors of a page: its headings in lower case, spaces as dashes, without punctuation.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let headings = headings.filter_map(|line| line.trim_start_matches('#').strip_prefix(' '));
+    let letter = |c: char| match c {
+        ' ' => Some('-'),
+        '-' | '_' => Some(c),
+        _ => c.is_alphanumeric().then(|| c.to_ascii_lowercase()),
+    };
+    headings.map(|heading| heading.chars().filter_map(letter).collect()).collect()
 }
 
 #[test]
 fn links_are_found() {
-    assert_eq!(targets("[a](b.md#c), [d](https://e.test), [f](#g), [h](i/)"), ["b.md", "i/"]);
+    let found = targets("[a](b.md#c), [d](https://e.test), [f](#g), [h](i/)");
+    let found: Vec<_> = found.iter().map(|(file, anchor)| (file.as_str(), anchor.as_str())).collect();
+    assert_eq!(found, [("b.md", "c"), ("", "g"), ("i/", "")]);
+    assert_eq!(anchors("# Is it, so?\n\n#no\ntext # text\n### A `b_c` - d\n"), ["is-it-so", "a-b_c---d"]);
 }
 
 /// The texts of the fenced blocks of a language.
@@ -267,15 +297,20 @@ fn the_examples_of_routes_are_routes() {
 }
 
 #[test]
-fn the_example_of_settings_is_one() {
-    let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
-    let blocks = blocks(&page, "yaml");
-    assert_eq!(blocks.len(), 3);
-    // The first is a whole file, the others are members of one.
-    let head: String = blocks[0].lines().take(2).map(|line| format!("{line}\n")).collect();
-    let parts = blocks[1..].iter().map(|block| format!("{head}{block}"));
-    for text in parts.chain([blocks[0].to_owned()]) {
-        if let Err(error) = GatewayConfiguration::parse("docs/operations.md", &text) {
+fn the_examples_of_settings_are_settings() {
+    let mut blocks = Vec::new();
+    for file in files_below(&root().join("docs/operations")) {
+        let page = fs::read_to_string(&file).unwrap();
+        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        blocks.extend(self::blocks(&page, "yaml").into_iter().map(|block| (name.clone(), block.to_owned())));
+    }
+    let whole: Vec<_> = blocks.iter().filter(|(_, block)| block.contains("kind: GatewayConfiguration")).collect();
+    assert_eq!((whole.len(), blocks.len()), (1, 3), "{blocks:?}");
+    // One is a whole file, the others are members of one.
+    let head: String = whole[0].1.lines().take(2).map(|line| format!("{line}\n")).collect();
+    for (name, block) in &blocks {
+        let text = if block.starts_with(&head) { block.clone() } else { format!("{head}{block}") };
+        if let Err(error) = GatewayConfiguration::parse(name, &text) {
             panic!("{error}");
         }
     }

@@ -55,6 +55,7 @@ mod tickets;
 mod tls;
 mod trusted_proxies;
 mod upgrade;
+mod words;
 mod ws_properties;
 mod ws_upgrade;
 

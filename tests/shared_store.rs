@@ -473,7 +473,7 @@ async fn a_store_is_reached_with_tls_of_a_trusted_authority_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_is_read_from_its_file_again_and_written_nowhere() {
     const PASSWORD: &str = "canary-of-the-store-0123456789";
-    // What docs/operations.md says that the user needs, and nothing else.
+    // What docs/operations/shared-store.md says that the user needs, and nothing else.
     let rights =
         "~gate:* +evalsha +script|load +info +get +set +del +time +zadd +zrem +zremrangebyscore +zcard +pexpire";
     let password = format!(">{PASSWORD}");

@@ -162,7 +162,7 @@ pub struct Shared {
     pub challenges: Challenges,
     /// Names that no wildcard serves.
     pub reserved: HashSet<Box<str>>,
-    /// Addresses that are never dialled.
+    /// Addresses to which the gateway never connects.
     pub blocked: BlockedAddresses,
 }
 

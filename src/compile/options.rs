@@ -18,7 +18,7 @@ pub struct Options {
     /// Objects come from files, not from a cluster: routes need no IngressClass, and a class that does not exist is
     /// worth telling.
     pub standalone: bool,
-    /// Addresses that are never dialled, besides those of the cluster's API server and of `own_service`.
+    /// Addresses to which the gateway never connects, besides those of the cluster's API server and of `own_service`.
     pub blocked: BlockedAddresses,
     /// The Service of the gateway's replicas, whose endpoints are blocked too.
     pub own_service: Option<Key>,

@@ -37,18 +37,18 @@ pub enum Kind {
     Jwt(Jwt),
     /// A service that is asked.
     External(External),
-    /// A ticket that was bought with a credential of another method.
+    /// A ticket that was issued for a credential of another method.
     Ticket(Ticket),
 }
 
 /// Tickets of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
-    /// The path at which they are bought, byte for byte.
+    /// The path at which they are issued, byte for byte.
     pub path: Box<str>,
     /// How long they can be redeemed.
     pub ttl: Duration,
-    /// Whether only the address (IPv6: its /64) that bought one can redeem it.
+    /// Whether only the address (IPv6: its /64) that requested one can redeem it.
     pub bind_address: bool,
     /// Where the handshake may have one.
     pub places: Vec<Place>,
@@ -68,7 +68,7 @@ impl Kind {
     /// Whether its proofs can say who a client is.
     pub fn names_subjects(&self) -> bool {
         match self {
-            // A ticket stands for the proof that bought it.
+            // A ticket stands for the proof for which it was issued.
             Self::Jwt(_) | Self::Ticket(_) => true,
             Self::External(external) => !external.answers.is_empty(),
         }
@@ -205,7 +205,7 @@ pub struct ClaimHeader {
 }
 
 /// The proof that a method was met. Holds what was proved, never the credential. Made by verification, and read again where
-/// a ticket that was bought with it is redeemed at another replica.
+/// a ticket that was issued for it is redeemed at another replica.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
     /// The method's name.
@@ -280,7 +280,7 @@ impl Authentication {
             // The verdict of another service, or of this one at another path, is none.
             Kind::External(external) if proof.claims == external.verdict() => Ok(()),
             Kind::External(_) => Err(Reason::ExternalDenied),
-            // A proof is of the method that the ticket was bought with.
+            // A proof is of the method of the credential for which the ticket was issued.
             Kind::Ticket(_) => Err(Reason::TicketInvalid),
         }
     }
@@ -293,7 +293,7 @@ impl Authentication {
         }
     }
 
-    /// The tickets that are bought at a path.
+    /// The tickets that are issued at a path.
     pub fn ticket(&self, path: &str) -> Option<&Ticket> {
         self.methods().iter().find_map(|method| match &method.kind {
             Kind::Ticket(ticket) if *ticket.path == *path => Some(ticket),

@@ -57,7 +57,7 @@ pub struct Handshake {
     pub subprotocols: Vec<String>,
     /// Who the client is.
     pub authentication: Authentication,
-    /// Response headers of the route that replace or add to the built-in ones, lower-case names.
+    /// Response headers of the route that replace or add to the default ones, lower-case names.
     pub response_headers: Vec<(String, String)>,
     /// Handshakes of one client address (IPv6: one /64) on this replica; `None`: no limit.
     pub rate_limit: Option<Rate>,

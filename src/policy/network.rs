@@ -38,7 +38,7 @@ pub fn limit_key(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Addresses that are never dialled: those that lead to the gateway itself, its node or a cloud's metadata service.
+/// Addresses that are always blocked: those that lead to the gateway itself, its node or a cloud's metadata service.
 pub fn is_denied(address: IpAddr, allow_loopback: bool) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => is_denied_v4(v4, allow_loopback),

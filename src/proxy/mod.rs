@@ -59,7 +59,7 @@ pub struct Options {
     pub plain: Vec<std::net::TcpListener>,
     /// Worker threads; 0: one per core.
     pub workers: usize,
-    /// Resident bytes from which on nobody is let in; `None`: by the limit of the control group, if there is one.
+    /// Resident bytes above which new connections are refused; `None`: by the limit of the control group, if there is one.
     pub memory_budget: Option<u64>,
     /// Whose word is taken for who the client is.
     pub proxies: TrustedProxies,
@@ -67,7 +67,7 @@ pub struct Options {
     pub store: Option<store::Options>,
     /// The state of the shutdown.
     pub drain: watch::Receiver<Drain>,
-    /// Rings with the version of every snapshot that was published.
+    /// Changes with every snapshot that is published, to its version.
     pub changed: watch::Receiver<u64>,
     /// Learns which dependencies of handshakes give no valid answer.
     pub dependencies: watch::Sender<Failing>,

@@ -394,7 +394,7 @@ func TestTheNotesSayWhatToDoNextAndWhatIsWeak(t *testing.T) {
 		}
 	}
 	for flags, part := range map[string]string{
-		"crds.keep=false": "deletes the definition", "networkPolicy.enabled=false": "no login",
+		"crds.keep=false": "deletes the CustomResourceDefinition", "networkPolicy.enabled=false": "no login",
 		"service.externalTrafficPolicy=Cluster": "address of a node", "watchNamespaces={shop,apps}": "shop, apps",
 	} {
 		if !strings.Contains(notes(flags), part) {

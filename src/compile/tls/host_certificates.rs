@@ -98,7 +98,7 @@ pub struct HostTls {
     pub certificate: ConditionReport,
     /// What is asked of client certificates.
     pub client: Option<ClientRule>,
-    /// Nobody is let in, because client certificates cannot be verified: an authority or a revocation list is lost.
+    /// No client is admitted, because client certificates cannot be verified: an authority or a revocation list is lost.
     pub locked: bool,
 }
 

@@ -1,5 +1,5 @@
 //! Services that judge handshakes: asked with a request of our own, for a bounded time, so many at a time. Whatever is no
-//! plain yes is a no, and a service that cannot be asked lets nobody in.
+//! plain yes is a no, and a service that cannot be asked refuses every handshake.
 //!
 //! A yes is remembered for a few seconds, so that a crowd that reconnects does not become a crowd at the service; a no is
 //! not, so that who has just logged in gets in.

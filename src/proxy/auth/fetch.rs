@@ -42,7 +42,7 @@ impl fmt::Display for Failed {
 pub(crate) struct Fetcher {
     /// TLS toward https servers.
     trust: Arc<rustls::ClientConfig>,
-    /// Knows which addresses are never dialled now.
+    /// Knows which addresses are blocked now.
     live: Arc<Live>,
     slots: Semaphore,
 }
@@ -95,7 +95,7 @@ impl Fetcher {
         answer.await.map_err(|_| Failed("not an HTTP server"))?
     }
 
-    /// Connects to the first address that may be dialled and answers.
+    /// Connects to the first address that is not blocked and answers.
     async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, Failed> {
         let found = lookup_host((host, port)).await.map_err(|_| Failed("its host cannot be resolved"))?;
         let snapshot = self.live.load();

@@ -1,4 +1,4 @@
-//! Key sets that are fetched: one per URI, kept beside the meters and not in the snapshot.
+//! Key sets that are fetched: one per URI. They are kept outside of the snapshot and survive every swap.
 //!
 //! A set is fetched when a route begins to name it and again every few minutes, on the control runtime and never more
 //! than once at a time. Handshakes use the last good set for as long as it is not too old; only the first ones of a new
@@ -48,7 +48,7 @@ pub(crate) struct Keys {
 struct Entry {
     uri: Box<str>,
     state: Mutex<State>,
-    /// Rings when a fetch is over.
+    /// Changes when a fetch is over.
     over: watch::Sender<u64>,
     /// Handshakes that wait for it.
     waiting: Arc<Count>,

@@ -51,7 +51,7 @@ pub(crate) fn refusal(
     out
 }
 
-/// The answer to a call that bought a ticket.
+/// The answer with a ticket that was issued.
 pub(crate) fn ticket(handshake: &Handshake, cross_origin: &[(&str, String)], body: &str) -> Vec<u8> {
     let mut headers = headers(Some(handshake));
     headers.extend([("cache-control", "no-store"), ("content-type", "application/json")]);

@@ -112,7 +112,7 @@ pub(crate) async fn identify(
     }
     let verified = shared.auth.verify(id, authentication, &presented, &facts, &mut asked.request).await;
     let verified = verified.map_err(refuse)?;
-    // A ticket buys no ticket: it would be worth more than the credential that bought it.
+    // No ticket is issued for a ticket: it would be worth more than the credential behind the first.
     if purpose == Purpose::Ticket && verified.ticket.is_some() {
         return Err(refuse(Reason::TicketInvalid));
     }

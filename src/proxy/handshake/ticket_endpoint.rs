@@ -67,8 +67,8 @@ async fn issue(shared: &Shared, routed: &Routed, ticket: &Ticket, identified: Id
     Ok(format!("{{\"ticket\":\"{value}\",\"expiresIn\":{}}}\n", ttl.as_secs()))
 }
 
-/// How long a ticket is good: no longer than the credential that bought it, even where connections outlive that;
-/// `None`: the credential has expired.
+/// How long a ticket is good: no longer than the credential for which it was issued, even where connections outlive
+/// that; `None`: the credential has expired.
 fn lifetime(ticket: &Ticket, expires: Option<i64>, now: i64) -> Option<Duration> {
     let Some(expires) = expires else { return Some(ticket.ttl) };
     let left = u64::try_from(expires.saturating_sub(now)).ok().filter(|left| *left > 0)?;

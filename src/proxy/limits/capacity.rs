@@ -30,7 +30,7 @@ pub(crate) struct Capacity {
     sockets: usize,
     /// Connections that one endpoint can have.
     ports: u32,
-    /// Resident bytes from which on nobody is let in; 0: no budget.
+    /// Resident bytes above which new connections are refused; 0: no budget.
     budget: AtomicU64,
     /// Resident bytes at the last look.
     resident: AtomicU64,
@@ -57,8 +57,8 @@ impl Capacity {
         capacity
     }
 
-    /// Resident bytes from which on nobody is let in. `None`: four fifths of what the control group allows, so that
-    /// live connections have room to grow; without a limit there, no budget.
+    /// Resident bytes above which new connections are refused. `None`: four fifths of what the control group allows, so
+    /// that live connections have room to grow; without a limit there, no budget.
     pub(crate) fn set_budget(&self, budget: Option<u64>) {
         let own = || {
             let groups = fs::read_to_string("/proc/self/cgroup").ok()?;

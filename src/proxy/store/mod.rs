@@ -2,7 +2,7 @@
 //! keeps. Whoever asks gets an answer within the time-out or hears that there is none; nobody waits for a connection.
 //!
 //! Knows how to ask, and when an answer is worth nothing: [`ticket`] and [`subject`] know what is asked. A command whose
-//! answer did not come may have been carried out, and may still be; each of theirs is such that this lets nobody in.
+//! answer did not come may have been carried out, and may still be; each of theirs is such that this admits no client.
 
 mod leases;
 pub(crate) mod record;

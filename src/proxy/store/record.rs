@@ -15,11 +15,11 @@ use crate::policy::{Facts, Origin, Proof};
 pub(crate) struct Record {
     /// The route that issued it.
     pub(crate) route: RouteId,
-    /// The origin of the page that bought it.
+    /// The origin of the page that requested it.
     pub(crate) origin: Origin,
     /// The address that alone can redeem it, as limits count addresses.
     pub(crate) address: Option<IpAddr>,
-    /// What was proved when it was bought.
+    /// What was proved when it was issued.
     pub(crate) proof: Box<Proof>,
     /// Headers for the backend.
     pub(crate) headers: Vec<(Box<str>, Box<[u8]>)>,

@@ -1,4 +1,4 @@
-//! Tickets in the shared store: each replica sells and redeems them, and exactly one redeems each.
+//! Tickets in the shared store: each replica issues and redeems them, and exactly one redeems each.
 //!
 //! A record is kept under the digest of its ticket and sealed with a key that only the ticket yields: who reads the store
 //! learns neither a ticket nor whom one stands for. A record carries the **epoch** in which it was stored, the run and

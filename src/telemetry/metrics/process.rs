@@ -19,7 +19,7 @@ pub struct Capacity {
     pub sockets_limit: u64,
     /// Resident bytes.
     pub resident: u64,
-    /// Resident bytes from which on nobody is let in; 0: no budget.
+    /// Resident bytes above which new connections are refused; 0: no budget.
     pub budget: u64,
     /// Connections of the endpoint that has the most.
     pub endpoint: u64,
