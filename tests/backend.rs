@@ -213,7 +213,7 @@ async fn the_backend_chooses_among_what_was_offered_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_upstream_request_is_built_anew() {
+async fn the_request_to_the_backend_is_built_anew() {
     let setup = Setup::new(&json!({})).await;
     let head = Head::upgrade("/room/7?a=b")
         .set("Host", "chat.example.com:8443")

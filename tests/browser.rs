@@ -199,7 +199,7 @@ async fn a_page_connects_with_a_session_that_a_service_judges() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_buys_a_ticket_and_connects_with_it() {
+async fn a_page_gets_a_ticket_and_connects_with_it() {
     let _one = ONE.lock().await;
     let mut fixture = Fixture::new("Tickets", &[]).await;
     let token = fixture.token();
@@ -219,8 +219,8 @@ async fn a_page_buys_a_ticket_and_connects_with_it() {
     let simple = format!("const socket = await (await fetch('{url}', {{method: 'POST', mode: 'no-cors'}})).json();");
     assert!(fixture.visitor.visit(OTHERS[1], &simple, "").await.starts_with("error "), "an opaque answer");
     // A ticket that another page has got hold of.
-    let buy = code.split("const socket").next().unwrap();
-    let told = format!("{buy} throw Object.assign(new Error(), {{name: ticket}}); const socket = null;");
+    let call = code.split("const socket").next().unwrap();
+    let told = format!("{call} throw Object.assign(new Error(), {{name: ticket}}); const socket = null;");
     let report = fixture.visitor.visit(APP, &told, &token).await;
     let ticket = report.strip_prefix("error ").expect("a ticket").to_owned();
     assert_eq!(ticket.len(), 43, "{ticket}");

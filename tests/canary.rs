@@ -112,12 +112,12 @@ async fn not_even_the_most_talkative_log_holds_a_credential() {
         }
     }
     setup.admitted("a session", &page("/").add("X-Session", "session-0123456789")).await;
-    let buy = Head::request("POST /ticket HTTP/1.1")
+    let call = Head::request("POST /ticket HTTP/1.1")
         .add("Origin", "https://chat.example.com")
         .add("Content-Length", "0")
         .add("Authorization", format!("Bearer {good}"));
     let mut peer = setup.client().connect().await;
-    peer.write(&buy.bytes()).await;
+    peer.write(&call.bytes()).await;
     let answer = Answer::parse(&peer.rest(SOON, "the end of a call").await).expect("an answer to the call");
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     let redeem = page(&format!("/?ticket={}", body["ticket"].as_str().expect("a ticket")));

@@ -235,7 +235,7 @@ async fn frames_cut_at_every_byte_say_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_upstream_sees_masks_that_the_client_did_not_choose() {
+async fn the_backend_sees_masks_that_the_client_did_not_choose() {
     let setup = Setup::new(&json!({})).await;
     let mut peer = setup.open().await;
     let poison = Frame::binary("GET /poison HTTP/1.1\r\nHost: victim\r\n\r\n");

@@ -226,7 +226,7 @@ async fn a_provider_rotates_its_keys_under_load_and_nobody_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_issuer_that_is_not_trusted_or_not_to_be_dialled_is_never_asked() {
+async fn an_issuer_that_is_not_trusted_or_at_a_blocked_address_is_never_asked() {
     let key = Key::es256("one");
     let authority = Authority::new();
     // No SSL_CERT_FILE: the public CAs, of which the issuer's is none.
@@ -242,7 +242,8 @@ async fn an_issuer_that_is_not_trusted_or_not_to_be_dialled_is_never_asked() {
         setup.refused(&format!("E10 {host}"), &token(&key), &[503], &["keys_unavailable"]).await;
         assert!(start.elapsed() < Duration::from_secs(3), "E10 {host}: it was dialled");
         let refused = setup.gateway.logs();
-        let refused = refused.iter().any(|line| line["problem"] == "its host has no address that the gateway may dial");
+        let refused =
+            refused.iter().any(|line| line["problem"] == "its host has no address that the gateway may connect to");
         assert!(refused, "E10 {host}");
     }
 }

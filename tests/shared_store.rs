@@ -99,7 +99,7 @@ impl Fleet {
     }
 
     /// Buys a ticket at a replica.
-    async fn buy(&self, replica: usize) -> String {
+    async fn issue(&self, replica: usize) -> String {
         let answer = self.call(replica).await;
         assert_eq!(answer.status(), 200, "{answer:?}");
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
@@ -130,7 +130,7 @@ fn redeem(ticket: &str) -> Head {
 async fn a_ticket_of_one_replica_is_redeemed_once_at_any() {
     let redis = Redis::start().await;
     let fleet = Fleet::new(3, &redis.url(), &json!({})).await;
-    let (token, ticket) = (fleet.token("ada.lovelace"), fleet.buy(0).await);
+    let (token, ticket) = (fleet.token("ada.lovelace"), fleet.issue(0).await);
     let left: i64 = redis.run(&["PTTL", &redis.keys()[0]]);
     assert!((1..=60_000).contains(&left), "its time is bounded: {left}");
     for secret in [&ticket, "ada.lovelace", PAGE, "shop", harness::issuer::ISSUER] {
@@ -147,7 +147,7 @@ async fn a_ticket_of_one_replica_is_redeemed_once_at_any() {
     for replica in 0..3 {
         fleet.refused(replica, "E12 again", &redeem(&ticket), 401, "ticket_invalid").await;
     }
-    let other = fleet.buy(2).await;
+    let other = fleet.issue(2).await;
     let elsewhere = redeem(&other).set("Origin", "https://evil.test");
     fleet.refused(0, "E13 another origin", &elsewhere, 403, "origin_denied").await;
     fleet.refused(0, "E13 no origin", &redeem(&other).without("Origin"), 401, "ticket_invalid").await;
@@ -163,7 +163,7 @@ async fn a_ticket_of_one_replica_is_redeemed_once_at_any() {
 async fn of_a_thousand_who_redeem_at_three_replicas_one_gets_in() {
     let redis = Redis::start().await;
     let fleet = Fleet::new(3, &redis.url(), &json!({})).await;
-    let ticket = fleet.buy(0).await;
+    let ticket = fleet.issue(0).await;
     let head = redeem(&ticket).bytes();
     // Everyone is connected before anyone asks.
     let mut peers = Vec::new();
@@ -199,7 +199,7 @@ async fn of_a_thousand_who_redeem_at_three_replicas_one_gets_in() {
 async fn a_store_that_is_away_refuses_and_what_it_forgot_is_worth_nothing() {
     let redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
     let fleet = Fleet::new(2, &redis.url(), &json!({})).await;
-    let (spent, unspent) = (fleet.buy(0).await, fleet.buy(1).await);
+    let (spent, unspent) = (fleet.issue(0).await, fleet.issue(1).await);
     let mut live = fleet.open(1, &redeem(&spent)).await.expect("in");
     redis.kill();
     fleet.connected(0.0).await;
@@ -219,7 +219,7 @@ async fn a_store_that_is_away_refuses_and_what_it_forgot_is_worth_nothing() {
     // That it is there still does not prove that it was not redeemed: another run is another history.
     fleet.refused(0, "E14 of the run before", &redeem(&unspent), 401, "ticket_invalid").await;
     fleet.refused(1, "E14 redeemed before", &redeem(&spent), 401, "ticket_invalid").await;
-    let fresh = fleet.buy(1).await;
+    let fresh = fleet.issue(1).await;
     fleet.open(0, &redeem(&fresh)).await.expect("back again");
     live.echo(&Frame::text("still in")).await;
     fleet.gateways[0].sample_becomes("wssgate_dependency_up", &store, 1.0).await;
@@ -229,7 +229,7 @@ async fn a_store_that_is_away_refuses_and_what_it_forgot_is_worth_nothing() {
 async fn a_store_that_hangs_takes_no_other_routes_place_and_spends_nothing_twice() {
     let redis = Redis::start().await;
     let fleet = Fleet::new(2, &redis.url(), &json!({})).await;
-    let tickets = [fleet.buy(0).await, fleet.buy(0).await, fleet.buy(1).await];
+    let tickets = [fleet.issue(0).await, fleet.issue(0).await, fleet.issue(1).await];
     redis.hang();
     let start = Instant::now();
     let mut asking = tokio::task::JoinSet::new();
@@ -260,7 +260,7 @@ async fn a_store_that_hangs_takes_no_other_routes_place_and_spends_nothing_twice
         assert!(opened <= 1, "E14 redeemed {opened} times");
     }
     assert!(fleet.recorder.count().0 - before <= 3);
-    let fresh = fleet.buy(1).await;
+    let fresh = fleet.issue(1).await;
     fleet.open(0, &redeem(&fresh)).await.expect("back again");
 }
 
@@ -270,7 +270,7 @@ async fn a_ticket_from_before_a_fail_over_is_refused() {
     replica.follow(&primary).await;
     let wire = Wire::to(&primary).await;
     let fleet = Fleet::new(2, &wire.url(), &json!({})).await;
-    let (spent, unspent) = (fleet.buy(0).await, fleet.buy(1).await);
+    let (spent, unspent) = (fleet.issue(0).await, fleet.issue(1).await);
     until(PATIENCE, "the tickets at the replica", async || (replica.keys().len() == 2).then_some(())).await;
     // The replica is cut off and promoted: it does not hear that a ticket is redeemed at the one before.
     replica.promote();
@@ -288,11 +288,11 @@ async fn a_ticket_from_before_a_fail_over_is_refused() {
     lost(&fleet.gateways[1]).await;
     fleet.refused(1, "E14 redeemed before", &redeem(&spent), 401, "ticket_invalid").await;
     fleet.refused(0, "E14 of the history before", &redeem(&unspent), 401, "ticket_invalid").await;
-    let fresh = fleet.buy(0).await;
-    fleet.open(1, &redeem(&fresh)).await.expect("the new primary sells and redeems");
+    let fresh = fleet.issue(0).await;
+    fleet.open(1, &redeem(&fresh)).await.expect("the new primary issues and redeems");
     // Back to the first one, whose process never ended, as a replica that is promoted again.
     primary.follow(&replica).await;
-    let kept = fleet.buy(0).await;
+    let kept = fleet.issue(0).await;
     until(PATIENCE, "the ticket at the replica", async || primary.dump().contains("ticket:").then_some(())).await;
     primary.promote();
     wire.lead_to(&primary);
@@ -310,7 +310,7 @@ async fn a_server_that_takes_no_writes_is_no_store() {
     replica.follow(&primary).await;
     let wire = Wire::to(&primary).await;
     let fleet = Fleet::new(1, &wire.url(), &json!({})).await;
-    let ticket = fleet.buy(0).await;
+    let ticket = fleet.issue(0).await;
     wire.lead_to(&replica);
     fleet.connected(0.0).await;
     fleet.refused(0, "a replica", &redeem(&ticket), 503, "store_unavailable").await;
@@ -340,7 +340,7 @@ async fn a_subject_has_its_places_over_all_replicas() {
     let third = fleet.place(2, &head, "a close at another replica").await;
     fleet.refused(0, "the third of two", &head, 429, "subject_limit").await;
     // A ticket of a subject stands for it.
-    let ticket = fleet.buy(0).await;
+    let ticket = fleet.issue(0).await;
     fleet.refused(1, "the third of two, by ticket", &redeem(&ticket), 429, "subject_limit").await;
     drop(third);
     drop(fleet.place(1, &redeem(&ticket), "nothing of that cost the ticket").await);
@@ -459,7 +459,7 @@ async fn a_store_is_reached_with_tls_of_a_trusted_authority_only() {
     let (good, bad) = (authority(&trusted), authority(&other));
     let store = |ca: &tempfile::NamedTempFile, host: &str| json!({"url": format!("rediss://{host}:{}", redis.port), "caFile": ca.path(), "timeout": "2s"});
     let fleet = Fleet::with(1, &store(&good, "localhost"), &json!({})).await;
-    let ticket = fleet.buy(0).await;
+    let ticket = fleet.issue(0).await;
     fleet.open(0, &redeem(&ticket)).await.expect("over TLS");
     for (case, store) in [("another authority", store(&bad, "localhost")), ("another name", store(&good, "127.0.0.1"))]
     {
@@ -490,7 +490,7 @@ async fn a_password_is_read_from_its_file_again_and_written_nowhere() {
     fleet.refused(0, "no account", &fleet.bearer("ada.lovelace"), 503, "store_unavailable").await;
     std::fs::write(file.path(), format!("{PASSWORD}\n")).unwrap();
     fleet.connected(1.0).await;
-    let ticket = fleet.buy(0).await;
+    let ticket = fleet.issue(0).await;
     let peer = fleet.open(0, &redeem(&ticket)).await.expect("with the rights of the documentation");
     fleet.refused(0, "the second of one", &fleet.bearer("ada.lovelace"), 429, "subject_limit").await;
     assert!(redis.keys().iter().all(|key| key.starts_with("gate:subject:")), "{:?}", redis.keys());
@@ -500,7 +500,7 @@ async fn a_password_is_read_from_its_file_again_and_written_nowhere() {
 }
 
 #[test]
-fn routes_that_sell_tickets_say_so_where_several_replicas_share_no_store() {
+fn routes_that_issue_tickets_say_so_where_several_replicas_share_no_store() {
     let folder = tempfile::TempDir::new().unwrap();
     let route = harness::setup::route_text(&spec(&json!({})));
     std::fs::write(folder.path().join("route.yaml"), route).unwrap();

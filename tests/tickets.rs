@@ -1,4 +1,4 @@
-//! Tickets: bought by a POST with another method's credential, redeemed once by the page that bought them, and worth
+//! Tickets: issued to a POST with another method's credential, redeemed once by the page that asked for them, and worth
 //! nothing anywhere else.
 
 use std::time::Duration;
@@ -45,7 +45,7 @@ async fn call(client: &Client, head: &Head) -> Answer {
 }
 
 /// Buys a ticket.
-async fn buy(client: &Client, head: &Head) -> String {
+async fn issue(client: &Client, head: &Head) -> String {
     let answer = call(client, head).await;
     assert_eq!(answer.status(), 200, "{answer:?}");
     let body: Value = serde_json::from_slice(&answer.body).unwrap();
@@ -57,7 +57,7 @@ fn redeem(ticket: &str) -> Head {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ticket_is_bought_and_redeemed_once_in_the_query_or_as_a_subprotocol() {
+async fn a_ticket_is_issued_and_redeemed_once_in_the_query_or_as_a_subprotocol() {
     let key = Key::es256("one");
     let setup = fixture(&key, &json!({})).await;
     let token = key.sign(&claims(&json!({})));
@@ -83,7 +83,7 @@ async fn a_ticket_is_bought_and_redeemed_once_in_the_query_or_as_a_subprotocol()
     assert_eq!((got.count("x-user"), got.field("x-user").as_deref()), (1, Some("ada")), "as with the token itself");
     unauthorized(&setup, "E12 again", &redeem(&first), "ticket_invalid").await;
 
-    let second = buy(&setup.client(), &post(&token)).await;
+    let second = issue(&setup.client(), &post(&token)).await;
     let offer = |ticket: &str| {
         Head::upgrade("/").add("Origin", PAGE).add("Sec-WebSocket-Protocol", format!("chat.v2, ticket.{ticket}"))
     };
@@ -102,7 +102,7 @@ async fn a_ticket_is_bought_and_redeemed_once_in_the_query_or_as_a_subprotocol()
 async fn of_a_thousand_who_redeem_one_ticket_at_once_one_gets_in() {
     let key = Key::es256("one");
     let setup = fixture(&key, &json!({"ttl": "60s"})).await;
-    let ticket = buy(&setup.client(), &post(&key.sign(&claims(&json!({}))))).await;
+    let ticket = issue(&setup.client(), &post(&key.sign(&claims(&json!({}))))).await;
     // Everyone is connected before anyone asks.
     let mut peers = Vec::new();
     while peers.len() < 1000 {
@@ -146,7 +146,7 @@ async fn a_ticket_is_bound_to_its_route_its_origin_and_its_time() {
     other["tls"] = Value::Null;
     setup.gateway.edit("other.yaml", &text(&[route("other", harness::HOST, "chat-tls", "chat", &other)])).await;
     let token = key.sign(&claims(&json!({})));
-    let one = buy(&setup.client(), &post(&token)).await;
+    let one = issue(&setup.client(), &post(&token)).await;
     let at = |path: &str| Head::upgrade(&format!("{path}?ticket={one}")).add("Origin", PAGE);
     unauthorized(&setup, "E13 another route", &at("/other"), "ticket_invalid").await;
     unauthorized(&setup, "E13 another origin", &at("/").set("Origin", "https://other.example.com"), "ticket_invalid")
@@ -167,7 +167,7 @@ async fn a_ticket_is_bound_to_its_route_its_origin_and_its_time() {
     unauthorized(&setup, "two credentials", &both, "credential_ambiguous").await;
     setup.refused("a foreign page", &at("/").set("Origin", "https://evil.test"), &[403], &["origin_denied"]).await;
     setup.admitted("none of these cost the ticket", &redeem(&one)).await;
-    let late = buy(&setup.client(), &post(&token)).await;
+    let late = issue(&setup.client(), &post(&token)).await;
     tokio::time::sleep(Duration::from_millis(2050)).await;
     unauthorized(&setup, "E13 its time is over", &redeem(&late), "ticket_invalid").await;
 }
@@ -176,20 +176,20 @@ async fn a_ticket_is_bound_to_its_route_its_origin_and_its_time() {
 async fn an_address_can_be_bound_too() {
     let key = Key::es256("one");
     let setup = fixture(&key, &json!({"bindAddress": true})).await;
-    let ticket = buy(&setup.client(), &post(&key.sign(&claims(&json!({}))))).await;
+    let ticket = issue(&setup.client(), &post(&key.sign(&claims(&json!({}))))).await;
     let client = setup.client();
     let mut peer = client.connect_over(client.tcp_from("127.0.0.9").await).await.unwrap();
     peer.write(&redeem(&ticket).bytes()).await;
     assert_eq!(peer.head().await.unwrap().status(), 401, "E13 another address");
-    setup.admitted("the address that bought it", &redeem(&ticket)).await;
+    setup.admitted("the address that asked for it", &redeem(&ticket)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_buys_a_ticket_who_could_not_connect() {
+async fn nobody_gets_a_ticket_who_could_not_connect() {
     let key = Key::es256("one");
     let setup = fixture(&key, &json!({})).await;
     let good = post(&key.sign(&claims(&json!({}))));
-    let ticket = buy(&setup.client(), &good).await;
+    let ticket = issue(&setup.client(), &good).await;
     let bare = good.clone().without("Authorization");
     for (case, head, status, reason) in [
         ("no credential", bare.clone(), 401, "credential_missing"),
@@ -211,7 +211,7 @@ async fn nobody_buys_a_ticket_who_could_not_connect() {
     // An upgrade that is asked for by POST is none.
     let upgrade = Head::upgrade("/ticket").line("POST /ticket HTTP/1.1").add("Origin", PAGE);
     setup.refused("an upgrade", &upgrade, &[405], &["method_not_allowed"]).await;
-    setup.admitted("the ticket that was shown to buy another", &redeem(&ticket)).await;
+    setup.admitted("the ticket that was shown for another", &redeem(&ticket)).await;
     // What came behind a call is never read as another request.
     let twice = good.clone().then(good.bytes());
     let mut peer = setup.client().connect().await;
@@ -246,7 +246,7 @@ async fn a_preflight_allows_the_pages_of_the_route_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_buys_a_ticket_and_the_connection_lives_by_what_bought_it() {
+async fn a_session_gets_a_ticket_and_the_connection_lives_by_the_session() {
     let asked = Recorder::start(Behaviour::bytes("HTTP/1.1 200 OK\r\nX-User: ada\r\nContent-Length: 0\r\n\r\n")).await;
     let sessions = external(&json!({"allowedResponseHeaders": ["x-user"]}));
     let mut spec = any_of(&[sessions, ticket(&json!({}))]);
@@ -256,13 +256,13 @@ async fn a_session_buys_a_ticket_and_the_connection_lives_by_what_bought_it() {
     let head = Head::request("POST /ticket HTTP/1.1").add("Origin", PAGE).add("Cookie", "sid=canary-0123456789");
     let answer = call(&setup.client(), &head).await;
     assert_eq!(answer.field("access-control-allow-credentials").as_deref(), Some("true"), "{answer:?}");
-    let (one, two) = (buy(&setup.client(), &head).await, buy(&setup.client(), &head).await);
+    let (one, two) = (issue(&setup.client(), &head).await, issue(&setup.client(), &head).await);
     assert_eq!(asked.last().head().field("x-forwarded-uri").as_deref(), Some("/ticket"));
     let mut peer = setup.client().open(&redeem(&one)).await;
     peer.echo(&Frame::text("in")).await;
     assert_eq!(setup.recorder.last().head().field("x-user").as_deref(), Some("ada"));
     setup.refused("the same subject", &redeem(&two), &[429], &["subject_limit"]).await;
-    // What refuses a handshake costs no ticket; the method that bought it is what it stands for.
+    // What refuses a handshake costs no ticket; the method that it was issued for is what it stands for.
     spec["handshake"]["authentication"]["methods"][0]["external"]["path"] = json!("/other");
     setup.respec(&spec).await;
     assert_eq!(peer.close_code().await.map(|(code, _)| code), Some(1008));
@@ -271,7 +271,7 @@ async fn a_session_buys_a_ticket_and_the_connection_lives_by_what_bought_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_by_ticket_ends_with_the_credential_that_bought_it() {
+async fn a_connection_by_ticket_ends_with_the_credential_that_it_was_issued_for() {
     let key = Key::es256("one");
     let setup = fixture(&key, &json!({})).await;
     let answer = call(&setup.client(), &post(&key.sign(&claims(&json!({"exp": now() + 4}))))).await;

@@ -201,7 +201,7 @@ async fn an_http2_preface_opens_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn expectations_and_trailers_never_reach_the_upstream() {
+async fn expectations_and_trailers_never_reach_the_backend() {
     let setup = Setup::new(&json!({})).await;
     for (case, name, value) in
         [("B21 Expect", "Expect", "100-continue"), ("B21 Trailer", "Trailer", "X-A"), ("B21 TE", "TE", "trailers")]

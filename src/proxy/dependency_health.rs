@@ -124,14 +124,13 @@ impl DependencyHealth {
             let (kind, name) = (one.kind(), one.to_string());
             if out.contains(one) {
                 let problem = *record.why.lock().unwrap_or_else(PoisonError::into_inner);
-                tracing::warn!(
+                tracing::warn!(kind, name, problem, "authentication dependency failing; affected handshakes get 503");
+            } else {
+                tracing::info!(
                     kind,
                     name,
-                    problem,
-                    "handshakes cannot be judged: what they depend on gives no valid answer"
+                    "authentication dependency works again, or no handshake has used it for some time"
                 );
-            } else {
-                tracing::info!(kind, name, "handshakes are judged again, or nobody has asked for long");
             }
         }
         if *before != out {
@@ -200,21 +199,21 @@ mod tests {
     #[test]
     fn what_is_reported_is_what_somebody_depends_on() {
         let (sender, reported) = watch::channel(Failing::default());
-        let outages = DependencyHealth::new(sender, Metrics::new());
+        let health = DependencyHealth::new(sender, Metrics::new());
         let keys = |name: &str| Dependency::KeySet(name.into());
-        outages.record(&keys("a"), Err("x"));
-        assert!(outages.records.load().is_empty());
-        outages.follow(&[keys("a"), keys("b")].into());
-        let record = outages.records.load().get(&keys("a")).cloned().unwrap();
+        health.record(&keys("a"), Err("x"));
+        assert!(health.records.load().is_empty());
+        health.follow(&[keys("a"), keys("b")].into());
+        let record = health.records.load().get(&keys("a")).cloned().unwrap();
         for now in [1, 6001] {
             record.record(Err("x"), now);
         }
-        outages.look();
+        health.look();
         assert_eq!(**reported.borrow(), [keys("a")].into());
-        outages.follow(&[keys("a")].into());
-        assert!(Arc::ptr_eq(&record, &outages.records.load()[&keys("a")]), "what is known stays");
-        outages.follow(&[keys("b")].into());
-        outages.look();
+        health.follow(&[keys("a")].into());
+        assert!(Arc::ptr_eq(&record, &health.records.load()[&keys("a")]), "what is known stays");
+        health.follow(&[keys("b")].into());
+        health.look();
         assert!(reported.borrow().is_empty());
     }
 }

@@ -1,9 +1,7 @@
 //! THE DATA PLANE: accepts wss connections, judges handshakes and frames, relays to backends.
 //!
 //! Read `handshake::connection` first: it is one connection from top to bottom. Workers are single-threaded runtimes, one per
-//! core; what they share is [`Shared`]: the snapshot,
-//! counters, telemetry. Knows nothing of Kubernetes, files or
-//! compiling.
+//! core; what they share is [`Shared`]: the snapshot, counters, telemetry. Knows nothing of Kubernetes, files or compiling.
 
 mod acceptor;
 pub mod auth;
@@ -63,7 +61,7 @@ pub struct Options {
     pub memory_budget: Option<u64>,
     /// Whose word is taken for who the client is.
     pub proxies: TrustedProxies,
-    /// The store that replicas share; `None`: tickets and the places of subjects are those of this replica.
+    /// The store that replicas share; `None`: tickets and the limits of subjects are those of this replica.
     pub store: Option<store::Options>,
     /// The state of the shutdown.
     pub drain: watch::Receiver<Drain>,

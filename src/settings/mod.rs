@@ -55,7 +55,7 @@ pub struct Settings {
     pub memory_budget: Option<u64>,
     /// Proxies in front of the gateway, which say who the client is.
     pub trusted_proxies: TrustedProxies,
-    /// The store that replicas share; `None`: tickets and the places of subjects are those of one replica.
+    /// The store that replicas share; `None`: tickets and the limits of subjects are those of one replica.
     pub shared_store: Option<SharedStore>,
     /// The most replicas that run; `None`: not known.
     pub replicas: Option<NonZeroUsize>,

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_route_that_changed_by_value_rings() {
+    fn only_the_route_that_changed_by_value_is_judged_again() {
         let live = Live::default();
         live.publish(snapshot(vec![route("/a", Reason::NoEndpoints), route("/b", Reason::NoEndpoints)]));
         let (a, b) = (live.lease("a.test", "/a").unwrap(), live.lease("a.test", "/b/x").unwrap());

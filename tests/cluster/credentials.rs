@@ -393,7 +393,7 @@ fn sessions_are_judged_by_pods_of_a_service_and_by_nobody_without_it(clusters: &
     });
 }
 
-fn tickets_are_bought_with_tokens_and_redeemed_once(clusters: &Clusters) {
+fn tickets_are_issued_for_tokens_and_redeemed_once(clusters: &Clusters) {
     run(async {
         let fixture = Fixture::new(clusters).await;
         let key = issuer();
@@ -402,7 +402,7 @@ fn tickets_are_bought_with_tokens_and_redeemed_once(clusters: &Clusters) {
         fixture.serve(&route);
         let of_page = |line: &str| page(&route).line(format!("{line} HTTP/1.1"));
         let token = key.sign(&claims(&json!({})));
-        let purchase = |token: &str| {
+        let request = |token: &str| {
             let call = of_page("POST /ticket").without("Upgrade").without("Connection");
             let call = call.without("Sec-WebSocket-Key").without("Sec-WebSocket-Version");
             bearer(call.add("Content-Length", "0"), token)
@@ -413,13 +413,13 @@ fn tickets_are_bought_with_tokens_and_redeemed_once(clusters: &Clusters) {
             Answer::parse(&peer.rest(SOON, "the end of a call").await).expect("an answer to the call")
         };
         let before = fixture.dialled();
-        let answer = call(&purchase(&token)).await;
+        let answer = call(&request(&token)).await;
         assert_eq!((answer.status(), answer.field("cache-control").as_deref()), (200, Some("no-store")), "{answer:?}");
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
         let ticket = body["ticket"].as_str().unwrap().to_owned();
         let stranger = Key::es256("one").sign(&claims(&json!({})));
-        assert_eq!(call(&purchase(&stranger)).await.status(), 401, "bought with another's key");
-        assert_eq!(call(&purchase(&token).set("Origin", "https://evil.example.com")).await.status(), 403);
+        assert_eq!(call(&request(&stranger)).await.status(), 401, "a token of another key");
+        assert_eq!(call(&request(&token).set("Origin", "https://evil.example.com")).await.status(), 403);
         assert_eq!(fixture.dialled(), before, "the sale of tickets dials the backend");
 
         let redeem = |ticket: &str| of_page(&format!("GET /?ticket={ticket}"));
@@ -517,7 +517,7 @@ pub fn tests() -> Vec<Test> {
         tokens_open_by_keys_that_pods_of_the_issuer_serve,
         tokens_open_by_keys_of_a_config_map_and_follow_it,
         sessions_are_judged_by_pods_of_a_service_and_by_nobody_without_it,
-        tickets_are_bought_with_tokens_and_redeemed_once,
+        tickets_are_issued_for_tokens_and_redeemed_once,
         client_certificates_are_judged_by_config_maps,
         attempts_and_places_of_an_address_are_limited,
     ]

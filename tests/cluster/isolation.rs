@@ -229,7 +229,7 @@ fn settings_of_the_config_map_take_effect_under_open_sockets(clusters: &Clusters
     });
 }
 
-fn the_gateway_never_dials_the_api_server_itself_or_what_endpoints_may_not_be(clusters: &Clusters) {
+fn the_gateway_never_connects_to_the_api_server_itself_or_what_endpoints_may_not_be(clusters: &Clusters) {
     run(async {
         let fixture = Fixture::new(clusters.control_plane(), "fence", &json!({})).await;
         let own = Recorder::start_on(Behaviour::Echo, sandbox::address()).await;
@@ -261,7 +261,7 @@ fn the_gateway_never_dials_the_api_server_itself_or_what_endpoints_may_not_be(cl
             let uri = format!("https://{address}:8443/{name}");
             let route = fixture.route(&format!("keys-{name}"), &format!("keys-{name}.example.com"), &fetching(&uri));
             fixture.apply(&[route]);
-            let words = [uri.as_str(), "its host has no address that the gateway may dial"];
+            let words = [uri.as_str(), "its host has no address that the gateway may connect to"];
             super::fixture::logged(&gateway, &words);
         }
         assert_eq!(own.count(), (0, 0));
@@ -321,7 +321,7 @@ subjects: [{{kind: ServiceAccount, name: wssgate, namespace: {home}}}]
         fixture.condition("chat", "ResolvedRefs", "True", "NoEndpoints");
         fixture.becomes(&gateway, "around.example.com", 503).await;
         fixture.apply(&[fixture.route("keys", "keys.example.com", &fetching(&format!("https://{cluster_ip}/jwks")))]);
-        super::fixture::logged(&gateway, &["/jwks", "its host has no address that the gateway may dial"]);
+        super::fixture::logged(&gateway, &["/jwks", "its host has no address that the gateway may connect to"]);
     });
 }
 
@@ -430,7 +430,7 @@ pub fn tests() -> Vec<Test> {
         every_reference_of_a_route_needs_a_grant_for_its_kind,
         a_route_without_a_class_belongs_to_the_default_class_alone,
         settings_of_the_config_map_take_effect_under_open_sockets,
-        the_gateway_never_dials_the_api_server_itself_or_what_endpoints_may_not_be,
+        the_gateway_never_connects_to_the_api_server_itself_or_what_endpoints_may_not_be,
         a_gateway_of_single_namespaces_goes_around_the_api_server_as_far_as_it_may_see_it,
         names_that_point_anywhere_and_secrets_that_are_none_are_refused,
         what_clients_and_users_write_stays_data,

@@ -71,7 +71,7 @@ impl Fetcher {
             return Err(Failed("not an https URI"));
         };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let tcp = self.dial(&host, authority.port_u16().unwrap_or(443)).await?;
+        let tcp = self.connect(&host, authority.port_u16().unwrap_or(443)).await?;
         let name = ServerName::try_from(host).map_err(|_| Failed("its host is no DNS name or address"))?;
         let tls = TlsConnector::from(Arc::clone(&self.trust)).connect(name, tcp).await;
         let tls = tls.map_err(|_| Failed("the TLS handshake failed: is its certificate trusted?"))?;
@@ -96,13 +96,13 @@ impl Fetcher {
     }
 
     /// Connects to the first address that is not blocked and answers.
-    async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, Failed> {
+    async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, Failed> {
         let found = lookup_host((host, port)).await.map_err(|_| Failed("its host cannot be resolved"))?;
         let snapshot = self.live.load();
-        let may_dial = |address: &SocketAddr| !snapshot.blocked.blocks_host(address.ip());
-        let allowed: Vec<SocketAddr> = found.filter(may_dial).take(ADDRESSES).collect();
+        let allowed_address = |address: &SocketAddr| !snapshot.blocked.blocks_host(address.ip());
+        let allowed: Vec<SocketAddr> = found.filter(allowed_address).take(ADDRESSES).collect();
         if allowed.is_empty() {
-            return Err(Failed("its host has no address that the gateway may dial"));
+            return Err(Failed("its host has no address that the gateway may connect to"));
         }
         for address in allowed {
             if let Ok(tcp) = TcpStream::connect(address).await {
@@ -139,22 +139,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_address_that_a_name_leads_to_is_judged_before_it_is_dialled() {
+    async fn the_address_that_a_name_leads_to_is_judged_before_it_is_connected_to() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = |host: &str| format!("https://{host}:{}/jwks", listener.local_addr().unwrap().port());
-        let not_dialled = Failed("its host has no address that the gateway may dial");
+        let blocked = Failed("its host has no address that the gateway may connect to");
         // In a cluster; and where an address is the API server's or our own.
         for fetcher in [fetcher(false, &[]), fetcher(true, &["127.0.0.1", "::1"])] {
             for host in ["localhost", "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"] {
-                assert_eq!(fetcher.get(&uri(host), 1024).await, Err(not_dialled), "{host}");
+                assert_eq!(fetcher.get(&uri(host), 1024).await, Err(blocked), "{host}");
             }
             // Other spellings of 127.0.0.1, which not every resolver takes for one.
             for host in ["2130706433", "0x7f.1", "127.1", "localhost."] {
                 assert!(fetcher.get(&uri(host), 1024).await.is_err(), "{host}");
             }
         }
-        assert!(!asked(&listener).await, "it was dialled");
-        // The same name where it may be dialled: what fails is TLS, with a listener that does not speak it.
+        assert!(!asked(&listener).await, "a connection was made");
+        // The same name where it is allowed: what fails is TLS, with a listener that does not speak it.
         let fetcher = fetcher(true, &[]);
         let uri = uri("localhost");
         let (failed, _) = tokio::join!(fetcher.get(&uri, 1024), async { drop(listener.accept().await.unwrap()) });

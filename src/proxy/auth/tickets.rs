@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_store_sells_none_and_has_room_again_when_tickets_are_over() {
+    fn a_full_store_issues_none_and_has_room_again_when_tickets_are_over() {
         let (tickets, now, ttl) = (Memory::default(), Instant::now(), Duration::from_secs(1));
         for number in 0..MOST.tickets {
             let route = RouteId { name: format!("r{}", number % 4).into(), ..record().route };

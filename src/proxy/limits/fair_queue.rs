@@ -29,13 +29,13 @@ pub(crate) struct FairQueue(Rc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    turns: RefCell<Turns>,
-    places: RefCell<Places>,
+    order: RefCell<Order>,
+    occupancy: RefCell<Occupancy>,
 }
 
 /// Whether the permit is out, and who gets it next.
 #[derive(Debug, Default)]
-struct Turns {
+struct Order {
     taken: bool,
     /// The addresses that wait, in the order in which they come.
     order: VecDeque<IpAddr>,
@@ -44,7 +44,7 @@ struct Turns {
     waiting: HashMap<IpAddr, VecDeque<oneshot::Sender<Permit>>>,
 }
 
-impl Turns {
+impl Order {
     /// Waits for the permit. What is begun goes first: were it to wait behind everything that is not, a long queue would
     /// complete no handshake in time, and have paid for each.
     fn wait(&mut self, address: IpAddr, begun: bool) -> oneshot::Receiver<Permit> {
@@ -82,12 +82,12 @@ impl Turns {
 
 /// The places in the queue that are occupied.
 #[derive(Debug, Default)]
-struct Places {
+struct Occupancy {
     all: usize,
     by_address: HashMap<IpAddr, usize>,
 }
 
-impl Places {
+impl Occupancy {
     fn enter(&mut self, address: IpAddr) -> Result<(), Reason> {
         let own = self.by_address.get(&address).copied().unwrap_or(0);
         if self.all >= QUEUE || own >= OF_ADDRESS {
@@ -120,7 +120,7 @@ pub(crate) struct Queued {
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        self.queue.0.places.borrow_mut().leave(self.address);
+        self.queue.0.occupancy.borrow_mut().leave(self.address);
     }
 }
 
@@ -136,7 +136,7 @@ impl Drop for Permit {
         let Some(queue) = self.queue.take() else { return };
         loop {
             let next = {
-                let mut turns = queue.0.turns.borrow_mut();
+                let mut turns = queue.0.order.borrow_mut();
                 let next = turns.next();
                 turns.taken = next.is_some();
                 next
@@ -158,7 +158,7 @@ impl FairQueue {
     /// [`Reason::TlsQueueFull`]: too many wait, in total or of its address.
     pub(crate) fn enter(&self, address: IpAddr) -> Result<Queued, Reason> {
         let address = limit_key(address);
-        self.0.places.borrow_mut().enter(address)?;
+        self.0.occupancy.borrow_mut().enter(address)?;
         Ok(Queued { queue: self.clone(), address })
     }
 
@@ -166,7 +166,7 @@ impl FairQueue {
     /// first. Whatever else is ready goes before.
     async fn acquire(&self, address: IpAddr, begun: bool) -> Permit {
         let waiting = {
-            let mut turns = self.0.turns.borrow_mut();
+            let mut turns = self.0.order.borrow_mut();
             std::mem::replace(&mut turns.taken, true).then(|| turns.wait(address, begun))
         };
         let permit = match waiting {
@@ -220,7 +220,7 @@ mod tests {
         places.pop();
         assert!(queue.enter(address("192.0.2.3")).is_ok());
         drop(places);
-        let left = queue.0.places.borrow();
+        let left = queue.0.occupancy.borrow();
         assert!(left.all == 0 && left.by_address.is_empty(), "{left:?}");
     }
 
@@ -290,7 +290,7 @@ mod tests {
                 }
             })
             .await;
-        let turns = queue.0.turns.borrow();
+        let turns = queue.0.order.borrow();
         assert!(!turns.taken && turns.order.is_empty() && turns.waiting.is_empty(), "{turns:?}");
         served.take()
     }

@@ -3,7 +3,7 @@
 //! A wake-up reads what is there, judges all frames in place, and writes once; the same back. Nothing is read from one
 //! peer while bytes wait for the other, so that a peer that does not read holds a bounded amount. When a connection
 //! ends, each side gets a Close frame unless it would fall within a frame; then its TCP ends without one, so that the
-//! incomplete frame is never delivered. `tests.rs` has every ending, over fakes.
+//! incomplete frame is never delivered. `tests/` has every ending, over fakes.
 
 pub(crate) mod activity;
 mod pump;
