@@ -206,6 +206,24 @@ fn every_threat_has_a_test_that_exists_or_says_why_not() {
 }
 
 #[test]
+fn paths_that_the_pages_of_contributors_name_exist() {
+    let mut found = 0;
+    for page in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        for path in text.split('`').skip(1).step_by(2) {
+            let is_path =
+                path.contains('/') && [".rs", ".md", ".go", ".yaml", "/"].iter().any(|end| path.ends_with(end));
+            if is_path && !path.contains(['<', '*', ' ']) {
+                found += 1;
+                let places = [root().join(path), root().join("src").join(path)];
+                assert!(places.iter().any(|place| place.exists()), "{page}: {path} does not exist");
+            }
+        }
+    }
+    assert!(found > 60, "{found} paths");
+}
+
+#[test]
 fn links_between_pages_lead_somewhere() {
     let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
     let mut pages: Vec<PathBuf> = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path()).collect();
