@@ -1,7 +1,11 @@
 //! The identity of a route object: its kind, namespace and name. Everything that is counted, kept or shown by route is
 //! keyed by it, so that routes of two kinds share nothing even where they have one name.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,21 +39,36 @@ impl RouteKind {
     }
 }
 
-/// A route object.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RouteId {
+/// A route object. Clones share its parts: each connection is counted under several keys that have it.
+#[derive(Clone)]
+pub struct RouteId(Arc<Parts>);
+
+/// The parts of a [`RouteId`].
+pub struct Parts {
     /// Kind of the object.
     pub kind: RouteKind,
     /// Namespace of the object.
     pub namespace: Box<str>,
     /// Name of the object.
     pub name: Box<str>,
+    label: Box<str>,
 }
 
 impl RouteId {
     /// The identity of its three parts.
     pub fn new(kind: RouteKind, namespace: &str, name: &str) -> Self {
-        Self { kind, namespace: namespace.into(), name: name.into() }
+        let label = format!("{}{namespace}/{name}", kind.prefix()).into();
+        Self(Arc::new(Parts { kind, namespace: namespace.into(), name: name.into(), label }))
+    }
+
+    /// The name for logs, metrics and messages: `namespace/name`, and before that the kind for every kind but the
+    /// gateway's own. No two routes have one label, because neither a namespace nor a name has a slash.
+    pub fn label(&self) -> &str {
+        &self.0.label
+    }
+
+    fn key(&self) -> (RouteKind, &str, &str) {
+        (self.0.kind, &self.0.namespace, &self.0.name)
     }
 
     /// The identity of a SecureWebSocketRoute.
@@ -58,11 +77,49 @@ impl RouteId {
     }
 }
 
-impl fmt::Display for RouteId {
-    /// The name for logs, metrics and messages: `namespace/name`, and before that the kind for every kind but the
-    /// gateway's own. No two routes have one name, because neither a namespace nor a name has a slash.
+impl Deref for RouteId {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl PartialEq for RouteId {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.key() == other.key()
+    }
+}
+
+impl Eq for RouteId {}
+
+impl Hash for RouteId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialOrd for RouteId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for RouteId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl fmt::Debug for RouteId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}/{}", self.kind.prefix(), self.namespace, self.name)
+        f.debug_tuple("RouteId").field(&self.label()).finish()
+    }
+}
+
+impl fmt::Display for RouteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
     }
 }
 

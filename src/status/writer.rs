@@ -162,7 +162,7 @@ impl Work {
     /// Applies the status only, so that no other field becomes ours. The uid keeps a status from reaching another
     /// route of the same name.
     async fn patch(&self, manager: &str, write: &Write, status: &Value) -> Result<Outcome, String> {
-        let RouteId { kind, namespace, name } = &write.id;
+        let (kind, namespace, name) = (write.id.kind, &write.id.namespace, &write.id.name);
         let api: Api<SecureWebSocketRoute> = Api::namespaced(self.client.clone(), namespace);
         let body = json!({
             "apiVersion": format!("{GROUP}/{VERSION}"),

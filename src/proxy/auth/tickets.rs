@@ -220,7 +220,7 @@ mod tests {
         assert!(bound.fits(&route, &facts("2001:db8::2", origin())), "the same /64");
         assert!(!bound.fits(&route, &facts("192.0.2.1", origin())));
         assert!(!free.fits(&route, &facts("192.0.2.1", Origin::Missing)));
-        assert!(!free.fits(&RouteId { name: "other".into(), ..route }, &facts("192.0.2.1", origin())));
+        assert!(!free.fits(&RouteId::secure_web_socket(&route.namespace, "other"), &facts("192.0.2.1", origin())));
     }
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
     fn a_full_store_issues_none_and_has_room_again_when_tickets_are_over() {
         let (tickets, now, ttl) = (Memory::default(), Instant::now(), Duration::from_secs(1));
         for number in 0..MOST.tickets {
-            let route = RouteId { name: format!("r{}", number % 4).into(), ..record().route };
+            let route = RouteId::secure_web_socket("shop", &format!("r{}", number % 4));
             tickets.issue(&number.to_be_bytes(), Record { route, ..record() }, ttl, now).unwrap();
         }
         assert_eq!(tickets.issue(b"more", record(), ttl, now), Err(Reason::TicketsUnavailable));
@@ -254,7 +254,7 @@ mod tests {
     fn what_one_route_takes_leaves_a_quarter_to_others() {
         let (tickets, now, ttl) = (Memory::default(), Instant::now(), Duration::from_secs(1));
         let issue = |number: usize, record: Record| tickets.issue(&number.to_be_bytes(), record, ttl, now);
-        let other = || Record { route: RouteId { name: "other".into(), ..record().route }, ..record() };
+        let other = || Record { route: RouteId::secure_web_socket("shop", "other"), ..record() };
         let three = MOST.tickets / 4 * 3;
         for number in 0..three {
             issue(number, record()).unwrap();
@@ -267,7 +267,7 @@ mod tests {
         // What is redeemed is free again, for whoever has less than a quarter.
         assert!(tickets.redeem(&Handle::of(&0_usize.to_be_bytes()), now));
         assert_eq!(issue(MOST.tickets, other()), Err(Reason::TicketsUnavailable));
-        let third = Record { route: RouteId { name: "third".into(), ..record().route }, ..record() };
+        let third = Record { route: RouteId::secure_web_socket("shop", "third"), ..record() };
         issue(MOST.tickets, third).unwrap();
     }
 

@@ -227,9 +227,9 @@ async fn open(
         return end(worker, address, Some(&asked.request), &Refusal::by(&admitted.lease.route, Reason::ClientLost));
     }
     let id = worker.log.id();
-    let route: Arc<str> = admitted.lease.route.id.to_string().into();
-    record_opened(worker, id, &route, &admitted, tls.version(), address);
-    let metrics = shared.metrics.route(&route);
+    let route = admitted.lease.route.id.clone();
+    record_opened(worker, id, route.label(), &admitted, tls.version(), address);
+    let metrics = shared.metrics.route(route.label());
     metrics.accepted();
     metrics.backend_connected(admitted.backend.connect_took);
     if let Some(reason) = admitted.audited {

@@ -4,7 +4,6 @@
 //! The form of the request was judged before, when it was read. What each step decides is `policy`'s; here they are put in
 //! order and given what they need.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,8 +14,10 @@ use crate::proxy::clock::wall;
 use crate::proxy::handshake::asked::Asked;
 use crate::proxy::handshake::backend::{self, Backend};
 use crate::proxy::handshake::refusal::Refusal;
+use crate::proxy::limits::connections::ConnectionPermits;
 use crate::proxy::shared::Shared;
 use crate::proxy::store::record::Handle;
+use crate::proxy::store::subject::SubjectLease;
 use crate::reason::Reason;
 use crate::snapshot::live::Lease;
 use crate::snapshot::{Route, RouteState};
@@ -148,7 +149,7 @@ pub(crate) struct Admitted {
     pub(crate) audited: Option<Reason>,
     pub(crate) backend: Backend,
     /// What the connection holds against limits.
-    pub(crate) permits: Box<dyn Any>,
+    pub(crate) permits: (ConnectionPermits, Option<SubjectLease>),
 }
 
 /// Judges a handshake, from the route to the backend's 101.
@@ -161,7 +162,7 @@ pub(crate) async fn handshake(shared: &Arc<Shared>, asked: &mut Asked) -> Result
     if let Some(ticket) = ticket {
         let id = &routed.route().id;
         shared.auth.tickets.redeem(&ticket, id).await.map_err(|reason| routed.refuse(reason))?;
-        shared.metrics.route(&id.to_string()).tickets_redeemed.inc();
+        shared.metrics.route(id.label()).tickets_redeemed.inc();
     }
     let judged = Instant::now();
     shared.metrics.handshake_stage(Stage::Judgement, judged - asked.began);
@@ -176,13 +177,18 @@ pub(crate) async fn handshake(shared: &Arc<Shared>, asked: &mut Asked) -> Result
 
 /// What one connection holds against the limits of its route: on this replica, and for its subject on all replicas that
 /// share a store.
-async fn acquire(shared: &Shared, routed: &Routed, facts: &Facts) -> Result<Box<dyn Any>, Reason> {
+async fn acquire(
+    shared: &Shared,
+    routed: &Routed,
+    facts: &Facts,
+) -> Result<(ConnectionPermits, Option<SubjectLease>), Reason> {
     let (limits, id) = (&routed.policy.connection, &routed.route().id);
     let mut permits = shared.connections.acquire(id, facts.address, limits.total, limits.per_address)?;
-    let Some(identity) = facts.identity() else { return Ok(Box::new(permits)) };
+    let Some(identity) = facts.identity() else { return Ok((permits, None)) };
     shared.connections.acquire_subject(&mut permits, identity.clone(), limits.per_subject)?;
-    match (&shared.store, limits.per_subject) {
-        (Some(store), Some(limit)) => Ok(Box::new((permits, store.acquire_subject(id, &identity, limit).await?))),
-        _ => Ok(Box::new(permits)),
-    }
+    let lease = match (&shared.store, limits.per_subject) {
+        (Some(store), Some(limit)) => Some(store.acquire_subject(id, &identity, limit).await?),
+        _ => None,
+    };
+    Ok((permits, lease))
 }

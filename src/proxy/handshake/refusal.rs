@@ -94,8 +94,8 @@ pub(crate) struct Target<'a> {
 
 /// Counts a refusal and writes it down.
 pub(crate) fn record(worker: &Worker, address: ClientAddress, target: Option<Target<'_>>, refusal: &Refusal) {
-    let route = refusal.route.as_ref().map(|route| route.id.to_string());
-    worker.shared.metrics.refused(refusal.reason, route.as_deref());
+    let route = refusal.route.as_ref().map(|route| route.id.label());
+    worker.shared.metrics.refused(refusal.reason, route);
     worker.log.refused(&Refused {
         reason: refusal.reason,
         status: refusal.status(),
@@ -103,7 +103,7 @@ pub(crate) fn record(worker: &Worker, address: ClientAddress, target: Option<Tar
         proxy: address.proxy,
         host: target.map(|target| target.host),
         path: target.map(|target| target.path),
-        route: route.as_deref(),
+        route,
         backend: refusal.endpoint,
     });
 }

@@ -63,7 +63,7 @@ async fn issue(shared: &Shared, routed: &Routed, ticket: &Ticket, identified: Id
         headers,
     };
     let value = shared.auth.tickets.issue(record, ttl).await?;
-    shared.metrics.route(&id.to_string()).tickets_issued.inc();
+    shared.metrics.route(id.label()).tickets_issued.inc();
     Ok(format!("{{\"ticket\":\"{value}\",\"expiresIn\":{}}}\n", ttl.as_secs()))
 }
 

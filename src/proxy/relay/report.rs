@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::api::route_id::RouteId;
 use crate::reason::Reason;
 use crate::telemetry::access::fields::{Ended, Id, Volume};
 use crate::telemetry::access::worker::WorkerLog;
@@ -22,8 +23,8 @@ pub(super) struct Ending {
 /// The report of one connection in the making.
 pub(crate) struct Report {
     pub(crate) id: Id,
-    /// `namespace/name` of the route.
-    pub(crate) route: Arc<str>,
+    /// The route, as it was admitted.
+    pub(crate) route: RouteId,
     /// When the connection was accepted.
     pub(crate) began: Instant,
     pub(crate) metrics: Arc<RouteMetrics>,
@@ -36,7 +37,7 @@ pub(crate) struct Report {
 
 impl Report {
     /// A connection that is open from now on.
-    pub(crate) fn new(id: Id, route: Arc<str>, began: Instant, metrics: Arc<RouteMetrics>, log: WorkerLog) -> Self {
+    pub(crate) fn new(id: Id, route: RouteId, began: Instant, metrics: Arc<RouteMetrics>, log: WorkerLog) -> Self {
         metrics.connections.inc();
         let nothing = Volume::default();
         Self { id, route, began, metrics, log, ending: None, from_client: nothing, from_backend: nothing, told: false }
@@ -56,7 +57,7 @@ impl Report {
         self.metrics.connection_lasted(duration);
         self.log.ended(&Ended {
             id: self.id,
-            route: &self.route,
+            route: self.route.label(),
             duration,
             reason: ending.reason,
             code: ending.code,

@@ -147,7 +147,7 @@ fn open(ticket: &[u8], mut sealed: Vec<u8>) -> Option<Record> {
     let kept: Kept = serde_json::from_slice(text).ok()?;
     let (kind, namespace, name) = kept.route;
     Some(Record {
-        route: RouteId { kind, namespace, name },
+        route: RouteId::new(kind, &namespace, &name),
         origin: kept.origin.map_or(Origin::Missing, Origin::One),
         address: kept.address,
         proof: kept.proof,
