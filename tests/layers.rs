@@ -291,7 +291,7 @@ mod tests {
 ws | |
 reason | ws |
 proxy::io | ws | tokio
-proxy::relay | api proxy::io
+proxy::relay | proxy::io
     reason |
 proxy | reason |
 admin | |
