@@ -16,7 +16,9 @@ use wssgate::api::route_id::RouteId;
 use wssgate::policy::{Connection, Handshake, Heartbeat, Policy};
 use wssgate::proxy::{self, Drain, Proxy};
 use wssgate::snapshot::live::Live;
-use wssgate::snapshot::{Backend, BackendId, Balance, Host, PathMatch, Route, RouteState, Snapshot, TlsServerConfig};
+use wssgate::snapshot::{
+    Backend, BackendId, Balance, Host, HostTls, PathMatch, Route, RouteState, Snapshot, TlsServerConfig,
+};
 use wssgate::telemetry::access::log::AccessLog;
 use wssgate::telemetry::metrics::Metrics;
 use wssgate::ws::frame::{self, Header, Opcode};
@@ -110,7 +112,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         certificates: vec![],
         client: None,
     });
-    let host = Host { name: HOST.into(), tls: Some(tls), routes: vec![Arc::new(route)] };
+    let host = Host { name: HOST.into(), tls: HostTls::Own(tls), routes: vec![Arc::new(route)] };
     let live = Arc::new(Live::default());
     live.publish(Snapshot {
         version: 1,

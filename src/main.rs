@@ -63,7 +63,7 @@ fn check(arguments: &Check) -> ExitCode {
         Output::Table => checked.table,
         Output::Json => checked.json,
     };
-    for problem in &checked.problems {
+    for problem in checked.problems.iter().chain(&checked.remarks) {
         let _ = writeln!(io::stderr(), "{problem}");
     }
     if print(&text) == ExitCode::from(OK) && checked.accepted { ExitCode::from(OK) } else { ExitCode::from(FAILED) }

@@ -83,6 +83,7 @@ reasons! {
     TlsTimeout               "tls_timeout"                  -     -: "The TLS handshake did not finish in time."
     TlsFailed                "tls_failed"                   -     -: "The TLS handshake failed: no common version or suite, a broken record, or an alert from the client."
     ClientCertificateInvalid "client_certificate_invalid"   -     -: "The TLS handshake failed because of the client certificate: it is missing where one is required, expired, revoked, issued by an unknown authority, or too large."
+    NoCertificate            "no_certificate"               -     -: "A route serves the name in the ClientHello, and no certificate for it is there (alert `unrecognized_name`, RFC 6066 §3). Connections that are open go on."
     UnknownServerName        "unknown_server_name"          -     -: "No route serves the name in the ClientHello and there is no default certificate (alert `unrecognized_name`, RFC 6066 §3)."
     ConnectionLimit          "connection_limit"             -     -: "As many client sockets are open as the limit of open files allows. The connection is closed before TLS."
     TlsQueueFull             "tls_queue_full"               -     -: "Too many clients wait for their TLS handshake, in total or from one address. The connection is closed without an answer."

@@ -172,7 +172,7 @@ fn a_change_of_one_route_keeps_everything_else() {
         let name = format!("good{n}.example.com");
         let (old, new) = (host(&before, &name), host(&after, &name));
         assert_eq!(Arc::ptr_eq(old, new), n != 3, "{name}");
-        assert!(Arc::ptr_eq(old.tls.as_ref().unwrap(), new.tls.as_ref().unwrap()), "{name}");
+        assert!(Arc::ptr_eq(old.tls.own().unwrap(), new.tls.own().unwrap()), "{name}");
     }
 }
 
@@ -214,13 +214,86 @@ fn a_rotation_keeps_the_session_tickets_of_every_host() {
     objects.secrets.insert(key, Arc::new(mint.fill(&secret).unwrap()));
     let after = compile(&objects, &standalone(), NOW, Some(&before));
     for (name, old) in &before.snapshot.exact {
-        let (old, new) = (old.tls.as_ref().unwrap(), after.snapshot.exact[name].tls.as_ref().unwrap());
+        let (old, new) = (old.tls.own().unwrap(), after.snapshot.exact[name].tls.own().unwrap());
         assert_ne!(old.certificates, new.certificates, "{name}");
         assert!(Arc::ptr_eq(&old.config.get().ticketer, &new.config.get().ticketer), "{name}");
     }
-    let old = &before.snapshot.exact["good0.example.com"].tls.as_ref().unwrap().config.get().ticketer;
-    let new = &after.snapshot.exact["good1.example.com"].tls.as_ref().unwrap().config.get().ticketer;
+    let old = &before.snapshot.exact["good0.example.com"].tls.own().unwrap().config.get().ticketer;
+    let new = &after.snapshot.exact["good1.example.com"].tls.own().unwrap().config.get().ticketer;
     assert!(!Arc::ptr_eq(old, new), "every host has tickets of its own");
+}
+
+/// The leaves that a host is served with.
+fn leaves(compiled: &Compiled, name: &str) -> Vec<String> {
+    let own = host(compiled, name).tls.own();
+    own.map(|tls| tls.certificates.iter().map(|facts| facts.fingerprint.clone()).collect()).unwrap_or_default()
+}
+
+fn ready(compiled: &Compiled, name: &str) -> (String, String) {
+    let status = &compiled.statuses[&RouteId::secure_web_socket("shop", name)];
+    let found = status.conditions.iter().flatten().find(|condition| condition.type_ == "CertificateReady").unwrap();
+    (found.status.clone(), found.reason.clone())
+}
+
+#[test]
+fn the_last_good_certificate_stands_in_for_a_bounded_time_and_no_open_connection_notices() {
+    const DAY: i64 = 86_400;
+    let mut objects = ten_good(&mut Mint::new());
+    let name = "good3.example.com";
+    let served = compile(&objects, &standalone(), NOW, None);
+    let good = leaves(&served, name);
+    let key = Key::new("shop", "tls");
+    let secret = objects.secrets.remove(&key).unwrap();
+    let away = compile(&objects, &standalone(), NOW + 60, Some(&served));
+    assert_eq!(leaves(&away, name), good);
+    assert_eq!(ready(&away, "good3"), ("False".into(), "LastGood".into()));
+    assert_eq!((away.last_good_certificates(), away.due), (10, Some(NOW + 60 + DAY)));
+    // Nothing that a live connection is judged by has changed.
+    assert_eq!(away.snapshot.version, served.snapshot.version);
+    // It counts from the moment at which the Secret went.
+    let later = compile(&objects, &standalone(), NOW + DAY, Some(&away));
+    assert_eq!((leaves(&later, name), later.due), (good.clone(), Some(NOW + 60 + DAY)));
+    let over = compile(&objects, &standalone(), NOW + 60 + DAY, Some(&later));
+    assert_eq!((leaves(&over, name), over.last_good_certificates()), (vec![], 0));
+    assert!(host(&over, name).routes.iter().all(|route| matches!(route.state, RouteState::Serving(_))));
+    assert!(over.snapshot.tls(name).is_err());
+    objects.secrets.insert(key, secret);
+    let back = compile(&objects, &standalone(), NOW + 2 * DAY, Some(&over));
+    assert_eq!((leaves(&back, name), ready(&back, "good3").0), (good, "True".into()));
+}
+
+#[test]
+fn a_certificate_stands_in_for_no_other_route_and_for_none_that_may_not_name_it() {
+    let tls = |reference: &str| format!("hostnames: [a.test]\ntls: {{certificateRefs: [{reference}]}}");
+    let mut mint = Mint::new();
+    let mut objects = base(&mut mint);
+    let mut shared = (*objects.secrets[&Key::new("shop", "tls")]).clone();
+    shared.metadata.namespace = Some("infra".into());
+    objects.insert(Object::Secret(Arc::new(shared)));
+    let grant = "{metadata: {name: shop, namespace: infra}, spec: {from: [{group: wssgate.io, kind: SecureWebSocketRoute, \
+                 namespace: shop}], to: [{group: '', kind: Secret}]}}";
+    let grant: wssgate::api::objects::ReferenceGrant = serde_saphyr::from_str(grant).unwrap();
+    objects.insert(Object::ReferenceGrant(Arc::new(grant)));
+    add(&mut objects, route("one", &tls("{name: tls, namespace: infra}")));
+    let served = compile(&objects, &standalone(), NOW, None);
+    let good = leaves(&served, "a.test");
+    assert_eq!(good.len(), 1);
+    // Another reference, not there yet: what the route may still name stands in.
+    add(&mut objects, route("one", &tls("{name: new}")));
+    let renamed = compile(&objects, &standalone(), NOW, Some(&served));
+    assert_eq!(leaves(&renamed, "a.test"), good);
+    let mut without = objects.clone();
+    without.reference_grants.clear();
+    assert!(leaves(&compile(&without, &standalone(), NOW, Some(&renamed)), "a.test").is_empty());
+    // The host has gone to another route.
+    objects.routes.clear();
+    add(&mut objects, route("two", &tls("{name: new}")));
+    assert!(leaves(&compile(&objects, &standalone(), NOW, Some(&renamed)), "a.test").is_empty());
+    let none = Options { certificate_grace: std::time::Duration::ZERO, ..standalone() };
+    add(&mut objects, route("two", &tls("{name: tls}")));
+    let served = compile(&objects, &none, NOW, None);
+    objects.secrets.clear();
+    assert!(leaves(&compile(&objects, &none, NOW, Some(&served)), "a.test").is_empty());
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 mod harness;
 
+mod absence;
 mod acme;
 mod admin;
 mod authentication;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wssgate::api::route_id::RouteId;
 use wssgate::reason::Reason;
-use wssgate::snapshot::{Balance, Host, PathMatch, Route, RouteState};
+use wssgate::snapshot::{Balance, Host, HostTls, PathMatch, Route, RouteState};
 use wssgate::ws::upgrade::check_path;
 
 /// Any bytes as a path.
@@ -40,7 +40,8 @@ fn check_match(path: &str) {
             backend_tls: None,
         })
     };
-    let host = Host { name: "chat.example.com".into(), tls: None, routes: vec![route("/public"), route("/")] };
+    let host =
+        Host { name: "chat.example.com".into(), tls: HostTls::Default, routes: vec![route("/public"), route("/")] };
     let inside = decoded(path.as_bytes()).split(|&b| b == b'/').nth(1).is_some_and(|first| first == b"public");
     match host.route(path) {
         Ok(found) => assert_eq!(&*found.id.name, if inside { "/public" } else { "/" }),

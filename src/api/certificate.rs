@@ -202,6 +202,9 @@ pub struct CertificateCondition {
     pub reason: String,
     /// A sentence for people.
     pub message: String,
+    /// When `status` last changed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub last_transition_time: Option<Time>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -12,9 +12,13 @@ pub mod status;
 pub mod violation;
 pub mod yaml;
 
+use std::time::Duration;
+
 /// API group of [`route::SecureWebSocketRoute`].
 pub const GROUP: &str = "wssgate.io";
 /// Version of [`route::SecureWebSocketRoute`].
 pub const VERSION: &str = "v1alpha1";
 /// `spec.controller` of the IngressClasses that belong to this gateway, unless the settings name another.
 pub const CONTROLLER: &str = "wssgate.io/ingress-controller";
+/// How long the last good certificate of a host stands in while no Secret has one, by default: a day to issue another.
+pub const CERTIFICATE_GRACE: Duration = Duration::from_secs(24 * 3600);

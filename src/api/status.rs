@@ -188,6 +188,9 @@ pub enum ConditionReason {
     Temporary,
     /// The certificate is near its end, and nobody has renewed it.
     Expiring,
+    /// The certificate is served, but cert-manager cannot renew it: its last attempt failed, or it has been issuing for
+    /// minutes, as where the issuer does not exist.
+    RenewalFailing,
     /// cert-manager could not issue the certificate, or is not there; it tries again.
     Failed,
     /// The Certificate or Secret belongs to another owner, or two routes want one Secret from different issuers.
@@ -240,6 +243,7 @@ impl ConditionReason {
             Self::Issuing => "Issuing",
             Self::Temporary => "Temporary",
             Self::Expiring => "Expiring",
+            Self::RenewalFailing => "RenewalFailing",
             Self::Failed => "Failed",
             Self::CertificateConflict => "CertificateConflict",
             Self::WeakKey => "WeakKey",

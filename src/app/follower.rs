@@ -179,6 +179,7 @@ impl Follower {
                 "snapshot published"
             );
         }
+        self.metrics.last_good_certificates(compiled.last_good_certificates());
         self.metrics.published(version, SystemTime::now());
         if let (Some(control), Source::Cluster(cluster)) = (&self.control, &mut self.source) {
             cluster.standing_in(compiled.standing_in());
@@ -227,7 +228,7 @@ impl Follower {
 fn certificates(compiled: &Compiled) -> Vec<Certificate> {
     let hosts = compiled.snapshot.exact.values().chain(compiled.snapshot.wildcard.values());
     hosts
-        .filter_map(|host| Some((host, host.tls.as_ref()?)))
+        .filter_map(|host| Some((host, host.tls.own()?)))
         .flat_map(|(host, tls)| tls.certificates.iter().map(move |certificate| (host, certificate)))
         .map(|(host, certificate)| Certificate {
             secret: certificate.secret.clone(),

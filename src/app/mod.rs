@@ -55,6 +55,8 @@ pub struct Checked {
     pub accepted: bool,
     /// Problems of manifests, a line each.
     pub problems: Vec<String>,
+    /// What to know of objects that have no status of ours, a line each, such as a Certificate that no route wants.
+    pub remarks: Vec<String>,
     /// The conditions as a table.
     pub table: String,
     /// The conditions as JSON.
@@ -72,7 +74,8 @@ pub fn check(settings: &Settings, manifests: &Path) -> io::Result<Checked> {
     let problems = loaded.problems.iter().map(ToString::to_string).collect();
     let (table, json) =
         (compile::status::report::table(&compiled.statuses), compile::status::report::json(&compiled.statuses));
-    Ok(Checked { accepted, problems, table, json: json.to_string() })
+    let remarks = compiled.remarks.iter().map(|(object, text)| format!("{object}: {text}")).collect();
+    Ok(Checked { accepted, problems, remarks, table, json: json.to_string() })
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {

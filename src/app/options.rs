@@ -83,6 +83,7 @@ pub(super) fn of_compile(settings: &Settings) -> compile::Options {
         controller_name: settings.controller_name.clone(),
         ingress_class_name: settings.ingress_class_name.clone(),
         default_certificate: settings.default_certificate.clone(),
+        certificate_grace: settings.certificate_grace,
         hostname_suffixes: settings.hostname_suffixes.clone(),
         defaults: settings.defaults.clone(),
         unshared: settings.replicas.filter(|replicas| replicas.get() > 1 && settings.shared_store.is_none()),

@@ -19,7 +19,7 @@ use crate::compile::tls::host_certificates::HostTls;
 use crate::policy::blocked_addresses::BlockedAddresses;
 use crate::policy::{ClientRule, OriginPattern, Policy};
 use crate::reason;
-use crate::snapshot::{Backend, BackendId, Host, PathMatch, Route, RouteState, Snapshot, TlsServerConfig};
+use crate::snapshot::{self, Backend, BackendId, Host, PathMatch, Route, RouteState, Snapshot, TlsServerConfig};
 
 /// One route with its references resolved, and its report as far as it is known.
 #[derive(Debug)]
@@ -109,11 +109,16 @@ pub fn host(
     }
     let mut routes: Vec<Arc<Route>> = taken.into_values().collect();
     routes.sort_by(|a, b| order(&a.path).cmp(&order(&b.path)));
-    let tls = tls.config.as_ref().map(|built| Arc::clone(&built.config));
+    let tls = match &tls.config {
+        Some(built) => snapshot::HostTls::Own(Arc::clone(&built.config)),
+        None if tls.available => snapshot::HostTls::Default,
+        None => snapshot::HostTls::Missing,
+    };
     Host { name: name.into(), tls, routes }
 }
 
-/// A route as it is on one host: it refuses where the host has no usable TLS.
+/// A route as it is on one host: it refuses where client certificates cannot be verified. A host without a certificate of
+/// its own refuses nothing: nobody gets as far as the route, and who is connected needs none.
 fn on_host(
     name: &str,
     route: &Arc<Route>,
@@ -122,7 +127,7 @@ fn on_host(
     report: &mut RouteReport,
 ) -> Arc<Route> {
     let route = match &tls.client {
-        _ if !tls.available || tls.locked => refusing(route),
+        _ if tls.locked => refusing(route),
         None => Arc::clone(route),
         Some(rule) => with_client(route, rule, missing_origin_set).unwrap_or_else(|why| {
             let text = format_args!("host {}: {why}", quote(name));
@@ -131,8 +136,9 @@ fn on_host(
         }),
     };
     match route.state {
-        RouteState::Serving(_) => report.serving += 1,
         RouteState::Refusing(_) => report.refusing += 1,
+        RouteState::Serving(_) if !tls.available => report.unreachable += 1,
+        RouteState::Serving(_) => report.serving += 1,
     }
     route
 }

@@ -25,7 +25,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use crate::api::objects::Objects;
+use crate::api::objects::{Key, Objects};
 use crate::api::route::{Defaults, RouteSpec, SecureWebSocketRoute};
 use crate::api::route_id::RouteId;
 use crate::api::status::{ConditionReason, ConditionType, RouteStatus};
@@ -41,12 +41,17 @@ use resolve::reference::Grants;
 use resolve::resolution::Resolution;
 use resolve::rule::{Clients, Resolver};
 use status::condition::{ConditionReport, RouteReport};
-use tls::host_certificates::{CertificateCache, HostCertificates};
+use tls::host_certificates::{CertificateCache, HostCertificates, Owner};
 use tls::issuance::{Issue, Wanted};
 
 /// The remark on a Certificate that the gateway made and no longer manages.
-const UNWANTED: &str = "no route uses it any more; it stays until its route is deleted; delete it if its Secret is not \
-                        needed";
+fn unwanted(key: &Key) -> String {
+    let Key { namespace, name } = key;
+    format!(
+        "no route uses it any more; it stays until its route is deleted; if its Secret is not needed: kubectl delete \
+         certificate -n {namespace} {name}"
+    )
+}
 
 /// The result of a compile, and what the next one needs of it.
 pub struct Compiled {
@@ -81,6 +86,12 @@ impl Compiled {
     /// How many routes are accepted.
     pub fn accepted(&self) -> usize {
         status::route::accepted(&self.statuses)
+    }
+
+    /// How many hosts are served with their last good certificate, because no Secret has one; the default certificate
+    /// counts as one host.
+    pub fn last_good_certificates(&self) -> usize {
+        self.carried.certificates.standing_in()
     }
 
     /// Last good specs that serve in place of what their routes say now.
@@ -128,7 +139,7 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let served = serve(&ownership, &routes, &issues, certificates, &mut compiled);
 
     let (challenges, mut remarks) = tls::acme::collect(objects, options, &ownership, &mut resolver);
-    remarks.extend(wanted.unwanted.iter().map(|key| (format!("Certificate {key}"), UNWANTED.to_owned())));
+    remarks.extend(wanted.unwanted.iter().map(|key| (format!("Certificate {key}"), unwanted(key))));
     let (backends, clients) = resolver.finish();
     let (keys, reserved) = (keys.finish(), std::mem::take(&mut ownership.reserved));
     let default_tls = served.default_tls;
@@ -224,7 +235,8 @@ fn serve(
         let owner = host.owner.and_then(|owner| positions.get(owner)).and_then(|position| routes.get(*position));
         let tls = owner.and_then(|owner| owner.effective().tls.as_ref());
         let issue = owner.and_then(|owner| issues.get(&owner.id));
-        let tls = certificates.host(name, &first.namespace, tls, issue);
+        let owner = Owner { id: owner.map(|owner| &owner.id), namespace: &first.namespace };
+        let tls = certificates.host(name, owner, tls, issue);
         hosts.push(assembly::host(name, host, &tls, &positions, compiled));
     }
     let default_tls = certificates.default_config().map(|built| Arc::clone(&built.config));
@@ -234,7 +246,7 @@ fn serve(
 
 /// The report of a route after every host was looked at.
 fn finish(mut report: RouteReport) -> RouteReport {
-    if report.serving + report.refusing == 0 {
+    if report.serving + report.refusing + report.unreachable == 0 {
         report.certificate.unjudged = Some("not checked, because no host and path belongs to the route");
         // Every path belongs to older routes: that is no longer a note.
         report.accepted.problems.append(&mut report.accepted.notes);

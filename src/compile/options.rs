@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::api::CONTROLLER;
 use crate::api::objects::Key;
 use crate::api::route::Defaults;
+use crate::api::{CERTIFICATE_GRACE, CONTROLLER};
 use crate::policy::blocked_addresses::BlockedAddresses;
 use crate::snapshot::dependency::Dependency;
 
@@ -28,6 +29,8 @@ pub struct Options {
     pub ingress_class_name: Option<String>,
     /// The Secret for hosts that no route gives a certificate.
     pub default_certificate: Option<Key>,
+    /// How long the last good certificate of a host stands in while no Secret has one.
+    pub certificate_grace: Duration,
     /// Suffixes of the hostnames that a namespace may use ([`ownership::suffix`]).
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
     /// What routes that say nothing get, before the defaults of the gateway.
@@ -51,6 +54,7 @@ impl Default for Options {
             controller_name: CONTROLLER.to_owned(),
             ingress_class_name: None,
             default_certificate: None,
+            certificate_grace: CERTIFICATE_GRACE,
             hostname_suffixes: BTreeMap::new(),
             defaults: Defaults::default(),
             unshared: None,

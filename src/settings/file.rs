@@ -97,6 +97,9 @@ pub struct GatewayConfiguration {
     /// Secret with the default certificate.
     #[serde(default)]
     pub default_certificate: Option<ObjectName>,
+    /// How long the last good certificate of a host stands in while no Secret has one; 0s: not at all.
+    #[serde(default, deserialize_with = "duration")]
+    pub certificate_grace: Option<Duration>,
     /// The times of a shutdown.
     #[serde(default)]
     pub drain: DrainFile,

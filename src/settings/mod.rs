@@ -13,9 +13,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::api::CONTROLLER;
 use crate::api::objects::Key;
 use crate::api::route::Defaults;
+use crate::api::{CERTIFICATE_GRACE, CONTROLLER};
 use crate::telemetry::format::Format;
 use cluster::{ClusterOverrides, ClusterSettings};
 pub use file::{GatewayConfiguration, SettingsError};
@@ -43,6 +43,8 @@ pub struct Settings {
     pub watch_namespaces: Vec<String>,
     /// Secret with the certificate for hosts that no route gives one; `None`: such handshakes are refused.
     pub default_certificate: Option<Key>,
+    /// How long the last good certificate of a host stands in while no Secret has one.
+    pub certificate_grace: Duration,
     /// How the gateway stops.
     pub drain: Drain,
     /// Hostnames by namespace: a route may only name hosts below one of the suffixes of its namespace. One of a namespace
@@ -155,6 +157,7 @@ impl Settings {
             controller_name: file.controller_name.unwrap_or_else(|| CONTROLLER.to_owned()),
             ingress_class_name: file.ingress_class_name,
             default_certificate: file.default_certificate.map(|secret| Key::new(secret.namespace, secret.name)),
+            certificate_grace: file.certificate_grace.unwrap_or(CERTIFICATE_GRACE),
             drain: Drain {
                 accept_grace: file.drain.accept_grace.unwrap_or(drain.accept_grace),
                 window: file.drain.window.unwrap_or(drain.window),

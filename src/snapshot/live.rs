@@ -134,7 +134,7 @@ fn routes(snapshot: &Snapshot) -> HashMap<(&str, &PathMatch), &Arc<Route>> {
 mod tests {
     use super::*;
     use crate::api::route_id::RouteId;
-    use crate::snapshot::{Balance, Host, RouteState};
+    use crate::snapshot::{Balance, Host, HostTls, RouteState};
 
     fn route(path: &str, reason: Reason) -> Arc<Route> {
         Arc::new(Route {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn snapshot(routes: Vec<Arc<Route>>) -> Snapshot {
-        let host = Host { name: "a.test".into(), tls: None, routes };
+        let host = Host { name: "a.test".into(), tls: HostTls::Default, routes };
         Snapshot { exact: [("a.test".into(), Arc::new(host))].into(), ..Snapshot::default() }
     }
 
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn a_lease_of_a_wildcard_stays_when_somebody_takes_the_exact_name() {
         let live = Live::default();
-        let star = |routes| Arc::new(Host { name: "*.test".into(), tls: None, routes });
+        let star = |routes| Arc::new(Host { name: "*.test".into(), tls: HostTls::Default, routes });
         let wildcard = || -> HashMap<Box<str>, Arc<Host>> {
             [("test".into(), star(vec![of("star", "/", Reason::NoEndpoints)]))].into()
         };
@@ -222,7 +222,11 @@ mod tests {
     #[test]
     fn a_lease_of_a_wildcard_ends_when_its_name_is_reserved_for_others() {
         let live = Live::default();
-        let star = Arc::new(Host { name: "*.test".into(), tls: None, routes: vec![route("/", Reason::NoEndpoints)] });
+        let star = Arc::new(Host {
+            name: "*.test".into(),
+            tls: HostTls::Default,
+            routes: vec![route("/", Reason::NoEndpoints)],
+        });
         let snapshot = Snapshot { wildcard: [("test".into(), star)].into(), ..Snapshot::default() };
         live.publish(snapshot.clone());
         let (kept, other) = (live.lease("kept.test", "/").unwrap(), live.lease("other.test", "/").unwrap());

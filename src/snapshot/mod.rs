@@ -66,8 +66,16 @@ impl Snapshot {
     }
 
     /// The TLS for a name of a ClientHello; the default one for unknown names.
-    pub fn tls(&self, name: &str) -> Option<&Arc<TlsServerConfig>> {
-        self.host(name).and_then(|host| host.tls.as_ref()).or(self.default_tls.as_ref())
+    ///
+    /// # Errors
+    /// [`Reason::NoCertificate`] for a host that has none, also where there is a default one: that may ask less of clients
+    /// than the host does. [`Reason::UnknownServerName`] for other names where there is no default one.
+    pub fn tls(&self, name: &str) -> Result<&Arc<TlsServerConfig>, Reason> {
+        match self.host(name).map(|host| &host.tls) {
+            Some(HostTls::Own(tls)) => Ok(tls),
+            Some(HostTls::Missing) => Err(Reason::NoCertificate),
+            Some(HostTls::Default) | None => self.default_tls.as_ref().ok_or(Reason::UnknownServerName),
+        }
     }
 }
 
@@ -76,10 +84,31 @@ impl Snapshot {
 pub struct Host {
     /// The name as routes write it: `chat.example.com` or `*.example.com`.
     pub name: Box<str>,
-    /// The host's own TLS; `None`: the default one.
-    pub tls: Option<Arc<TlsServerConfig>>,
+    /// What its TLS handshakes are done with.
+    pub tls: HostTls,
     /// Exact paths first, then prefixes, longest first: the first match wins.
     pub routes: Vec<Arc<Route>>,
+}
+
+/// Where the TLS of a host comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HostTls {
+    /// The host's own.
+    Own(Arc<TlsServerConfig>),
+    /// [`Snapshot::default_tls`].
+    Default,
+    /// No certificate is there for it: its TLS handshakes fail, and its open connections go on.
+    Missing,
+}
+
+impl HostTls {
+    /// The host's own TLS.
+    pub fn own(&self) -> Option<&Arc<TlsServerConfig>> {
+        match self {
+            Self::Own(tls) => Some(tls),
+            Self::Default | Self::Missing => None,
+        }
+    }
 }
 
 impl Host {
@@ -243,7 +272,7 @@ mod tests {
 
     #[test]
     fn an_exact_host_wins_over_a_wildcard_and_a_star_is_one_label() {
-        let host = |name: &str| Arc::new(Host { name: name.into(), tls: None, routes: vec![] });
+        let host = |name: &str| Arc::new(Host { name: name.into(), tls: HostTls::Default, routes: vec![] });
         let snapshot = Snapshot {
             exact: [("a.example.com".into(), host("a.example.com"))].into(),
             wildcard: [("example.com".into(), host("*.example.com"))].into(),

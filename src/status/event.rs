@@ -44,7 +44,11 @@ fn transitions(route: &SecureWebSocketRoute, next: Option<&RouteStatus>) -> Vec<
     for (kind, wrong) in CAUSES {
         let before = of(route.status.as_ref(), kind);
         // A certificate that expires soon is still served, but somebody has to renew it.
-        let is_bad = |one: &Condition| one.status == wrong || one.reason == ConditionReason::Expiring.as_str();
+        let is_bad = |one: &Condition| {
+            one.status == wrong
+                || one.reason == ConditionReason::Expiring.as_str()
+                || one.reason == ConditionReason::RenewalFailing.as_str()
+        };
         let was_bad = before.as_ref().is_some_and(is_bad);
         let Some(next) = of(next, kind) else {
             if was_bad && next.is_some() && kind == ConditionType::Degraded {

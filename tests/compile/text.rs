@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wssgate::compile::Compiled;
 use wssgate::policy::Policy;
-use wssgate::snapshot::{PathMatch, Route, RouteState, Snapshot, TlsServerConfig};
+use wssgate::snapshot::{HostTls, PathMatch, Route, RouteState, Snapshot, TlsServerConfig};
 
 /// Names for what has none that is stable.
 #[derive(Default)]
@@ -83,7 +83,11 @@ impl Names {
                 None => before.exact.get(&host.name),
             });
             let same = old.is_some_and(|old| Arc::ptr_eq(old, host));
-            let tls = host.tls.as_ref().map_or_else(|| "default tls".to_owned(), |tls| self.tls(tls));
+            let tls = match &host.tls {
+                HostTls::Own(tls) => self.tls(tls),
+                HostTls::Default => "default tls".to_owned(),
+                HostTls::Missing => "no tls".to_owned(),
+            };
             let _ = writeln!(text, "  host {} {tls}{}", host.name, if same { " (kept)" } else { "" });
             for route in &host.routes {
                 let same = old.is_some_and(|old| old.routes.iter().any(|old| Arc::ptr_eq(old, route)));

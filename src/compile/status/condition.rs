@@ -100,6 +100,8 @@ pub struct RouteReport {
     pub serving: usize,
     /// Paths of hosts that refuse.
     pub refusing: usize,
+    /// Paths of hosts that have no certificate.
+    pub unreachable: usize,
     /// Warnings, by condition.
     pub warnings: Vec<(Type, Problem)>,
 }
@@ -119,14 +121,26 @@ impl RouteReport {
         let cause =
             conditions.iter().find(|f| f.status != State::True).map_or(Reason::Invalid, |condition| condition.reason);
         let programmed = |reason, text| Condition::new(Type::Programmed, State::False, reason, text);
-        conditions.push(match (self.serving, self.refusing) {
-            (1.., _) if self.last_good => {
+        conditions.push(match (self.serving, self.refusing, self.unreachable) {
+            (1.., ..) if self.last_good => {
                 programmed(Reason::LastGood, "the last good version is still served; correct the spec")
             }
-            (0, 0) => programmed(cause, "not served: no host and path belongs to the route"),
-            (0, _) => programmed(cause, "all rules and hosts answer 503"),
-            (_, 1..) => programmed(cause, "some rules or hosts answer 503"),
-            (_, 0) => Condition::new(Type::Programmed, State::True, Reason::Programmed, "the route is served"),
+            (0, 0, 0) => programmed(cause, "not served: no host and path belongs to the route"),
+            (0, 0, _) => {
+                programmed(cause, "no host has a certificate; TLS handshakes end with the alert unrecognized_name")
+            }
+            (0, _, 0) => programmed(cause, "all rules and hosts answer 503"),
+            (_, 0, 1..) => programmed(
+                cause,
+                "some hosts have no certificate; their TLS handshakes end with the alert unrecognized_name",
+            ),
+            (_, 1.., 0) => programmed(cause, "some rules or hosts answer 503"),
+            (_, 1.., 1..) => programmed(
+                cause,
+                "some rules or hosts answer 503; TLS handshakes of hosts without a certificate end with the alert \
+                 unrecognized_name",
+            ),
+            (_, 0, 0) => Condition::new(Type::Programmed, State::True, Reason::Programmed, "the route is served"),
         });
         let ready = match conditions.iter().find(|condition| condition.status != State::True) {
             None => Condition::new(Type::Ready, State::True, Reason::Ready, "the route is served as written"),
@@ -186,6 +200,7 @@ fn is_stalling(reason: Reason) -> bool {
         | Reason::Issuing
         | Reason::Temporary
         | Reason::Expiring
+        | Reason::RenewalFailing
         | Reason::Failed
         | Reason::LastGood
         | Reason::KeysUnavailable

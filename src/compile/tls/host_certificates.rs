@@ -1,7 +1,7 @@
 //! The TLS of every host: Secrets to certificates to server configurations, with what is kept from the compile before.
 //!
-//! A broken Secret keeps the last good certificate of its host; one that is gone, or may no longer be named, does not.
-//! Knows Secrets, hosts and who issues; not rules or policies.
+//! A broken Secret keeps the last good certificate of its host. If no Secret has a certificate for the host, the last good
+//! one stands in for a bounded time ([`stand_in`]), unless it may no longer be named. Knows Secrets, hosts and who issues; not rules or policies.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::api::objects::{Key, Objects};
+use crate::api::route_id::RouteId;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::guard::guarded;
 use crate::compile::options::Options;
@@ -20,15 +21,18 @@ use crate::compile::tls::certificate::{Certificate, date};
 use crate::compile::tls::client_trust::ClientTrusts;
 use crate::compile::tls::development;
 use crate::compile::tls::issuance::Issue;
-use crate::compile::tls::progress::{Progress, Secrets, Stage};
+use crate::compile::tls::progress::{Progress, Secrets, Stage, tail};
 use crate::compile::tls::secret::{self, explain, missing};
 use crate::compile::tls::server_config::{BuiltConfig, TlsPolicy};
+use crate::compile::tls::stand_in;
 use crate::policy::ClientRule;
 
 /// A self-signed certificate is made anew when it is valid for less than this, in seconds.
 const RENEW: i64 = 86_400;
 /// A certificate is reported to be near its end this long before it, in seconds, or a sixth of its time if that is less.
 const NEAR: i64 = 14 * 86_400;
+/// How long cert-manager may be issuing what is served well before that is reported, in seconds: ACME takes minutes.
+const PATIENCE: i64 = 300;
 
 /// What is kept from one compile to the next.
 #[derive(Debug, Default)]
@@ -51,9 +55,24 @@ struct Parsed {
 struct KeptHost {
     /// `None`: the default configuration, or nothing.
     config: Option<BuiltConfig>,
+    /// The route by whose references it was served; `None`: it is the default certificate.
+    owner: Option<RouteId>,
     /// What was served from each Secret: the last good one, if the next is not.
     served: Vec<(Key, Arc<Certificate>)>,
+    /// Since when, seconds since the Unix epoch, `served` stands in because no reference has a certificate.
+    since: Option<i64>,
     development: Option<Arc<Certificate>>,
+}
+
+impl CertificateCache {
+    /// How many hosts, the default certificate among them, are served with what stands in.
+    pub fn standing_in(&self) -> usize {
+        self.hosts
+            .values()
+            .chain([&self.default])
+            .filter(|host| host.since.is_some() && !host.served.is_empty())
+            .count()
+    }
 }
 
 impl KeptHost {
@@ -102,6 +121,15 @@ pub struct HostTls {
     pub locked: bool,
 }
 
+/// Who owns a host.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// The route whose `tls` counts; `None`: no route of the host has any.
+    pub id: Option<&'a RouteId>,
+    /// The namespace.
+    pub namespace: &'a str,
+}
+
 /// A Secret that is asked for a certificate.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
@@ -147,6 +175,9 @@ impl<'a> HostCertificates<'a> {
             let asked = Asked { field: "defaultCertificate", key, host: None, issue: None };
             let (mut report, missing) = this.fetch(asked, &mut change);
             report.problems.extend(missing);
+            if change.next.served.is_empty() {
+                this.stand_in("the default certificate", Owner { id: None, namespace: "" }, &mut change, &mut report);
+            }
             let policy = TlsPolicy { tenant: "".into(), min_version: MinVersion::default(), client: None };
             report.problems.extend(change.configure(policy).err());
             this.default_report = report;
@@ -166,15 +197,20 @@ impl<'a> HostCertificates<'a> {
         (self.cache, self.due)
     }
 
-    /// The TLS of a host that the namespace `tenant` owns: by the owner's `tls`, or without one by the default
-    /// certificate; `issue` is what became of the owner's `issuerRef`.
-    pub fn host(&mut self, host: &str, tenant: &str, tls: Option<&TlsDraft>, issue: Option<&Issue>) -> HostTls {
+    /// The TLS of a host: by its owner's `tls`, or without one by the default certificate; `issue` is what became of the
+    /// owner's `issuerRef`.
+    pub fn host(&mut self, host: &str, owner: Owner<'_>, tls: Option<&TlsDraft>, issue: Option<&Issue>) -> HostTls {
+        let tenant = owner.namespace;
         let before = self.before.and_then(|before| before.hosts.get(host));
-        let mut change = Change { before, next: KeptHost::default() };
+        let mut change = Change { before, next: KeptHost { owner: owner.id.cloned(), ..KeptHost::default() } };
         let mut served = HostTls::default();
         match tls {
             Some(tls) if !tls.certificates.is_empty() => {
                 self.own(host, tenant, tls, issue, &mut change, &mut served);
+                if change.next.served.is_empty() && change.next.development.is_none() {
+                    let subject = format!("host {}", quote(host));
+                    self.stand_in(&subject, owner, &mut change, &mut served.certificate);
+                }
             }
             _ => self.fall_back(host, &mut change, &mut served),
         }
@@ -227,6 +263,24 @@ impl<'a> HostCertificates<'a> {
                 }
             }
         }
+    }
+
+    /// Serves a host whose references have no certificate with the last good ones, for as long as they may stand in.
+    fn stand_in(&mut self, subject: &str, owner: Owner<'_>, change: &mut Change<'_>, report: &mut ConditionReport) {
+        let Some(before) = change.before.filter(|before| before.owner.as_ref() == owner.id) else { return };
+        let default = self.options.default_certificate.as_ref();
+        let may_be_named = |key: &Key| {
+            let named = |namespace| self.grants.resolve("", owner.namespace, "Secret", Some(namespace), &key.name);
+            owner.id.is_none() || default == Some(key) || named(&*key.namespace).is_ok()
+        };
+        let since = before.since.unwrap_or(self.now);
+        let served = before.served.iter().filter(|(key, _)| may_be_named(key));
+        let Some((served, until)) = stand_in::last_good(served, since, self.options.certificate_grace, self.now) else {
+            return;
+        };
+        report.problems.push(stand_in::problem(subject, &served, until));
+        (change.next.served, change.next.since) = (served, Some(since));
+        self.remind(until);
     }
 
     /// What is asked of client certificates. Where they cannot be verified the host is locked: its handshakes get 503,
@@ -376,6 +430,17 @@ impl<'a> HostCertificates<'a> {
             Some(Progress { certificate, stage: Stage::Failed(text), .. }) => {
                 Some(format!("the last attempt to renew Certificate {certificate} failed: {text}"))
             }
+            Some(Progress { certificate, stage: Stage::Issuing(text), issuing_since: Some(since), .. }) => {
+                self.remind(since + PATIENCE);
+                (self.now >= since + PATIENCE).then(|| {
+                    let text = tail(text);
+                    format!(
+                        "cert-manager has been issuing Certificate {certificate} since {}{text}; check that the issuer \
+                         exists and is ready",
+                        date(*since)
+                    )
+                })
+            }
             _ => None,
         };
         let (reason, text) = match (expiring, failed) {
@@ -383,7 +448,9 @@ impl<'a> HostCertificates<'a> {
                 let fix = failed.unwrap_or_else(|| "renew it".to_owned());
                 (Reason::Expiring, format!("the certificate expires on {}; {fix}", date(end)))
             }
-            (false, Some(failed)) => (Reason::Ready, format!("the certificate is valid until {}; {failed}", date(end))),
+            (false, Some(failed)) => {
+                (Reason::RenewalFailing, format!("the certificate is valid until {}; {failed}", date(end)))
+            }
             (false, None) => return,
         };
         report.notes.push(Problem::new(reason, field, text));

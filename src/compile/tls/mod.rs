@@ -10,3 +10,4 @@ pub mod issuance;
 pub mod progress;
 pub mod secret;
 pub mod server_config;
+pub mod stand_in;

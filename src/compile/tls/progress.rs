@@ -18,6 +18,8 @@ pub struct Progress {
     pub stage: Stage,
     /// When it will renew what is there, seconds since the Unix epoch.
     pub renewal: Option<i64>,
+    /// Since when it has been issuing, seconds since the Unix epoch; `None`: it is not, or does not say.
+    pub issuing_since: Option<i64>,
 }
 
 /// What cert-manager is doing.
@@ -57,11 +59,13 @@ impl Progress {
             (_, ready) => Stage::Issuing(ready.map(|ready| ready.message.clone()).unwrap_or_default()),
         };
         let renewal = certificate.status.renewal_time.as_ref().map(|time| time.0.as_second());
-        Self { certificate: key.clone(), stage, renewal }
+        let began = issuing.filter(|issuing| issuing.status == "True").and_then(|it| it.last_transition_time.as_ref());
+        Self { certificate: key.clone(), stage, renewal, issuing_since: began.map(|time| time.0.as_second()) }
     }
 }
 
-fn tail(text: &str) -> String {
+/// What a message of cert-manager adds to a sentence.
+pub fn tail(text: &str) -> String {
     let text = text.trim().trim_end_matches('.');
     if text.is_empty() { String::new() } else { format!(": {text}") }
 }

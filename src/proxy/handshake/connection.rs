@@ -164,11 +164,14 @@ async fn accept(worker: &Worker, mut tcp: TcpStream, address: IpAddr) -> Result<
     let snapshot = worker.shared.live.load();
     let identity = match &server_name {
         Some(name) => snapshot.tls(name),
-        None => snapshot.default_tls.as_ref(),
+        None => snapshot.default_tls.as_ref().ok_or(Reason::UnknownServerName),
     };
-    let Some(identity) = identity.map(Arc::clone) else {
-        client_hello::refuse_name(&mut tcp).await;
-        return Err(Reason::UnknownServerName);
+    let identity = match identity.map(Arc::clone) {
+        Ok(identity) => identity,
+        Err(reason) => {
+            client_hello::refuse_name(&mut tcp).await;
+            return Err(reason);
+        }
     };
     drop(snapshot);
     let queued = worker.tls_queue.enter(address)?;

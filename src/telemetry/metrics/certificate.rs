@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::Metrics;
@@ -28,6 +29,7 @@ struct Served {
 #[derive(Debug)]
 pub(super) struct Certificates {
     expiry: Table<Served>,
+    last_good: Gauge,
 }
 
 impl Certificates {
@@ -38,6 +40,13 @@ impl Certificates {
                 "certificate_expiry_timestamp_seconds",
                 "When each served certificate expires, in seconds since the Unix epoch",
                 Table::default(),
+            ),
+            last_good: declare(
+                registry,
+                "last_good_certificates",
+                "Hosts that are served with their last good certificate because no Secret has one; the default certificate \
+                 counts as a host",
+                Gauge::default(),
             ),
         }
     }
@@ -53,6 +62,11 @@ impl Metrics {
             *ends = not_after.min(*ends);
         }
         self.0.certificates.expiry.replace(table);
+    }
+
+    /// So many hosts are served with a certificate that stands in.
+    pub fn last_good_certificates(&self, hosts: usize) {
+        self.0.certificates.last_good.set(i64::try_from(hosts).unwrap_or(i64::MAX));
     }
 }
 

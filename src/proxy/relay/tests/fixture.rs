@@ -22,7 +22,7 @@ use crate::proxy::relay::stage::HeldBytes;
 use crate::proxy::relay::{Parts, Relay};
 use crate::reason::Reason;
 use crate::snapshot::live::Live;
-use crate::snapshot::{Balance, Host, PathMatch, Route, RouteState, Snapshot};
+use crate::snapshot::{Balance, Host, HostTls, PathMatch, Route, RouteState, Snapshot};
 use crate::telemetry::access::log::AccessLog;
 use crate::telemetry::access::worker::WorkerLog;
 use crate::telemetry::initiator::Initiator;
@@ -310,7 +310,13 @@ impl Fixture {
         let log = WorkerLog::new(AccessLog::off());
         let all = Metrics::new();
         let metrics = all.route("shop/chat");
-        let report = Report::new(log.id(), RouteId::secure_web_socket("shop", "chat"), Instant::now(), Arc::clone(&metrics), log);
+        let report = Report::new(
+            log.id(),
+            RouteId::secure_web_socket("shop", "chat"),
+            Instant::now(),
+            Arc::clone(&metrics),
+            log,
+        );
         let held = Arc::new(HeldBytes::default());
         let relay = Relay::new(Parts {
             client: client.clone(),
@@ -395,7 +401,7 @@ fn snapshot(state: Option<RouteState>) -> Snapshot {
             backend_tls: None,
         })
     });
-    let host = Host { name: "a.test".into(), tls: None, routes: routes.collect() };
+    let host = Host { name: "a.test".into(), tls: HostTls::Default, routes: routes.collect() };
     Snapshot { exact: [("a.test".into(), Arc::new(host))].into(), ..Snapshot::default() }
 }
 
