@@ -256,7 +256,7 @@ impl Place<'_> {
             tasks.spawn_local(record(tally.clone(), async move {
                 loop {
                     let socket = if method == Method::Ticket {
-                        let target = format!("/load?ticket={}", client::buy(&dial, TICKETS).await?);
+                        let target = format!("/load?ticket={}", client::ticket(&dial, TICKETS).await?);
                         Socket::open(&Dial { target: target.into(), fields: "".into(), ..dial.clone() }).await?
                     } else {
                         Socket::open(&dial).await?

@@ -95,7 +95,7 @@ pub(crate) fn upgrade(dial: &Dial) -> String {
 }
 
 /// Buys a ticket at a path, on a connection of its own.
-pub(crate) async fn buy(dial: &Dial, path: &str) -> Result<String, Failure> {
+pub(crate) async fn ticket(dial: &Dial, path: &str) -> Result<String, Failure> {
     let fields = &dial.fields;
     let request =
         format!("POST {path} HTTP/1.1\r\nHost: {HOST}\r\nOrigin: https://{HOST}\r\nUser-Agent: load\r\n{fields}\r\n");

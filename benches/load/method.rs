@@ -33,7 +33,7 @@ pub(crate) enum Method {
     Remembered,
     /// The same, and the service forbids to remember it: it is asked each time.
     Asked,
-    /// A ticket, bought with a cookie (HS256) on a connection of its own and redeemed on the next.
+    /// A ticket, issued for a cookie (HS256) on a connection of its own and redeemed on the next.
     Ticket,
     /// A client certificate (ECDSA P-256) of an authority of the route's own.
     Certificate,

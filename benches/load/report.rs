@@ -64,7 +64,7 @@ const METHODS: [(&str, &str); 9] = [
     ("auth-subprotocol", "JWT in a subprotocol, ES256"),
     ("auth-remembered", "External, the verdict remembered"),
     ("auth-asked", "External, asked each time (`Cache-Control: no-store`)"),
-    ("auth-ticket", "Ticket: bought (JWT, HS256) and redeemed, two connections"),
+    ("auth-ticket", "Ticket: issued (JWT, HS256) and redeemed, two connections"),
     ("auth-certificate", "client certificate, ECDSA P-256, one authority"),
 ];
 

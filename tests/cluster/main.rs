@@ -49,6 +49,7 @@ mod programs;
 mod release;
 mod sandbox;
 
+mod absence;
 mod api_server_failures;
 mod certificates;
 mod challenge;
@@ -142,6 +143,7 @@ fn all() -> Vec<Test> {
         challenge::tests(),
         credentials::tests(),
         rolling::tests(),
+        absence::tests(),
         outage::tests(),
         install::life(),
         outage::last(),

@@ -83,6 +83,11 @@ impl Release {
         release
     }
 
+    /// Kills cert-manager; [`Release::restart_cert_manager`] starts another.
+    pub fn stop_cert_manager(&self) {
+        self.cert_manager.lock().unwrap().process.kill();
+    }
+
     /// Starts cert-manager anew.
     pub fn restart_cert_manager(&self) {
         self.cert_manager.lock().unwrap().restart();
