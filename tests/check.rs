@@ -191,6 +191,17 @@ fn check(directory: &Path) -> Said {
     Said { exit, files, routes }
 }
 
+#[test]
+fn a_certificate_that_no_route_wants_is_named_with_the_command_that_deletes_it() {
+    let objects = fs::read_to_string(crate::root().join("tests/compile/issuer_no_longer_wanted/objects.yaml")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("objects.yaml"), objects).unwrap();
+    let (_, _, said) = run(&[], directory.path());
+    let unwanted: Vec<&str> = said.lines().filter(|line| line.contains("kubectl delete certificate")).collect();
+    let names = |name: &str| unwanted.iter().any(|line| line.ends_with(&format!("certificate -n shop {name}")));
+    assert!(names("tls") && names("old-tls") && names("lost-tls") && unwanted.len() == 3, "{said}");
+}
+
 impl Said {
     fn is(&self, route: &str, condition: &str) -> bool {
         let conditions = self.routes.get(route).unwrap_or_else(|| panic!("{route} is not there"));

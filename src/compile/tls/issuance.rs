@@ -131,6 +131,7 @@ impl<'a> Planner<'a, '_> {
             }
         };
         if self.options.standalone {
+            self.left.insert(secret.clone());
             return Issue::Unavailable("needs a cluster; nothing is issued for manifests in files");
         }
         if !self.objects.cert_manager {
@@ -150,7 +151,8 @@ impl<'a> Planner<'a, '_> {
     /// Finds the Certificates of ours that no route wants any more. Where they cannot be read now, nothing follows from
     /// that.
     fn find_unwanted(&mut self) {
-        for (key, certificate) in self.objects.certificates.iter().filter(|_| self.objects.cert_manager) {
+        let known = self.objects.cert_manager || self.options.standalone;
+        for (key, certificate) in self.objects.certificates.iter().filter(|_| known) {
             let stays = self.wanted.apply.contains_key(key) || self.left.contains(key);
             // One whose route is gone is the garbage collector's; one of another gateway's route is not ours to judge.
             if !stays && owner(certificate).is_some_and(|owner| is_candidate(owner, key, self.candidates)) {
