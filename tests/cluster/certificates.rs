@@ -265,7 +265,7 @@ fn an_issuer_ref_is_kept_issued_renewed_and_follows_its_hostnames(clusters: &Clu
     for socket in &mut sockets {
         runtime.block_on(socket.echo(&Frame::text("to the end")));
     }
-    runtime.block_on(bystander.echo(&Frame::text("undisturbed")));
+    runtime.block_on(bystander.still_echoes(&Frame::text("undisturbed")));
     cert_manager.process.must_run();
     fixture.gateway.must_run();
 }
@@ -545,7 +545,7 @@ endpoints: [{{addresses: [{}], conditions: {{ready: true}}}}]
         (condition["reason"] == "Failed").then(|| condition["message"].to_string())
     });
     assert!(message.contains("rejectedIdentifier"), "{message}");
-    runtime.block_on(socket.echo(&Frame::text("undisturbed")));
+    runtime.block_on(socket.still_echoes(&Frame::text("undisturbed")));
     started.take().unwrap().1.must_run();
     cert_manager.process.must_run();
 }

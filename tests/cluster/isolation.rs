@@ -60,10 +60,10 @@ fn a_grant_lets_a_route_use_what_lies_elsewhere_until_it_is_revoked(clusters: &C
         fixture.condition("not", "ResolvedRefs", "False", "RefNotPermitted");
 
         vault.must(&["delete", "referencegrant", "far"]);
-        let code = socket.close_within(LIMIT).await.map(|(code, _)| code);
-        assert!(matches!(code, Some(1008 | 1012)), "{code:?}");
         fixture.becomes(&gateway, "far.example.com", 0).await;
         fixture.condition("far", "ResolvedRefs", "False", "RefNotPermitted");
+        // The grant was for the certificate, and an open connection needs none.
+        socket.still_echoes(&Frame::text("still in")).await;
     });
 }
 

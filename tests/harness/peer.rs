@@ -208,6 +208,18 @@ impl Peer {
         self.expect(frame).await;
     }
 
+    /// The same for a connection that was quiet for long: heartbeats of the gateway that came meanwhile are answered.
+    pub async fn still_echoes(&mut self, frame: &Frame) {
+        assert!(self.send(frame).await, "the connection has ended");
+        loop {
+            let got = self.frame().await.expect("a frame");
+            if got.opcode != 9 {
+                return assert!(got.same(frame), "expected {frame:?}, got {got:?}");
+            }
+            self.send(&Frame::pong(got.payload)).await;
+        }
+    }
+
     /// The code and reason of the Close frame that comes next, pings aside; `None` where the connection ends without.
     pub async fn close_code(&mut self) -> Option<(u16, String)> {
         self.close_within(PATIENCE).await
