@@ -310,7 +310,13 @@ impl Fixture {
         let log = WorkerLog::new(AccessLog::off());
         let all = Metrics::new();
         let metrics = all.route("shop/chat");
-        let report = Report::new(log.id(), RouteId::secure_web_socket("shop", "chat"), Instant::now(), Arc::clone(&metrics), log);
+        let report = Report::new(
+            log.id(),
+            RouteId::secure_web_socket("shop", "chat"),
+            Instant::now(),
+            Arc::clone(&metrics),
+            log,
+        );
         let held = Arc::new(HeldBytes::default());
         let relay = Relay::new(Parts {
             client: client.clone(),
