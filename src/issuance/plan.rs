@@ -109,6 +109,14 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_that_blocks_the_deletion_of_its_route_is_corrected() {
+        let owner = |more: &str| format!("ownerReferences: [{{apiVersion: v, kind: K, name: n, uid: u{more}}}]");
+        let of = |blocks: &str| certificate(&["a.test"], &owner(&format!(", blockOwnerDeletion: {blocks}")));
+        assert_eq!(plan(&report(of("false"), Some(of("true")))).len(), 1);
+        assert_eq!(plan(&report(of("false"), Some(of("false")))), []);
+    }
+
+    #[test]
     fn a_write_is_the_same_whatever_the_status_says() {
         let write = |live: Certificate| Write {
             key: Key::new("shop", "tls"),

@@ -219,7 +219,8 @@ fn desired(secret: &Key, wishes: &[&Wish<'_>]) -> Result<Certificate, Vec<Proble
             uid: metadata.uid.clone().unwrap_or_default(),
             // One owner may be the controller; the Certificate goes when all owners are gone.
             controller: Some(index == 0),
-            block_owner_deletion: Some(true),
+            // Who deletes a route in the foreground does not wait for its Certificate.
+            block_owner_deletion: Some(false),
         });
     }
     certificate.metadata.owner_references = Some(owners);
