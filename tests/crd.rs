@@ -3,6 +3,7 @@
 use crate::drift;
 use serde_json::Value;
 use wssgate::api::crd;
+use wssgate::api::route::RouteSpec;
 
 const FILE: &str = "crds/wssgate.io_securewebsocketroutes.yaml";
 
@@ -132,6 +133,59 @@ fn lists_by_key_have_keys_that_every_entry_carries() {
                 .is_some_and(|keys| keys.iter().all(|k| schema["items"]["required"].as_array().unwrap().contains(k)))
     });
     assert!(found.is_empty(), "{found:#?}");
+}
+
+/// `kubectl apply` and GitOps tools compare lists whole, and server-side apply does so for atomic ones: what the API server
+/// adds to an entry is a difference for ever.
+#[test]
+fn nothing_below_a_list_has_a_schema_default() {
+    let mut found = Vec::new();
+    for part in ["spec", "status"] {
+        walk(part, &crd::schema()["properties"][part], &mut |path, schema| {
+            if path.contains("[]") && schema.get("default").is_some() {
+                found.push(format!("{path}: {}", schema["default"]));
+            }
+        });
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// The effective value stands in the code: what a list entry leaves out reads like what it writes out.
+#[test]
+fn what_a_list_entry_leaves_out_reads_as_its_default() {
+    let read = |entries: [&str; 6]| -> RouteSpec {
+        let [backend, path, secret, bundle, keys, service] = entries;
+        let text = format!(
+            "hostnames: [a.test]
+tls:
+  certificateRefs: [{{{secret}name: tls}}]
+  clientValidation: {{caCertificateRefs: [{{{bundle}name: ca}}], crlRefs: [{{{bundle}name: crl}}]}}
+rules:
+- name: r
+  matches: [{{path: {{{path}value: /}}}}]
+  backendRefs: [{{{backend}name: chat, port: 80}}]
+  backendTLS: {{hostname: chat.svc, caCertificateRefs: [{{{bundle}name: mesh}}]}}
+handshake:
+  authentication:
+    mode: AnyOf
+    methods:
+    - {{name: a, type: JWT, jwt: {{issuer: i, audiences: [x], jwks: {{type: Local, local: {{ref: {{{keys}name: k, key: k}}}}}}}}}}
+    - {{name: b, type: External, external: {{backendRef: {{{service}name: judge, port: 80}}, path: /}}}}
+messages:
+  fromClient: {{schemas: [{{name: m, ref: {{{bundle}name: schema, key: k}}}}]}}
+"
+        );
+        serde_saphyr::from_str(&text).unwrap()
+    };
+    let whole = read([
+        "group: '', kind: Service, ",
+        "type: PathPrefix, ",
+        "group: '', kind: Secret, ",
+        "group: '', kind: ConfigMap, ",
+        "group: '', kind: ConfigMap, ",
+        "group: '', kind: Service, ",
+    ]);
+    assert_eq!(read([""; 6]), whole);
 }
 
 #[test]

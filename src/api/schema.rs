@@ -1,6 +1,19 @@
 //! Pieces of schema that derive attributes refer to. Knows JSON schema, no field.
 
+use schemars::Schema;
 use serde_json::{Value, json};
+
+/// Takes the schema defaults from the fields of an object that stands in a list. What the API server adds to an entry makes
+/// the list differ from what was written: `kubectl apply` of the same file changes the object each time, a second field
+/// manager gets a conflict, and GitOps tools see a difference. The type has the default, so that readers see it all the same.
+pub fn without_defaults(schema: &mut Schema) {
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for property in properties.into_iter().flat_map(serde_json::Map::values_mut) {
+        if let Value::Object(members) = property {
+            members.remove("default");
+        }
+    }
+}
 
 /// CEL rules (`x-kubernetes-validations`) as pairs of rule and the message that names the fix.
 pub fn rules(rules: &[(&str, &str)]) -> Value {

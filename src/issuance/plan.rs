@@ -1,4 +1,5 @@
-//! Which Certificates are written: those that routes want and that differ from what exists. Pure.
+//! Which Certificates are written: those that routes want and that differ from what exists. One that is being deleted is
+//! left alone, and made anew when it is gone. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl Write {
 pub(super) fn plan(report: &Report) -> Vec<Write> {
     let writes = report.apply.iter().filter_map(|(key, wanted)| {
         let live = report.live.get(key);
-        let differs = live.is_none_or(|live| !is_as_wanted(live, wanted));
+        let differs = live.is_none_or(|live| live.metadata.deletion_timestamp.is_none() && !is_as_wanted(live, wanted));
         differs.then(|| Write { key: key.clone(), live: live.map(Arc::clone), wanted: wanted.clone() })
     });
     writes.collect()
@@ -106,6 +107,22 @@ mod tests {
             assert_eq!(plan(&report(wanted.clone(), Some(other))).len(), 1);
         }
         assert_eq!(plan(&report(wanted, None)).len(), 1);
+    }
+
+    #[test]
+    fn a_certificate_that_is_being_deleted_is_left_alone_and_made_anew_when_it_is_gone() {
+        let wanted = certificate(&["a.test"], "");
+        let leaving = "deletionTimestamp: '2026-01-01T00:00:00Z', finalizers: [example.com/f]";
+        assert_eq!(plan(&report(wanted.clone(), Some(certificate(&["b.test"], leaving)))), []);
+        assert_eq!(plan(&report(wanted, None)).len(), 1);
+    }
+
+    #[test]
+    fn a_certificate_that_blocks_the_deletion_of_its_route_is_corrected() {
+        let owner = |more: &str| format!("ownerReferences: [{{apiVersion: v, kind: K, name: n, uid: u{more}}}]");
+        let of = |blocks: &str| certificate(&["a.test"], &owner(&format!(", blockOwnerDeletion: {blocks}")));
+        assert_eq!(plan(&report(of("false"), Some(of("true")))).len(), 1);
+        assert_eq!(plan(&report(of("false"), Some(of("false")))), []);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
 use kube::{Api, Client};
@@ -17,6 +18,7 @@ use super::plan::{Report, Write};
 use super::queue::{Failure, Queue, Refusal};
 use crate::api::certificate::{Certificate, GROUP, VERSION};
 use crate::api::objects::Key;
+use crate::api::route::SecureWebSocketRoute;
 use crate::kube_error::{NO_ANSWER, describe};
 use crate::writer::{self, Again, Events, Next, PATIENCE};
 
@@ -25,6 +27,9 @@ const PACE: Duration = Duration::from_millis(50);
 
 /// The least time from one report of refusals to the next: each makes all routes be compiled anew.
 const REPORT: Duration = Duration::from_secs(1);
+
+/// The cause that the API server names of a refusal in a namespace that is being deleted.
+const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
 
 /// Keeps Certificates for as long as it is there.
 pub type Writer = writer::Writer<Report>;
@@ -69,15 +74,28 @@ struct Work {
 }
 
 /// Why a write failed.
+#[derive(Debug)]
 struct WriteError {
     /// For the log.
     why: String,
     /// The API server's answer, if it judged the write.
     refusal: Option<Refusal>,
+    /// What the Certificate is for is being deleted: nothing is wrong, and there is nothing to be done.
+    leaving: bool,
+}
+
+impl WriteError {
+    /// A failure that the API server did not judge.
+    fn new(why: &str) -> Self {
+        Self { why: why.to_owned(), refusal: None, leaving: false }
+    }
 }
 
 impl From<kube::Error> for WriteError {
     fn from(error: kube::Error) -> Self {
+        if is_namespace_terminating(&error) {
+            return Self { leaving: true, ..Self::new(&describe(&error)) };
+        }
         let refusal = match &error {
             // Authentication and rate limits are no judgement of this Certificate.
             kube::Error::Api(status) if ![401, 429].contains(&status.code) => {
@@ -85,8 +103,15 @@ impl From<kube::Error> for WriteError {
             }
             _ => None,
         };
-        Self { why: describe(&error), refusal }
+        Self { refusal, ..Self::new(&describe(&error)) }
     }
+}
+
+/// Whether the API server refuses to create anything because the namespace is being deleted.
+fn is_namespace_terminating(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403 && causes.any(|cause| cause.reason == NAMESPACE_TERMINATING)
 }
 
 impl writer::Work<Report> for Work {
@@ -130,7 +155,7 @@ impl Work {
     async fn write(&mut self, write: Write) {
         let outcome = match timeout(PATIENCE, self.perform(&write)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(WriteError { why: NO_ANSWER.to_owned(), refusal: None }),
+            Err(_) => Err(WriteError::new(NO_ANSWER)),
         };
         let failure = match outcome {
             Ok(()) => {
@@ -140,7 +165,15 @@ impl Work {
                 }
                 None
             }
-            Err(WriteError { why, refusal }) => {
+            Err(WriteError { why, leaving: true, .. }) => {
+                // The next report does not want it any more, so that it is seldom tried again.
+                let before = self.queue.failure(&write.key).map(|before| before.again);
+                let again = Again::after(before, Instant::now());
+                tracing::debug!(certificate = %write.key, problem = why, retry_ms = again.pause.as_millis() as u64,
+                    "Certificate is not created");
+                Some(Failure { again, refusal: None })
+            }
+            Err(WriteError { why, refusal, leaving: false }) => {
                 let before = self.queue.failure(&write.key).cloned();
                 let again = Again::after(before.as_ref().map(|before| before.again), Instant::now());
                 tracing::warn!(certificate = %write.key, problem = why, retry_ms = again.pause.as_millis() as u64,
@@ -168,11 +201,32 @@ impl Work {
         } else if api.get_metadata_opt(&key.name).await?.is_some() {
             // Someone else's may have come meanwhile: it is read and judged first. Without force the API server refuses
             // what would change another's fields, should one come even now.
-            return Err(WriteError { why: "it already exists and was not read yet".to_owned(), refusal: None });
+            return Err(WriteError::new("it already exists and was not read yet"));
+        } else if self.is_any_owner_leaving(wanted).await? {
+            let why = "a route that it is for was deleted, or is being deleted";
+            return Err(WriteError { leaving: true, ..WriteError::new(why) });
         }
         let body = body(wanted, live.as_deref());
         api.patch(&key.name, &params, &Patch::Apply(&body)).await?;
         Ok(())
+    }
+
+    /// Whether a route that a Certificate is made for is being deleted or gone. The report may be older than that: the
+    /// garbage collector may have deleted the Certificate already, and what is made now would be an order too many.
+    async fn is_any_owner_leaving(&self, certificate: &Certificate) -> Result<bool, kube::Error> {
+        let namespace = certificate.metadata.namespace.as_deref().unwrap_or_default();
+        let api: Api<SecureWebSocketRoute> = Api::namespaced(self.client.clone(), namespace);
+        for owner in certificate.metadata.owner_references.iter().flatten() {
+            let route = api.get_metadata_opt(&owner.name).await?;
+            let stays = route.is_some_and(|route| {
+                let ObjectMeta { uid, deletion_timestamp, .. } = route.metadata;
+                uid.as_ref() == Some(&owner.uid) && deletion_timestamp.is_none()
+            });
+            if !stays {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Publishes events on the routes of Certificates that were issued since they were seen last. Only the leader does, but
@@ -216,4 +270,26 @@ fn body(certificate: &Certificate, live: Option<&Certificate>) -> Value {
         body["metadata"]["uid"] = json!(uid);
     }
     body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16, details: &Value) -> WriteError {
+        let status =
+            json!({"status": "Failure", "message": "no", "reason": "Forbidden", "code": code, "details": details});
+        kube::Error::Api(serde_json::from_value(status).unwrap()).into()
+    }
+
+    #[test]
+    fn a_namespace_that_is_being_deleted_is_no_refusal_of_the_certificate() {
+        let cause = json!({"causes": [{"reason": "NamespaceTerminating", "message": "being terminated",
+            "field": "metadata.namespace"}]});
+        let error = refused(403, &cause);
+        assert!(error.leaving && error.refusal.is_none(), "{error:?}");
+        let error = refused(403, &json!({"name": "tls"}));
+        assert!(!error.leaving && error.refusal.is_some_and(|refusal| refusal.code == 403));
+        assert!(refused(429, &Value::Null).refusal.is_none());
+    }
 }

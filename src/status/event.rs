@@ -34,13 +34,16 @@ struct Transition {
 }
 
 /// The conditions that became bad, or bad for another reason, and those that became good again. A new route whose
-/// conditions are good has none.
+/// conditions are good has none, and neither has one that is being deleted.
 fn transitions(route: &SecureWebSocketRoute, next: Option<&RouteStatus>) -> Vec<Transition> {
     let of = |status: Option<&RouteStatus>, kind: ConditionType| {
         let conditions = status.and_then(|status| status.conditions.as_ref());
         conditions.into_iter().flatten().find(|condition| condition.type_ == kind.as_str()).cloned()
     };
     let mut transitions = Vec::new();
+    if route.metadata.deletion_timestamp.is_some() {
+        return transitions;
+    }
     for (kind, wrong) in CAUSES {
         let before = of(route.status.as_ref(), kind);
         // A certificate that expires soon is still served, but somebody has to renew it.
@@ -124,5 +127,10 @@ mod tests {
         let over = transitions(&route, Some(&status(("True", "Accepted"))));
         assert!(over.len() == 1 && !over[0].bad && over[0].reason == "Recovered", "{over:?}");
         assert_eq!(transitions(&route, None), [], "a route that leaves is no news");
+        route.status = Some(status(("True", "Accepted")));
+        let bad = status(("False", "HostnameConflict"));
+        assert_eq!(transitions(&route, Some(&bad)).len(), 1);
+        route.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        assert_eq!(transitions(&route, Some(&bad)), [], "nor is one that is being deleted");
     }
 }

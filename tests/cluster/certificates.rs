@@ -550,6 +550,150 @@ endpoints: [{{addresses: [{}], conditions: {{ready: true}}}}]
     cert_manager.process.must_run();
 }
 
+/// A route of this name with a host and a Secret of its own.
+fn named(name: &str) -> String {
+    route(&format!("[{name}.example.com]"), &format!("{name}-tls")).replace("name: chat\n", &format!("name: {name}\n"))
+}
+
+/// Whether every Certificate of these routes is there.
+fn have_certificates(kubectl: &Kubectl, names: &[&str]) -> bool {
+    let there = kubectl.get(&["certificates"]);
+    let there: Vec<_> = there["items"].as_array().unwrap().iter().map(|it| it["metadata"]["name"].clone()).collect();
+    names.iter().all(|name| there.contains(&json!(format!("{name}-tls"))))
+}
+
+/// cert-manager's definitions are there and its controllers are not: the test fills the Secrets.
+fn a_route_that_is_being_deleted_gets_no_certificate_and_is_served_until_it_is_gone(clusters: &Clusters) {
+    let fixture = Fixture::start(clusters, "held-route");
+    let kubectl = &fixture.kubectl;
+    install_definitions_of(&fixture.plane.kubectl(), "cert-manager");
+    let own = Authority::new();
+    for name in ["held", "stays"] {
+        let mut secret = manifests::secret(&format!("{name}-tls"), &own.leaf(&[&format!("{name}.example.com")]));
+        secret["metadata"]["annotations"] = json!({"cert-manager.io/certificate-name": format!("{name}-tls")});
+        kubectl.put(vec![secret]);
+        kubectl.apply(&named(name));
+    }
+    until(LIMIT, "the Certificates", || have_certificates(kubectl, &["held", "stays"]).then_some(()));
+    kubectl.wait("swsr/held", "condition=Ready", LIMIT);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = fixture.client("held.example.com", own.pem());
+    let head = Head::upgrade("/").set("Host", "held.example.com");
+    let mut socket = runtime.block_on(client.open(&head));
+
+    // Somebody else's finalizer holds the route, and its Certificate is deleted.
+    kubectl.must(&[
+        "patch",
+        "swsr",
+        "held",
+        "--type=merge",
+        "-p",
+        r#"{"metadata":{"finalizers":["example.com/held"]}}"#,
+    ]);
+    kubectl.must(&["delete", "swsr", "held", "--wait=false"]);
+    for _ in 0..3 {
+        // The writer goes by name: what comes back, has come back before the one that stays.
+        kubectl.must(&["delete", "certificates", "--all"]);
+        until(LIMIT, "the Certificate of the route that stays", || {
+            have_certificates(kubectl, &["stays"]).then_some(())
+        });
+        assert!(!have_certificates(kubectl, &["held"]), "it came back for a route that is being deleted");
+    }
+    let held = kubectl.get(&["swsr", "held"]);
+    assert!(held["metadata"]["deletionTimestamp"].is_string());
+    assert_eq!(condition(&held, "CertificateReady").unwrap()["status"], "True", "{held:#}");
+    runtime.block_on(socket.echo(&Frame::text("still here")));
+    let mut another = runtime.block_on(client.open(&head));
+    runtime.block_on(another.echo(&Frame::text("and so is this one")));
+    assert!(!fixture.gateway.log().contains("no route uses it any more"));
+
+    kubectl.must(&["patch", "swsr", "held", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]);
+    until(LIMIT, "the end of the route", || fixture.shown("held.example.com", own.pem()).is_none().then_some(()));
+    fixture.gateway.must_run();
+}
+
+/// No garbage collector runs here: the test does what it does.
+fn routes_that_are_deleted_in_the_foreground_wait_for_no_certificate_and_get_none_anew(clusters: &Clusters) {
+    const ROUTES: [&str; 8] = ["a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7"];
+    let fixture = Fixture::start(clusters, "foreground");
+    let (kubectl, admin) = (&fixture.kubectl, fixture.plane.kubectl());
+    install_definitions_of(&admin, "cert-manager");
+    kubectl.apply(&ROUTES.map(named).join("---"));
+    until(LIMIT, "the Certificates", || have_certificates(kubectl, &ROUTES).then_some(()));
+    let blocks = |certificate: &Value| {
+        let mut owners = certificate["metadata"]["ownerReferences"].as_array().unwrap().iter();
+        owners.any(|owner| owner["blockOwnerDeletion"] == true)
+    };
+    let all = kubectl.get(&["certificates"]);
+    assert!(!all["items"].as_array().unwrap().iter().any(blocks), "{all:#}");
+    // As builds before this one made them. Owners of what exists may be changed, on this API server, by who may delete it.
+    let role = format!("{HOME}-wssgate");
+    let mut rights = admin.get(&["clusterrole", &role]);
+    rights["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    let rules = rights["rules"].as_array_mut().unwrap();
+    let rule = rules.iter_mut().find(|rule| rule["resources"][0] == "certificates").unwrap();
+    rule["verbs"].as_array_mut().unwrap().push("delete".into());
+    admin.apply(&rights.to_string());
+    let account = fixture.plane.service_account(HOME, "wssgate").in_namespace(kubectl.namespace());
+    until(LIMIT, "the right", || {
+        let ask = ["auth", "can-i", "delete", "certificates.cert-manager.io"];
+        (account.run(&ask).out.trim() == "yes").then_some(())
+    });
+    let mut owners = kubectl.get(&["certificate", "a0-tls"])["metadata"]["ownerReferences"].clone();
+    owners[0]["blockOwnerDeletion"] = true.into();
+    let patch = json!({"metadata": {"ownerReferences": owners}}).to_string();
+    kubectl.must(&["patch", "certificate", "a0-tls", "--type=merge", "-p", &patch]);
+    kubectl.until(LIMIT, &["certificate", "a0-tls"], "not to block its route", |it| (!blocks(it)).then_some(()));
+
+    let applied = || fixture.gateway.log().matches("Certificate applied").count();
+    let before = applied();
+    kubectl.must(&["delete", "swsr", "--all", "--cascade=foreground", "--wait=false"]);
+    kubectl.must(&["delete", "certificates", "--all"]);
+    // The writer goes by name: the last one comes after all that would come back.
+    kubectl.apply(&named("last"));
+    until(LIMIT, "the Certificate of a new route", || have_certificates(kubectl, &["last"]).then_some(()));
+    for name in ROUTES {
+        let finalizers = &kubectl.get(&["swsr", name])["metadata"]["finalizers"];
+        assert_eq!(*finalizers, json!(["foregroundDeletion"]));
+        kubectl.must(&["patch", "swsr", name, "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]);
+    }
+    kubectl.must(&["delete", "certificate", "last-tls"]);
+    until(LIMIT, "it to come back", || have_certificates(kubectl, &["last"]).then_some(()));
+    let left = kubectl.get(&["certificates"]);
+    assert_eq!(left["items"].as_array().unwrap().len(), 1, "{left:#}");
+    assert_eq!(applied() - before, 2, "written after the deletion");
+    assert!(!fixture.gateway.log().contains("could not be written"));
+    fixture.gateway.must_run();
+}
+
+/// No namespace controller runs here: the namespace stays as it is, and so do the routes in it.
+fn a_namespace_that_is_being_deleted_raises_no_alarm(clusters: &Clusters) {
+    let fixture = Fixture::start(clusters, "terminating");
+    let (kubectl, admin) = (&fixture.kubectl, fixture.plane.kubectl());
+    install_definitions_of(&admin, "cert-manager");
+    // Its name comes before the other's, and so do its Certificates.
+    let ending = admin.make_namespace("ending");
+    ending.apply(&named("ending"));
+    kubectl.apply(&named("stays"));
+    until(LIMIT, "the Certificates", || {
+        (have_certificates(&ending, &["ending"]) && have_certificates(kubectl, &["stays"])).then_some(())
+    });
+    admin.must(&["delete", "namespace", ending.namespace(), "--wait=false"]);
+    let refused = ending.refused(&named("probe"));
+    assert!(refused.contains("being terminated"), "{refused}");
+    ending.must(&["delete", "certificates", "--all"]);
+    for _ in 0..2 {
+        kubectl.must(&["delete", "certificates", "--all"]);
+        until(LIMIT, "the other Certificate", || have_certificates(kubectl, &["stays"]).then_some(()));
+    }
+    assert!(!have_certificates(&ending, &["ending"]));
+    let route = ending.get(&["swsr", "ending"]);
+    assert_ne!(condition(&route, "CertificateReady").unwrap()["reason"], "Failed", "{route:#}");
+    let log = fixture.gateway.log();
+    assert!(!log.contains("could not be written"), "{log}");
+    fixture.gateway.must_run();
+}
+
 fn cert_manager_issues_and_renews_on_the_real_api_server(clusters: &Clusters) {
     let plane = clusters.another("cert-manager");
     let kubectl = plane.kubectl();
@@ -592,6 +736,9 @@ pub fn tests() -> Vec<Test> {
             a_certificate_of_someone_else_is_not_taken_over,
             certificate_ready_says_how_far_cert_manager_has_come,
             a_certificate_that_the_api_server_refuses_is_told_in_its_words,
+            a_route_that_is_being_deleted_gets_no_certificate_and_is_served_until_it_is_gone,
+            routes_that_are_deleted_in_the_foreground_wait_for_no_certificate_and_get_none_anew,
+            a_namespace_that_is_being_deleted_raises_no_alarm,
             acme_issues_through_the_plain_port
     ]
 }

@@ -105,7 +105,8 @@ impl ControlPlane {
                 "--service-account-issuer=https://kubernetes.default.svc".into(),
                 format!("--token-auth-file={}", file("tokens.csv")),
                 "--authorization-mode=Node,RBAC".into(),
-                // An owner that blocks deletion may be named only by who may update finalizers of it; OpenShift has this on.
+                // OpenShift has this on: an owner that blocks deletion may be named only by who may update finalizers of it,
+                // and owners of what exists may be changed only by who may delete it.
                 "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".into(),
                 format!("--service-cluster-ip-range={SERVICES}"),
                 "--allow-privileged=true".into(),

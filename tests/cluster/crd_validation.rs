@@ -220,11 +220,52 @@ fn a_route_with_every_field_is_accepted_and_kept_whole(clusters: &Clusters) {
     let route = complete();
     kubectl.put(vec![route.clone()]);
     let kept = kubectl.get(&["swsr", "chat"]);
-    // Nothing was pruned: merging what was written into what is kept changes nothing. Lists of objects gain defaults
-    // (kind, group), so entries are compared one by one.
+    // Nothing was pruned: merging what was written into what is kept changes nothing.
     let mut lost = Vec::new();
     compare("spec", &route["spec"], &kept["spec"], &mut lost);
     assert!(lost.is_empty(), "{lost:#?}");
+}
+
+/// The complete route, whose list entries leave out everything that has a default.
+fn without_defaults(name: &str, namespace: &str) -> Value {
+    let mut route = complete();
+    route["metadata"] = json!({"name": name, "namespace": namespace});
+    let mut leave_out = |object: &str, member: &str| {
+        let object = route.pointer_mut(&format!("/spec/{object}")).unwrap().as_object_mut().unwrap();
+        assert!(object.remove(member).is_some(), "{object:?} has no {member}");
+    };
+    leave_out("rules/0/matches/0/path", "type");
+    leave_out("rules/1/matches/0/path", "type");
+    leave_out("handshake/authentication/methods/1/jwt/jwks/local/ref", "kind");
+    leave_out("messages/fromClient/schemas/0/ref", "kind");
+    route
+}
+
+/// What kubectl, a second field manager and the diff of a GitOps tool compare: the file and the live object.
+fn what_is_applied_stays_as_it_was_written(clusters: &Clusters) {
+    let kubectl = clusters.api().make_namespace("applied");
+    let route = without_defaults("client-side", kubectl.namespace());
+    let text = route.to_string();
+    assert!(kubectl.apply(&text).contains("created"));
+    let again = kubectl.apply(&text);
+    assert!(again.contains("unchanged"), "{again}");
+    assert_eq!(kubectl.get(&["swsr", "client-side"])["spec"], route["spec"]);
+    let diff = kubectl.run_with(&["diff", "-f", "-"], &text);
+    assert!(diff.ok, "{}{}", diff.out, diff.err);
+
+    let route = without_defaults("server-side", kubectl.namespace());
+    let text = route.to_string();
+    for manager in ["--field-manager=one", "--field-manager=two", "--field-manager=one"] {
+        let applied = kubectl.run_with(&["apply", "--server-side", manager, "-f", "-"], &text);
+        assert!(applied.ok, "{manager}: {}", applied.err);
+        let diff = kubectl.run_with(&["diff", "--server-side", manager, "-f", "-"], &text);
+        assert!(diff.ok, "{manager}: {}{}", diff.out, diff.err);
+    }
+    let live = kubectl.get(&["swsr", "server-side", "--show-managed-fields"]);
+    assert_eq!(live["spec"], route["spec"]);
+    let managers = live["metadata"]["managedFields"].as_array().unwrap();
+    let managers: Vec<_> = managers.iter().filter(|one| one["operation"] == "Apply").collect();
+    assert!(managers.len() == 2 && managers[0]["fieldsV1"] == managers[1]["fieldsV1"], "{managers:#?}");
 }
 
 /// What of `written` is not in `kept`.
@@ -326,6 +367,7 @@ fn an_unknown_field_is_named(clusters: &Clusters) {
 pub fn tests() -> Vec<Test> {
     crate::tests![api anywhere:
         a_route_with_every_field_is_accepted_and_kept_whole,
+        what_is_applied_stays_as_it_was_written,
         the_complete_route_names_every_field_of_the_schema,
         every_bad_route_is_refused_in_words_that_help,
         every_rule_of_the_definition_has_a_route_that_breaks_it,

@@ -38,7 +38,6 @@ fn the_service_account_may_do_this_and_nothing_else(clusters: &Clusters) {
             ("referencegrants.gateway.networking.k8s.io", read),
             ("secrets", read),
             ("securewebsocketroutes.wssgate.io", read),
-            ("securewebsocketroutes.wssgate.io/finalizers", "update"),
             ("securewebsocketroutes.wssgate.io/status", "patch"),
             ("services", read),
         ];

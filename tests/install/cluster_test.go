@@ -263,14 +263,13 @@ func may(t *testing.T, s *server) {
 			"default", "shop",
 			[]string{
 				"list securewebsocketroutes.wssgate.io", "patch securewebsocketroutes.wssgate.io --subresource=status",
-				"update securewebsocketroutes.wssgate.io --subresource=finalizers", "watch secrets", "watch configmaps",
-				"watch services", "watch endpointslices.discovery.k8s.io", "watch ingresses.networking.k8s.io",
+				"watch secrets", "watch configmaps", "watch services", "watch endpointslices.discovery.k8s.io", "watch ingresses.networking.k8s.io",
 				"watch ingressclasses.networking.k8s.io", "watch referencegrants.gateway.networking.k8s.io",
 				"create events.events.k8s.io", "get crd/securewebsocketroutes.wssgate.io",
 			},
 			[]string{
 				"create pods", "get pods", "update secrets", "create secrets", "delete secrets", "patch securewebsocketroutes.wssgate.io",
-				"delete securewebsocketroutes.wssgate.io", "create certificates.cert-manager.io", "list certificates.cert-manager.io",
+				"delete securewebsocketroutes.wssgate.io", "update securewebsocketroutes.wssgate.io --subresource=finalizers", "create certificates.cert-manager.io", "list certificates.cert-manager.io",
 				"create leases.coordination.k8s.io", "get crd/certificates.cert-manager.io", "escalate clusterroles", "bind clusterroles",
 				"impersonate users", "create tokenreviews", "create serviceaccounts --subresource=token", "get nodes", "list namespaces",
 			},

@@ -6,10 +6,6 @@
 - apiGroups: [wssgate.io]
   resources: [securewebsocketroutes/status]
   verbs: [patch]
-# For ownerReferences with blockOwnerDeletion, which OpenShift checks.
-- apiGroups: [wssgate.io]
-  resources: [securewebsocketroutes/finalizers]
-  verbs: [update]
 - apiGroups: [""]
   resources: [services, configmaps]
   verbs: [get, list, watch]

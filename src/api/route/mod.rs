@@ -2,6 +2,7 @@
 //!
 //! Field documentation is what `kubectl explain` shows. Numbers of policy have no schema defaults: a default that the
 //! API server persists would look like the user's choice; the gateway's defaults are named in the text and live elsewhere.
+//! Nothing below a list has a schema default: what the API server adds to an entry makes the list differ from the file.
 //! Enumerations have an empty schema description of their own, because it would replace that of the field.
 #![allow(clippy::duplicated_attributes, reason = "printer columns repeat the names of their settings")]
 

@@ -1,20 +1,24 @@
 //! References from a route to other objects: one shape `{group, kind, name, namespace, key}`, a subset per place with
 //! the kind limited. Another namespace needs a ReferenceGrant there.
+//!
+//! References stand in entries of lists. `group` and `kind` have their defaults here and not in the schema
+//! ([`without_defaults`]).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::schema::{KEY_PATTERN, KIND_PATTERN, LABEL_PATTERN, NAME_PATTERN};
+use crate::api::schema::{KEY_PATTERN, KIND_PATTERN, LABEL_PATTERN, NAME_PATTERN, without_defaults};
 
 /// A Secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = without_defaults)]
 pub struct SecretRef {
-    /// API group of the object; empty, the core group, is the only one.
+    /// API group of the object; empty, the core group, is the only one and the default.
     #[serde(default)]
     #[schemars(extend("enum" = [""]))]
     pub group: String,
-    /// Kind of the object; Secret is the only one.
+    /// Kind of the object; Secret is the only one and the default.
     #[serde(default)]
     pub kind: SecretKind,
     /// Name of the Secret.
@@ -38,12 +42,13 @@ pub enum SecretKind {
 /// A ConfigMap whose key is fixed by the place that names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = without_defaults)]
 pub struct ConfigMapRef {
-    /// API group of the object; empty, the core group, is the only one.
+    /// API group of the object; empty, the core group, is the only one and the default.
     #[serde(default)]
     #[schemars(extend("enum" = [""]))]
     pub group: String,
-    /// Kind of the object; ConfigMap is the only one.
+    /// Kind of the object; ConfigMap is the only one and the default.
     #[serde(default)]
     pub kind: ConfigMapKind,
     /// Name of the ConfigMap.
@@ -67,12 +72,13 @@ pub enum ConfigMapKind {
 /// One key of a ConfigMap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = without_defaults)]
 pub struct ConfigMapKeyRef {
-    /// API group of the object; empty, the core group, is the only one.
+    /// API group of the object; empty, the core group, is the only one and the default.
     #[serde(default)]
     #[schemars(extend("enum" = [""]))]
     pub group: String,
-    /// Kind of the object; ConfigMap is the only one.
+    /// Kind of the object; ConfigMap is the only one and the default.
     #[serde(default)]
     pub kind: ConfigMapKind,
     /// Name of the ConfigMap.
@@ -90,12 +96,14 @@ pub struct ConfigMapKeyRef {
 /// One key of a ConfigMap or a Secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = without_defaults)]
 pub struct KeyRef {
-    /// API group of the object; empty, the core group, is the only one.
+    /// API group of the object; empty, the core group, is the only one and the default.
     #[serde(default)]
     #[schemars(extend("enum" = [""]))]
     pub group: String,
-    /// Kind of the object: ConfigMap for public keys, Secret (type wssgate.io/jwks) for symmetric ones.
+    /// Kind of the object: ConfigMap for public keys, Secret (type wssgate.io/jwks) for symmetric ones; ConfigMap if
+    /// absent.
     #[serde(default)]
     pub kind: KeyKind,
     /// Name of the object.
@@ -124,12 +132,13 @@ pub enum KeyKind {
 /// A port of a Service, as one of several backends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = without_defaults)]
 pub struct BackendRef {
-    /// API group of the object; empty, the core group, is the only one.
+    /// API group of the object; empty, the core group, is the only one and the default.
     #[serde(default)]
     #[schemars(extend("enum" = [""]))]
     pub group: String,
-    /// Kind of the object; Service is the only one.
+    /// Kind of the object; Service is the only one and the default.
     #[serde(default)]
     pub kind: ServiceKind,
     /// Name of the Service.
@@ -152,12 +161,13 @@ pub struct BackendRef {
 /// A port of a Service, where there is only one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = without_defaults)]
 pub struct ServiceRef {
-    /// API group of the object; empty, the core group, is the only one.
+    /// API group of the object; empty, the core group, is the only one and the default.
     #[serde(default)]
     #[schemars(extend("enum" = [""]))]
     pub group: String,
-    /// Kind of the object; Service is the only one.
+    /// Kind of the object; Service is the only one and the default.
     #[serde(default)]
     pub kind: ServiceKind,
     /// Name of the Service.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::reference::{BackendRef, ConfigMapRef};
-use crate::api::schema::{HOSTNAME_PATTERN, LABEL_PATTERN, TOKEN_PATTERN, path_rules, rules};
+use crate::api::schema::{HOSTNAME_PATTERN, LABEL_PATTERN, TOKEN_PATTERN, path_rules, rules, without_defaults};
 
 /// Paths and the Services that serve them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,9 +39,10 @@ pub struct RouteMatch {
 /// Paths, compared byte for byte. Exact before PathPrefix, longest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = without_defaults)]
 pub struct PathMatch {
     /// Exact: this path only. PathPrefix: this path and whole segments below it, so that /chat takes /chat/room but
-    /// not /chatter.
+    /// not /chatter. PathPrefix if absent.
     #[serde(default, rename = "type")]
     pub kind: PathMatchKind,
     /// The path, as in /chat.

@@ -44,6 +44,11 @@ impl Candidate<'_> {
         self.draft.policy.is_none() && self.good.is_some()
     }
 
+    /// Whether it is being deleted: then nothing is created, applied or kept for it, and it is served until it is gone.
+    pub fn is_being_deleted(&self) -> bool {
+        self.route.metadata.deletion_timestamp.is_some()
+    }
+
     /// What it wants of hostnames.
     pub fn claim(&self) -> Claim<'_> {
         let created = self.route.metadata.creation_timestamp.as_ref();

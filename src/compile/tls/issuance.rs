@@ -1,7 +1,7 @@
 //! `tls.issuerRef`: the Certificates that the gateway manages for routes, as cert-manager is to find them.
 //!
 //! One Certificate per Secret, with the Secret's name. What belongs to another owner is never taken over, and what cannot
-//! be judged stays as it is. Knows objects and hostnames; nothing is written here.
+//! be judged stays as it is. A route that is being deleted wants none. Knows objects and hostnames; nothing is written here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +36,7 @@ pub struct Wanted {
     /// Certificates as they are wanted.
     pub apply: BTreeMap<Key, Certificate>,
     /// Certificates of ours that no route wants any more. They stay until their routes go: the gateway has no right to
-    /// delete anything.
+    /// delete anything. Those of routes that are being deleted are not among them: they go with their routes.
     pub unwanted: BTreeSet<Key>,
 }
 
@@ -51,6 +51,8 @@ pub enum Issue {
     Refused(Vec<Problem>),
     /// It cannot: there is no API server, or no cert-manager.
     Unavailable(&'static str),
+    /// The route is being deleted: what exists stays as it is until the garbage collector takes it with the route.
+    BeingDeleted,
 }
 
 /// One route's wish for a Secret.
@@ -68,6 +70,8 @@ struct Planner<'a, 'o> {
     secrets: Secrets<'a>,
     wanted: Wanted,
     issues: BTreeMap<&'a RouteId, Issue>,
+    /// Hostnames of routes that are being deleted, by the Secret that they name.
+    leaving: BTreeMap<Key, Vec<&'a str>>,
     /// Certificates that stay as they are, because what their route wants cannot be read.
     left: BTreeSet<Key>,
 }
@@ -80,18 +84,21 @@ pub fn plan<'a>(
     ownership: &Ownership<'_>,
 ) -> (Wanted, BTreeMap<&'a RouteId, Issue>) {
     let mut wishes: BTreeMap<Key, Vec<Wish<'_>>> = BTreeMap::new();
+    let mut leaving: BTreeMap<Key, Vec<&str>> = BTreeMap::new();
+    let mut issues = BTreeMap::new();
     for candidate in candidates {
-        if let Some((secret, issuer)) = wish(candidate) {
-            let hostnames = hostnames(candidate, ownership);
-            // A route that owns no hostname has nothing to be certified.
-            if !hostnames.is_empty() {
-                wishes.entry(secret).or_default().push(Wish { candidate, issuer, hostnames });
-            }
+        let Some((secret, issuer)) = wish(candidate) else { continue };
+        let mut hostnames = hostnames(candidate, ownership);
+        if candidate.is_being_deleted() {
+            leaving.entry(secret).or_default().append(&mut hostnames);
+            issues.insert(&candidate.id, Issue::BeingDeleted);
+        } else if !hostnames.is_empty() {
+            wishes.entry(secret).or_default().push(Wish { candidate, issuer, hostnames });
         }
+        // A route that owns no hostname has nothing to be certified.
     }
-    let (secrets, wanted) = (Secrets::new(objects), Wanted::default());
-    let (issues, left) = (BTreeMap::new(), BTreeSet::new());
-    let mut planner = Planner { objects, options, candidates, secrets, wanted, issues, left };
+    let (secrets, wanted, left) = (Secrets::new(objects), Wanted::default(), BTreeSet::new());
+    let mut planner = Planner { objects, options, candidates, secrets, wanted, issues, leaving, left };
     for (secret, mut wishes) in wishes {
         wishes.sort_by_key(|wish| wish.candidate.claim().rank);
         planner.secret(&secret, &wishes);
@@ -123,7 +130,7 @@ impl<'a> Planner<'a, '_> {
 
     /// What becomes of the wishes for a Secret that agree on the issuer.
     fn issue(&mut self, secret: &Key, agreed: &[&Wish<'a>], first: &Wish<'a>) -> Issue {
-        let certificate = match desired(secret, agreed) {
+        let certificate = match desired(secret, agreed, &self.kept_names(secret)) {
             Ok(certificate) => certificate,
             Err(problems) => {
                 self.left.insert(secret.clone());
@@ -148,14 +155,27 @@ impl<'a> Planner<'a, '_> {
         self.options.refused.get(secret).map_or(Issue::Managed, |why| Issue::Unwritten(why.clone()))
     }
 
+    /// Hostnames of routes that are being deleted and that the Certificate has already. It keeps them for as long as other
+    /// routes want it: a route is served until it is gone.
+    fn kept_names(&self, secret: &Key) -> Vec<&'a str> {
+        let (Some(names), Some(live)) = (self.leaving.get(secret), self.objects.certificates.get(secret)) else {
+            return Vec::new();
+        };
+        let has = |name: &&&str| live.spec.dns_names.iter().any(|live| live == **name);
+        names.iter().filter(has).copied().collect()
+    }
+
     /// Finds the Certificates of ours that no route wants any more. Where they cannot be read now, nothing follows from
     /// that.
     fn find_unwanted(&mut self) {
         let known = self.objects.cert_manager || self.options.standalone;
         for (key, certificate) in self.objects.certificates.iter().filter(|_| known) {
             let stays = self.wanted.apply.contains_key(key) || self.left.contains(key);
-            // One whose route is gone is the garbage collector's; one of another gateway's route is not ours to judge.
-            if !stays && owner(certificate).is_some_and(|owner| is_candidate(owner, key, self.candidates)) {
+            // One whose route is gone or being deleted is the garbage collector's; one of another gateway's route is not
+            // ours to judge.
+            let route = || owner(certificate).and_then(|owner| candidate(owner, key, self.candidates));
+            let leaves = certificate.metadata.deletion_timestamp.is_some();
+            if !stays && !leaves && route().is_some_and(|route| !route.is_being_deleted()) {
                 self.wanted.unwanted.insert(key.clone());
             }
         }
@@ -179,8 +199,8 @@ fn hostnames<'a>(candidate: &'a Candidate<'_>, ownership: &Ownership<'_>) -> Vec
     names
 }
 
-/// The Certificate that these routes agree on, the oldest first.
-fn desired(secret: &Key, wishes: &[&Wish<'_>]) -> Result<Certificate, Vec<Problem>> {
+/// The Certificate that these routes agree on, the oldest first. It keeps the names `kept` besides theirs.
+fn desired(secret: &Key, wishes: &[&Wish<'_>], kept: &[&str]) -> Result<Certificate, Vec<Problem>> {
     let mut certificate = Certificate {
         metadata: ObjectMeta {
             name: Some(secret.name.clone()),
@@ -201,7 +221,7 @@ fn desired(secret: &Key, wishes: &[&Wish<'_>]) -> Result<Certificate, Vec<Proble
         },
         ..Certificate::default()
     };
-    let names = wishes.iter().flat_map(|wish| &wish.hostnames).map(|name| (*name).to_owned());
+    let names = wishes.iter().flat_map(|wish| &wish.hostnames).chain(kept).map(|name| (*name).to_owned());
     certificate.spec.dns_names = names.collect::<BTreeSet<_>>().into_iter().collect();
     let mut owners = Vec::new();
     for (index, wish) in wishes.iter().enumerate() {
@@ -221,7 +241,8 @@ fn desired(secret: &Key, wishes: &[&Wish<'_>]) -> Result<Certificate, Vec<Proble
             uid: metadata.uid.clone().unwrap_or_default(),
             // One owner may be the controller; the Certificate goes when all owners are gone.
             controller: Some(index == 0),
-            block_owner_deletion: Some(true),
+            // Who deletes a route in the foreground does not wait for its Certificate.
+            block_owner_deletion: Some(false),
         });
     }
     certificate.metadata.owner_references = Some(owners);
@@ -242,7 +263,7 @@ fn foreign(objects: &Objects, secrets: &Secrets<'_>, secret: &Key, candidates: &
         let ours = owner(certificate).is_some_and(|owner| {
             let route = Key::new(secret.namespace.as_str(), owner.name.as_str());
             let alive = objects.routes.get(&route).is_some_and(|route| route.metadata.uid.as_ref() == Some(&owner.uid));
-            !alive || is_candidate(owner, secret, candidates)
+            !alive || candidate(owner, secret, candidates).is_some()
         });
         return if ours {
             None
@@ -274,8 +295,13 @@ fn controller(certificate: &Certificate) -> Option<&OwnerReference> {
     certificate.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
-fn is_candidate(owner: &OwnerReference, certificate: &Key, candidates: &[Candidate<'_>]) -> bool {
-    candidates.iter().any(|candidate| {
+/// The route of ours that owns a Certificate.
+fn candidate<'c, 'a>(
+    owner: &OwnerReference,
+    certificate: &Key,
+    candidates: &'c [Candidate<'a>],
+) -> Option<&'c Candidate<'a>> {
+    candidates.iter().find(|candidate| {
         *candidate.id.namespace == *certificate.namespace
             && *candidate.id.name == *owner.name
             && candidate.route.metadata.uid.as_deref() == Some(owner.uid.as_str())

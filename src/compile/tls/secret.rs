@@ -13,6 +13,8 @@ use crate::compile::tls::progress::{Progress, Stage};
 
 /// The only type of Secret that certificates come from.
 const TYPE: &str = "kubernetes.io/tls";
+/// What is reported where nobody issues a certificate for a route any more.
+const BEING_DELETED: &str = "the route is being deleted; its Certificate is not managed any more";
 
 /// What is reported of the Secret of an `issuerRef` that is there.
 pub fn of_issue(key: &Key, issue: Option<&Issue>) -> ConditionReport {
@@ -27,7 +29,7 @@ pub fn of_issue(key: &Key, issue: Option<&Issue>) -> ConditionReport {
             let text = format_args!("could not be written: {why}");
             report.notes.push(Problem::new(Reason::Ready, format_args!("Certificate {key}"), text));
         }
-        Some(Issue::Managed) | None => {}
+        Some(Issue::Managed | Issue::BeingDeleted) | None => {}
     }
     report
 }
@@ -37,11 +39,13 @@ pub fn explain(key: &Key, progress: Option<&Progress>, issue: Option<&Issue>, pr
     let mismatch = problem.reason == Reason::HostnameMismatch;
     match (progress, issue) {
         (_, Some(Issue::Unwritten(why))) if mismatch => problem.because(Reason::Failed).with(unwritten(key, why)),
+        (_, Some(Issue::BeingDeleted)) if mismatch => problem.because(Reason::Failed).with(BEING_DELETED),
         // Hostnames changed, and cert-manager has not seen it yet.
         (None | Some(Progress { stage: Stage::Issued, .. }), Some(Issue::Managed)) if mismatch => {
             problem.because(Reason::Issuing).with(requested(key))
         }
         (Some(progress), _) => progress.explain(problem),
+        (None, Some(Issue::BeingDeleted)) => problem.with(BEING_DELETED),
         (None, _) => problem,
     }
 }
@@ -63,6 +67,7 @@ pub fn missing(
         (_, Some(Issue::Unwritten(why))) => absent(Reason::Failed).with(unwritten(key, why)),
         (Some(progress), _) => progress.explain(absent(Reason::Issuing)),
         (None, Some(Issue::Managed)) => absent(Reason::Issuing).with(requested(key)),
+        (None, Some(Issue::BeingDeleted)) => absent(Reason::Failed).with(BEING_DELETED),
         (None, Some(Issue::Unavailable(why))) => absent(Reason::Failed).with(format_args!("spec.tls.issuerRef {why}")),
         (None, Some(Issue::Refused(_))) => return (report, None),
         (None, None) => {

@@ -48,7 +48,7 @@ pub(super) trait Kind: Clone + fmt::Debug + PartialEq + DeserializeOwned + Send 
     /// Its metadata.
     fn metadata_mut(&mut self) -> &mut ObjectMeta;
     /// Drops what nobody reads. Labels, annotations, owners and managed fields are dropped by [`Item`], unless
-    /// [`Kind::annotations`], [`Kind::labels`] or [`Kind::OWNED`] say otherwise.
+    /// [`Kind::annotations`], [`Kind::labels`] or [`Kind::OWNED`] say otherwise. `deletionTimestamp` stays with every kind.
     fn slim(&mut self) {}
     /// Whether an annotation is kept.
     fn annotations(_name: &str) -> bool {
@@ -437,6 +437,22 @@ mod tests {
         }
         let item: Item<K> = serde_json::from_value(object).unwrap();
         serde_json::to_value(&item.object).unwrap()
+    }
+
+    #[test]
+    fn an_object_that_is_being_deleted_still_says_so() {
+        fn is_kept<K: Kind>(more: &Value) -> bool {
+            let mut object = serde_json::json!({"metadata": {"name": "a", "namespace": "shop", "uid": "1",
+                "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0}});
+            object["spec"] = more.clone();
+            let item: Item<K> = serde_json::from_value(object).unwrap();
+            item.object.metadata().deletion_timestamp.is_some()
+        }
+        let spec = serde_json::json!({"hostnames": ["a.test"], "rules": [], "handshake": {}});
+        assert!(is_kept::<SecureWebSocketRoute>(&spec));
+        assert!(is_kept::<SecureWebSocketRoute>(&serde_json::json!({"rules": "none"})), "one that cannot be read");
+        assert!(is_kept::<Certificate>(&serde_json::json!({"secretName": "tls"})));
+        assert!(is_kept::<Secret>(&Value::Null));
     }
 
     #[test]

@@ -399,7 +399,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Secret;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
     use super::*;
 
@@ -460,6 +460,20 @@ mod tests {
         store.stand_in(References::default());
         store.put(key(), secret("newest"));
         assert!(!has(&store));
+    }
+
+    #[test]
+    fn a_deletion_that_has_begun_is_a_change() {
+        let store = named();
+        store.put(key(), secret("kubernetes.io/tls"));
+        drop(store.take());
+        store.put(key(), secret("kubernetes.io/tls"));
+        assert_eq!(store.due(), None, "nothing changed");
+        let mut leaving = secret("kubernetes.io/tls");
+        leaving.object.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        store.put(key(), leaving);
+        assert!(store.due().is_some());
+        assert!(store.take().secrets[&key()].metadata.deletion_timestamp.is_some());
     }
 
     #[test]
