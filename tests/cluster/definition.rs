@@ -103,7 +103,7 @@ fn no_policy_number_is_written_into_a_route_by_the_api_server(clusters: &Cluster
     let spec = kubectl.get(&["swsr", "small"])["spec"].clone();
     let expected = serde_json::json!({
         "hostnames": ["small.example.com"],
-        "rules": [{"name": "all", "backendRefs": [{"group": "", "kind": "Service", "name": "echo", "port": 80}]}],
+        "rules": [{"name": "all", "backendRefs": [{"name": "echo", "port": 80}]}],
         "handshake": {"authentication": {"mode": "Anonymous"}},
     });
     assert_eq!(spec, expected);
