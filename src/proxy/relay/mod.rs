@@ -89,6 +89,16 @@ pub(crate) struct Parts<C = ClientTls, B = BackendPeer> {
     pub(crate) permits: Box<dyn Any>,
 }
 
+/// What the direction from a party writes down.
+fn flow<'a>(from: Party, session: &'a Session, report: &'a mut Report, nonce: &'a [u8; 8]) -> Flow<'a> {
+    let Report { metrics, began, from_client, from_backend, .. } = report;
+    let (from, to, volume) = match from {
+        Party::Client => (&session.client, &session.backend, from_client),
+        Party::Backend => (&session.backend, &session.client, from_backend),
+    };
+    Flow { from, to, data: &session.data, nonce, metrics, began: *began, volume }
+}
+
 impl<C: Peer, B: Peer> Relay<C, B> {
     /// Starts to relay. The client has its 101 already, or has it unsent.
     pub(crate) fn new(parts: Parts<C, B>) -> Self {
@@ -219,15 +229,7 @@ impl<C: Peer, B: Peer> Relay<C, B> {
 
     /// Client to backend. True if anything moved.
     fn pump_up(&mut self, wake: &mut Wake<'_, '_>) -> bool {
-        let flow = &mut Flow {
-            from: &self.session.client,
-            to: &self.session.backend,
-            data: &self.session.data,
-            nonce: &self.nonce,
-            metrics: &self.report.metrics,
-            began: self.report.began,
-            volume: &mut self.report.from_client,
-        };
+        let flow = &mut flow(Party::Client, &self.session, &mut self.report, &self.nonce);
         match pump(&mut self.client, &mut self.backend, flow, wake) {
             Pumped::Idle => return false,
             // A backend is lost when it can no longer be read.
@@ -241,15 +243,7 @@ impl<C: Peer, B: Peer> Relay<C, B> {
 
     /// Backend to client. True if anything moved.
     fn pump_down(&mut self, wake: &mut Wake<'_, '_>) -> bool {
-        let flow = &mut Flow {
-            from: &self.session.backend,
-            to: &self.session.client,
-            data: &self.session.data,
-            nonce: &self.nonce,
-            metrics: &self.report.metrics,
-            began: self.report.began,
-            volume: &mut self.report.from_backend,
-        };
+        let flow = &mut flow(Party::Backend, &self.session, &mut self.report, &self.nonce);
         match pump(&mut self.backend, &mut self.client, flow, wake) {
             Pumped::Idle => return false,
             Pumped::Moved => {}
