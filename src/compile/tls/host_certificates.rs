@@ -1,7 +1,8 @@
 //! The TLS of every host: Secrets to certificates to server configurations, with what is kept from the compile before.
 //!
 //! A broken Secret keeps the last good certificate of its host. If no Secret has a certificate for the host, the last good
-//! one stands in for a bounded time ([`stand_in`]), unless it may no longer be named. Knows Secrets, hosts and who issues; not rules or policies.
+//! one stands in for a bounded time ([`stand_in`]), unless it may no longer be named. Knows Secrets, hosts and who issues;
+//! not rules or policies.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,11 +68,7 @@ struct KeptHost {
 impl CertificateCache {
     /// How many hosts, the default certificate among them, are served with what stands in.
     pub fn standing_in(&self) -> usize {
-        self.hosts
-            .values()
-            .chain([&self.default])
-            .filter(|host| host.since.is_some() && !host.served.is_empty())
-            .count()
+        self.hosts.values().chain([&self.default]).filter(|host| host.since.is_some()).count()
     }
 }
 
@@ -175,9 +172,7 @@ impl<'a> HostCertificates<'a> {
             let asked = Asked { field: "defaultCertificate", key, host: None, issue: None };
             let (mut report, missing) = this.fetch(asked, &mut change);
             report.problems.extend(missing);
-            if change.next.served.is_empty() {
-                this.stand_in("the default certificate", Owner { id: None, namespace: "" }, &mut change, &mut report);
-            }
+            this.stand_in("the default certificate", Owner { id: None, namespace: "" }, &mut change, &mut report);
             let policy = TlsPolicy { tenant: "".into(), min_version: MinVersion::default(), client: None };
             report.problems.extend(change.configure(policy).err());
             this.default_report = report;
@@ -207,10 +202,8 @@ impl<'a> HostCertificates<'a> {
         match tls {
             Some(tls) if !tls.certificates.is_empty() => {
                 self.own(host, tenant, tls, issue, &mut change, &mut served);
-                if change.next.served.is_empty() && change.next.development.is_none() {
-                    let subject = format!("host {}", quote(host));
-                    self.stand_in(&subject, owner, &mut change, &mut served.certificate);
-                }
+                let subject = format!("host {}", quote(host));
+                self.stand_in(&subject, owner, &mut change, &mut served.certificate);
             }
             _ => self.fall_back(host, &mut change, &mut served),
         }
@@ -267,6 +260,9 @@ impl<'a> HostCertificates<'a> {
 
     /// Serves a host whose references have no certificate with the last good ones, for as long as they may stand in.
     fn stand_in(&mut self, subject: &str, owner: Owner<'_>, change: &mut Change<'_>, report: &mut ConditionReport) {
+        if !change.next.served.is_empty() || change.next.development.is_some() {
+            return;
+        }
         let Some(before) = change.before.filter(|before| before.owner.as_ref() == owner.id) else { return };
         let default = self.options.default_certificate.as_ref();
         let may_be_named = |key: &Key| {
