@@ -252,7 +252,10 @@ async fn every_row_of_the_page_is_what_happens() {
     cases.extend(world.others(recorder.port()));
     let mut wrong = Vec::new();
     for [object, what, open, new, condition] in rows() {
-        if IN_A_CLUSTER.iter().any(|(of, _)| *of == object) {
+        if let Some((_, test)) = IN_A_CLUSTER.iter().find(|(of, _)| *of == object) {
+            let (file, name) = test.split_once("::").unwrap();
+            let text = fs::read_to_string(root().join(format!("tests/{file}.rs"))).unwrap();
+            assert!(text.contains(&format!("fn {name}(")), "{test} does not exist");
             continue;
         }
         let Some(at) = cases.iter().position(|case| case.object == object && case.what == what) else {

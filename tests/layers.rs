@@ -94,7 +94,7 @@ proxy::store | reason backoff api telemetry::metrics policy snapshot proxy::drai
 proxy::auth | ws reason api telemetry::metrics policy snapshot proxy::clock proxy::dependency_health proxy::limits
     proxy::io proxy::store | aws_lc_rs base64 http http_body_util hyper rustls rustls_pki_types tokio tokio_rustls
     tracing
-proxy::relay | api ws reason telemetry::initiator telemetry::metrics telemetry::access policy snapshot proxy::clock
+proxy::relay | ws reason api telemetry::initiator telemetry::metrics telemetry::access policy snapshot proxy::clock
     proxy::io | rustls_pki_types
 proxy::shared | telemetry::metrics policy snapshot proxy::drain proxy::dependency_health proxy::limits proxy::store
     proxy::auth proxy::relay | arc_swap tokio

@@ -1,4 +1,4 @@
-//! Addresses that the gateway never dials, no matter who named them (CVE-2021-25740): its own, those of its node, of a
+//! Addresses to which the gateway never connects, whoever named them (CVE-2021-25740): its own, those of its node, of a
 //! cloud's metadata service, and of the API server. One list for backends and for what the gateway itself fetches.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use crate::policy::network::{carried, is_denied};
 /// The blocked addresses of this gateway, besides those that are blocked everywhere ([`is_denied`]).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BlockedAddresses {
-    /// Whether loopback addresses may be dialled.
+    /// Whether the gateway may connect to loopback addresses.
     pub allow_loopback: bool,
     /// Addresses, with every port: the Pod's own, those of the other replicas, the API server's Service.
     pub addresses: BTreeSet<IpAddr>,
@@ -34,7 +34,7 @@ impl BlockedAddresses {
     }
 }
 
-/// The addresses by which what is dialled may be known: its own, and the IPv4 address that it carries.
+/// The addresses by which the other end may be known: its own, and the IPv4 address that it carries.
 fn reached(address: IpAddr) -> Vec<IpAddr> {
     let address = address.to_canonical();
     let carried = match address {

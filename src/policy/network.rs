@@ -1,4 +1,4 @@
-//! Networks: which client addresses may try at all, and which addresses the gateway itself never dials.
+//! Networks: which client addresses may try at all, and to which addresses the gateway itself never connects.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -63,7 +63,7 @@ impl Live {
         });
     }
 
-    /// The current snapshot, for look-ups: ClientHello, dial.
+    /// The current snapshot, for look-ups: ClientHello, connecting to a backend.
     pub fn load(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }

@@ -43,7 +43,7 @@ pub struct Snapshot {
     /// ACME HTTP-01 challenges (RFC 8555 §8.3) that are answered on the plain port: by exact host, by whole path, the
     /// solver that knows the answer.
     pub challenges: BTreeMap<Box<str>, BTreeMap<Box<str>, BackendId>>,
-    /// Addresses that the gateway itself never dials. No backend has one of them.
+    /// Addresses to which the gateway itself never connects. No backend has one of them.
     pub blocked: BlockedAddresses,
 }
 

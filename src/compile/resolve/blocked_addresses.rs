@@ -1,7 +1,7 @@
 //! Blocked addresses as the cluster shows them: those of the API server and of the gateway's own replicas, each by its
 //! Service and the endpoints of that. A route to another replica would go round in circles.
 //!
-//! Judged where endpoints become backends, on the address that is dialled in the end, and by the data plane for what it
+//! Judged where endpoints become backends, on the address that is connected to in the end, and by the data plane for what it
 //! fetches itself.
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,5 +1,5 @@
 //! Which endpoint serves a connection: backends by weight, endpoints by the route's balance. Knows the snapshot and
-//! counts; dials nothing.
+//! counts; connects to nothing.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};

@@ -1,6 +1,6 @@
 //! What this process can carry: client sockets (file descriptors), memory, local ports toward one endpoint. While one
-//! of the first two is used up the door is shut, before TLS; the third is judged at each dial. Knows limits of the
-//! operating system and numbers, nothing of connections.
+//! of the first two is used up new connections are refused, before TLS; the third is judged at each connection to a
+//! backend. Knows limits of the operating system and numbers, nothing of connections.
 
 use std::fs;
 use std::path::Path;

@@ -15,7 +15,7 @@ use crate::proxy::io::http::{bounded, exchange};
 use crate::proxy::limits::permits::{Count, Permits};
 use crate::snapshot::{BackendId, Snapshot};
 
-/// How long a solver may take, from the dial to the last byte.
+/// How long a solver may take, from connecting to the last byte.
 const TIME: Duration = Duration::from_secs(4);
 /// The longest answer; a key authorization has less than 100 bytes.
 const MAX_ANSWER: usize = 64 * 1024;
