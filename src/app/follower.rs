@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::clock::now;
 use super::cluster::Control;
-use crate::api::objects::Objects;
+use crate::api::objects::{Key, Objects};
 use crate::api::route_id::RouteId;
 use crate::api::status::CAUSES;
 use crate::compile::{self, Compiled};
@@ -200,6 +200,15 @@ impl Follower {
             logged.insert(subject, text);
         }
         for (id, status) in &compiled.statuses {
+            let route = loaded.objects.routes.get(&Key::new(&*id.namespace, &*id.name));
+            if route.is_some_and(|route| route.metadata.deletion_timestamp.is_some()) {
+                // Nobody need attend to it. What was logged before is not resolved until the route is gone.
+                let of_route = format!("route {id} ");
+                let before = self.logged.range(of_route.clone()..);
+                let before = before.take_while(|(subject, _)| subject.starts_with(&of_route));
+                logged.extend(before.map(|(subject, text)| (subject.clone(), text.clone())));
+                continue;
+            }
             let is = |c: &Condition| CAUSES.iter().any(|(kind, wrong)| kind.as_str() == c.type_ && *wrong == c.status);
             let wrong = |condition: &&Condition| is(condition);
             for condition in status.conditions.iter().flatten().filter(wrong) {
@@ -274,5 +283,36 @@ mod tests {
         assert!(follower.serves(), "what was published serves");
         assert!(Arc::ptr_eq(&before, &live.load()) && !changes.has_changed().unwrap());
         assert!(timeout(Duration::from_millis(200), follower.changed()).await.is_err());
+    }
+
+    #[test]
+    fn a_route_that_is_being_deleted_needs_no_attention() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Source::Files(Box::new(Files::open(folder.path()).unwrap()));
+        let (changed, _changes) = watch::channel(0);
+        let (_failing, failing) = watch::channel(Arc::default());
+        let options = compile::Options { standalone: true, ..compile::Options::default() };
+        let mut follower = Follower::new(source, None, options, Arc::default(), Metrics::new(), changed, failing);
+        let mut followed = |service: &str, leaving: bool| {
+            let leaving =
+                if leaving { ", deletionTimestamp: '2027-01-15T08:00:00Z', finalizers: [a.test/held]" } else { "" };
+            let route = format!(
+                "apiVersion: wssgate.io/v1alpha1
+kind: SecureWebSocketRoute
+metadata: {{name: chat, namespace: shop{leaving}}}
+spec:
+  hostnames: [chat.test]
+  rules: [{{name: all, backendRefs: [{{name: {service}, port: 80}}]}}]
+  handshake: {{authentication: {{mode: Anonymous}}}}"
+            );
+            std::fs::write(folder.path().join("route.yaml"), route).unwrap();
+            follower.follow();
+            follower.logged.get("route shop/chat ResolvedRefs").cloned().unwrap_or_default()
+        };
+        assert_eq!(followed("one", true), "", "a problem that began with the deletion");
+        let before = followed("one", false);
+        assert!(before.contains("Service shop/one"), "{before}");
+        assert_eq!(followed("two", true), before, "neither a new problem nor the end of the old one is logged");
+        assert!(followed("two", false).contains("Service shop/two"));
     }
 }

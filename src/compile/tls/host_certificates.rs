@@ -437,6 +437,7 @@ impl<'a> HostCertificates<'a> {
                     )
                 })
             }
+            Some(progress) if progress.stage == Stage::BeingDeleted => Some(progress.leaving()),
             _ => None,
         };
         let (reason, text) = match (expiring, failed) {

@@ -31,6 +31,8 @@ pub enum Stage {
     Failed(String),
     /// It has issued and is waiting for the time to renew.
     Issued,
+    /// Nothing: the Certificate is being deleted, whatever its conditions say of the time before.
+    BeingDeleted,
 }
 
 impl Progress {
@@ -45,11 +47,21 @@ impl Progress {
             Stage::Failed(text) => problem
                 .because(Reason::Failed)
                 .with(format_args!("the last attempt to issue Certificate {certificate} failed{}", tail(text))),
+            Stage::BeingDeleted => problem.because(Reason::Failed).with(self.leaving()),
             Stage::Issued => problem,
         }
     }
 
+    /// What there is to say of a Certificate that is being deleted. Only finalizers let anybody see one.
+    #[must_use]
+    pub fn leaving(&self) -> String {
+        format!("Certificate {} is being deleted; nothing is issued until it is gone and made anew", self.certificate)
+    }
+
     fn of(key: &Key, certificate: &Certificate) -> Self {
+        if certificate.metadata.deletion_timestamp.is_some() {
+            return Self { certificate: key.clone(), stage: Stage::BeingDeleted, renewal: None, issuing_since: None };
+        }
         let (issuing, ready) = (certificate.condition("Issuing"), certificate.condition("Ready"));
         let stage = match (issuing, ready) {
             (Some(issuing), _) if issuing.status == "True" => Stage::Issuing(issuing.message.clone()),
@@ -92,9 +104,10 @@ impl<'a> Secrets<'a> {
         self.by_secret.get(secret).map_or(&[], Vec::as_slice)
     }
 
-    /// How far the first of them has come.
+    /// How far the first of them has come; one that is being deleted only where there is no other.
     pub fn progress(&self, secret: &Key) -> Option<Progress> {
-        self.of(secret).first().map(|(key, certificate)| Progress::of(key, certificate))
+        let leaves = |(_, certificate): &&(&Key, &Arc<Certificate>)| certificate.metadata.deletion_timestamp.is_some();
+        self.of(secret).iter().min_by_key(leaves).map(|(key, certificate)| Progress::of(key, certificate))
     }
 }
 
@@ -120,5 +133,36 @@ mod tests {
         assert_eq!(stage(ready), Stage::Issued);
         assert_eq!(stage(&format!("{ready}, {issuing}")), Stage::Issuing("asking".into()));
         assert_eq!(stage(&format!("{ready}, {failed}")), Stage::Failed("refused".into()));
+    }
+
+    #[test]
+    fn a_certificate_that_is_being_deleted_issues_and_renews_nothing_whatever_its_conditions_say() {
+        let certificate = |name: &str, metadata: &str| {
+            let text = format!(
+                "metadata: {{name: {name}, namespace: shop{metadata}}}
+spec: {{secretName: tls}}
+status:
+  renewalTime: '2027-01-15T08:00:00Z'
+  conditions:
+  - {{type: Ready, status: 'True', reason: Ready, message: up to date}}
+  - {{type: Issuing, status: 'True', reason: Renewing, message: asking, lastTransitionTime: '2027-01-15T08:00:00Z'}}"
+            );
+            (Key::new("shop", name), Arc::new(serde_saphyr::from_str(&text).unwrap()))
+        };
+        let progress = |certificates: &[(Key, Arc<Certificate>)]| {
+            let objects = Objects { certificates: certificates.iter().cloned().collect(), ..Objects::default() };
+            Secrets::new(&objects).progress(&Key::new("shop", "tls")).unwrap()
+        };
+        let leaving = certificate("a", ", deletionTimestamp: '2027-01-15T08:00:00Z', finalizers: [example.com/held]");
+        let found = progress(std::slice::from_ref(&leaving));
+        assert_eq!(found.stage, Stage::BeingDeleted);
+        assert_eq!((found.renewal, found.issuing_since), (None, None));
+        let explained = found.explain(Problem::new(Reason::Issuing, "Secret shop/tls", "does not exist yet"));
+        assert_eq!(explained.reason, Reason::Failed);
+        assert!(explained.to_string().contains("Certificate shop/a is being deleted"), "{explained}");
+        // Another one that fills the Secret is what counts.
+        let found = progress(&[leaving, certificate("b", "")]);
+        assert_eq!(found.certificate, Key::new("shop", "b"));
+        assert_eq!(found.stage, Stage::Issuing("asking".into()));
     }
 }
