@@ -54,13 +54,16 @@ impl Condition {
     }
 
     /// `False` with the problems. Without any: `Unknown` if it was not judged, else `True` with the notes, or with `good`
-    /// where there are none.
+    /// where there are none. A note whose reason is the good one does not hide the reason of another.
     fn of(kind: Type, report: &ConditionReport, good: (Reason, &str)) -> Self {
         match (report.problems.as_slice(), report.unjudged, report.notes.as_slice()) {
             (problems @ [first, ..], ..) => Self::new(kind, State::False, first.reason, &join(problems)),
             ([], Some(why), _) => Self::new(kind, State::Unknown, Reason::Pending, why),
-            ([], None, notes @ [first, ..]) => Self::new(kind, State::True, first.reason, &join(notes)),
             ([], None, []) => Self::new(kind, State::True, good.0, good.1),
+            ([], None, notes) => {
+                let telling = notes.iter().map(|note| note.reason).find(|reason| *reason != good.0);
+                Self::new(kind, State::True, telling.unwrap_or(good.0), &join(notes))
+            }
         }
     }
 }
@@ -290,5 +293,19 @@ mod tests {
         assert_eq!(find(&conditions, Type::AuditMode).message, "f: a; f: b");
         let resolved = find(&conditions, Type::ResolvedRefs);
         assert!(resolved.status == State::True && resolved.message == "Service shop/chat:80: has no endpoint");
+    }
+
+    #[test]
+    fn a_note_that_names_no_trouble_does_not_hide_the_reason_of_another() {
+        let reason = |notes: &[Reason]| {
+            let notes = notes.iter().map(|reason| Problem::new(*reason, "Secret shop/tls", reason.as_str())).collect();
+            let certificate = ConditionReport { notes, ..ConditionReport::default() };
+            let conditions = RouteReport { serving: 1, certificate, ..RouteReport::default() }.conditions();
+            find(&conditions, Type::CertificateReady).reason
+        };
+        assert_eq!(reason(&[]), Reason::Ready);
+        assert_eq!(reason(&[Reason::Ready]), Reason::Ready);
+        assert_eq!(reason(&[Reason::Ready, Reason::RenewalFailing]), Reason::RenewalFailing);
+        assert_eq!(reason(&[Reason::Expiring, Reason::Ready, Reason::SelfSigned]), Reason::Expiring);
     }
 }
