@@ -28,17 +28,27 @@ const SOON: Duration = Duration::from_secs(1);
 /// The route that all tests see is there.
 pub fn with_route(clusters: &Clusters) -> &Release {
     let release = clusters.release();
-    release.shop.apply(&certified("chat", HOST, RULES));
-    release.shop.wait("swsr/chat", "condition=Ready", LIMIT);
-    // The leader says so; the other Pod is a moment behind, or had another route before.
-    let client = release.client(HOST);
+    serve(release, "chat", HOST);
+    release
+}
+
+/// A route for a host, like the one that all tests see, which each Pod serves.
+pub fn serve(release: &Release, name: &str, host: &str) {
+    release.shop.apply(&certified(name, host, RULES));
+    release.shop.wait(&format!("swsr/{name}"), "condition=Ready", LIMIT);
+    every_pod_serves(release, host);
+}
+
+/// Waits for it where the route is ready: the leader says so, and the other Pod is a moment behind, or had another route
+/// before.
+pub fn every_pod_serves(release: &Release, host: &str) {
+    let client = release.client(host);
     run(until(LIMIT, "every Pod to serve the route", async || {
         for _ in 0..16 {
             open(&client, "/echo").await.ok()?.close(1000, "").await?;
         }
         Some(())
     }));
-    release
 }
 
 /// Asks for the certificate without a pause worth the name until it is another one; when that was, and which.
