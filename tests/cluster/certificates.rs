@@ -29,17 +29,21 @@ const SOON: Duration = Duration::from_secs(1);
 const HOME: &str = "wssgate-system";
 
 /// A gateway beside an API server of its own, and an echo behind it.
-struct Fixture {
+pub struct Fixture {
     // In the order of their end.
-    gateway: Process,
+    /// The gateway.
+    pub gateway: Process,
     _echo: Process,
     wss: SocketAddr,
-    kubectl: Kubectl,
-    plane: ControlPlane,
+    /// The administrator, in a namespace with a Service `chat`, port 80.
+    pub kubectl: Kubectl,
+    /// The API server.
+    pub plane: ControlPlane,
 }
 
 impl Fixture {
-    fn start(clusters: &Clusters, name: &str) -> Self {
+    /// Starts all.
+    pub fn start(clusters: &Clusters, name: &str) -> Self {
         Self::start_with(clusters, name, "127.0.0.1:0")
     }
 
@@ -97,7 +101,8 @@ endpoints: [{{addresses: [{address}], conditions: {{ready: true}}}}]
         Self { gateway, _echo: echo, wss, kubectl, plane }
     }
 
-    fn cert_manager(&self) -> CertManager {
+    /// Starts cert-manager.
+    pub fn cert_manager(&self) -> CertManager {
         CertManager::start(&self.plane.kubectl(), &self.logs(), &[])
     }
 
@@ -105,16 +110,16 @@ endpoints: [{{addresses: [{address}], conditions: {{ready: true}}}}]
         self.plane.folder().join("logs")
     }
 
-    /// A condition of a route, once `check` likes its reason and message.
-    fn certificate_ready(&self, route: &str, reason: &str) -> String {
+    /// The message of a route's `CertificateReady`, once that has this reason.
+    pub fn certificate_ready(&self, route: &str, reason: &str) -> String {
         self.kubectl.until(LIMIT, &["swsr", route], &format!("to have CertificateReady {reason}"), |route| {
             let condition = condition(route, "CertificateReady")?;
             (condition["reason"] == reason).then(|| condition["message"].as_str().unwrap().to_owned())
         })
     }
 
-    /// The certificate that is shown for a name to whoever trusts this authority.
-    fn shown(&self, name: &str, authority: &str) -> Option<CertificateDer<'static>> {
+    /// The certificate that is shown for a name to whoever trusts these authorities.
+    pub fn shown(&self, name: &str, authority: &str) -> Option<CertificateDer<'static>> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut tls = rustls::ClientConnection::new(Arc::new(trusting(authority)), name).unwrap();
         let mut tcp = TcpStream::connect(self.wss).unwrap();
@@ -125,14 +130,17 @@ endpoints: [{{addresses: [{address}], conditions: {{ready: true}}}}]
         Some(tls.peer_certificates()?.first()?.clone().into_owned())
     }
 
-    fn client(&self, name: &str, authority: &str) -> Client {
+    /// A client that asks for a name and trusts these authorities.
+    pub fn client(&self, name: &str, authority: &str) -> Client {
         Client { address: self.wss, config: Arc::new(trusting(authority)), name: name.to_owned() }
     }
 }
 
-fn trusting(authority: &str) -> rustls::ClientConfig {
+fn trusting(authorities: &str) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+    for authority in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+        roots.add(authority.unwrap()).unwrap();
+    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
@@ -151,7 +159,8 @@ fn condition<'a>(route: &'a Value, kind: &str) -> Option<&'a Value> {
     route["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
 }
 
-fn route(hostnames: &str, secret: &str) -> String {
+/// A route `chat` for these hostnames, whose certificate cert-manager is to issue into this Secret.
+pub fn route(hostnames: &str, secret: &str) -> String {
     format!(
         "
 apiVersion: wssgate.io/v1alpha1
@@ -171,7 +180,8 @@ spec:
     )
 }
 
-fn leaf(secret: &Value) -> CertificateDer<'static> {
+/// The certificate in a Secret.
+pub fn leaf(secret: &Value) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(decode(secret["data"]["tls.crt"].as_str().unwrap()).as_bytes()).unwrap()
 }
 

@@ -57,6 +57,7 @@ mod crd_validation;
 mod credentials;
 mod definition;
 mod dependency;
+mod hand_over;
 mod install;
 mod install_docs;
 mod isolation;
@@ -127,6 +128,7 @@ fn all() -> Vec<Test> {
         api_server_failures::tests(),
         source::tests(),
         certificates::tests(),
+        hand_over::tests(),
         dependency::tests(),
         isolation::tests(),
         other_controllers::tests(),
