@@ -57,6 +57,7 @@ mod crd_validation;
 mod credentials;
 mod definition;
 mod dependency;
+mod gitops;
 mod hand_over;
 mod install;
 mod install_docs;
@@ -129,6 +130,7 @@ fn all() -> Vec<Test> {
         source::tests(),
         certificates::tests(),
         hand_over::tests(),
+        gitops::tests(),
         dependency::tests(),
         isolation::tests(),
         other_controllers::tests(),
