@@ -15,19 +15,26 @@ use wssgate::compile::{Options, compile};
 
 const FOLDER: &str = "manifests/argocd/testdata";
 
-/// What there is besides the route: what leads to which file is left out or added by it.
-fn around(file: &str) -> Objects {
+/// What there is besides the route: what leads to which file is left out or added by it. `before`: what there was at first.
+fn around(file: &str, before: bool) -> Objects {
     let mut objects = Objects { cert_manager: true, ..Objects::default() };
     let mut add = |object| objects.insert(object);
     let class = "{metadata: {name: wssgate}, spec: {controller: wssgate.io/ingress-controller}}";
     add(Object::IngressClass(Arc::new(serde_saphyr::from_str(class).unwrap())));
-    if file != "issuing" {
+    let away = !before && matches!(file, "last-good" | "deleting");
+    if file != "issuing" && !away {
         let secret = "{metadata: {name: chat-tls, namespace: shop, annotations: {make: chat.example.com}}, \
                       type: kubernetes.io/tls}";
         let secret = Mint::new().fill(&serde_saphyr::from_str(secret).unwrap()).unwrap();
         add(Object::Secret(Arc::new(secret)));
     }
-    if file != "backend-missing" {
+    if file == "renewal-failing" {
+        let certificate = "{metadata: {name: chat-tls, namespace: shop}, spec: {secretName: chat-tls}, status: {conditions: [\
+                           {type: Ready, status: 'True', reason: Ready}, \
+                           {type: Issuing, status: 'False', reason: Failed, message: 'refused by the CA'}]}}";
+        add(Object::Certificate(Arc::new(serde_saphyr::from_str(certificate).unwrap())));
+    }
+    if file != "backend-missing" && !(away && file == "deleting") {
         let service = "{metadata: {name: chat, namespace: shop}, spec: {ports: [{port: 8080}]}}";
         add(Object::Service(Arc::new(serde_saphyr::from_str(service).unwrap())));
         let slice = "{metadata: {name: chat-1, namespace: shop, labels: {kubernetes.io/service-name: chat}}, \
@@ -78,12 +85,17 @@ fn health_is_tested_on_what_the_gateway_says() {
             // Of the version before.
             route.metadata.generation = route.metadata.generation.map(|generation| generation - 1);
         }
-        let mut objects = around(file);
-        objects.insert(Object::Route(Arc::new(route)));
-        let compiled = compile(&objects, &Options::default(), NOW, None);
+        let route = Object::Route(Arc::new(route));
+        let with = |before: bool| {
+            let mut objects = around(file, before);
+            objects.insert(route.clone());
+            objects
+        };
+        let first = compile(&with(true), &Options::default(), NOW, None);
+        let compiled = compile(&with(false), &Options::default(), NOW, Some(&first));
         let status = &compiled.statuses[&RouteId::secure_web_socket("shop", "chat")];
         drift(&format!("{FOLDER}/{file}.yaml"), &(head + &written(status)));
         files += 1;
     }
-    assert_eq!(files, 7);
+    assert_eq!(files, 10);
 }

@@ -19,6 +19,10 @@ func TestFluxAndHelmSeeTheStatusOfARoute(t *testing.T) {
 		"warnings.yaml":        status.CurrentStatus,
 		"conflict.yaml":        status.FailedStatus,
 		"not-permitted.yaml":   status.FailedStatus,
+		// What is away or being deleted.
+		"last-good.yaml":       status.InProgressStatus,
+		"renewal-failing.yaml": status.CurrentStatus,
+		"deleting.yaml":        status.TerminatingStatus,
 	}
 	files, _ := filepath.Glob(filepath.Join(root, "manifests/argocd/testdata/*.yaml"))
 	if len(files) != len(expected) {
