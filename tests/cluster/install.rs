@@ -104,7 +104,7 @@ fn a_host_belongs_to_the_older_route_until_that_is_gone(clusters: &Clusters) {
 }
 
 fn a_grant_that_is_deleted_ends_the_sockets_that_it_let_in(clusters: &Clusters) {
-    let release = clusters.release();
+    let release = with_route(clusters);
     let host = "granted.example.com";
     let kubectl = release.shop.make_namespace("web");
     let namespace = kubectl.namespace();
