@@ -10,6 +10,7 @@ pub mod authentication;
 pub mod connection;
 pub mod defaults;
 pub mod handshake;
+pub mod message_rate;
 pub mod messages;
 pub mod reference;
 pub mod rule;
