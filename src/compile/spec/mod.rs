@@ -6,6 +6,7 @@ pub mod draft;
 pub mod header;
 pub mod hostname;
 pub mod issuer;
+mod layers;
 pub mod origin;
 pub mod policy;
 pub mod rate;

@@ -15,6 +15,7 @@ use crate::compile::problem::quote;
 use crate::compile::spec::authentication;
 use crate::compile::spec::diagnostics::Diagnostics;
 use crate::compile::spec::header;
+use crate::compile::spec::layers::{Layers, Set, pick};
 use crate::compile::spec::origin;
 use crate::compile::spec::rate;
 use crate::policy::{self, Authentication, Heartbeat, Networks, OriginPattern, Origins, Policy};
@@ -40,38 +41,6 @@ const HEARTBEAT: Heartbeat = Heartbeat { interval: Duration::from_secs(30), miss
 const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest time: a year; more is a mistake.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
-
-/// A value with the layer in which it was written, for messages.
-#[derive(Debug)]
-struct Set<'a, T: ?Sized> {
-    value: &'a T,
-    layer: &'static str,
-}
-
-impl<T: ?Sized> Set<'_, T> {
-    /// The whole path of the field `below` the layer.
-    fn field(&self, below: &str) -> String {
-        format!("{}.{below}", self.layer)
-    }
-}
-
-/// The route's value, else the default's.
-fn pick<'a, L, T: ?Sized>(layers: &Layers<'a, L>, get: impl Fn(&'a L) -> Option<&'a T>) -> Option<Set<'a, T>> {
-    let set = |layer: &'static str| move |value| Set { value, layer };
-    layers.route.and_then(&get).map(set("spec")).or_else(|| layers.default.and_then(&get).map(set("defaults")))
-}
-
-/// The same part of the route and of the defaults.
-struct Layers<'a, L> {
-    route: Option<&'a L>,
-    default: Option<&'a L>,
-}
-
-impl<'a, L> Layers<'a, L> {
-    fn part<P>(&self, get: impl Fn(&'a L) -> Option<&'a P>) -> Layers<'a, P> {
-        Layers { route: self.route.and_then(&get), default: self.default.and_then(&get) }
-    }
-}
 
 /// The policy of a route. If anything was noted as a problem, the policy must not be used.
 pub fn effective(spec: &RouteSpec, defaults: &Defaults, diagnostics: &mut Diagnostics) -> Policy {
