@@ -13,7 +13,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rustls_pki_types::{PrivateKeyDer, ServerName};
 use tokio::sync::watch;
 use wssgate::api::route_id::RouteId;
-use wssgate::policy::{Connection, Handshake, Heartbeat, Policy};
+use wssgate::policy::{Connection, Handshake, Heartbeat, Pacing, Policy};
 use wssgate::proxy::{self, Drain, Proxy};
 use wssgate::snapshot::live::Live;
 use wssgate::snapshot::{
@@ -96,6 +96,8 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         connection,
         from_client: limits,
         from_backend: limits,
+        client_pacing: Pacing::default(),
+        backend_pacing: Pacing::default(),
         client_certificates: None,
     };
     let id = BackendId { namespace: "bench".into(), service: "echo".into(), port: 80 };

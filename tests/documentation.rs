@@ -50,6 +50,8 @@ pub(crate) fn families() -> Vec<Family> {
     let metrics = Metrics::new();
     let route = metrics.route("namespace/name");
     route.audited(Reason::OriginDenied);
+    route.dropped(Reason::MessageRateExceeded, 1);
+    route.throttled(Reason::MessageRateExceeded);
     route.ended(Reason::Draining, Some(1001), Initiator::Gateway);
     metrics.certificates(vec![Certificate { secret: "s".into(), host: "h".into(), not_after: 1 }]);
     metrics.jwks_fetched("https://idp.test/jwks", true, SystemTime::now());

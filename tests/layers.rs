@@ -95,7 +95,7 @@ proxy::auth | ws reason api telemetry::metrics policy snapshot proxy::clock prox
     proxy::io proxy::store | aws_lc_rs base64 http http_body_util hyper rustls rustls_pki_types tokio tokio_rustls
     tracing
 proxy::relay | ws reason api telemetry::initiator telemetry::metrics telemetry::access policy snapshot proxy::clock
-    proxy::io | rustls_pki_types
+    proxy::limits proxy::io | rustls_pki_types
 proxy::shared | telemetry::metrics policy snapshot proxy::drain proxy::dependency_health proxy::limits proxy::store
     proxy::auth proxy::relay | arc_swap tokio
 proxy::worker | telemetry::metrics telemetry::access proxy::clock proxy::drain proxy::limits proxy::io proxy::relay

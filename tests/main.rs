@@ -39,6 +39,7 @@ mod health;
 mod key_sets;
 mod layers;
 mod limits;
+mod message_rate;
 mod origin;
 mod path;
 mod places;

@@ -46,7 +46,21 @@ pub fn rate_rules() -> Value {
 
 /// Rules of a rate of bytes.
 pub fn byte_rate_rules() -> Value {
-    rules(&[INTERVAL])
+    rules(&[
+        (
+            "!has(self.burst) || quantity(string(self.burst)).compareTo(quantity(string(self.size))) >= 0",
+            "burst is smaller than size: leave it out or raise it",
+        ),
+        INTERVAL,
+    ])
+}
+
+/// Rule of how long a message may take.
+pub fn message_timeout_rules() -> Value {
+    rules(&[(
+        "duration(self) >= duration('1s') && duration(self) <= duration('1h')",
+        "messageTimeout is between 1s and 1h",
+    )])
 }
 
 const INTERVAL: (&str, &str) = (

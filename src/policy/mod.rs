@@ -11,6 +11,7 @@ pub mod claims;
 pub mod client;
 pub mod credential;
 pub mod facts;
+pub mod message_rate;
 pub mod rate;
 
 pub mod keys;
@@ -27,6 +28,7 @@ pub use crate::ws::upgrade::Origin;
 pub use authentication::{Authentication, Proof};
 pub use certificate::{ClientCertificate, ClientRule};
 pub use facts::Facts;
+pub use message_rate::Pacing;
 pub use network::Networks;
 pub use origin::{OriginPattern, Origins};
 pub use rate::Rate;
@@ -42,8 +44,20 @@ pub struct Policy {
     pub from_client: Limits,
     /// What is judged of every frame that the backend sends.
     pub from_backend: Limits,
+    /// How often and how slowly messages of the client may come.
+    pub client_pacing: Pacing,
+    /// The same of messages of the backend.
+    pub backend_pacing: Pacing,
     /// What the route's host asks of client certificates; `None`: nothing.
     pub client_certificates: Option<ClientRule>,
+}
+
+impl Policy {
+    /// Whether something is counted by subject.
+    pub fn counts_subjects(&self) -> bool {
+        let paced = self.client_pacing.counts_subjects() || self.backend_pacing.counts_subjects();
+        self.connection.per_subject.is_some() || paced
+    }
 }
 
 /// The policy of the HTTP upgrade.
@@ -157,7 +171,7 @@ pub fn admit(policy: &Policy, facts: &Facts, now: i64) -> Result<Admission, Reas
     policy.handshake.authentication.judge(proof)?;
     let connection = &policy.connection;
     // Who cannot be told apart cannot be counted.
-    if connection.per_subject.is_some() && proof.is_some_and(|proof| proof.subject.is_none()) {
+    if policy.counts_subjects() && proof.is_some_and(|proof| proof.subject.is_none()) {
         return Err(Reason::TokenClaims);
     }
     match proof.and_then(|proof| proof.expires) {

@@ -1,52 +1,74 @@
-//! Handshakes of one client address: how many in a time, and when the next one is free.
+//! Rates: how many of a thing in a time, and when the next one is free. Knows numbers, not what is counted.
 
 use std::time::Duration;
 
-/// A limit of handshakes per client address.
+/// A limit of things that are alike and counted one by one, such as handshakes or messages.
 ///
-/// It is the generic cell rate algorithm (ITU-T I.371): one number per address, the time at which its last attempt
-/// would have arrived at an even pace. Rate that are refused do not count, so that what a client is told about
-/// when to come again stays true.
+/// It is the generic cell rate algorithm (ITU-T I.371): one number for whom the limit is for, the time at which the last
+/// thing would have arrived at an even pace. What is refused does not count, so that what is said about when to come again
+/// stays true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Handshakes per interval, at least 1.
+    /// Things per interval, at least 1.
     pub count: u32,
     /// The interval.
     pub interval: Duration,
-    /// Handshakes at once after a quiet time, at least 1.
+    /// Things at once after a quiet time, at least 1.
     pub burst: u32,
 }
 
+/// A rate as nanoseconds, so that nothing is divided where it judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steps {
+    /// The time that one thing stands for.
+    pub step: u64,
+    /// How far ahead of an even pace a burst may be.
+    pub ahead: u64,
+}
+
 impl Rate {
-    /// Judges one attempt at `now`, nanoseconds since any fixed moment. `pace` is what the attempt before returned; 0
-    /// where there was none. Returns the pace to keep: an address whose pace is not after `now` can be forgotten.
+    /// Judges one thing at `now`, as [`Steps::judge`] does.
     ///
     /// # Errors
-    /// How long until the next attempt is free. The pace to keep is then [`Rate::bounded`].
+    /// How long until the next one is free. The pace to keep is then [`Rate::bounded`].
     pub fn judge(&self, pace: u64, now: u64) -> Result<u64, Duration> {
-        let pace = self.bounded(pace, now);
-        match (pace - now).checked_sub(self.ahead()) {
-            None | Some(0) => Ok(pace.saturating_add(self.step())),
-            Some(wait) => Err(Duration::from_nanos(wait)),
-        }
+        self.steps().judge(pace, now).map_err(Duration::from_nanos)
     }
 
     /// A pace that was kept under a stricter limit waits no longer than this one asks.
     pub fn bounded(&self, pace: u64, now: u64) -> u64 {
-        pace.clamp(now, now.saturating_add(self.ahead()).saturating_add(self.step()))
+        self.steps().bounded(pace, now)
     }
 
-    fn step(&self) -> u64 {
-        nanos(self.interval) / u64::from(self.count.max(1))
-    }
-
-    /// How far ahead of an even pace a burst may be.
-    fn ahead(&self) -> u64 {
-        self.step().saturating_mul(u64::from(self.burst.max(1)) - 1)
+    /// The same in nanoseconds.
+    pub fn steps(&self) -> Steps {
+        let step = nanos(self.interval) / u64::from(self.count.max(1));
+        Steps { step, ahead: step.saturating_mul(u64::from(self.burst.max(1)) - 1) }
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
+impl Steps {
+    /// Judges one thing at `now`, nanoseconds since any fixed moment. `pace` is what the judgement before returned; 0
+    /// where there was none. Returns the pace to keep: one that is not after `now` can be forgotten.
+    ///
+    /// # Errors
+    /// How many nanoseconds until the next one is free. The pace to keep is then [`Steps::bounded`].
+    pub fn judge(self, pace: u64, now: u64) -> Result<u64, u64> {
+        let pace = self.bounded(pace, now);
+        match (pace - now).checked_sub(self.ahead) {
+            None | Some(0) => Ok(pace.saturating_add(self.step)),
+            Some(wait) => Err(wait),
+        }
+    }
+
+    /// A pace that was kept under a stricter limit waits no longer than this one asks.
+    pub fn bounded(self, pace: u64, now: u64) -> u64 {
+        pace.clamp(now, now.saturating_add(self.ahead).saturating_add(self.step))
+    }
+}
+
+/// A time in nanoseconds, the longest that there is where it is longer.
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -61,7 +83,7 @@ mod tests {
         Rate { count, interval: Duration::from_secs(seconds), burst }
     }
 
-    /// How many of `tries` attempts at one moment pass, and the pace after them.
+    /// How many of `tries` things at one moment pass, and the pace after them.
     fn burst(limit: &Rate, mut pace: u64, now: u64, tries: u32) -> (u32, u64) {
         let mut passed = 0;
         for _ in 0..tries {

@@ -110,6 +110,7 @@ impl Proxy {
             capacity,
             connections: Connections::default(),
             handshake_rates: HandshakeRates::default(),
+            subject_rates: Arc::default(),
             turns: RoundRobin::default(),
             held: Arc::default(),
             proxies: ArcSwap::from_pointee(options.proxies),

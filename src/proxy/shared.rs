@@ -13,6 +13,7 @@ use crate::proxy::limits::capacity::Capacity;
 use crate::proxy::limits::connections::Connections;
 use crate::proxy::limits::handshake_rate::HandshakeRates;
 use crate::proxy::limits::round_robin::RoundRobin;
+use crate::proxy::limits::subject_rate::SubjectRates;
 use crate::proxy::relay::stage::HeldBytes;
 use crate::proxy::store::Store;
 use crate::snapshot::live::Live;
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Connections,
     /// Handshakes per route and address.
     pub(crate) handshake_rates: HandshakeRates,
+    /// What the connections of a subject share of a rate of messages.
+    pub(crate) subject_rates: Arc<SubjectRates>,
     /// Whose turn it is among the backends of a route.
     pub(crate) turns: RoundRobin,
     /// Bytes of messages that are held until they are whole.

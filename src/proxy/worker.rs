@@ -12,6 +12,7 @@ use crate::proxy::drain::Drain;
 use crate::proxy::io::buffers::Buffers;
 use crate::proxy::limits::fair_queue::FairQueue;
 use crate::proxy::relay::sweep::Sessions;
+use crate::proxy::relay::throttle;
 use crate::proxy::shared::Shared;
 use crate::telemetry::access::worker::WorkerLog;
 use crate::telemetry::metrics::MessageSizes;
@@ -113,7 +114,9 @@ pub(crate) async fn sweep(worker: Rc<Worker>) {
             continue;
         }
         worker.visit(visited, now, draining);
+        worker.sessions.wake(now);
         visited = now;
         worker.shared.handshake_rates.tidy(now.count(), Instant::now());
+        worker.shared.subject_rates.tidy(now.count(), throttle::nanos(now));
     }
 }

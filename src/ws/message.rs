@@ -32,12 +32,21 @@ pub struct Limits {
     pub hold_text: bool,
     /// Whether binary messages are held until they are whole.
     pub hold_binary: bool,
+    /// Whether each message is announced before it begins, so that the caller can rule on it.
+    pub ruled: bool,
 }
 
 impl Limits {
     /// Nothing but control frames passes.
-    pub const CONTROL_ONLY: Self =
-        Self { text: false, binary: false, max_size: 0, max_fragments: 0, hold_text: false, hold_binary: false };
+    pub const CONTROL_ONLY: Self = Self {
+        text: false,
+        binary: false,
+        max_size: 0,
+        max_fragments: 0,
+        hold_text: false,
+        hold_binary: false,
+        ruled: false,
+    };
 }
 
 /// Why a frame is refused.
@@ -88,6 +97,17 @@ pub enum Step {
         /// The message ends with these bytes.
         message: bool,
     },
+    /// A message would begin here, with a frame that may pass. Nothing of it was used: rule on it with [`Judge::rule`] and
+    /// come again, or come again later.
+    First {
+        /// Bytes of payload that its first frame announces.
+        payload: u64,
+    },
+    /// So many bytes of a message that is left out: judged as all others, and not to be sent.
+    Dropped {
+        /// Bytes from the start.
+        len: usize,
+    },
     /// One whole Ping or Pong. Its payload is unmasked in place.
     Control {
         /// Ping or Pong.
@@ -123,8 +143,12 @@ pub struct Judge {
     total: u64,
     /// The message that is open.
     open: Option<Opcode>,
-    /// It is held.
+    /// It does not stream: it is held or left out.
     held: bool,
+    /// It is left out.
+    dropped: bool,
+    /// What the caller rules on the message that begins next: whether it is left out.
+    ruling: Option<bool>,
     size: u64,
     fragments: u32,
     utf8: Utf8,
@@ -146,6 +170,8 @@ impl Judge {
             total: 0,
             open: None,
             held: false,
+            dropped: false,
+            ruling: None,
             size: 0,
             fragments: 0,
             utf8: Utf8::NEW,
@@ -164,7 +190,7 @@ impl Judge {
         self.remaining > 0
     }
 
-    /// Bytes of payload that data frames have had so far.
+    /// Bytes of payload that data frames have had so far, but for those of messages that were left out.
     pub const fn payload_total(&self) -> u64 {
         self.total
     }
@@ -177,6 +203,11 @@ impl Judge {
     /// Whether a message was begun and has not ended.
     pub const fn in_message(&self) -> bool {
         self.open.is_some() || self.remaining > 0
+    }
+
+    /// Rules on the message that [`Step::First`] announced: it passes, or it is left out.
+    pub const fn rule(&mut self, leave_out: bool) {
+        self.ruling = Some(leave_out);
     }
 
     /// Judges what lies at the start of `bytes`. `second` is any clock's count of seconds; `mask` gives a fresh
@@ -208,7 +239,15 @@ impl Judge {
         if header.opcode.is_control() {
             return self.control(bytes, &header, size, second);
         }
-        self.begin(&header, limits)?;
+        let first = self.begin(&header, limits)?;
+        if limits.ruled && first {
+            let Some(leave_out) = self.ruling.take() else {
+                self.open = None;
+                return Ok(Step::First { payload: header.len });
+            };
+            self.dropped = leave_out;
+            self.held |= leave_out;
+        }
         self.fin = header.fin;
         self.remaining = header.len;
         self.done = 0;
@@ -222,7 +261,9 @@ impl Judge {
         self.payload(bytes, size)
     }
 
-    fn begin(&mut self, header: &Header, limits: &Limits) -> Result<(), Violation> {
+    /// Judges the header of a data frame; whether it begins a message.
+    fn begin(&mut self, header: &Header, limits: &Limits) -> Result<bool, Violation> {
+        let first = self.open.is_none();
         match (header.opcode, self.open) {
             (Opcode::Continuation, None) => return Err(Violation::Sequence),
             (Opcode::Continuation, Some(_)) => {}
@@ -237,6 +278,7 @@ impl Judge {
                 }
                 self.open = Some(opcode);
                 self.held = held;
+                self.dropped = false;
                 self.size = 0;
                 self.fragments = 0;
             }
@@ -250,7 +292,7 @@ impl Judge {
         if self.fragments > limits.max_fragments {
             return Err(Violation::Fragments);
         }
-        Ok(())
+        Ok(first)
     }
 
     fn payload(&mut self, bytes: &mut [u8], start: usize) -> Result<Step, Violation> {
@@ -276,7 +318,7 @@ impl Judge {
         Ok(Step::Data { len: start + len, message })
     }
 
-    /// Payload of a message that is held: unmasked, and judged as that which streams.
+    /// Payload of a message that is held or left out: unmasked, and judged as that which streams.
     #[cold]
     fn hold(&mut self, payload: &mut [u8], start: usize) -> Result<Step, Violation> {
         let opcode = self.open.unwrap_or(Opcode::Binary);
@@ -288,6 +330,10 @@ impl Judge {
             self.utf8.feed(payload).map_err(|_| Violation::Utf8)?;
         }
         let message = self.pass(payload.len(), text)?;
+        if self.dropped {
+            self.total -= payload.len() as u64;
+            return Ok(Step::Dropped { len: start + payload.len() });
+        }
         let frame = self.remaining == 0;
         Ok(Step::Held { opcode, header: start, len: start + payload.len(), frame, message })
     }
@@ -376,8 +422,10 @@ mod tests {
         loop {
             match judge.next(&mut bytes[at..], limits, 7, &mut || OURS)? {
                 Step::NeedMore => return Ok(steps),
+                Step::First { .. } => return Ok(steps),
                 step @ (Step::Data { len, .. }
                 | Step::Held { len, .. }
+                | Step::Dropped { len }
                 | Step::Control { len, .. }
                 | Step::Close { len, .. }) => {
                     steps.push(step);
@@ -512,6 +560,73 @@ mod tests {
         assert_eq!(verdict(&[(0x81, b"\xe2\x82")]), Some(Violation::Utf8));
         assert_eq!(verdict(&[(0x01, b"\xe2\x82"), (0x80, b"\xac")]), None);
         assert_eq!(verdict(&[(0x01, &[b'a'; 6]), (0x80, &[b'a'; 5])]), Some(Violation::Size));
+        assert_eq!(verdict(&[(0x01, b"a"), (0x81, b"b")]), Some(Violation::Sequence));
+    }
+
+    /// Judges a stream of which every message is ruled on, in turn.
+    fn ruled(stream: &[u8], limits: &Limits, rulings: &[bool]) -> (Vec<Step>, Option<Violation>, u64) {
+        let (mut judge, mut bytes, mut steps, mut at) = (Judge::new(true), stream.to_vec(), Vec::new(), 0);
+        let mut rulings = rulings.iter();
+        loop {
+            let step = match judge.next(&mut bytes[at..], limits, 7, &mut || OURS) {
+                Ok(Step::NeedMore) => return (steps, None, judge.payload_total()),
+                Ok(step) => step,
+                Err(violation) => return (steps, Some(violation), judge.payload_total()),
+            };
+            steps.push(step);
+            match step {
+                Step::First { .. } => judge.rule(*rulings.next().unwrap()),
+                Step::Data { len, .. }
+                | Step::Held { len, .. }
+                | Step::Dropped { len }
+                | Step::Control { len, .. }
+                | Step::Close { len, .. } => at += len,
+                Step::NeedMore => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_is_announced_before_it_begins_and_passes_or_is_left_out_in_all_its_frames() {
+        let limits = Limits { ruled: true, ..LIMITS };
+        let sent = frames(&[(0x01, b"ab"), (0x89, b"?"), (0x80, b"c"), (0x82, b"xy"), (0x81, b"d")]);
+        let (steps, violation, total) = ruled(&sent, &limits, &[true, false, true]);
+        let ping = Step::Control { opcode: Opcode::Ping, header: 6, len: 7 };
+        let (first, left_out) = (|payload| Step::First { payload }, |len| Step::Dropped { len });
+        let data = Step::Data { len: 8, message: true };
+        assert_eq!(steps, [first(2), left_out(8), ping, left_out(7), first(2), data, first(1), left_out(7)]);
+        assert_eq!((violation, total), (None, 2));
+        // A message that is left out is left out too where it would be held.
+        let (steps, ..) = ruled(&sent, &Limits { hold_text: true, ..limits }, &[true, false, false]);
+        assert!(matches!(steps[..], [_, Step::Dropped { .. }, _, Step::Dropped { .. }, .., Step::Held { .. }]));
+    }
+
+    #[test]
+    fn what_nobody_ruled_on_is_announced_again_and_a_frame_that_breaks_a_rule_is_not_announced() {
+        let limits = Limits { ruled: true, ..LIMITS };
+        let (mut judge, mut bytes) = (Judge::new(true), frames(&[(0x81, b"ab")]));
+        for _ in 0..3 {
+            let step = judge.next(&mut bytes, &limits, 0, &mut || OURS);
+            assert_eq!((step, judge.in_message()), (Ok(Step::First { payload: 2 }), false));
+        }
+        judge.rule(false);
+        assert_eq!(judge.next(&mut bytes, &limits, 0, &mut || OURS), Ok(Step::Data { len: 8, message: true }));
+        for (sent, expected) in [
+            (&[(0x82, &[0; 11][..])][..], Violation::Size),
+            (&[(0x80, b"a")], Violation::Sequence),
+            (&[(0xC2, b"a")], Violation::Header(HeaderError::ReservedBit)),
+        ] {
+            assert_eq!(ruled(&frames(sent), &limits, &[]), (vec![], Some(expected), 0));
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_left_out_is_judged_as_one_that_passes() {
+        let limits = Limits { ruled: true, ..LIMITS };
+        let verdict = |sent: &[(u8, &[u8])]| ruled(&frames(sent), &limits, &[true]).1;
+        assert_eq!(verdict(&[(0x81, b"\xe2\x28")]), Some(Violation::Utf8));
+        assert_eq!(verdict(&[(0x01, &[b'a'; 6]), (0x80, &[b'a'; 5])]), Some(Violation::Size));
+        assert_eq!(verdict(&[(0x01, b"a"), (0x00, b""), (0x00, b""), (0x80, b"")]), Some(Violation::Fragments));
         assert_eq!(verdict(&[(0x01, b"a"), (0x81, b"b")]), Some(Violation::Sequence));
     }
 

@@ -204,6 +204,19 @@ fn bad() -> Vec<Bad> {
         (json!({"messages": {"fromClient": {"rateLimit": {"interval": "500ms"}}}}), "interval is between 1s and 1h"),
         (json!({"messages": {"fromClient": {"byteRateLimit": {"interval": "2h"}}}}), "interval is between 1s and 1h"),
         (json!({"messages": {"fromClient": {"byteRateLimit": {"size": 0}}}}), "a size is at least 1 byte"),
+        (
+            json!({"messages": {"fromClient": {"byteRateLimit": {"burst": "512Ki"}}}}),
+            "burst is smaller than size: leave it out or raise it",
+        ),
+        (
+            json!({"messages": {"fromBackend": {"byteRateLimit": {"burst": 1_048_575}}}}),
+            "burst is smaller than size: leave it out or raise it",
+        ),
+        (json!({"messages": {"fromBackend": {"rateLimit": {"burst": 199}}}}), "burst is smaller than count"),
+        (json!({"messages": {"fromBackend": {"rateLimit": {"onExceeded": "Slow"}}}}), "supported values"),
+        (json!({"messages": {"fromClient": {"messageTimeout": "0s"}}}), "messageTimeout is between 1s and 1h"),
+        (json!({"messages": {"fromBackend": {"messageTimeout": "61m"}}}), "messageTimeout is between 1s and 1h"),
+        (json!({"messages": {"fromClient": {"maxFragments": 0}}}), "greater than or equal to 1"),
         (json!({"messages": {"fromClient": {"types": ["Ping"]}}}), "supported values"),
     ]
 }

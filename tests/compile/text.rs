@@ -149,6 +149,12 @@ impl Names {
         if policy.from_backend != built_in.from_backend {
             let _ = write!(text, " fromBackend {:?}", policy.from_backend);
         }
+        if policy.client_pacing != built_in.client_pacing {
+            let _ = write!(text, " clientPacing {:?}", policy.client_pacing);
+        }
+        if policy.backend_pacing != built_in.backend_pacing {
+            let _ = write!(text, " backendPacing {:?}", policy.backend_pacing);
+        }
         if let Some(rule) = &policy.client_certificates {
             let _ = write!(text, " clientCertificates {}", if rule.required { "required" } else { "optional" });
         }

@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::handshake::Mode;
 use super::message_rate::{ByteRateLimit, RateLimit};
 use super::reference::ConfigMapKeyRef;
-use crate::api::scalar::Size;
-use crate::api::schema::{LABEL_PATTERN, POINTER_PATTERN, backend_size_rules, client_size_rules};
+use crate::api::scalar::{Duration, Size};
+use crate::api::schema::{
+    LABEL_PATTERN, POINTER_PATTERN, backend_size_rules, client_size_rules, message_timeout_rules,
+};
 
 /// What is judged of every message.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -41,10 +43,20 @@ pub struct FromClient {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = client_size_rules()))]
     pub max_size: Option<Size>,
-    /// Messages per interval, counted by each replica. No limit if absent.
+    /// The most frames of one message (RFC 6455 section 5.4). A message with more closes with 1008. If absent, one for
+    /// each 256 bytes of maxSize, and 1024 at the least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_fragments: Option<i32>,
+    /// How long a message may take from its first byte to its last, from 1s to 1h, and a second more for each KiB of it
+    /// that arrives. A slower one closes with 1008. 30s if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = message_timeout_rules()))]
+    pub message_timeout: Option<Duration>,
+    /// Messages per interval. No limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
-    /// Bytes per interval, counted by each replica. No limit if absent.
+    /// Bytes per interval. No limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub byte_rate_limit: Option<ByteRateLimit>,
     /// JSON Schemas (draft 2020-12) of which every text message must satisfy the one that is selected for it.
@@ -72,6 +84,22 @@ pub struct FromBackend {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = backend_size_rules()))]
     pub max_size: Option<Size>,
+    /// The most frames of one message (RFC 6455 section 5.4). A message with more closes with 1011. If absent, one for
+    /// each 256 bytes of maxSize, and 65536 at the least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub max_fragments: Option<i32>,
+    /// How long a message may take from its first byte to its last, from 1s to 1h, and a second more for each KiB of it
+    /// that arrives. A slower one closes with 1011. 30s if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = message_timeout_rules()))]
+    pub message_timeout: Option<Duration>,
+    /// Messages per interval. No limit if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// Bytes per interval. No limit if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub byte_rate_limit: Option<ByteRateLimit>,
 }
 
 /// A type of message (RFC 6455 section 5.6).

@@ -39,6 +39,15 @@ const TICKET_PREFIX: &str = "ticket.";
 /// Headers that claims may not become: they carry credentials or say something else to every backend.
 const NO_CLAIM: [&str; 6] = ["authorization", "cookie", "date", "forwarded", "via", "x-real-ip"];
 
+/// What is said of a method that names no subject where subjects are counted.
+pub(super) fn nameless(method: &str) -> String {
+    format!(
+        "needs the subject of every client; method {} must list the header with the subject first in \
+         allowedResponseHeaders",
+        quote(method)
+    )
+}
+
 /// Reads what a route says. What it does not say is a problem.
 pub fn read(spec: Option<&api::Authentication>, diagnostics: &mut Diagnostics) -> Authentication {
     let Some(spec) = spec else {

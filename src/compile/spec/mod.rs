@@ -7,6 +7,7 @@ pub mod header;
 pub mod hostname;
 pub mod issuer;
 mod layers;
+pub mod message_rate;
 pub mod origin;
 pub mod policy;
 pub mod rate;

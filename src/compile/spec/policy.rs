@@ -16,6 +16,7 @@ use crate::compile::spec::authentication;
 use crate::compile::spec::diagnostics::Diagnostics;
 use crate::compile::spec::header;
 use crate::compile::spec::layers::{Layers, Set, pick};
+use crate::compile::spec::message_rate::{self, Subjects};
 use crate::compile::spec::origin;
 use crate::compile::spec::rate;
 use crate::policy::{self, Authentication, Heartbeat, Networks, OriginPattern, Origins, Policy};
@@ -31,10 +32,12 @@ pub const MAX_CLIENT_SIZE: u64 = 16 << 20;
 pub const BACKEND_SIZE: u64 = 16 << 20;
 /// The most that `fromBackend.maxSize` may be set to.
 pub const MAX_BACKEND_SIZE: u64 = 1 << 30;
-/// Frames of one message of a client.
-const CLIENT_FRAGMENTS: u32 = 1024;
-/// Frames of one message of a backend: many servers stream one message in small frames.
-const BACKEND_FRAGMENTS: u32 = 65_536;
+/// Default: frames of one message of a client, where its size asks for no more, and the most that may be set.
+const CLIENT_FRAGMENTS: (u32, u32) = (1024, 1_000_000);
+/// The same of a backend: many servers stream one message in small frames.
+const BACKEND_FRAGMENTS: (u32, u32) = (65_536, 10_000_000);
+/// Default: a message may have a frame for so many bytes of its largest size.
+const FRAGMENT: u64 = 256;
 /// Default: pings after so long without a byte, so many unanswered.
 const HEARTBEAT: Heartbeat = Heartbeat { interval: Duration::from_secs(30), missed: 2, backend: false };
 /// The shortest time that a timer of a connection may be set to.
@@ -53,16 +56,25 @@ pub fn effective(spec: &RouteSpec, defaults: &Defaults, diagnostics: &mut Diagno
     let connection = self::connection(&connection, anonymous, certificates, diagnostics);
     let nameless = handshake.authentication.methods().iter().find(|method| !method.kind.names_subjects());
     if let (Some(_), Some(method)) = (connection.per_subject, nameless) {
-        let text = format_args!(
-            "needs the subject of every client; method {} must list the header with the subject first in \
-             allowedResponseHeaders",
-            quote(&method.name)
-        );
-        diagnostics.invalid("spec.connection.limits.perSubject", text);
+        diagnostics.invalid("spec.connection.limits.perSubject", authentication::nameless(&method.name));
     }
     let (from_client, from_backend) = self::messages(&messages, diagnostics);
+    let subjects = match nameless {
+        _ if anonymous && !certificates => Subjects::None,
+        Some(method) => Subjects::NotFrom(&method.name),
+        None => Subjects::All,
+    };
+    let (client_pacing, backend_pacing) = message_rate::read(&messages, &subjects, diagnostics);
     // What a host asks is not the route's to know: it is added where the route is placed on one.
-    Policy { handshake, connection, from_client, from_backend, client_certificates: None }
+    Policy {
+        handshake,
+        connection,
+        from_client,
+        from_backend,
+        client_pacing,
+        backend_pacing,
+        client_certificates: None,
+    }
 }
 
 fn handshake(layers: &Layers<'_, Handshake>, diagnostics: &mut Diagnostics) -> policy::Handshake {
@@ -284,23 +296,21 @@ fn messages(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> (Li
     let (text, binary) = self::types(types, "messages.fromClient.types", diagnostics);
     let set = pick(&client, |c| c.max_size.as_ref());
     let max_size = size(set, "messages.fromClient.maxSize", (CLIENT_SIZE, MAX_CLIENT_SIZE), diagnostics);
-    let from_client = Limits { text, binary, max_size, max_fragments: CLIENT_FRAGMENTS, ..Limits::CONTROL_ONLY };
+    let set = pick(&client, |c| c.max_fragments.as_ref());
+    let max_fragments = fragments(set, "messages.fromClient.maxFragments", max_size, CLIENT_FRAGMENTS, diagnostics);
+    let from_client = Limits { text, binary, max_size, max_fragments, ..Limits::CONTROL_ONLY };
 
     let backend = layers.part(|m| m.from_backend.as_ref());
     let types = pick(&backend, |b: &FromBackend| b.types.as_deref());
     let (text, binary) = self::types(types, "messages.fromBackend.types", diagnostics);
     let set = pick(&backend, |b| b.max_size.as_ref());
     let max_size = size(set, "messages.fromBackend.maxSize", (BACKEND_SIZE, MAX_BACKEND_SIZE), diagnostics);
-    (from_client, Limits { text, binary, max_size, max_fragments: BACKEND_FRAGMENTS, ..Limits::CONTROL_ONLY })
+    let set = pick(&backend, |b| b.max_fragments.as_ref());
+    let max_fragments = fragments(set, "messages.fromBackend.maxFragments", max_size, BACKEND_FRAGMENTS, diagnostics);
+    (from_client, Limits { text, binary, max_size, max_fragments, ..Limits::CONTROL_ONLY })
 }
 
 fn unsupported_content(layers: &Layers<'_, FromClient>, diagnostics: &mut Diagnostics) {
-    if let Some(set) = pick(layers, |c| c.rate_limit.as_ref()) {
-        diagnostics.unsupported(set.field("messages.fromClient.rateLimit"));
-    }
-    if let Some(set) = pick(layers, |c| c.byte_rate_limit.as_ref()) {
-        diagnostics.unsupported(set.field("messages.fromClient.byteRateLimit"));
-    }
     if let Some(set) = pick(layers, |c| c.schemas.as_ref()) {
         diagnostics.unsupported(set.field("messages.fromClient.schemas"));
     }
@@ -341,6 +351,25 @@ fn size(
         }
     }
     default
+}
+
+/// Frames of one message: as many as its largest size asks for, unless they are set.
+fn fragments(
+    set: Option<Set<'_, i32>>,
+    field: &str,
+    max_size: u64,
+    (least, most): (u32, u32),
+    diagnostics: &mut Diagnostics,
+) -> u32 {
+    let default = u32::try_from(max_size.div_ceil(FRAGMENT)).map_or(most, |fragments| fragments.clamp(least, most));
+    let Some(set) = set else { return default };
+    let at = set.field(field);
+    let fragments = count(Some(set), field, most, diagnostics).unwrap_or(default);
+    if fragments > default {
+        let text = format_args!("{fragments} is more than the default of {default}");
+        diagnostics.warn(Type::LimitsRelaxed, at, text);
+    }
+    fragments
 }
 
 #[cfg(test)]
@@ -394,8 +423,6 @@ mod tests {
         for (yaml, field) in [
             ("messages: {mode: Audit}", "spec.messages.mode: Audit is"),
             ("messages: {compression: {mode: PermessageDeflate}}", "spec.messages.compression.mode"),
-            ("messages: {fromClient: {rateLimit: {count: 1, interval: 1s}}}", "spec.messages.fromClient.rateLimit"),
-            ("messages: {fromClient: {byteRateLimit: {size: 1, interval: 1s}}}", "spec.messages.fromClient.byteRate"),
             (
                 "messages: {fromClient: {schemas: [{name: a, ref: {name: a, key: a}}]}}",
                 "spec.messages.fromClient.schemas",
@@ -424,6 +451,8 @@ mod tests {
             ("messages: {fromClient: {maxSize: 17Mi}}", "spec.messages.fromClient.maxSize"),
             ("messages: {fromBackend: {maxSize: 2Gi}}", "spec.messages.fromBackend.maxSize"),
             ("messages: {fromClient: {types: []}}", "spec.messages.fromClient.types"),
+            ("messages: {fromClient: {maxFragments: 0}}", "spec.messages.fromClient.maxFragments"),
+            ("messages: {fromBackend: {maxFragments: 10000001}}", "spec.messages.fromBackend.maxFragments"),
         ] {
             let (_, diagnostics) = read(&format!("{OPEN}\n{yaml}"), &Defaults::default());
             let [problem] = diagnostics.problems.as_slice() else { panic!("{yaml}: {:?}", diagnostics.problems) };
@@ -438,6 +467,20 @@ mod tests {
             let (_, diagnostics) = read(&yaml, &Defaults::default());
             assert!(diagnostics.problems[0].text.contains(text), "{:?}", diagnostics.problems);
         }
+    }
+
+    #[test]
+    fn the_number_of_frames_follows_the_size_of_a_message_unless_it_is_set() {
+        let fragments = |messages: &str| {
+            let (policy, diagnostics) = read(&format!("{OPEN}\nmessages: {messages}"), &Defaults::default());
+            assert_eq!(diagnostics.problems, []);
+            let relaxed = diagnostics.warnings.iter().filter(|(_, p)| p.field.ends_with("maxFragments")).count();
+            (policy.from_client.max_fragments, policy.from_backend.max_fragments, relaxed)
+        };
+        assert_eq!(fragments("{fromClient: {maxSize: 256Ki}}"), (1024, 65_536, 0));
+        assert_eq!(fragments("{fromClient: {maxSize: 262145}, fromBackend: {maxSize: 1Ki}}"), (1025, 65_536, 0));
+        assert_eq!(fragments("{fromClient: {maxSize: 16Mi}, fromBackend: {maxSize: 1Gi}}"), (65_536, 4_194_304, 0));
+        assert_eq!(fragments("{fromClient: {maxFragments: 7}, fromBackend: {maxFragments: 65537}}"), (7, 65_537, 1));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::api::route::handshake;
+use crate::api::scalar;
 use crate::compile::spec::diagnostics::Diagnostics;
 use crate::policy::Rate;
 
@@ -15,6 +16,19 @@ const INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 /// out of bounds, which is noted.
 pub fn of_handshakes(limit: &handshake::RateLimit, layer: &str, diagnostics: &mut Diagnostics) -> Option<Rate> {
     let field = format!("{layer}.handshake.rateLimit");
+    let interval = interval(&limit.interval, &field, diagnostics);
+    rate(limit.count, interval, limit.burst, &field, diagnostics)
+}
+
+/// A rate of things that are counted one by one. `field` is the path of the object that holds it. `None` where a value is
+/// out of bounds, which is noted.
+pub fn rate(
+    count: i32,
+    interval: Option<Duration>,
+    burst: Option<i32>,
+    field: &str,
+    diagnostics: &mut Diagnostics,
+) -> Option<Rate> {
     let number = |name: &str, value: i32, least: u32, diagnostics: &mut Diagnostics| match u32::try_from(value) {
         Ok(number) if (least..=MOST).contains(&number) => Some(number),
         _ => {
@@ -22,24 +36,23 @@ pub fn of_handshakes(limit: &handshake::RateLimit, layer: &str, diagnostics: &mu
             None
         }
     };
-    let count = number("count", limit.count, 1, diagnostics);
-    let burst = match (limit.burst, count) {
+    let count = number("count", count, 1, diagnostics);
+    let burst = match (burst, count) {
         (None, count) => count,
         // More than the burst would never pass in an interval.
         (Some(burst), count) => number("burst", burst, count.unwrap_or(1), diagnostics),
     };
-    let interval = match limit.interval.parse() {
-        Err(error) => {
-            diagnostics.invalid(format_args!("{field}.interval"), error);
-            None
-        }
-        Ok(interval) if (INTERVALS.0..=INTERVALS.1).contains(&interval) => Some(interval),
-        Ok(_) => {
-            diagnostics.invalid(format_args!("{field}.interval"), "must be from 1s to 1h");
-            None
-        }
-    };
     Some(Rate { count: count?, interval: interval?, burst: burst? })
+}
+
+/// The interval of a rate. `field` is the path of the object that holds it.
+pub fn interval(interval: &scalar::Duration, field: &str, diagnostics: &mut Diagnostics) -> Option<Duration> {
+    match interval.parse() {
+        Err(error) => diagnostics.invalid(format_args!("{field}.interval"), error),
+        Ok(interval) if (INTERVALS.0..=INTERVALS.1).contains(&interval) => return Some(interval),
+        Ok(_) => diagnostics.invalid(format_args!("{field}.interval"), "must be from 1s to 1h"),
+    }
+    None
 }
 
 #[cfg(test)]

@@ -255,6 +255,7 @@ async fn open(
         report: Report::new(id, route, began, metrics, worker.log.clone()),
         nonce,
         held: Arc::clone(&shared.held),
+        subject_rates: Arc::clone(&shared.subject_rates),
         permits: Box::new((permits, backend.permit)),
     }))
 }

@@ -6,3 +6,4 @@ pub(crate) mod fair_queue;
 pub(crate) mod handshake_rate;
 pub(crate) mod permits;
 pub(crate) mod round_robin;
+pub(crate) mod subject_rate;

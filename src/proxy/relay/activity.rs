@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use crate::proxy::clock::{TICKS, Tick};
 
-/// How long a frame or message may take in any case, in ticks.
-const FRAME_TICKS: u32 = 30 * TICKS;
 /// The slowest pace of a frame or message that takes longer, in bytes a second.
 const FRAME_PACE: u64 = 1024;
 
@@ -22,6 +20,10 @@ pub(crate) struct PeerActivity {
     begun: Cell<Option<Tick>>,
     /// Bytes of that frame or message so far.
     progress: Cell<u64>,
+    /// Since when a rate keeps us from reading it.
+    paused: Cell<Option<Tick>>,
+    /// Ticks in which it was not read, of pauses that are over.
+    stood: Cell<u32>,
     /// Our pings without an answer.
     pings: Cell<u32>,
     /// When the last of them was sent.
@@ -51,6 +53,8 @@ impl PeerActivity {
             blocked: Cell::new(None),
             begun: Cell::new(None),
             progress: Cell::new(0),
+            paused: Cell::new(None),
+            stood: Cell::new(0),
             pings: Cell::new(0),
             pinged: Cell::new(None),
             forwarded: Cell::new(false),
@@ -124,10 +128,47 @@ impl PeerActivity {
         }
     }
 
-    /// Whether a frame or message of the peer takes too long.
-    pub(crate) fn is_too_slow(&self, now: Tick) -> bool {
+    /// A rate keeps us from reading the peer from now on.
+    pub(crate) fn record_paused(&self, now: Tick) {
+        if self.paused.get().is_none() {
+            self.paused.set(Some(now));
+        }
+    }
+
+    /// The peer is read again, if it was not.
+    pub(crate) fn record_resumed(&self, now: Tick) {
+        if let Some(since) = self.paused.take() {
+            self.stood.set(self.stood.get() + now.since(since));
+        }
+    }
+
+    /// Moves all clocks of the peer on by the time in which a rate kept us from reading it since this was asked last: how
+    /// many ticks that is.
+    pub(crate) fn stand_still(&self, now: Tick) -> u32 {
+        let mut stood = self.stood.take();
+        if let Some(since) = self.paused.get() {
+            stood += now.since(since);
+            self.paused.set(Some(now));
+        }
+        if stood > 0 {
+            let later = |tick: Tick| now.min(tick.after(stood));
+            self.read.set(later(self.read.get()));
+            for stamp in [&self.blocked, &self.begun, &self.pinged] {
+                stamp.set(stamp.get().map(later));
+            }
+        }
+        stood
+    }
+
+    /// Whether we hold bytes because of the peer: it does not read, or what it sent may not go on yet.
+    pub(crate) fn makes_us_hold(&self) -> bool {
+        self.is_blocked() || self.paused.get().is_some()
+    }
+
+    /// Whether a frame or message of the peer takes longer than so many ticks, and those that its size gives it.
+    pub(crate) fn is_too_slow(&self, ticks: u32, now: Tick) -> bool {
         let Some(since) = self.begun.get() else { return false };
-        let allowed = u64::from(FRAME_TICKS) + self.progress.get() * u64::from(TICKS) / FRAME_PACE;
+        let allowed = u64::from(ticks) + self.progress.get() * u64::from(TICKS) / FRAME_PACE;
         u64::from(now.since(since)) > allowed
     }
 
@@ -150,6 +191,9 @@ impl PeerActivity {
 mod tests {
     use super::*;
 
+    /// Half a minute.
+    const LONG: u32 = 30 * TICKS;
+
     #[test]
     fn time_in_which_a_peer_is_not_read_is_not_its_slowness() {
         let peer = PeerActivity::new(Tick::FIRST);
@@ -160,27 +204,54 @@ mod tests {
             now = Tick::at((1 + second) * TICKS);
             peer.pause(now);
         }
-        assert!(!peer.is_too_slow(now.after(5 * TICKS)));
-        assert!(peer.is_too_slow(now.after(35 * TICKS)));
+        assert!(!peer.is_too_slow(LONG, now.after(5 * TICKS)));
+        assert!(peer.is_too_slow(LONG, now.after(35 * TICKS)));
+    }
+
+    #[test]
+    fn no_clock_moves_while_a_rate_keeps_us_from_reading() {
+        let peer = PeerActivity::new(Tick::FIRST);
+        peer.record_part(1, true, Tick::FIRST);
+        peer.record_blocked(Tick::FIRST);
+        peer.record_paused(Tick::at(10));
+        peer.record_paused(Tick::at(11));
+        assert_eq!((peer.stand_still(Tick::at(500)), peer.stand_still(Tick::at(500))), (490, 0));
+        peer.record_resumed(Tick::at(510));
+        peer.record_resumed(Tick::at(511));
+        peer.record_paused(Tick::at(515));
+        // Two pauses, one of them over.
+        assert_eq!(peer.stand_still(Tick::at(520)), 15);
+        peer.record_resumed(Tick::at(520));
+        let now = |own: u32| Tick::at(505 + own);
+        assert!(peer.is_blocked_for(100, now(100)) && !peer.is_blocked_for(100, now(99)));
+        assert!(peer.is_too_slow(LONG, now(LONG + 1)) && !peer.is_too_slow(LONG, now(LONG)));
+        assert_eq!(peer.heartbeat(100, 2, now(99)), Heartbeat::Quiet);
+        assert_eq!(peer.heartbeat(100, 2, now(100)), Heartbeat::Ping);
+        // Nothing was begun or blocked that would begin by it.
+        peer.record_whole();
+        peer.record_flushed();
+        peer.record_paused(now(100));
+        assert_eq!(peer.stand_still(now(110)), 10);
+        assert!(!peer.is_blocked() && !peer.is_too_slow(0, now(999)));
     }
 
     #[test]
     fn nothing_begun_stays_nothing_begun() {
         let peer = PeerActivity::new(Tick::FIRST);
         peer.pause(Tick::at(9));
-        assert!(!peer.is_too_slow(Tick::at(1000)));
+        assert!(!peer.is_too_slow(LONG, Tick::at(1000)));
     }
 
     #[test]
     fn a_slow_message_has_half_a_minute_and_then_a_kilobyte_a_second() {
         let peer = PeerActivity::new(Tick::FIRST);
         peer.record_part(100, true, Tick::FIRST);
-        assert!(!peer.is_too_slow(Tick::at(FRAME_TICKS)) && peer.is_too_slow(Tick::at(FRAME_TICKS + 1)));
+        assert!(!peer.is_too_slow(LONG, Tick::at(LONG)) && peer.is_too_slow(LONG, Tick::at(LONG + 1)));
         peer.record_part(10 * 1024, false, Tick::at(8));
-        assert!(!peer.is_too_slow(Tick::at(FRAME_TICKS + 10 * TICKS)));
-        assert!(peer.is_too_slow(Tick::at(FRAME_TICKS + 10 * TICKS + 1)));
+        assert!(!peer.is_too_slow(LONG, Tick::at(LONG + 10 * TICKS)));
+        assert!(peer.is_too_slow(LONG, Tick::at(LONG + 10 * TICKS + 1)));
         peer.record_whole();
-        assert!(!peer.is_too_slow(Tick::at(9999)));
+        assert!(!peer.is_too_slow(LONG, Tick::at(9999)));
     }
 
     #[test]

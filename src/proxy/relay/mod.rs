@@ -14,17 +14,21 @@ pub(crate) mod stage;
 pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
+pub(crate) mod throttle;
+mod waiting;
 
 use std::any::Any;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::policy::Pacing;
 use crate::proxy::clock::{TICKS, Tick};
 use crate::proxy::io::Peer;
 use crate::proxy::io::backend::BackendPeer;
 use crate::proxy::io::buffers::Buffers;
 use crate::proxy::io::client_tls::ClientTls;
+use crate::proxy::limits::subject_rate::SubjectRates;
 use crate::reason::Reason;
 use crate::snapshot::RouteState;
 use crate::telemetry::initiator::Initiator;
@@ -67,6 +71,7 @@ pub(crate) struct Relay<C = ClientTls, B = BackendPeer> {
     session: Rc<Session>,
     report: Report,
     held: Arc<HeldBytes>,
+    subject_rates: Arc<SubjectRates>,
     /// What the connection holds against limits, for as long as it lives.
     _permits: Box<dyn Any>,
 }
@@ -85,6 +90,8 @@ pub(crate) struct Parts<C = ClientTls, B = BackendPeer> {
     pub(crate) nonce: [u8; 8],
     /// Where stages count what they hold.
     pub(crate) held: Arc<HeldBytes>,
+    /// What the connections of a subject share of a rate.
+    pub(crate) subject_rates: Arc<SubjectRates>,
     /// What is held against limits.
     pub(crate) permits: Box<dyn Any>,
 }
@@ -96,7 +103,7 @@ fn flow<'a>(from: Party, session: &'a Session, report: &'a mut Report, nonce: &'
         Party::Client => (&session.client, &session.backend, from_client),
         Party::Backend => (&session.backend, &session.client, from_backend),
     };
-    Flow { from, to, data: &session.data, nonce, metrics, began: *began, volume }
+    Flow { from, to, session, nonce, metrics, began: *began, volume }
 }
 
 impl<C: Peer, B: Peer> Relay<C, B> {
@@ -112,6 +119,7 @@ impl<C: Peer, B: Peer> Relay<C, B> {
             session: parts.session,
             report: parts.report,
             held: parts.held,
+            subject_rates: parts.subject_rates,
             _permits: parts.permits,
         };
         relay.refresh();
@@ -174,6 +182,9 @@ impl<C: Peer, B: Peer> Relay<C, B> {
         let commands = self.session.commands.take();
         if commands.refresh {
             self.refresh();
+            // Whoever waited is judged again, by what counts now.
+            self.session.client.record_resumed(wake.now);
+            self.session.backend.record_resumed(wake.now);
         }
         if let Some(reason) = commands.end {
             self.end(reason, Initiator::Gateway, wake);
@@ -196,10 +207,16 @@ impl<C: Peer, B: Peer> Relay<C, B> {
 
     /// Reads the limits of both directions from the session's route.
     fn refresh(&mut self) {
-        (self.client.limits, self.backend.limits) = match &self.session.lease.borrow().route.state {
-            RouteState::Serving(policy) => (policy.from_client, policy.from_backend),
+        let lease = self.session.lease.borrow();
+        let (route, state) = (&lease.route.id, &lease.route.state);
+        let none = Pacing::default();
+        let (client_pacing, backend_pacing);
+        (self.client.limits, self.backend.limits, client_pacing, backend_pacing) = match state {
+            RouteState::Serving(policy) => {
+                (policy.from_client, policy.from_backend, &policy.client_pacing, &policy.backend_pacing)
+            }
             // A route that refuses ends its connections; until then nothing larger than a control frame passes.
-            RouteState::Refusing(_) => (Limits::CONTROL_ONLY, Limits::CONTROL_ONLY),
+            RouteState::Refusing(_) => (Limits::CONTROL_ONLY, Limits::CONTROL_ONLY, &none, &none),
         };
         let Self { client, backend, held, .. } = self;
         for (limits, stage) in [(client.limits, &mut client.stage), (backend.limits, &mut backend.stage)] {
@@ -207,6 +224,10 @@ impl<C: Peer, B: Peer> Relay<C, B> {
                 *stage = Some(Stage::new(Arc::clone(held)));
             }
         }
+        let (rates, facts) = (&self.subject_rates, &self.session.facts);
+        let shared = |from_client| Some(rates.of(route, &facts.identity()?, from_client));
+        client.pace(client_pacing, || shared(true));
+        backend.pace(backend_pacing, || shared(false));
     }
 
     fn send_pings(&mut self, wake: &mut Wake<'_, '_>) {
@@ -236,6 +257,7 @@ impl<C: Peer, B: Peer> Relay<C, B> {
             Pumped::Moved | Pumped::ToLost => {}
             Pumped::FromLost => self.lose_client(wake),
             Pumped::Violation(violation) => self.end(Party::Client.reason(violation), Initiator::Gateway, wake),
+            Pumped::Exceeded(exceeded) => self.end(Party::Client.exceeded(exceeded), Initiator::Gateway, wake),
             Pumped::Closed(code) => self.pass_close(Reason::ClientClosed, code, Initiator::Client, wake.now),
         }
         true
@@ -254,6 +276,10 @@ impl<C: Peer, B: Peer> Relay<C, B> {
             }
             Pumped::Violation(violation) => {
                 self.end(Party::Backend.reason(violation), Initiator::Gateway, wake);
+                self.backend.gone = true;
+            }
+            Pumped::Exceeded(exceeded) => {
+                self.end(Party::Backend.exceeded(exceeded), Initiator::Gateway, wake);
                 self.backend.gone = true;
             }
             Pumped::Closed(code) => self.pass_close(Reason::BackendClosed, code, Initiator::Backend, wake.now),

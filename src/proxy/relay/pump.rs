@@ -1,6 +1,5 @@
 //! One direction of a relay: read from one side, judge in place, write to the other.
 
-use std::cell::Cell;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -8,7 +7,9 @@ use crate::proxy::clock::Tick;
 use crate::proxy::io::buffers::{Buffers, HEADROOM, Masks};
 use crate::proxy::io::{Fill, Peer};
 use crate::proxy::relay::activity::PeerActivity;
+use crate::proxy::relay::session::Session;
 use crate::proxy::relay::side::{Party, Side, Wake};
+use crate::proxy::relay::throttle::{Exceeded, Paused, Ruling};
 use crate::telemetry::access::fields::Volume;
 use crate::telemetry::metrics::{MessageSizes, RouteMetrics};
 use crate::ws::frame::{self, Opcode};
@@ -20,8 +21,8 @@ pub(super) struct Flow<'a> {
     pub(super) from: &'a PeerActivity,
     /// What the receiver does.
     pub(super) to: &'a PeerActivity,
-    /// When a data frame passed last.
-    pub(super) data: &'a Cell<Tick>,
+    /// The connection.
+    pub(super) session: &'a Session,
     /// The payload of our pings: a pong with it is for us.
     pub(super) nonce: &'a [u8; 8],
     /// Metrics of the route.
@@ -45,6 +46,8 @@ pub(super) enum Pumped {
     ToLost,
     /// The sender broke a rule.
     Violation(Violation),
+    /// The sender exceeded a rate that closes.
+    Exceeded(Exceeded),
     /// The sender's Close frame went on, with this code.
     Closed(Option<u16>),
 }
@@ -69,7 +72,7 @@ pub(super) fn pump<A: Peer, B: Peer>(
             }
         }
     }
-    if from.closed || from.gone {
+    if from.closed || from.gone || (from.throttle.is_some() && is_paused(from, to, flow, wake.now)) {
         return Pumped::Idle;
     }
     // What came with the handshake is judged before anything is read.
@@ -84,9 +87,41 @@ pub(super) fn pump<A: Peer, B: Peer>(
             Poll::Ready(Ok(Fill::End) | Err(_)) => return Pumped::FromLost,
         }
     };
-    flow.from.record_read(wake.now);
+    if n > 0 {
+        flow.from.record_read(wake.now);
+    }
     wake.buffers.plain[at - kept..at].copy_from_slice(&from.kept);
     forward(from, to, flow, wake, at - kept..at + n)
+}
+
+/// Whether a rate keeps us from reading the sender. After the receiver's end, or our own, it is read for its Close.
+fn is_paused<A, B>(from: &mut Side<A>, to: &Side<B>, flow: &mut Flow<'_>, now: Tick) -> bool {
+    let Some(throttle) = &mut from.throttle else { return false };
+    if to.writer.told || to.closed {
+        return false;
+    }
+    match throttle.is_paused(now) {
+        Paused::No => false,
+        Paused::Still => true,
+        Paused::Over => {
+            flow.from.record_resumed(now);
+            false
+        }
+        Paused::Begun => {
+            pause(from, Exceeded::Bytes, flow, now);
+            true
+        }
+    }
+}
+
+/// Notes that the sender is not read until its throttle says so.
+fn pause<A>(from: &Side<A>, exceeded: Exceeded, flow: &mut Flow<'_>, now: Tick) {
+    flow.from.record_paused(now);
+    flow.volume.throttled += 1;
+    flow.metrics.throttled(from.party.exceeded(exceeded));
+    if let Some(until) = from.throttle.as_ref().and_then(|throttle| throttle.until()) {
+        flow.session.wake_at(until);
+    }
 }
 
 /// Judges `wake.buffers.plain[range]` and sends what goes on.
@@ -105,7 +140,7 @@ fn forward<A: Peer, B: Peer>(
     let stop = loop {
         let bytes = &mut wake.buffers.plain[start..range.end];
         let lent = (&mut wake.buffers.masks, wake.sizes);
-        let run = judge(from, to.writer.due.is_some(), bytes, flow, lent, wake.now.second());
+        let run = judge(from, to, bytes, flow, lent, wake.now);
         messages += run.messages;
         data |= run.data;
         lost |= send(from, to, &run, start, flow, wake);
@@ -114,32 +149,54 @@ fn forward<A: Peer, B: Peer>(
             break run.stop;
         }
     };
-    if stop == Stop::NeedMore && start < range.end {
+    if matches!(stop, Stop::NeedMore | Stop::Wait(_)) && start < range.end {
         from.kept = wake.buffers.plain[start..range.end].to_vec();
     }
-    let passed = Volume { messages, bytes: from.judge.payload_total() - payload_before };
+    if from.throttle.is_some() {
+        settle(from, stop, flow, wake.now);
+    }
+    let passed = Volume { messages, bytes: from.judge.payload_total() - payload_before, ..Volume::default() };
     flow.volume.messages += passed.messages;
     flow.volume.bytes += passed.bytes;
     let traffic = flow.metrics.traffic(from.party.direction());
     traffic.messages.inc_by(passed.messages);
     traffic.bytes.inc_by(passed.bytes);
     if data {
-        flow.data.set(wake.now);
+        flow.session.data.set(wake.now);
     }
-    if from.judge.in_message() || !from.kept.is_empty() {
+    // A message that waits was not begun: what is late of it is our doing.
+    if from.judge.in_message() || !(from.kept.is_empty() || from.early) {
         flow.from.record_part(range.len(), !unfinished || messages > 0, wake.now);
     } else {
         flow.from.record_whole();
     }
     match stop {
         _ if lost => Pumped::ToLost,
-        Stop::NeedMore | Stop::Release | Stop::Frame => Pumped::Moved,
+        Stop::NeedMore | Stop::Release | Stop::Frame | Stop::Wait(_) => Pumped::Moved,
         Stop::Violation(violation) => Pumped::Violation(violation),
+        Stop::Exceeded(exceeded) => Pumped::Exceeded(exceeded),
         Stop::Closed(code) => {
             from.closed = true;
             to.writer.told = true;
             Pumped::Closed(code)
         }
+    }
+}
+
+/// What a rate asks for behind a run that stopped.
+fn settle<A>(from: &mut Side<A>, stop: Stop, flow: &mut Flow<'_>, now: Tick) {
+    let total = from.judge.payload_total();
+    let Some(throttle) = &mut from.throttle else { return };
+    throttle.charge(total, now);
+    for (exceeded, messages) in throttle.dropped() {
+        if messages > 0 {
+            flow.volume.dropped += messages;
+            flow.metrics.dropped(from.party.exceeded(exceeded), messages);
+        }
+    }
+    if let Stop::Wait(exceeded) = stop {
+        from.early = true;
+        pause(from, exceeded, flow, now);
     }
 }
 
@@ -204,6 +261,10 @@ enum Stop {
     Closed(Option<u16>),
     /// At a violation.
     Violation(Violation),
+    /// At a message that may not pass yet.
+    Wait(Exceeded),
+    /// At a message that exceeds a rate which closes.
+    Exceeded(Exceeded),
 }
 
 /// What a run found.
@@ -222,16 +283,17 @@ struct Run {
 }
 
 /// Judges frames in place and closes the gaps of those that do not go on, up to where something else must be done first.
-/// `last`: the end of the frame that is open is such a place.
-fn judge<A: Peer>(
+/// The end of a frame behind which the receiver is due a Close is such a place.
+fn judge<A: Peer, B>(
     from: &mut Side<A>,
-    last: bool,
+    to: &Side<B>,
     bytes: &mut [u8],
     flow: &Flow<'_>,
     (masks, sizes): (&mut Masks, &MessageSizes),
-    second: u32,
+    now: Tick,
 ) -> Run {
     let mut run = Run { pass: 0, used: 0, messages: 0, data: false, cut: None, stop: Stop::NeedMore };
+    let (last, second) = (to.writer.due.is_some(), now.second());
     loop {
         let at = run.used;
         let len = match from.judge.next(&mut bytes[at..], &from.limits, second, &mut || masks.next()) {
@@ -262,6 +324,22 @@ fn judge<A: Peer>(
                     run.stop = Stop::Release;
                     break;
                 }
+                continue;
+            }
+            Ok(Step::First { payload }) => {
+                match rule(from, to, payload, now) {
+                    Ruling::Pass => from.judge.rule(false),
+                    Ruling::Drop => from.judge.rule(true),
+                    Ruling::Wait(exceeded) => run.stop = Stop::Wait(exceeded),
+                    Ruling::Close(exceeded) => run.stop = Stop::Exceeded(exceeded),
+                }
+                if run.stop != Stop::NeedMore {
+                    break;
+                }
+                continue;
+            }
+            Ok(Step::Dropped { len }) => {
+                run.used += len;
                 continue;
             }
             Ok(Step::Control { opcode, header, len }) => {
@@ -300,6 +378,19 @@ fn judge<A: Peer>(
         }
     }
     run
+}
+
+/// What the rates say to a message. After our Close to the receiver nothing goes on, and nothing is limited; after its own
+/// Close nobody waits.
+fn rule<A, B>(from: &mut Side<A>, to: &Side<B>, payload: u64, now: Tick) -> Ruling {
+    let total = from.judge.payload_total();
+    match &mut from.throttle {
+        Some(throttle) if !to.writer.told => match throttle.rule(payload, total, now) {
+            Ruling::Wait(_) if to.closed => Ruling::Drop,
+            ruling => ruling,
+        },
+        _ => Ruling::Pass,
+    }
 }
 
 /// Masks a control frame of a client anew; its payload was unmasked to be judged.

@@ -3,9 +3,8 @@
 //! Connections arm no timers. A sweeper visits every session of its worker once a second and compares stamps; a stamp
 //! costs one store where bytes move anyway. All times are ticks of the worker's coarse clock, and are handed in.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
-use std::task::Waker;
 use std::time::Duration;
 
 use rustls_pki_types::UnixTime;
@@ -13,6 +12,7 @@ use rustls_pki_types::UnixTime;
 use crate::policy::{Connection, Facts, Policy, admit};
 use crate::proxy::clock::{TICKS, Tick, ticks};
 use crate::proxy::relay::activity::{Heartbeat, PeerActivity};
+use crate::proxy::relay::waiting::{Waiting, WakerCell};
 use crate::reason::Reason;
 use crate::snapshot::RouteState;
 use crate::snapshot::live::{Lease, Live};
@@ -44,7 +44,9 @@ pub(crate) struct Session {
     /// The hold on the route.
     pub(crate) lease: RefCell<Lease>,
     /// Wakes the connection's task.
-    pub(crate) waker: RefCell<Option<Waker>>,
+    pub(crate) waker: Rc<WakerCell>,
+    /// Who of the worker waits for its time.
+    waiting: OnceCell<Rc<Waiting>>,
     /// What the connection is asked to do.
     pub(crate) commands: Cell<Commands>,
     /// What the client does.
@@ -71,7 +73,8 @@ impl Session {
         Rc::new(Self {
             facts,
             lease: RefCell::new(lease),
-            waker: RefCell::new(None),
+            waker: Rc::default(),
+            waiting: OnceCell::new(),
             commands: Cell::default(),
             client: PeerActivity::new(now),
             backend: PeerActivity::new(now),
@@ -90,6 +93,18 @@ impl Session {
         self.commands.set(commands);
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
+        }
+    }
+
+    /// Joins the connections of a worker.
+    pub(super) fn join(&self, waiting: &Rc<Waiting>) {
+        let _ = self.waiting.set(Rc::clone(waiting));
+    }
+
+    /// Wakes the connection at a tick.
+    pub(super) fn wake_at(&self, tick: Tick) {
+        if let Some(waiting) = self.waiting.get() {
+            waiting.wake_at(tick, &self.waker);
         }
     }
 
@@ -150,7 +165,7 @@ impl Session {
         }
         let reason = if self.expires.is_some_and(|expires| now >= expires) {
             Some(Reason::ClientCertificateExpired)
-        } else if pressed && (self.client.is_blocked() || self.backend.is_blocked()) {
+        } else if pressed && (self.client.makes_us_hold() || self.backend.makes_us_hold()) {
             Some(Reason::Overloaded)
         } else {
             self.overdue(now, wall)
@@ -161,6 +176,11 @@ impl Session {
     }
 
     fn overdue(&self, now: Tick, wall: i64) -> Option<Reason> {
+        // A peer that a rate keeps us from reading is neither idle nor dead, and need not read either.
+        let stood = self.client.stand_still(now).max(self.backend.stand_still(now));
+        if stood > 0 {
+            self.data.set(now.min(self.data.get().after(stood)));
+        }
         if self.client.is_blocked_for(STALL_TICKS, now) {
             return Some(Reason::ClientStalled);
         }
@@ -175,14 +195,14 @@ impl Session {
         if !client_reads {
             self.backend.pause(now);
         }
-        if backend_reads && self.client.is_too_slow(now) {
-            return Some(Reason::FrameTooSlow);
-        }
-        if client_reads && self.backend.is_too_slow(now) {
-            return Some(Reason::BackendProtocolError);
-        }
         let lease = self.lease.borrow();
         let RouteState::Serving(policy) = &lease.route.state else { return None };
+        if backend_reads && self.client.is_too_slow(ticks(policy.client_pacing.message_timeout), now) {
+            return Some(Reason::MessageTimeout);
+        }
+        if client_reads && self.backend.is_too_slow(ticks(policy.backend_pacing.message_timeout), now) {
+            return Some(Reason::BackendMessageTimeout);
+        }
         let policy = &policy.connection;
         let expires = self.facts.proof.as_ref().and_then(|proof| proof.expires);
         if !policy.outlives_credential && expires.is_some_and(|expires| expires <= wall) {

@@ -1,11 +1,15 @@
 //! One side of a relay: a peer, what is judged of the frames that it sends, and where our words to it stand.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::policy::Pacing;
 use crate::proxy::clock::Tick;
 use crate::proxy::io::Peer;
 use crate::proxy::io::buffers::Buffers;
+use crate::proxy::limits::subject_rate::SubjectRate;
 use crate::proxy::relay::stage::Stage;
+use crate::proxy::relay::throttle::{Exceeded, Throttle};
 use crate::reason::Reason;
 use crate::telemetry::metrics::{Direction, MessageSizes, Peer as Pinged};
 use crate::ws::close;
@@ -42,6 +46,7 @@ impl Party {
     pub(super) fn reason(self, violation: Violation) -> Reason {
         match (self, violation) {
             (Self::Backend, Violation::Size) => Reason::BackendMessageTooBig,
+            (Self::Backend, Violation::Fragments) => Reason::BackendTooManyFragments,
             (Self::Backend, _) => Reason::BackendProtocolError,
             (Self::Client, violation) => match violation {
                 Violation::Header(
@@ -62,6 +67,16 @@ impl Party {
                 Violation::Utf8 => Reason::InvalidUtf8,
                 Violation::ControlFlood => Reason::ControlFlood,
             },
+        }
+    }
+
+    /// The reason that names a rate which this peer exceeded.
+    pub(super) const fn exceeded(self, exceeded: Exceeded) -> Reason {
+        match (self, exceeded) {
+            (Self::Client, Exceeded::Messages) => Reason::MessageRateExceeded,
+            (Self::Client, Exceeded::Bytes) => Reason::ByteRateExceeded,
+            (Self::Backend, Exceeded::Messages) => Reason::BackendMessageRateExceeded,
+            (Self::Backend, Exceeded::Bytes) => Reason::BackendByteRateExceeded,
         }
     }
 }
@@ -94,9 +109,11 @@ pub(super) struct Side<P> {
     pub(super) limits: Limits,
     /// Messages of the peer that must be seen whole; `None`: there are none.
     pub(super) stage: Option<Box<Stage>>,
-    /// Bytes of the peer that were not enough to judge: a partial header or control frame.
+    /// Rates of the peer's messages; `None`: there are none.
+    pub(super) throttle: Option<Box<Throttle>>,
+    /// Bytes of the peer that were not enough to judge (a partial header or control frame), or that may not go on yet.
     pub(super) kept: Vec<u8>,
-    /// `kept` is what came with the handshake and was never looked at.
+    /// `kept` is judged before anything is read: it came with the handshake, or begins with a message that waited.
     pub(super) early: bool,
     /// The peer's Close was seen.
     pub(super) closed: bool,
@@ -116,6 +133,7 @@ impl<P: Peer> Side<P> {
             judge: Judge::new(party == Party::Client),
             limits,
             stage: None,
+            throttle: None,
             early: !early.is_empty(),
             kept: early,
             closed: false,
@@ -123,6 +141,13 @@ impl<P: Peer> Side<P> {
             writer: Writer::default(),
             ping: false,
         }
+    }
+
+    /// Takes over the rates of the peer's messages; `shared` gives what the connections of the subject share.
+    pub(super) fn pace(&mut self, pacing: &Pacing, shared: impl FnOnce() -> Option<Arc<SubjectRate>>) {
+        let (before, total) = (self.throttle.take(), self.judge.payload_total());
+        self.throttle = Throttle::renewed(before, pacing, self.limits.max_size, total, shared);
+        self.limits.ruled = self.throttle.is_some();
     }
 
     /// Sends one of our own control frames.

@@ -75,6 +75,10 @@ pub struct Volume {
     pub messages: u64,
     /// Payload bytes of data frames.
     pub bytes: u64,
+    /// Messages that were left out because of a rate.
+    pub dropped: u64,
+    /// How often the sender was not read because of a rate.
+    pub throttled: u64,
 }
 
 /// A handshake was refused.
@@ -131,6 +135,17 @@ impl Ended<'_> {
         line.number("bytes_from_client", self.from_client.bytes);
         line.number("messages_from_backend", self.from_backend.messages);
         line.number("bytes_from_backend", self.from_backend.bytes);
+        // Only where a rate was exceeded.
+        for (name, number) in [
+            ("dropped_from_client", self.from_client.dropped),
+            ("throttled_from_client", self.from_client.throttled),
+            ("dropped_from_backend", self.from_backend.dropped),
+            ("throttled_from_backend", self.from_backend.throttled),
+        ] {
+            if number > 0 {
+                line.number(name, number);
+            }
+        }
     }
 }
 

@@ -97,8 +97,8 @@ mod tests {
                 reason: Reason::MessageTooBig,
                 code: Some(1009),
                 initiator: Initiator::Gateway,
-                from_client: Volume { messages: 1, bytes: 2 },
-                from_backend: Volume { messages: 3, bytes: 4 },
+                from_client: Volume { messages: 1, bytes: 2, dropped: 5, ..Volume::default() },
+                from_backend: Volume { messages: 3, bytes: 4, throttled: 6, ..Volume::default() },
             });
         });
         assert!(!text.contains("SECRET") && !text.contains('?'), "{text}");
@@ -111,6 +111,8 @@ mod tests {
         assert_eq!(lines[1]["close_code"], 1009);
         assert_eq!(lines[1]["duration_ms"], 1500);
         assert_eq!(lines[1]["bytes_from_backend"], 4);
+        assert_eq!((&lines[1]["dropped_from_client"], &lines[1]["throttled_from_backend"]), (&5.into(), &6.into()));
+        assert_eq!((lines[1].get("throttled_from_client"), lines[1].get("dropped_from_backend")), (None, None));
         let stamp = lines[0]["timestamp"].as_str().unwrap();
         assert!(stamp.parse::<Timestamp>().is_ok() && stamp.len() == "2026-01-01T00:00:00.000Z".len(), "{stamp}");
     }

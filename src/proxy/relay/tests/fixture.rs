@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::api::route_id::RouteId;
-use crate::policy::{Connection, Facts, Handshake, Heartbeat, Origin, Policy};
+use crate::policy::{Connection, Facts, Handshake, Heartbeat, Origin, Pacing, Policy};
 use crate::proxy::clock::{TICKS, Tick};
 use crate::proxy::io::buffers::Buffers;
 use crate::proxy::io::{Fill, Peer};
+use crate::proxy::limits::subject_rate::SubjectRates;
 use crate::proxy::relay::report::Report;
 use crate::proxy::relay::session::Session;
 use crate::proxy::relay::stage::HeldBytes;
@@ -221,11 +222,15 @@ pub(super) const NONCE: [u8; 8] = *b"\x01\x02\x03\x04\x05\x06\x07\x08";
 pub(super) struct Options {
     pub(super) from_client: Limits,
     pub(super) from_backend: Limits,
+    pub(super) client_pacing: Pacing,
+    pub(super) backend_pacing: Pacing,
     pub(super) connection: Connection,
     pub(super) client_early: Vec<u8>,
     pub(super) backend_early: Vec<u8>,
     /// When the credential expires, seconds after the beginning.
     pub(super) expires: Option<i64>,
+    /// What the connections of a subject share.
+    pub(super) subject_rates: Arc<SubjectRates>,
 }
 
 impl Default for Options {
@@ -234,6 +239,8 @@ impl Default for Options {
         Self {
             from_client: limits,
             from_backend: limits,
+            client_pacing: Pacing::default(),
+            backend_pacing: Pacing::default(),
             connection: Connection {
                 total: 9,
                 per_address: None,
@@ -246,6 +253,7 @@ impl Default for Options {
             client_early: Vec::new(),
             backend_early: Vec::new(),
             expires: None,
+            subject_rates: Arc::default(),
         }
     }
 }
@@ -285,6 +293,8 @@ impl Fixture {
             connection: options.connection,
             from_client: options.from_client,
             from_backend: options.from_backend,
+            client_pacing: options.client_pacing,
+            backend_pacing: options.backend_pacing,
             client_certificates: None,
         };
         let live = Live::default();
@@ -327,6 +337,7 @@ impl Fixture {
             report,
             nonce: NONCE,
             held: Arc::clone(&held),
+            subject_rates: options.subject_rates,
             permits: Box::new(()),
         });
         let (now, buffers, sizes) = (Tick::FIRST, Buffers::new(), all.message_sizes());
@@ -359,6 +370,12 @@ impl Fixture {
             self.session.sweep(pressed, self.now, WALL + i64::from(self.now.second()));
             self.poll();
         }
+    }
+
+    /// Lets ticks pass that no sweep sees.
+    pub(super) fn tick(&mut self, ticks: u32) {
+        self.now = self.now.after(ticks);
+        self.poll();
     }
 
     /// The route becomes another one; `None`: it is gone.

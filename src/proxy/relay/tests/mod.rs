@@ -4,4 +4,5 @@
 mod closing;
 mod content;
 mod fixture;
+mod rates;
 mod time;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fixture::{Fixture, NONCE, Options, down, up};
+use crate::policy::Pacing;
 use crate::reason::Reason;
 use crate::snapshot::RouteState;
 use crate::telemetry::initiator::Initiator;
@@ -129,7 +130,7 @@ fn a_frame_that_stops_in_the_middle_is_too_slow_after_half_a_minute() {
     fixture.pass(30);
     assert_eq!(fixture.ending(), None);
     fixture.pass(1);
-    ended(&fixture, Reason::FrameTooSlow);
+    ended(&fixture, Reason::MessageTimeout);
     assert_eq!(fixture.client.frames(), ["close 1008"]);
 }
 
@@ -139,7 +140,7 @@ fn a_header_that_is_not_whole_is_a_frame_that_was_begun() {
     fixture.client.sends(vec![0x82]);
     fixture.poll();
     fixture.pass(31);
-    ended(&fixture, Reason::FrameTooSlow);
+    ended(&fixture, Reason::MessageTimeout);
 }
 
 #[test]
@@ -148,13 +149,13 @@ fn a_message_of_which_no_frame_follows_is_too_slow() {
     fixture.client.sends(super::fixture::unfinished(up(Text, "first")));
     fixture.poll();
     fixture.pass(31);
-    ended(&fixture, Reason::FrameTooSlow);
+    ended(&fixture, Reason::MessageTimeout);
 }
 
 #[test]
 fn a_frame_at_a_kilobyte_a_second_may_take_longer_and_a_slower_one_may_not() {
     let limits = Limits { binary: true, max_size: 1 << 20, max_fragments: 9, ..Limits::CONTROL_ONLY };
-    for (pace, reason) in [(1100, None), (100, Some(Reason::FrameTooSlow))] {
+    for (pace, reason) in [(1100, None), (100, Some(Reason::MessageTimeout))] {
         let mut fixture = Fixture::with(Options { from_client: limits, ..Options::default() });
         fixture.client.sends(up(Binary, vec![0; 1 << 20])[..20].to_vec());
         fixture.poll();
@@ -180,7 +181,25 @@ fn a_slow_frame_of_the_backend_is_the_backends_fault() {
     fixture.backend.sends(down(Binary, [0; 900])[..100].to_vec());
     fixture.poll();
     fixture.pass(31);
-    ended(&fixture, Reason::BackendProtocolError);
+    ended(&fixture, Reason::BackendMessageTimeout);
+}
+
+#[test]
+fn the_route_says_how_long_a_message_may_take() {
+    for (client, backend, reason) in
+        [(5, 60, Some(Reason::MessageTimeout)), (60, 5, Some(Reason::BackendMessageTimeout)), (60, 60, None)]
+    {
+        let pacing = |seconds| Pacing { message_timeout: Duration::from_secs(seconds), ..Pacing::default() };
+        let options = Options { client_pacing: pacing(client), backend_pacing: pacing(backend), ..Options::default() };
+        let mut fixture = Fixture::with(options);
+        fixture.client.sends(up(Binary, [0; 900])[..100].to_vec());
+        fixture.backend.sends(down(Binary, [0; 900])[..100].to_vec());
+        fixture.poll();
+        fixture.pass(5);
+        assert_eq!(fixture.ending(), None);
+        fixture.pass(1);
+        assert_eq!(fixture.ending().map(|ending| ending.0), reason);
+    }
 }
 
 #[test]

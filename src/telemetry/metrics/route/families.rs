@@ -66,6 +66,8 @@ pub(super) struct Families {
     pub(super) tickets_redeemed: Family<Route, Counter>,
     pub(super) messages: Counts<Sent>,
     pub(super) bytes: Counts<Sent>,
+    pub(super) dropped: Counts<Violation>,
+    pub(super) throttled: Counts<Violation>,
     pub(super) closes: Counts<Closed>,
 }
 
@@ -108,6 +110,18 @@ impl Families {
                 registry,
                 "payload_bytes",
                 "Payload bytes of data messages relayed, by direction (from_client, from_backend)",
+                Family::default(),
+            ),
+            dropped: declare(
+                registry,
+                "messages_dropped",
+                "Data messages left out because a rate with onExceeded Drop was exceeded, by reason",
+                Family::default(),
+            ),
+            throttled: declare(
+                registry,
+                "throttles",
+                "Pauses in reading a peer because a rate with onExceeded Throttle was exceeded, by reason",
                 Family::default(),
             ),
             closes: declare(

@@ -32,7 +32,7 @@ pub struct Traffic {
 }
 
 /// The metrics of one route, shared by its connections. The fields are relaxed atomics; the methods, which are called once
-/// for a handshake, a connection or a heartbeat, may take a short lock.
+/// for a handshake, a connection, a heartbeat or where a rate is exceeded, may take a short lock.
 #[derive(Debug)]
 pub struct RouteMetrics {
     /// Connections that are open now.
@@ -51,6 +51,8 @@ pub struct RouteMetrics {
     accepted: Counter,
     handshakes: Counters<Handshake>,
     audited: Counters<Violation>,
+    dropped: Counters<Violation>,
+    throttled: Counters<Violation>,
     closes: Counters<Closed>,
     /// Whether the route was removed.
     gone: AtomicBool,
@@ -78,6 +80,8 @@ impl RouteMetrics {
             accepted: handshakes.of(Handshake { outcome: HandshakeOutcome::Accepted, reason: OrNone(None) }),
             handshakes,
             audited: Counters::new(&families.audited, &route),
+            dropped: Counters::new(&families.dropped, &route),
+            throttled: Counters::new(&families.throttled, &route),
             closes: Counters::new(&families.closes, &route),
             gone: AtomicBool::new(false),
             route,
@@ -98,6 +102,8 @@ impl RouteMetrics {
         }
         self.handshakes.remove();
         self.audited.remove();
+        self.dropped.remove();
+        self.throttled.remove();
         self.closes.remove();
     }
 
@@ -122,6 +128,16 @@ impl RouteMetrics {
     /// A handshake was let through that Enforce would have refused.
     pub fn audited(&self, reason: Reason) {
         self.audited.inc(Violation { reason });
+    }
+
+    /// So many messages were left out because of a rate.
+    pub fn dropped(&self, reason: Reason, messages: u64) {
+        self.dropped.of(Violation { reason }).inc_by(messages);
+    }
+
+    /// A peer is not read for a time because of a rate.
+    pub fn throttled(&self, reason: Reason) {
+        self.throttled.inc(Violation { reason });
     }
 
     /// An endpoint of the backend accepted the TCP connection after so long.
@@ -253,6 +269,8 @@ mod tests {
         metrics.refused(Reason::BadHost, None);
         metrics.refused(Reason::OriginDenied, Some("shop/chat"));
         route.audited(Reason::OriginMissing);
+        route.dropped(Reason::MessageRateExceeded, 3);
+        route.throttled(Reason::BackendByteRateExceeded);
         route.tickets_issued.inc();
         route.backend_connected(Duration::from_millis(5));
         has(&metrics, r#"wssgate_connections{route="shop/chat"} 0"#);
@@ -260,6 +278,8 @@ mod tests {
         has(&metrics, r#"wssgate_handshakes_total{route="none",outcome="refused",reason="bad_host"} 1"#);
         has(&metrics, r#"wssgate_handshakes_total{route="shop/chat",outcome="refused",reason="origin_denied"} 1"#);
         has(&metrics, r#"wssgate_audit_violations_total{route="shop/chat",reason="origin_missing"} 1"#);
+        has(&metrics, r#"wssgate_messages_dropped_total{route="shop/chat",reason="message_rate_exceeded"} 3"#);
+        has(&metrics, r#"wssgate_throttles_total{route="shop/chat",reason="backend_byte_rate_exceeded"} 1"#);
         has(&metrics, r#"wssgate_tickets_issued_total{route="shop/chat"} 1"#);
         has(&metrics, r#"wssgate_backend_connect_duration_seconds_bucket{le="0.001",route="shop/chat"} 0"#);
         has(&metrics, r#"wssgate_backend_connect_duration_seconds_bucket{le="0.01",route="shop/chat"} 1"#);
@@ -291,6 +311,8 @@ mod tests {
         live.connections.dec();
         live.refused(Reason::Internal);
         live.audited(Reason::Internal);
+        live.dropped(Reason::MessageRateExceeded, 1);
+        live.throttled(Reason::MessageRateExceeded);
         live.ended(Reason::Draining, None, Initiator::Gateway);
         drop(live);
         has(&metrics, r#"wssgate_connections{route="shop/chat"} 0"#);
