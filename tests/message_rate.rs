@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{self, Behaviour, Frame, Head, Options, PATIENCE, Peer, SOON, Setup, json};
+use crate::harness::{self, Behaviour, Frame, Head, Options, PATIENCE, Peer, Redis, SOON, Setup, json};
 use serde_json::Value;
 
 /// The usual fixture with the backend's end in the test's hands.
@@ -141,41 +141,127 @@ async fn counted_at_least(setup: &Setup, metric: &str, reason: &str, count: f64)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_connections_of_a_subject_share_their_rate_and_those_of_others_do_not() {
-    let key = harness::Key::es256("one");
-    let mut spec = harness::issuer::any_of(&[harness::issuer::method(&json!({}))]);
     let limit = json!({"count": 3, "interval": "1h", "scope": "Subject", "onExceeded": "Drop"});
-    harness::manifests::merge(&mut spec, &json!({"messages": {"fromClient": {"rateLimit": limit}}}));
-    let authority = harness::Authority::new();
-    let recorder = harness::Recorder::start(Behaviour::Echo).await;
-    let keys = [harness::issuer::config_map("idp", &harness::issuer::set(&[&key]))];
-    let manifests = harness::setup::manifests(&authority, &recorder, &spec).with("keys.yaml", &keys);
-    let gateway = harness::Gateway::start_with(&manifests, &Options::default()).await;
-    let setup = Setup { authority, recorder, gateway };
-    let open = async |subject: &str| {
-        let token = key.sign(&harness::issuer::claims(&json!({"sub": subject})));
-        setup.client().open(&Head::upgrade("/").add("Authorization", format!("Bearer {token}"))).await
-    };
-    /// How many of two messages come back before the answer to a ping.
-    async fn passed(peer: &mut Peer) -> usize {
-        peer.send(&Frame::text("a")).await;
-        peer.send(&Frame::text("b")).await;
-        peer.send(&Frame::ping("?")).await;
-        for passed in 0.. {
-            if peer.frame().await.expect("an answer").opcode == 10 {
-                return passed;
-            }
-        }
-        0
-    }
-    let (mut one, mut other, mut bob) = (open("ada").await, open("ada").await, open("bob").await);
-    assert_eq!((passed(&mut one).await, passed(&mut other).await, passed(&mut bob).await), (2, 1, 2));
+    let mut replicas = Replicas::start(1, &limit, &json!({})).await;
+    let (mut one, mut other, mut bob) =
+        (replicas.open(0, "ada").await, replicas.open(0, "ada").await, replicas.open(0, "bob").await);
+    assert_eq!((passed(&mut one, 2).await, passed(&mut other, 2).await, passed(&mut bob, 2).await), (2, 1, 2));
     drop((one, other));
-    assert_eq!(passed(&mut open("ada").await).await, 0, "coming again gives nothing back");
+    assert_eq!(passed(&mut replicas.open(0, "ada").await, 2).await, 0, "coming again gives nothing back");
     // An edit of the route counts on where it was.
-    let other = json!({"connection": {"limits": {"total": 77}}});
-    harness::manifests::merge(&mut spec, &other);
-    setup.respec(&spec).await;
-    assert_eq!(passed(&mut bob).await, 1);
+    harness::manifests::merge(&mut replicas.spec, &json!({"connection": {"limits": {"total": 77}}}));
+    replicas.gateways[0].edit("route.yaml", &harness::setup::route_text(&replicas.spec)).await;
+    assert_eq!(passed(&mut bob, 2).await, 1);
+}
+
+/// Replicas of one gateway whose route limits the messages of subjects.
+struct Replicas {
+    authority: harness::Authority,
+    _recorder: harness::Recorder,
+    key: harness::Key,
+    gateways: Vec<harness::Gateway>,
+    spec: Value,
+}
+
+impl Replicas {
+    async fn start(count: usize, limit: &Value, settings: &Value) -> Self {
+        let key = harness::Key::es256("one");
+        let mut spec = harness::issuer::any_of(&[harness::issuer::method(&json!({}))]);
+        harness::manifests::merge(&mut spec, &json!({"messages": {"fromClient": {"rateLimit": limit}}}));
+        let authority = harness::Authority::new();
+        let recorder = harness::Recorder::start(Behaviour::Echo).await;
+        let keys = [harness::issuer::config_map("idp", &harness::issuer::set(&[&key]))];
+        let manifests = harness::setup::manifests(&authority, &recorder, &spec).with("keys.yaml", &keys);
+        let mut gateways = Vec::new();
+        for _ in 0..count {
+            gateways.push(harness::Gateway::start_with(&manifests, &Options::settings(settings)).await);
+        }
+        Self { authority, _recorder: recorder, key, gateways, spec }
+    }
+
+    async fn shared(count: usize, limit: &Value, redis: &Redis) -> Self {
+        let settings = json!({"sharedStore": {"url": redis.url(), "timeout": "500ms", "leaseDuration": "3s"}});
+        let replicas = Self::start(count, limit, &settings).await;
+        for gateway in &replicas.gateways {
+            gateway.metric_becomes("wssgate_shared_store_connected", &[], 1.0).await;
+        }
+        replicas
+    }
+
+    async fn open(&self, replica: usize, subject: &str) -> Peer {
+        let token = self.key.sign(&harness::issuer::claims(&json!({"sub": subject})));
+        let address = self.gateways[replica].wss;
+        let config = std::sync::Arc::new(self.authority.client());
+        let client = harness::Client { address, config, name: harness::HOST.to_owned() };
+        client.open(&Head::upgrade("/").add("Authorization", format!("Bearer {token}"))).await
+    }
+}
+
+/// How many of so many messages come back before the answer to a ping.
+async fn passed(peer: &mut Peer, messages: usize) -> usize {
+    for _ in 0..messages {
+        peer.send(&Frame::text("x")).await;
+    }
+    peer.send(&Frame::ping("?")).await;
+    let mut passed = 0;
+    while peer.frame().await.expect("an answer").opcode != 10 {
+        passed += 1;
+    }
+    passed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_share_a_store_share_the_rate_of_a_subject() {
+    let redis = Redis::start().await;
+    let limit = json!({"count": 40, "interval": "1h", "scope": "Subject", "onExceeded": "Drop"});
+    let replicas = Replicas::shared(3, &limit, &redis).await;
+    // All at one replica: exactly the burst, and the others know.
+    let mut first = replicas.open(0, "ada").await;
+    assert_eq!(passed(&mut first, 100).await, 40, "F20 at one replica");
+    for replica in 0..3 {
+        assert_eq!(passed(&mut replicas.open(replica, "ada").await, 2).await, 0, "F20 at replica {replica}");
+    }
+    // In turn: never more than the burst, and what is borrowed and lapses is little.
+    let mut peers = Vec::new();
+    for replica in 0..3 {
+        peers.push(replicas.open(replica, "bob").await);
+    }
+    let mut sum = 0;
+    for _ in 0..40 {
+        for peer in &mut peers {
+            sum += passed(peer, 1).await;
+        }
+    }
+    assert!((25..=40).contains(&sum), "F20 in turn: {sum} of 40");
+    // The store knows nobody by name, and forgets by itself.
+    assert!(!redis.dump().contains("ada") && !redis.dump().contains("bob"), "{}", redis.dump());
+    for key in redis.keys() {
+        assert!(redis.run::<i64>(&["PTTL", &key]) > 0, "{key} stays for good");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_throttled_subject_goes_on_at_the_pace_of_the_store() {
+    let redis = Redis::start().await;
+    let limit = json!({"count": 10, "interval": "1s", "scope": "Subject", "onExceeded": "Throttle"});
+    let replicas = Replicas::shared(2, &limit, &redis).await;
+    let (mut one, mut other) = (replicas.open(0, "ada").await, replicas.open(1, "ada").await);
+    let began = Instant::now();
+    let (first, second) = tokio::join!(passed(&mut one, 15), passed(&mut other, 15));
+    assert_eq!((first, second), (15, 15));
+    // Ten at once, and twenty at ten a second.
+    assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_store_each_replica_counts_by_itself_and_nobody_is_ended() {
+    let redis = Redis::start().await;
+    let limit = json!({"count": 5, "interval": "1h", "scope": "Subject", "onExceeded": "Drop"});
+    let replicas = Replicas::shared(2, &limit, &redis).await;
+    let (mut one, mut other) = (replicas.open(0, "ada").await, replicas.open(1, "ada").await);
+    assert_eq!(passed(&mut one, 1).await, 1);
+    redis.hang();
+    assert_eq!((passed(&mut one, 9).await, passed(&mut other, 9).await), (5, 5));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -40,8 +40,10 @@ use limits::capacity::Capacity;
 use limits::connections::Connections;
 use limits::handshake_rate::HandshakeRates;
 use limits::round_robin::RoundRobin;
+use limits::subject_rate::SubjectRates;
 use shared::Shared;
 use store::Store;
+use store::lending::lend;
 
 /// What the data plane is started with.
 pub struct Options {
@@ -96,6 +98,14 @@ impl Proxy {
             let (metrics, health) = (options.metrics.clone(), Arc::clone(&health));
             Store::open(store, &options.control, metrics, health, options.drain.clone())
         });
+        let subject_rates = match &store {
+            Some(store) => {
+                let (rates, asked) = SubjectRates::shared();
+                options.control.spawn(lend(Arc::clone(store), asked));
+                rates
+            }
+            None => SubjectRates::default(),
+        };
         let shared = Arc::new(Shared {
             auth: Auth {
                 keys: Keys::new(fetcher, options.control.clone(), options.metrics.clone(), Arc::clone(&health)),
@@ -110,7 +120,7 @@ impl Proxy {
             capacity,
             connections: Connections::default(),
             handshake_rates: HandshakeRates::default(),
-            subject_rates: Arc::default(),
+            subject_rates: Arc::new(subject_rates),
             turns: RoundRobin::default(),
             held: Arc::default(),
             proxies: ArcSwap::from_pointee(options.proxies),

@@ -1,5 +1,6 @@
 //! LIMITS: what is counted and bounded in this process. Knows keys and numbers; not what a connection does.
 
+pub(crate) mod borrowed;
 pub(crate) mod capacity;
 pub(crate) mod connections;
 pub(crate) mod fair_queue;

@@ -149,7 +149,7 @@ fn forward<A: Peer, B: Peer>(
             break run.stop;
         }
     };
-    if matches!(stop, Stop::NeedMore | Stop::Wait(_)) && start < range.end {
+    if matches!(stop, Stop::NeedMore | Stop::Wait(_) | Stop::Ask) && start < range.end {
         from.kept = wake.buffers.plain[start..range.end].to_vec();
     }
     if from.throttle.is_some() {
@@ -172,7 +172,9 @@ fn forward<A: Peer, B: Peer>(
     }
     match stop {
         _ if lost => Pumped::ToLost,
-        Stop::NeedMore | Stop::Release | Stop::Frame | Stop::Wait(_) => Pumped::Moved,
+        // Nothing changes before its time, or the store's answer.
+        Stop::Wait(_) | Stop::Ask if start == range.start => Pumped::Idle,
+        Stop::NeedMore | Stop::Release | Stop::Frame | Stop::Wait(_) | Stop::Ask => Pumped::Moved,
         Stop::Violation(violation) => Pumped::Violation(violation),
         Stop::Exceeded(exceeded) => Pumped::Exceeded(exceeded),
         Stop::Closed(code) => {
@@ -194,9 +196,16 @@ fn settle<A>(from: &mut Side<A>, stop: Stop, flow: &mut Flow<'_>, now: Tick) {
             flow.metrics.dropped(from.party.exceeded(exceeded), messages);
         }
     }
-    if let Stop::Wait(exceeded) = stop {
-        from.early = true;
-        pause(from, exceeded, flow, now);
+    match stop {
+        Stop::Wait(exceeded) => {
+            from.early = true;
+            pause(from, exceeded, flow, now);
+        }
+        Stop::Ask => {
+            from.early = true;
+            flow.from.record_paused(now);
+        }
+        _ => flow.from.record_resumed(now),
     }
 }
 
@@ -263,6 +272,8 @@ enum Stop {
     Violation(Violation),
     /// At a message that may not pass yet.
     Wait(Exceeded),
+    /// At a message of which the store must say whether it may pass.
+    Ask,
     /// At a message that exceeds a rate which closes.
     Exceeded(Exceeded),
 }
@@ -327,10 +338,11 @@ fn judge<A: Peer, B>(
                 continue;
             }
             Ok(Step::First { payload }) => {
-                match rule(from, to, payload, now) {
+                match rule(from, to, payload, flow, now) {
                     Ruling::Pass => from.judge.rule(false),
                     Ruling::Drop => from.judge.rule(true),
                     Ruling::Wait(exceeded) => run.stop = Stop::Wait(exceeded),
+                    Ruling::Ask => run.stop = Stop::Ask,
                     Ruling::Close(exceeded) => run.stop = Stop::Exceeded(exceeded),
                 }
                 if run.stop != Stop::NeedMore {
@@ -382,11 +394,12 @@ fn judge<A: Peer, B>(
 
 /// What the rates say to a message. After our Close to the receiver nothing goes on, and nothing is limited; after its own
 /// Close nobody waits.
-fn rule<A, B>(from: &mut Side<A>, to: &Side<B>, payload: u64, now: Tick) -> Ruling {
+fn rule<A, B>(from: &mut Side<A>, to: &Side<B>, payload: u64, flow: &Flow<'_>, now: Tick) -> Ruling {
     let total = from.judge.payload_total();
+    let waker = || flow.session.waker.borrow().clone();
     match &mut from.throttle {
-        Some(throttle) if !to.writer.told => match throttle.rule(payload, total, now) {
-            Ruling::Wait(_) if to.closed => Ruling::Drop,
+        Some(throttle) if !to.writer.told => match throttle.rule(payload, total, now, waker) {
+            Ruling::Wait(_) | Ruling::Ask if to.closed => Ruling::Drop,
             ruling => ruling,
         },
         _ => Ruling::Pass,

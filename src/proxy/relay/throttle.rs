@@ -4,11 +4,12 @@
 //! clock: what is not read is read again at a tick, a quarter of a second at the most after its time.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use crate::policy::message_rate::{ByteRate, MessageRate, OnExceeded, Pacing, Scope};
 use crate::policy::rate::Steps;
 use crate::proxy::clock::{TICKS, Tick};
-use crate::proxy::limits::subject_rate::SubjectRate;
+use crate::proxy::limits::subject_rate::{SubjectRate, Wait};
 
 /// A tick in nanoseconds.
 const TICK: u64 = 1_000_000_000 / TICKS as u64;
@@ -31,6 +32,8 @@ pub(super) enum Ruling {
     Drop,
     /// Its sender is not read until it may pass.
     Wait(Exceeded),
+    /// Its sender is not read until the store has answered.
+    Ask,
     /// The connection is closed.
     Close(Exceeded),
 }
@@ -56,10 +59,10 @@ struct Messages {
 }
 
 impl Messages {
-    /// Counts one message; how many nanoseconds until it may pass if it may not.
-    fn judge(&mut self, now: u64) -> Result<(), u64> {
+    /// Counts one message; what it waits for if it may not pass.
+    fn judge(&mut self, now: u64, waker: impl FnOnce() -> Option<Waker>) -> Result<(), Wait> {
         if let Some(shared) = &self.shared {
-            return shared.judge(self.steps, now);
+            return shared.judge(self.steps, now, waker);
         }
         match self.steps.judge(self.pace, now) {
             Ok(pace) => {
@@ -68,7 +71,7 @@ impl Messages {
             }
             Err(wait) => {
                 self.pace = self.steps.bounded(self.pace, now);
-                Err(wait)
+                Err(Wait::For(wait))
             }
         }
     }
@@ -128,8 +131,15 @@ impl Throttle {
         Some(throttle)
     }
 
-    /// Rules on a message whose first frame announces so many bytes, after `total` bytes of the direction.
-    pub(super) fn rule(&mut self, payload: u64, total: u64, now: Tick) -> Ruling {
+    /// Rules on a message whose first frame announces so many bytes, after `total` bytes of the direction. `waker` is asked
+    /// for where the store must be.
+    pub(super) fn rule(
+        &mut self,
+        payload: u64,
+        total: u64,
+        now: Tick,
+        waker: impl FnOnce() -> Option<Waker>,
+    ) -> Ruling {
         let at = nanos(now);
         // Bytes first: they are the connection's own, and a message that waits for them is not counted.
         if let Some(bytes) = &mut self.bytes {
@@ -141,10 +151,13 @@ impl Throttle {
             }
         }
         if let Some(messages) = &mut self.messages
-            && let Err(wait) = messages.judge(at)
+            && let Err(wait) = messages.judge(at, waker)
         {
             let on_exceeded = messages.on_exceeded;
-            return self.exceeded(Exceeded::Messages, on_exceeded, wait, now);
+            return match wait {
+                Wait::For(wait) => self.exceeded(Exceeded::Messages, on_exceeded, wait, now),
+                Wait::Answer => Ruling::Ask,
+            };
         }
         Ruling::Pass
     }

@@ -114,6 +114,11 @@ impl Leases {
         format!("{}subject:{}", self.prefix, URL_SAFE_NO_PAD.encode(subject.0))
     }
 
+    /// Where the pace of a subject's messages in a direction is kept.
+    pub(super) fn pace_key(&self, subject: &Subject, direction: &str) -> String {
+        format!("{}pace:{direction}:{}", self.prefix, URL_SAFE_NO_PAD.encode(subject.0))
+    }
+
     pub(super) fn member(&self, lease: u64) -> String {
         format!("{}:{lease}", self.replica)
     }

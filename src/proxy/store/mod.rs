@@ -5,6 +5,7 @@
 //! answer did not come may have been carried out, and may still be; each of theirs is such that this admits no client.
 
 mod leases;
+pub(crate) mod lending;
 pub(crate) mod record;
 pub(crate) mod subject;
 pub(crate) mod ticket;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::fixture::{Fake, Fixture, NONCE, Options, code, down, unfinished, up};
 use crate::policy::message_rate::{ByteRate, MessageRate, OnExceeded, Pacing, Scope};
 use crate::policy::{Policy, Rate};
-use crate::proxy::limits::subject_rate::SubjectRates;
+use crate::proxy::limits::borrowed::Answer;
+use crate::proxy::limits::subject_rate::{SubjectRate, SubjectRates};
 use crate::reason::Reason;
 use crate::snapshot::RouteState;
 use crate::telemetry::initiator::Initiator;
@@ -568,4 +569,80 @@ fn the_connections_of_a_subject_share_a_limit() {
         let (mut one, mut other) = (fixture(None), fixture(None));
         assert_eq!((send(&mut one), send(&mut one), send(&mut other)), (2, 1, 2));
     }
+}
+
+/// A connection of a subject whose rate is the store's, and what the store is asked.
+fn lent(on_exceeded: OnExceeded) -> (Fixture, impl FnMut() -> Arc<SubjectRate>) {
+    let (rates, mut asked) = SubjectRates::shared();
+    let mut pacing = messages(80, on_exceeded);
+    pacing.messages.as_mut().unwrap().scope = Scope::Subject;
+    let options = Options { expires: Some(9999), subject_rates: Arc::new(rates), ..Options::heartbeat(5, 1, false) };
+    let fixture = Fixture::with(From::Client.paced(pacing, options));
+    (fixture, move || asked.try_recv().expect("the store is asked"))
+}
+
+#[test]
+fn a_message_waits_unread_for_the_answer_of_the_store_and_then_passes() {
+    let (mut fixture, mut asked) = lent(OnExceeded::Close);
+    fixture.client.sends([up(Text, "1"), up(Text, "2")].concat());
+    fixture.client.sends(up(Text, "3"));
+    fixture.poll();
+    assert_eq!((fixture.backend.frames().len(), fixture.client.unread()), (0, 1));
+    let rate = asked();
+    fixture.pass(60);
+    assert_eq!((fixture.ending(), fixture.client.frames().len()), (None, 0), "its clocks stand");
+    rate.answered(Some(Answer { granted: 2, wait: 0 }), Duration::from_secs(60));
+    fixture.poll();
+    assert_eq!(fixture.backend.frames(), texts(1..=2));
+    asked().answered(Some(Answer { granted: 1, wait: 0 }), Duration::ZERO);
+    fixture.poll();
+    assert_eq!(fixture.backend.frames(), texts(1..=3));
+    let throttled = fixture.relay.as_ref().unwrap().report.from_client.throttled;
+    assert_eq!((fixture.ending(), throttled), (None, 0), "to ask is no throttle");
+    // Its clocks go on.
+    fixture.pass(5);
+    assert_eq!(fixture.client.frames(), ["ping nonce"]);
+}
+
+#[test]
+fn what_the_store_denies_is_too_much() {
+    for (on_exceeded, reason, frames) in [
+        (OnExceeded::Close, Some(Reason::MessageRateExceeded), vec!["close 1001"]),
+        (OnExceeded::Throttle, None, vec![]),
+        (OnExceeded::Drop, None, vec!["ping ?"]),
+    ] {
+        let (mut fixture, mut asked) = lent(on_exceeded);
+        fixture.client.sends([up(Text, "1"), up(Ping, "?")].concat());
+        fixture.poll();
+        asked().answered(Some(Answer { granted: 0, wait: 2_000_000_000 }), Duration::ZERO);
+        fixture.poll();
+        assert_eq!(
+            (fixture.ending().map(|ending| ending.0), fixture.backend.frames()),
+            (reason, frames.iter().map(ToString::to_string).collect())
+        );
+        if on_exceeded == OnExceeded::Throttle {
+            fixture.pass(2);
+            asked().answered(Some(Answer { granted: 1, wait: 0 }), Duration::ZERO);
+            fixture.poll();
+            assert_eq!(fixture.backend.frames(), ["text 1", "ping ?"]);
+        }
+    }
+}
+
+#[test]
+fn a_store_that_gives_no_answer_ends_nobody_and_a_close_does_not_wait_for_it() {
+    let (mut fixture, mut asked) = lent(OnExceeded::Close);
+    fixture.client.sends(up(Text, "1"));
+    fixture.poll();
+    asked().answered(None, Duration::ZERO);
+    fixture.poll();
+    assert_eq!(fixture.backend.frames(), ["text 1"]);
+    let (mut fixture, _asked) = lent(OnExceeded::Close);
+    fixture.client.sends(up(Text, "1"));
+    fixture.poll();
+    fixture.end(Reason::Draining);
+    fixture.client.sends(up(Close, code(1001)));
+    fixture.poll();
+    assert_eq!(fixture.frames(), (vec!["close 1001".to_owned()], vec!["close 1001".to_owned()]));
+    assert!(fixture.client.shut().is_some());
 }
