@@ -10,6 +10,7 @@ pub mod app;
 pub mod args;
 mod backoff;
 pub mod compile;
+pub mod content;
 pub mod echo;
 pub mod issuance;
 pub mod kube_error;
