@@ -98,6 +98,8 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         from_backend: limits,
         client_pacing: Pacing::default(),
         backend_pacing: Pacing::default(),
+        content: wssgate::policy::Content::default(),
+        audits_messages: false,
         client_certificates: None,
     };
     let id = BackendId { namespace: "bench".into(), service: "echo".into(), port: 80 };

@@ -158,6 +158,9 @@ reasons! {
     MessageTimeout           "message_timeout"              -     1008 cut: "A message of the client took longer than `fromClient.messageTimeout`."
     MessageRateExceeded      "message_rate_exceeded"        -     1008 cut: "The client sent more messages than `fromClient.rateLimit` allows. With `onExceeded` Throttle or Drop a label of metrics only."
     ByteRateExceeded         "byte_rate_exceeded"           -     1008 cut: "The client sent more bytes than `fromClient.byteRateLimit` allows. With `onExceeded` Throttle or Drop a label of metrics only."
+    MessageMalformed         "message_malformed"            -     1007 cut: "A text message of the client is not JSON in the `format` of the route, has an object with one name twice, or has more levels or values than the gateway reads."
+    MessageInvalid           "message_invalid"              -     1008 cut: "A message of the client does not satisfy the schema that judges it."
+    MessageUnmatched         "message_unmatched"            -     1008 cut: "No selector under `fromClient.schemas` takes a message of the client, and `unmatched` is Deny."
     ClientStalled            "client_stalled"               -     1008: "The client did not read for too long."
     BackendStalled           "backend_stalled"              -     1011: "The backend did not read for too long."
     HeartbeatMissed          "heartbeat_missed"             -     1001: "The client did not answer the heartbeat."
@@ -174,6 +177,9 @@ reasons! {
     BackendMessageTimeout    "backend_message_timeout"      -     1011: "A message of the backend took longer than `fromBackend.messageTimeout`."
     BackendMessageRateExceeded "backend_message_rate_exceeded" -  1011: "The backend sent more messages than `fromBackend.rateLimit` allows. With `onExceeded` Throttle or Drop a label of metrics only."
     BackendByteRateExceeded  "backend_byte_rate_exceeded"   -     1011: "The backend sent more bytes than `fromBackend.byteRateLimit` allows. With `onExceeded` Throttle or Drop a label of metrics only."
+    BackendMessageMalformed  "backend_message_malformed"    -     1011: "A text message of the backend is not JSON in the `format` of the route, has an object with one name twice, or has more levels or values than the gateway reads."
+    BackendMessageInvalid    "backend_message_invalid"      -     1011: "A message of the backend does not satisfy the schema that judges it."
+    BackendMessageUnmatched  "backend_message_unmatched"    -     1011: "No selector under `fromBackend.schemas` takes a message of the backend, and `unmatched` is Deny."
     Internal                 "internal"                     500   1011: "A fault of the gateway itself. Please report it."
 }
 

@@ -329,6 +329,8 @@ fn a_value_of_the_wrong_type_is_named_by_file_line_column_object_field_and_fix()
         let wrong = match property["type"].as_str() {
             Some("string" | "array") => json!({"a": "b"}),
             Some("object") => json!(["a"]),
+            // The value of a selector: of any type that has no parts.
+            None if property["x-kubernetes-preserve-unknown-fields"] == true => json!({"a": "b"}),
             _ => json!("many"),
         };
         let (name, at) = (format!("r{number:03}"), path.replace("[]", "[0]"));

@@ -13,7 +13,7 @@ use wssgate::api::violation;
 use wssgate::reason::Reason;
 use wssgate::settings::GatewayConfiguration;
 use wssgate::telemetry::initiator::Initiator;
-use wssgate::telemetry::metrics::{Certificate, Metrics};
+use wssgate::telemetry::metrics::{Certificate, Direction, Metrics, Verdict};
 
 #[test]
 fn the_page_of_reasons_is_the_table_of_the_code() {
@@ -54,6 +54,7 @@ pub(crate) fn families() -> Vec<Family> {
     route.throttled(Reason::MessageRateExceeded);
     route.ended(Reason::Draining, Some(1001), Initiator::Gateway);
     metrics.certificates(vec![Certificate { secret: "s".into(), host: "h".into(), not_after: 1 }]);
+    metrics.route("shop/chat").judged(Direction::FromClient, Some(&"say".into()), Verdict::Matched);
     metrics.jwks_fetched("https://idp.test/jwks", true, SystemTime::now());
     metrics.published(1, SystemTime::now());
     metrics.shared_store(true);

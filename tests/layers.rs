@@ -60,24 +60,25 @@ telemetry::metrics | reason telemetry::initiator | prometheus_client
 telemetry::access | reason telemetry::format telemetry::initiator telemetry::metrics | jiff tokio
 telemetry | |
 settings | api telemetry::format | http ipnet serde serde_json
-policy | ws reason tls | aws_lc_rs base64 ipnet jsonwebtoken rustls_pki_types serde serde_json x509_parser
+content | | jsonschema referencing serde serde_json
+policy | ws reason tls content | aws_lc_rs base64 ipnet jsonwebtoken rustls_pki_types serde serde_json x509_parser
 snapshot | reason tls api policy | arc_swap percent_encoding rustls_pki_types
 writer | backoff kube_error api | futures_util k8s_openapi kube tokio tracing
 compile::provider | | aws_lc_rs rustls
 compile::guard | |
 compile::problem | api |
-compile::options | api policy snapshot |
+compile::options | api content policy snapshot |
 compile::status | api policy snapshot compile::problem | jiff k8s_openapi serde_json
-compile::spec | ws api policy snapshot compile::problem | http ipnet rustls_pki_types
+compile::spec | ws api content policy snapshot compile::problem | http ipnet rustls_pki_types serde_json
 compile::ownership | api compile::problem compile::options compile::spec | k8s_openapi
-compile::resolve | tls api policy snapshot compile::provider compile::guard compile::problem compile::spec |
-    k8s_openapi rustls rustls_pki_types webpki_roots
+compile::resolve | tls api content policy snapshot compile::provider compile::guard compile::problem compile::spec |
+    aws_lc_rs k8s_openapi rustls rustls_pki_types webpki_roots
 compile::tls | tls api policy snapshot compile::provider compile::guard compile::problem compile::options
     compile::status compile::spec compile::ownership compile::resolve | aws_lc_rs jiff k8s_openapi rcgen rustls
     rustls_pki_types serde_json x509_parser
 compile::assembly | reason api policy snapshot compile::problem compile::status compile::ownership compile::resolve
     compile::tls |
-compile | api policy snapshot |
+compile | api content policy snapshot |
 source | backoff kube_error api telemetry::metrics | aws_lc_rs futures_util http k8s_openapi kube notify serde
     serde_json serde_saphyr tokio tracing
 status | kube_error api telemetry::metrics writer | futures_util jiff k8s_openapi kube serde_json tokio tracing
@@ -94,8 +95,8 @@ proxy::store | reason backoff api telemetry::metrics policy snapshot proxy::drai
 proxy::auth | ws reason api telemetry::metrics policy snapshot proxy::clock proxy::dependency_health proxy::limits
     proxy::io proxy::store | aws_lc_rs base64 http http_body_util hyper rustls rustls_pki_types tokio tokio_rustls
     tracing
-proxy::relay | ws reason api telemetry::initiator telemetry::metrics telemetry::access policy snapshot proxy::clock
-    proxy::limits proxy::io | rustls_pki_types
+proxy::relay | ws reason api telemetry::initiator telemetry::metrics telemetry::access content policy snapshot
+    proxy::clock proxy::limits proxy::io | rustls_pki_types
 proxy::shared | telemetry::metrics policy snapshot proxy::drain proxy::dependency_health proxy::limits proxy::store
     proxy::auth proxy::relay | arc_swap tokio
 proxy::worker | telemetry::metrics telemetry::access proxy::clock proxy::drain proxy::limits proxy::io proxy::relay
@@ -111,7 +112,7 @@ proxy | telemetry::metrics telemetry::access policy snapshot | arc_swap rustls s
 admin | accept telemetry::metrics | http http_body_util hyper hyper_util tokio
 echo | accept | futures_util http tokio tokio_tungstenite
 args | api telemetry::format settings | clap
-app | api telemetry::metrics telemetry::access settings policy snapshot compile::ownership compile::resolve compile
+app | api telemetry::metrics telemetry::access settings content policy snapshot compile::guard compile::ownership compile::resolve compile
     source status issuance proxy admin echo | k8s_openapi rustix rustls tokio tracing
 main | api telemetry::format telemetry::logging settings args app | clap rustls tikv_jemallocator
 ";

@@ -40,6 +40,7 @@ mod key_sets;
 mod layers;
 mod limits;
 mod message_rate;
+mod messages;
 mod origin;
 mod path;
 mod places;

@@ -176,6 +176,8 @@ pub enum ConditionReason {
     InvalidCertificate,
     /// The key set cannot be read, has no key that verifies, or stands in an object of another type.
     InvalidKeySet,
+    /// The schema of messages cannot be read, or could cost too much; the message says where.
+    InvalidSchema,
     /// The certificate does not cover a hostname.
     HostnameMismatch,
     /// The certificate is not valid yet or any more; it is served anyway.
@@ -237,6 +239,7 @@ impl ConditionReason {
             Self::InvalidCertificateRef => "InvalidCertificateRef",
             Self::InvalidCertificate => "InvalidCertificate",
             Self::InvalidKeySet => "InvalidKeySet",
+            Self::InvalidSchema => "InvalidSchema",
             Self::HostnameMismatch => "HostnameMismatch",
             Self::Expired => "Expired",
             Self::SelfSigned => "SelfSigned",

@@ -80,6 +80,14 @@ fn spec() -> &'static Value {
 fn judge(path: &str, value: &Value, schema: &Value, needed: bool, violations: &mut Vec<SchemaViolation>) {
     let mut refuse =
         |text: String| violations.push(SchemaViolation { field: path.to_owned(), kind: Violation::Refused(text) });
+    if schema["x-kubernetes-preserve-unknown-fields"] == true {
+        // A value of a selector: of any type that has no parts.
+        if value.is_array() || value.is_object() {
+            let kind = Violation::Refused("write a string, a number, true, false or null".to_owned());
+            violations.push(SchemaViolation { field: path.to_owned(), kind });
+        }
+        return;
+    }
     let kind = schema["type"].as_str().unwrap_or("int-or-string");
     match (kind, value) {
         (_, Value::Null) if needed => refuse("there is no value; give one".to_owned()),

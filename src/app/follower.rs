@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::clock::now;
 use super::cluster::Control;
+use super::schemas::SchemaReader;
 use crate::api::objects::{Key, Objects};
 use crate::api::route_id::RouteId;
 use crate::api::status::CAUSES;
@@ -25,6 +26,11 @@ use crate::telemetry::metrics::Metrics;
 
 /// How long after a compile that panicked the next one, if nothing changes.
 const AGAIN: Duration = Duration::from_secs(60);
+
+/// How long a compile waits for schemas of messages to be read, while routes are served that do not name them.
+const MOMENT: Duration = Duration::from_millis(200);
+/// How long the first compile waits, before which nothing is served.
+const START: Duration = Duration::from_secs(10);
 
 /// The part that follows the source: compiles what changed and publishes it.
 pub(super) struct Follower {
@@ -41,6 +47,7 @@ pub(super) struct Follower {
     /// The last logged problem of each file, route and object, so that each is logged once.
     logged: BTreeMap<String, String>,
     compile: Compile,
+    schemas: SchemaReader,
     /// The last compile panicked.
     faulty: bool,
 }
@@ -58,6 +65,7 @@ impl Follower {
         metrics: Metrics,
         changed: watch::Sender<u64>,
         failing: watch::Receiver<Arc<BTreeSet<Dependency>>>,
+        schemas: SchemaReader,
     ) -> Self {
         let (logged, compile) = (BTreeMap::new(), compile::compile as Compile);
         Self {
@@ -71,6 +79,7 @@ impl Follower {
             failing,
             logged,
             compile,
+            schemas,
             faulty: false,
         }
     }
@@ -99,6 +108,7 @@ impl Follower {
             () = sleep(wait.unwrap_or(Duration::MAX)) => {}
             Ok(()) = self.failing.changed() => {}
             () = refused => {}
+            () = self.schemas.changed() => {}
         }
     }
 
@@ -149,11 +159,9 @@ impl Follower {
             self.options.refused = control.refused();
         }
         self.metrics.manifests(loaded.problems.len(), loaded.skipped);
-        // It changes nothing but what it gives.
-        let compile = || (self.compile)(&loaded.objects, &self.options, now(), self.compiled.as_deref());
-        let compiled = catch_unwind(AssertUnwindSafe(compile));
-        self.faulty = compiled.is_err();
-        let Ok(compiled) = compiled else {
+        let compiled = self.compile(&loaded.objects);
+        self.faulty = compiled.is_none();
+        let Some(compiled) = compiled else {
             tracing::error!(
                 "compile panicked, which is a bug of the gateway; the last snapshot stays in use and no change takes effect; \
                  please report it with the location in the log"
@@ -186,6 +194,24 @@ impl Follower {
             control.report(cluster, &loaded, &compiled);
         }
         self.compiled = Some(Arc::new(compiled));
+    }
+
+    /// Compiles. Schemas that must be read first are read, if that takes no longer than a moment; else the next compile has
+    /// them. `None`: it panicked.
+    fn compile(&mut self, objects: &Objects) -> Option<Compiled> {
+        let patience = if self.serves() { MOMENT } else { START };
+        for last in [false, true] {
+            self.options.schemas = self.schemas.known();
+            // It changes nothing but what it gives.
+            let compile = || (self.compile)(objects, &self.options, now(), self.compiled.as_deref());
+            let compiled = catch_unwind(AssertUnwindSafe(compile)).ok()?;
+            self.schemas.request(&compiled.unread_schemas, &compiled.schemas);
+            if last || compiled.unread_schemas.is_empty() {
+                return Some(compiled);
+            }
+            self.schemas.wait(patience);
+        }
+        None
     }
 
     /// Logs what is wrong with files and routes, each thing once until it changes.
@@ -262,7 +288,16 @@ mod tests {
         let (_failing, failing) = watch::channel(Arc::default());
         let (live, metrics) = (Arc::new(Live::default()), Metrics::new());
         let options = compile::Options { standalone: true, ..compile::Options::default() };
-        let mut follower = Follower::new(source, None, options, Arc::clone(&live), metrics, changed, failing);
+        let mut follower = Follower::new(
+            source,
+            None,
+            options,
+            Arc::clone(&live),
+            metrics,
+            changed,
+            failing,
+            SchemaReader::start().unwrap(),
+        );
         let panics: Compile = |_, _, _, _| panic!("a parser of somebody else");
         follower.compile = panics;
         follower.follow();

@@ -9,10 +9,12 @@ mod gateway;
 mod options;
 mod process;
 mod reload;
+mod schemas;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 
@@ -20,6 +22,10 @@ use crate::compile;
 use crate::echo;
 use crate::settings::{Overrides, Settings};
 use error::Error;
+use schemas::SchemaReader;
+
+/// How long `check` waits for all schemas of messages to be read.
+const READ: Duration = Duration::from_secs(600);
 
 /// Runs the gateway until it is told to stop. `file` is the settings file with the flags that stand over it, if there
 /// is one: it is followed.
@@ -69,7 +75,16 @@ pub struct Checked {
 /// The directory cannot be read.
 pub fn check(settings: &Settings, manifests: &Path) -> io::Result<Checked> {
     let loaded = options::files(settings, manifests)?.load();
-    let compiled = compile::compile(&loaded.objects, &options::of_compile(settings), clock::now(), None);
+    let mut compiling = options::of_compile(settings);
+    let compile = |options: &compile::Options| compile::compile(&loaded.objects, options, clock::now(), None);
+    let mut compiled = compile(&compiling);
+    if !compiled.unread_schemas.is_empty() {
+        let schemas = SchemaReader::start()?;
+        schemas.request(&compiled.unread_schemas, &compiled.schemas);
+        schemas.wait(READ);
+        compiling.schemas = schemas.known();
+        compiled = compile(&compiling);
+    }
     let accepted = compiled.accepted() == compiled.statuses.len() && loaded.problems.is_empty();
     let problems = loaded.problems.iter().map(ToString::to_string).collect();
     let (table, json) =

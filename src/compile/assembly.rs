@@ -17,7 +17,7 @@ use crate::compile::status::condition::RouteReport;
 use crate::compile::tls::acme::Challenges;
 use crate::compile::tls::host_certificates::HostTls;
 use crate::policy::blocked_addresses::BlockedAddresses;
-use crate::policy::{ClientRule, OriginPattern, Policy};
+use crate::policy::{ClientRule, Content, OriginPattern, Policy};
 use crate::reason;
 use crate::snapshot::{self, Backend, BackendId, Host, PathMatch, Route, RouteState, Snapshot, TlsServerConfig};
 
@@ -34,11 +34,12 @@ pub struct CompiledRoute {
 
 impl CompiledRoute {
     /// The paths of a candidate, ready for the hosts that it has.
-    pub fn new(candidate: &Candidate<'_>, rules: Vec<ResolvedRule>, report: RouteReport) -> Self {
+    pub fn new(candidate: &Candidate<'_>, rules: Vec<ResolvedRule>, content: Content, report: RouteReport) -> Self {
         let draft = candidate.effective();
+        let policy = draft.policy.as_ref().map(|policy| with_content(policy, content));
         let mut paths = Vec::new();
         for (rule, resolved) in draft.rules.iter().zip(rules) {
-            let state = match &draft.policy {
+            let state = match &policy {
                 Some(policy) if !resolved.resolution.refuses => RouteState::Serving(Arc::clone(policy)),
                 _ => RouteState::Refusing(reason::Reason::RouteUnavailable),
             };
@@ -55,6 +56,18 @@ impl CompiledRoute {
         }
         Self { paths, missing_origin_set: draft.missing_origin_set, report }
     }
+}
+
+/// The policy of a route with what its schemas demand. Messages that are judged whole are held.
+fn with_content(policy: &Arc<Policy>, content: Content) -> Arc<Policy> {
+    if content == policy.content {
+        return Arc::clone(policy);
+    }
+    let mut policy = Policy::clone(policy);
+    policy.from_client.hold_text = content.from_client.is_some();
+    policy.from_backend.hold_text = content.from_backend.is_some();
+    policy.content = content;
+    Arc::new(policy)
 }
 
 /// The route on a host that asks for client certificates. Browsers present those to whatever page asks (they are
@@ -137,6 +150,7 @@ fn on_host(
     };
     match route.state {
         RouteState::Refusing(_) => report.refusing += 1,
+        RouteState::Serving(ref policy) if policy.content.incomplete => report.refusing += 1,
         RouteState::Serving(_) if !tls.available => report.unreachable += 1,
         RouteState::Serving(_) => report.serving += 1,
     }

@@ -20,7 +20,7 @@ pub mod spec;
 pub mod status;
 pub mod tls;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use crate::api::objects::{Key, Objects};
 use crate::api::route::{Defaults, RouteSpec, SecureWebSocketRoute};
 use crate::api::route_id::RouteId;
 use crate::api::status::{ConditionReason, ConditionType, RouteStatus};
+use crate::content::schema::Digest;
 use crate::policy::authentication::{Kind, Method};
 use crate::snapshot::{Host, Snapshot, TlsServerConfig};
 use assembly::CompiledRoute;
@@ -40,6 +41,7 @@ use problem::Problem;
 use resolve::reference::Grants;
 use resolve::resolution::Resolution;
 use resolve::rule::{Clients, Resolver};
+use resolve::schema::{LastGood, UnreadSchema};
 use status::condition::{ConditionReport, RouteReport};
 use tls::host_certificates::{CertificateCache, HostCertificates, Owner};
 use tls::issuance::{Issue, Wanted};
@@ -66,18 +68,24 @@ pub struct Compiled {
     /// The moment, in seconds since the Unix epoch, from which another compile reports something else although no object
     /// changed: a certificate becomes valid, or is near its end, or past it.
     pub due: Option<i64>,
+    /// The schemas of messages that routes name.
+    pub schemas: BTreeSet<Digest>,
+    /// Those of them that must be read before another compile can use them.
+    pub unread_schemas: Vec<UnreadSchema>,
     carried: Carried,
 }
 
 impl fmt::Debug for Compiled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { snapshot, statuses, remarks, wanted, due, carried: _ } = self;
+        let Self { snapshot, statuses, remarks, wanted, due, schemas, unread_schemas, carried: _ } = self;
         f.debug_struct("Compiled")
             .field("snapshot", snapshot)
             .field("statuses", statuses)
             .field("remarks", remarks)
             .field("wanted", wanted)
             .field("due", due)
+            .field("schemas", &schemas.len())
+            .field("unread_schemas", &unread_schemas.len())
             .finish_non_exhaustive()
     }
 }
@@ -106,6 +114,7 @@ struct Carried {
     drafts: Drafts,
     certificates: CertificateCache,
     clients: Clients,
+    schemas: LastGood,
 }
 
 /// Compiles all objects at `now` (seconds since the Unix epoch), with the compile before, if there was one.
@@ -126,12 +135,17 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let clients = carried.map(|carried| &carried.clients);
     let mut resolver = Resolver::new(objects, &grants, &blocked, clients, options.standalone);
     let mut keys = resolve::jwks::Reader::new(objects, &grants, previous.map(|previous| &previous.snapshot.keys));
+    let last_good = carried.map(|carried| &carried.schemas);
+    let mut schemas = resolve::schema::Reader::new(objects, &grants, &options.schemas, last_good);
     let mut compiled: Vec<CompiledRoute> = Vec::with_capacity(routes.len());
     for candidate in &routes {
         let mut report = own_report(candidate, &ownership, options.unshared);
         let rules = references(candidate, options, &grants, &mut resolver, &mut keys, &mut report);
-        compiled.push(CompiledRoute::new(candidate, rules, report));
+        let (content, problems) = schemas.route(&candidate.id, &candidate.effective().content);
+        report.resolved.problems.extend(problems);
+        compiled.push(CompiledRoute::new(candidate, rules, content, report));
     }
+    let schemas = schemas.finish();
 
     let (wanted, issues) = tls::issuance::plan(objects, options, &routes, &ownership);
     let certificates = carried.map(|carried| &carried.certificates);
@@ -150,8 +164,15 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let reports = candidates.map(|(route, compiled)| (route.id.clone(), &**route.route, finish(compiled.report)));
     let lost = lost.into_iter().map(|(id, route, problem)| (id, route, without_class(problem)));
     let statuses = statuses(reports.chain(lost), options, now, previous);
-    let carried = Carried { defaults: options.defaults.clone(), drafts, certificates: served.certificates, clients };
-    Compiled { snapshot, statuses, remarks, wanted, due: served.due, carried }
+    let carried = Carried {
+        defaults: options.defaults.clone(),
+        drafts,
+        certificates: served.certificates,
+        clients,
+        schemas: schemas.last_good,
+    };
+    let (schemas, unread_schemas) = (schemas.used, schemas.unread);
+    Compiled { snapshot, statuses, remarks, wanted, due: served.due, schemas, unread_schemas, carried }
 }
 
 /// What a route reports of its own spec, before anything that it names is looked at.

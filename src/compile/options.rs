@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::api::objects::Key;
 use crate::api::route::Defaults;
 use crate::api::{CERTIFICATE_GRACE, CONTROLLER};
+use crate::content::schema::KnownSchemas;
 use crate::policy::blocked_addresses::BlockedAddresses;
 use crate::snapshot::dependency::Dependency;
 
@@ -41,6 +42,8 @@ pub struct Options {
     pub failing: Arc<BTreeSet<Dependency>>,
     /// Certificates that the API server refuses, and its message.
     pub refused: Arc<BTreeMap<Key, String>>,
+    /// Schemas of messages that were read.
+    pub schemas: Arc<KnownSchemas>,
 }
 
 impl Default for Options {
@@ -60,6 +63,7 @@ impl Default for Options {
             unshared: None,
             failing: Arc::default(),
             refused: Arc::default(),
+            schemas: Arc::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::pointer::Pointer;
 use super::schema::Schema;
 
 /// What text messages of one direction must be.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// How documents stand in a message.
     pub format: Format,
@@ -43,8 +43,10 @@ impl PartialEq for Rule {
     }
 }
 
+impl Eq for Rule {}
+
 /// A value that a selector compares with.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Literal {
     /// A string, byte for byte.
     String(Box<str>),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use jsonschema::{PatternOptions, Retrieve, Uri, Validator};
 use referencing::{Draft, Registry};
@@ -32,6 +33,15 @@ pub struct Schema {
     max_values: usize,
 }
 
+impl PartialEq for Schema {
+    /// The same only if it was read once.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Schema {}
+
 impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Schema").field("max_values", &self.max_values).finish_non_exhaustive()
@@ -46,6 +56,11 @@ pub struct Mismatch {
     /// The keyword that failed; `values`: the document has more values than the schema judges.
     pub keyword: String,
 }
+
+/// What identifies a schema: SHA-256 of its key and of all that its ConfigMap holds.
+pub type Digest = [u8; 32];
+/// Schemas that were read, or why they were refused.
+pub type KnownSchemas = BTreeMap<Digest, Result<Arc<Schema>, Refused>>;
 
 /// Why a schema is refused: a sentence without a subject, such as `is not JSON`.
 pub type Refused = String;

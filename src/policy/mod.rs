@@ -9,6 +9,7 @@ pub mod blocked_addresses;
 pub mod certificate;
 pub mod claims;
 pub mod client;
+pub mod content;
 pub mod credential;
 pub mod facts;
 pub mod message_rate;
@@ -27,6 +28,7 @@ use crate::ws::message::Limits;
 pub use crate::ws::upgrade::Origin;
 pub use authentication::{Authentication, Proof};
 pub use certificate::{ClientCertificate, ClientRule};
+pub use content::Content;
 pub use facts::Facts;
 pub use message_rate::Pacing;
 pub use network::Networks;
@@ -48,6 +50,10 @@ pub struct Policy {
     pub client_pacing: Pacing,
     /// The same of messages of the backend.
     pub backend_pacing: Pacing,
+    /// What is judged of what messages say.
+    pub content: Content,
+    /// Messages that exceed a rate or break the rules of `content` are counted, logged and let through.
+    pub audits_messages: bool,
     /// What the route's host asks of client certificates; `None`: nothing.
     pub client_certificates: Option<ClientRule>,
 }

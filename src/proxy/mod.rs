@@ -41,6 +41,7 @@ use limits::connections::Connections;
 use limits::handshake_rate::HandshakeRates;
 use limits::round_robin::RoundRobin;
 use limits::subject_rate::SubjectRates;
+use relay::stage::HeldBytes;
 use shared::Shared;
 use store::Store;
 use store::lending::lend;
@@ -113,6 +114,7 @@ impl Proxy {
                 tickets: store.clone().map_or_else(|| Tickets::Memory(Memory::default()), Tickets::Shared),
                 live: Arc::clone(&options.live),
             },
+            held: Arc::new(HeldBytes::new(options.metrics.held_message_bytes())),
             live: options.live,
             health,
             metrics: options.metrics,
@@ -122,7 +124,6 @@ impl Proxy {
             handshake_rates: HandshakeRates::default(),
             subject_rates: Arc::new(subject_rates),
             turns: RoundRobin::default(),
-            held: Arc::default(),
             proxies: ArcSwap::from_pointee(options.proxies),
             drain: options.drain,
             changed: options.changed,

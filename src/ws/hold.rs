@@ -24,6 +24,11 @@ impl Hold {
         }
     }
 
+    /// Whether no message is held, not even an empty frame of one.
+    pub fn is_empty(&self) -> bool {
+        self.opcode.is_none()
+    }
+
     /// Payload that is held.
     pub fn payload(&self) -> &[u8] {
         &self.payload

@@ -28,9 +28,19 @@ impl Setup {
 
     /// Another upstream, other options.
     pub async fn with(behaviour: Behaviour, spec: &Value, options: &Options) -> Self {
+        Self::beside(behaviour, spec, options, |manifests| manifests).await
+    }
+
+    /// With other objects beside the usual ones.
+    pub async fn beside(
+        behaviour: Behaviour,
+        spec: &Value,
+        options: &Options,
+        more: impl FnOnce(Manifests) -> Manifests,
+    ) -> Self {
         let authority = Authority::new();
         let recorder = Recorder::start(behaviour).await;
-        let manifests = manifests(&authority, &recorder, spec);
+        let manifests = more(manifests(&authority, &recorder, spec));
         let gateway = Gateway::start_with(&manifests, options).await;
         Self { authority, recorder, gateway }
     }

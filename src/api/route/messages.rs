@@ -3,13 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::content::{Format, MessageSchema, Unmatched};
 use super::handshake::Mode;
 use super::message_rate::{ByteRateLimit, RateLimit};
-use super::reference::ConfigMapKeyRef;
 use crate::api::scalar::{Duration, Size};
-use crate::api::schema::{
-    LABEL_PATTERN, POINTER_PATTERN, backend_size_rules, client_size_rules, message_timeout_rules,
-};
+use crate::api::schema::{backend_size_rules, client_size_rules, message_timeout_rules};
 
 /// What is judged of every message.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -59,13 +57,22 @@ pub struct FromClient {
     /// Bytes per interval. No limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub byte_rate_limit: Option<ByteRateLimit>,
-    /// JSON Schemas (draft 2020-12) of which every text message must satisfy the one that is selected for it.
+    /// How JSON documents stand in text messages: JSON, JSONRecords (SignalR) or EngineIO (Socket.IO). If it or schemas is
+    /// set, every text message is read whole before any of it goes on: another one closes with 1007. JSON if absent. Binary
+    /// messages are not judged; types says whether they pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// JSON Schemas of text messages. The first whose selector holds judges a document; one that does not satisfy it closes
+    /// with 1008 before any of it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
-        length(max = 32),
+        length(max = 64),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub schemas: Option<Vec<MessageSchema>>,
+    /// What happens to a document that no selector takes: Deny (close with 1008) or Allow; Deny if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmatched: Option<Unmatched>,
     /// What happens to a connection whose messages look like another protocol in a tunnel: Deny, Audit (count and
     /// log) or Allow; Allow if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,6 +107,22 @@ pub struct FromBackend {
     /// Bytes per interval. No limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub byte_rate_limit: Option<ByteRateLimit>,
+    /// How JSON documents stand in text messages: JSON, JSONRecords (SignalR) or EngineIO (Socket.IO). If it or schemas is
+    /// set, every text message is read whole before any of it goes on: another one closes with 1011. JSON if absent. Binary
+    /// messages are not judged; types says whether they pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// JSON Schemas of text messages. The first whose selector holds judges a document; one that does not satisfy it closes
+    /// with 1011 before any of it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 64),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub schemas: Option<Vec<MessageSchema>>,
+    /// What happens to a document that no selector takes: Deny (close with 1011) or Allow; Deny if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmatched: Option<Unmatched>,
 }
 
 /// A type of message (RFC 6455 section 5.6).
@@ -110,33 +133,6 @@ pub enum MessageType {
     Text,
     /// Any bytes.
     Binary,
-}
-
-/// A JSON Schema for messages.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct MessageSchema {
-    /// Name of the schema, unique within the route; logs and metrics speak of it.
-    #[schemars(length(min = 1, max = 63), pattern(LABEL_PATTERN))]
-    pub name: String,
-    /// The ConfigMap and key that hold the schema.
-    #[serde(rename = "ref")]
-    pub reference: ConfigMapKeyRef,
-    /// Which messages the schema judges; every one if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selector: Option<Selector>,
-}
-
-/// Messages in which a pointer finds a value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Selector {
-    /// Where to look, a JSON Pointer (RFC 6901) such as /type.
-    #[schemars(length(min = 1, max = 128), pattern(POINTER_PATTERN))]
-    pub pointer: String,
-    /// The text that must be there.
-    #[schemars(length(min = 1, max = 128))]
-    pub value: String,
 }
 
 /// What happens to tunnels.

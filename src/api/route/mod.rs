@@ -8,6 +8,7 @@
 
 pub mod authentication;
 pub mod connection;
+pub mod content;
 pub mod defaults;
 pub mod handshake;
 pub mod message_rate;

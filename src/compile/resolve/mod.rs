@@ -9,4 +9,5 @@ pub mod jwks;
 pub mod reference;
 pub mod resolution;
 pub mod rule;
+pub mod schema;
 pub mod service;

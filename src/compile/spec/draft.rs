@@ -10,7 +10,9 @@ use crate::api::route::{Defaults, Handshake, RouteSpec};
 use crate::api::status::ConditionType as Type;
 use crate::api::violation::SchemaViolation;
 use crate::compile::problem::{Problem, quote};
+use crate::compile::spec::content::{self, ContentDraft};
 use crate::compile::spec::diagnostics::Diagnostics;
+use crate::compile::spec::layers::Layers;
 use crate::compile::spec::rule::{self, RuleDraft};
 use crate::compile::spec::tls::{self, TlsDraft};
 use crate::compile::spec::{hostname, policy};
@@ -29,6 +31,8 @@ pub struct Draft {
     pub rules: Vec<RuleDraft>,
     /// The policy of every rule; `None` where anything of the spec is wrong.
     pub policy: Option<Arc<Policy>>,
+    /// What is said of the content of messages.
+    pub content: ContentDraft,
     /// What is wrong, by the order of the spec.
     pub problems: Vec<Problem>,
     /// What the user should see of a spec that is right.
@@ -47,6 +51,8 @@ impl Draft {
         let tls = spec.tls.as_ref().map(|tls| tls::read(tls, &mut diagnostics));
         let rules = rule::read(&spec.rules, &mut diagnostics);
         let policy = policy::effective(spec, defaults, &mut diagnostics);
+        let messages = Layers { route: spec.messages.as_ref(), default: defaults.messages.as_ref() };
+        let content = content::read(&messages, &mut diagnostics);
         if tls.as_ref().is_some_and(|tls| tls.client.is_some()) && policy.handshake.origins.allow.contains(&AnyOrigin) {
             diagnostics.invalid(
                 "spec.handshake.origins.allow",
@@ -69,7 +75,7 @@ impl Draft {
         let own = problems.split_off(violations.len());
         let refused: BTreeSet<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         problems.extend(own.into_iter().filter(|problem| !refused.contains(problem.field.as_str())));
-        Self { hostnames, tls, rules, policy, problems, warnings, missing_origin_set }
+        Self { hostnames, tls, rules, policy, content, problems, warnings, missing_origin_set }
     }
 }
 

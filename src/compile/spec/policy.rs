@@ -19,7 +19,7 @@ use crate::compile::spec::layers::{Layers, Set, pick};
 use crate::compile::spec::message_rate::{self, Subjects};
 use crate::compile::spec::origin;
 use crate::compile::spec::rate;
-use crate::policy::{self, Authentication, Heartbeat, Networks, OriginPattern, Origins, Policy};
+use crate::policy::{self, Authentication, Content, Heartbeat, Networks, OriginPattern, Origins, Policy};
 use crate::ws::message::Limits;
 
 /// Default: connections of a route on one replica.
@@ -65,7 +65,9 @@ pub fn effective(spec: &RouteSpec, defaults: &Defaults, diagnostics: &mut Diagno
         None => Subjects::All,
     };
     let (client_pacing, backend_pacing) = message_rate::read(&messages, &subjects, diagnostics);
-    // What a host asks is not the route's to know: it is added where the route is placed on one.
+    let audits_messages = audits(&messages, diagnostics);
+    // What a host asks is not the route's to know: it is added where the route is placed on one. What ConfigMaps hold is
+    // added where they are resolved.
     Policy {
         handshake,
         connection,
@@ -73,6 +75,8 @@ pub fn effective(spec: &RouteSpec, defaults: &Defaults, diagnostics: &mut Diagno
         from_backend,
         client_pacing,
         backend_pacing,
+        content: Content::default(),
+        audits_messages,
         client_certificates: None,
     }
 }
@@ -275,11 +279,6 @@ fn time(set: Option<Set<'_, scalar::Duration>>, field: &str, diagnostics: &mut D
 }
 
 fn messages(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> (Limits, Limits) {
-    if let Some(set) = pick(layers, |m| m.mode.as_ref())
-        && *set.value == Mode::Audit
-    {
-        diagnostics.unsupported_value(set.field("messages.mode"), "Audit");
-    }
     if let Some(set) = pick(layers, |m| m.compression.as_ref())
         && set.value.mode != CompressionMode::Off
     {
@@ -287,11 +286,6 @@ fn messages(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> (Li
     }
     let client = layers.part(|m| m.from_client.as_ref());
     unsupported_content(&client, diagnostics);
-    diagnostics.warn(
-        Type::MessagesUnvalidated,
-        "spec.messages.fromClient.schemas",
-        "is not set; the backend must validate the content of messages",
-    );
     let types = pick(&client, |c: &FromClient| c.types.as_deref());
     let (text, binary) = self::types(types, "messages.fromClient.types", diagnostics);
     let set = pick(&client, |c| c.max_size.as_ref());
@@ -310,10 +304,15 @@ fn messages(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> (Li
     (from_client, Limits { text, binary, max_size, max_fragments, ..Limits::CONTROL_ONLY })
 }
 
+/// Whether messages are judged and let through.
+fn audits(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> bool {
+    let Some(set) = pick(layers, |m| m.mode.as_ref()).filter(|set| *set.value == Mode::Audit) else { return false };
+    let text = "Audit: what messages say is logged, not enforced";
+    diagnostics.warn(Type::AuditMode, set.field("messages.mode"), text);
+    true
+}
+
 fn unsupported_content(layers: &Layers<'_, FromClient>, diagnostics: &mut Diagnostics) {
-    if let Some(set) = pick(layers, |c| c.schemas.as_ref()) {
-        diagnostics.unsupported(set.field("messages.fromClient.schemas"));
-    }
     // Allow is what happens anyway.
     if let Some(set) = pick(layers, |c| c.tunnels.as_ref())
         && *set.value != Tunnels::Allow
@@ -399,7 +398,7 @@ mod tests {
         assert_eq!((policy.from_client.max_size, policy.from_backend.max_size), (65_536, 16 << 20));
         assert!(policy.from_client.text && policy.from_client.binary);
         let kinds: Vec<Type> = diagnostics.warnings.iter().map(|(kind, _)| *kind).collect();
-        assert_eq!(kinds, [Type::Anonymous, Type::MessagesUnvalidated]);
+        assert_eq!(kinds, [Type::Anonymous]);
     }
 
     #[test]
@@ -421,12 +420,7 @@ mod tests {
     #[test]
     fn every_field_that_is_not_carried_out_is_refused_by_name() {
         for (yaml, field) in [
-            ("messages: {mode: Audit}", "spec.messages.mode: Audit is"),
             ("messages: {compression: {mode: PermessageDeflate}}", "spec.messages.compression.mode"),
-            (
-                "messages: {fromClient: {schemas: [{name: a, ref: {name: a, key: a}}]}}",
-                "spec.messages.fromClient.schemas",
-            ),
             ("messages: {fromClient: {tunnels: Deny}}", "spec.messages.fromClient.tunnels: Deny is"),
         ] {
             let yaml = if yaml.starts_with("handshake") { yaml.to_owned() } else { format!("{OPEN}\n{yaml}") };
@@ -435,9 +429,9 @@ mod tests {
             assert_eq!(problem.reason, Reason::UnsupportedValue);
             assert!(problem.to_string().starts_with(field), "{problem}");
         }
-        let defaults = Defaults { messages: serde_saphyr::from_str("{mode: Audit}").unwrap(), ..Defaults::default() };
-        let (_, diagnostics) = read(OPEN, &defaults);
-        assert!(diagnostics.problems[0].to_string().starts_with("defaults.messages.mode: Audit is"));
+        let defaults = serde_saphyr::from_str("{compression: {mode: PermessageDeflate}}").unwrap();
+        let (_, diagnostics) = read(OPEN, &Defaults { messages: defaults, ..Defaults::default() });
+        assert!(diagnostics.problems[0].to_string().starts_with("defaults.messages.compression.mode: Permessage"));
     }
 
     #[test]
@@ -506,11 +500,12 @@ mod tests {
     fn what_is_weaker_than_the_default_is_shown() {
         let yaml = "handshake: {authentication: {mode: Anonymous}, origins: {allow: ['*'], mode: Audit}}
 connection: {limits: {total: 10001}, heartbeat: {interval: 0s}}
-messages: {fromClient: {maxSize: 65537}, fromBackend: {maxSize: 17Mi}}";
+messages: {mode: Audit, fromClient: {maxSize: 65537}, fromBackend: {maxSize: 17Mi}}";
         let (policy, diagnostics) = read(yaml, &Defaults::default());
         assert_eq!(diagnostics.problems, []);
         assert!(policy.handshake.origins.audit && policy.connection.heartbeat.is_none());
         let of = |kind| diagnostics.warnings.iter().filter(|(k, _)| *k == kind).count();
-        assert_eq!((of(Type::AnyOrigin), of(Type::AuditMode), of(Type::LimitsRelaxed)), (1, 1, 4));
+        assert_eq!((of(Type::AnyOrigin), of(Type::AuditMode), of(Type::LimitsRelaxed)), (1, 2, 4));
+        assert!(policy.audits_messages);
     }
 }

@@ -185,6 +185,7 @@ fn is_stalling(reason: Reason) -> bool {
         | Reason::InvalidCertificateRef
         | Reason::InvalidCertificate
         | Reason::InvalidKeySet
+        | Reason::InvalidSchema
         | Reason::HostnameMismatch
         | Reason::CertificateConflict
         | Reason::WeakKey => true,

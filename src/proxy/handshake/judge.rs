@@ -60,6 +60,10 @@ pub(crate) fn route(shared: &Shared, asked: &Asked) -> Result<Routed, Refusal> {
     }
     let lease = shared.live.lease(&request.host, &request.path)?;
     match &lease.route.state {
+        // A message that nothing can judge is not let in; connections that are open keep the rules that they have.
+        RouteState::Serving(policy) if policy.content.incomplete => {
+            Err(Refusal::by(&lease.route, Reason::RouteUnavailable))
+        }
         RouteState::Serving(policy) => Ok(Routed { policy: Arc::clone(policy), lease }),
         RouteState::Refusing(reason) => Err(Refusal::by(&lease.route, *reason)),
     }

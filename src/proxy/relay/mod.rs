@@ -22,7 +22,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::policy::Pacing;
 use crate::proxy::clock::{TICKS, Tick};
 use crate::proxy::io::Peer;
 use crate::proxy::io::backend::BackendPeer;
@@ -39,7 +38,7 @@ use pump::{Flow, Pumped, pump};
 use report::{Ending, Report};
 use session::{CLOSE_TICKS, Session};
 use side::{Party, Side, Wake};
-use stage::{HeldBytes, Stage};
+use stage::{HeldBytes, RefusedMessage};
 
 /// How many times one wake-up goes round before it lets other connections run.
 const ROUNDS: usize = 8;
@@ -98,12 +97,12 @@ pub(crate) struct Parts<C = ClientTls, B = BackendPeer> {
 
 /// What the direction from a party writes down.
 fn flow<'a>(from: Party, session: &'a Session, report: &'a mut Report, nonce: &'a [u8; 8]) -> Flow<'a> {
-    let Report { metrics, began, from_client, from_backend, .. } = report;
+    let Report { id, route, log, metrics, began, from_client, from_backend, .. } = report;
     let (from, to, volume) = match from {
         Party::Client => (&session.client, &session.backend, from_client),
         Party::Backend => (&session.backend, &session.client, from_backend),
     };
-    Flow { from, to, session, nonce, metrics, began: *began, volume }
+    Flow { from, to, session, nonce, log, id: *id, route: route.label(), metrics, began: *began, volume }
 }
 
 impl<C: Peer, B: Peer> Relay<C, B> {
@@ -207,27 +206,20 @@ impl<C: Peer, B: Peer> Relay<C, B> {
 
     /// Reads the limits of both directions from the session's route.
     fn refresh(&mut self) {
-        let lease = self.session.lease.borrow();
-        let (route, state) = (&lease.route.id, &lease.route.state);
-        let none = Pacing::default();
-        let (client_pacing, backend_pacing);
-        (self.client.limits, self.backend.limits, client_pacing, backend_pacing) = match state {
-            RouteState::Serving(policy) => {
-                (policy.from_client, policy.from_backend, &policy.client_pacing, &policy.backend_pacing)
-            }
+        let Self { client, backend, session, held, subject_rates, .. } = self;
+        let lease = session.lease.borrow();
+        let RouteState::Serving(policy) = &lease.route.state else {
             // A route that refuses ends its connections; until then nothing larger than a control frame passes.
-            RouteState::Refusing(_) => (Limits::CONTROL_ONLY, Limits::CONTROL_ONLY, &none, &none),
+            (client.limits, backend.limits) = (Limits::CONTROL_ONLY, Limits::CONTROL_ONLY);
+            (client.throttle, backend.throttle) = (None, None);
+            return;
         };
-        let Self { client, backend, held, .. } = self;
-        for (limits, stage) in [(client.limits, &mut client.stage), (backend.limits, &mut backend.stage)] {
-            if (limits.hold_text || limits.hold_binary) && stage.is_none() {
-                *stage = Some(Stage::new(Arc::clone(held)));
-            }
-        }
-        let (rates, facts) = (&self.subject_rates, &self.session.facts);
-        let shared = |from_client| Some(rates.of(route, &facts.identity()?, from_client));
-        client.pace(client_pacing, || shared(true));
-        backend.pace(backend_pacing, || shared(false));
+        client.admit(policy.from_client, &policy.content.from_client, policy, held);
+        backend.admit(policy.from_backend, &policy.content.from_backend, policy, held);
+        let (route, facts) = (&lease.route.id, &session.facts);
+        let shared = |from_client| Some(subject_rates.of(route, &facts.identity()?, from_client));
+        client.pace(&policy.client_pacing, || shared(true));
+        backend.pace(&policy.backend_pacing, || shared(false));
     }
 
     fn send_pings(&mut self, wake: &mut Wake<'_, '_>) {
@@ -258,6 +250,7 @@ impl<C: Peer, B: Peer> Relay<C, B> {
             Pumped::FromLost => self.lose_client(wake),
             Pumped::Violation(violation) => self.end(Party::Client.reason(violation), Initiator::Gateway, wake),
             Pumped::Exceeded(exceeded) => self.end(Party::Client.exceeded(exceeded), Initiator::Gateway, wake),
+            Pumped::Refused(message) => self.refuse(message, wake),
             Pumped::Closed(code) => self.pass_close(Reason::ClientClosed, code, Initiator::Client, wake.now),
         }
         true
@@ -282,9 +275,21 @@ impl<C: Peer, B: Peer> Relay<C, B> {
                 self.end(Party::Backend.exceeded(exceeded), Initiator::Gateway, wake);
                 self.backend.gone = true;
             }
+            Pumped::Refused(message) => {
+                self.refuse(message, wake);
+                self.backend.gone = true;
+            }
             Pumped::Closed(code) => self.pass_close(Reason::BackendClosed, code, Initiator::Backend, wake.now),
         }
         true
+    }
+
+    /// Ends the connection because of what a message says.
+    fn refuse(&mut self, message: Box<RefusedMessage>, wake: &mut Wake<'_, '_>) {
+        if self.report.ending.is_none() {
+            self.report.detail = Some(Box::new(message.detail));
+        }
+        self.end(message.reason, Initiator::Gateway, wake);
     }
 
     /// A Close frame of one side went to the other: await the answer.

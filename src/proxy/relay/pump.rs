@@ -9,8 +9,11 @@ use crate::proxy::io::{Fill, Peer};
 use crate::proxy::relay::activity::PeerActivity;
 use crate::proxy::relay::session::Session;
 use crate::proxy::relay::side::{Party, Side, Wake};
+use crate::proxy::relay::stage::RefusedMessage;
 use crate::proxy::relay::throttle::{Exceeded, Paused, Ruling};
-use crate::telemetry::access::fields::Volume;
+use crate::reason::Reason;
+use crate::telemetry::access::fields::{Audited, Detail, Id, Volume};
+use crate::telemetry::access::worker::WorkerLog;
 use crate::telemetry::metrics::{MessageSizes, RouteMetrics};
 use crate::ws::frame::{self, Opcode};
 use crate::ws::message::{Step, Violation};
@@ -25,6 +28,10 @@ pub(super) struct Flow<'a> {
     pub(super) session: &'a Session,
     /// The payload of our pings: a pong with it is for us.
     pub(super) nonce: &'a [u8; 8],
+    /// The access log, and what its lines name.
+    pub(super) log: &'a WorkerLog,
+    pub(super) id: Id,
+    pub(super) route: &'a str,
     /// Metrics of the route.
     pub(super) metrics: &'a RouteMetrics,
     /// When the connection began.
@@ -34,7 +41,7 @@ pub(super) struct Flow<'a> {
 }
 
 /// What came of moving bytes once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pumped {
     /// Nothing moved.
     Idle,
@@ -48,6 +55,8 @@ pub(super) enum Pumped {
     Violation(Violation),
     /// The sender exceeded a rate that closes.
     Exceeded(Exceeded),
+    /// What a message of the sender says is refused.
+    Refused(Box<RefusedMessage>),
     /// The sender's Close frame went on, with this code.
     Closed(Option<u16>),
 }
@@ -137,12 +146,20 @@ fn forward<A: Peer, B: Peer>(
     from.early = false;
     let payload_before = from.judge.payload_total();
     let (mut start, mut messages, mut data, mut lost) = (range.start, 0, false, false);
+    let mut unpassed = 0;
     let stop = loop {
         let bytes = &mut wake.buffers.plain[start..range.end];
         let lent = (&mut wake.buffers.masks, wake.sizes);
         let run = judge(from, to, bytes, flow, lent, wake.now);
         messages += run.messages;
         data |= run.data;
+        let refused = refusal(from, &run, flow);
+        if let Some(message) = refused {
+            lost |= send(from, to, &Run { stop: Stop::NeedMore, ..run }, start, flow, wake);
+            messages -= 1;
+            unpassed = from.stage.take().map_or(0, |stage| stage.held() as u64);
+            break Stop::Refused(Box::new(message));
+        }
         lost |= send(from, to, &run, start, flow, wake);
         start += run.used;
         if lost || !matches!(run.stop, Stop::Release | Stop::Frame) {
@@ -153,9 +170,10 @@ fn forward<A: Peer, B: Peer>(
         from.kept = wake.buffers.plain[start..range.end].to_vec();
     }
     if from.throttle.is_some() {
-        settle(from, stop, flow, wake.now);
+        settle(from, &stop, flow, wake.now);
     }
-    let passed = Volume { messages, bytes: from.judge.payload_total() - payload_before, ..Volume::default() };
+    let bytes = (from.judge.payload_total() - payload_before).saturating_sub(unpassed);
+    let passed = Volume { messages, bytes, ..Volume::default() };
     flow.volume.messages += passed.messages;
     flow.volume.bytes += passed.bytes;
     let traffic = flow.metrics.traffic(from.party.direction());
@@ -177,6 +195,7 @@ fn forward<A: Peer, B: Peer>(
         Stop::NeedMore | Stop::Release | Stop::Frame | Stop::Wait(_) | Stop::Ask => Pumped::Moved,
         Stop::Violation(violation) => Pumped::Violation(violation),
         Stop::Exceeded(exceeded) => Pumped::Exceeded(exceeded),
+        Stop::Refused(message) => Pumped::Refused(message),
         Stop::Closed(code) => {
             from.closed = true;
             to.writer.told = true;
@@ -186,7 +205,7 @@ fn forward<A: Peer, B: Peer>(
 }
 
 /// What a rate asks for behind a run that stopped.
-fn settle<A>(from: &mut Side<A>, stop: Stop, flow: &mut Flow<'_>, now: Tick) {
+fn settle<A>(from: &mut Side<A>, stop: &Stop, flow: &mut Flow<'_>, now: Tick) {
     let total = from.judge.payload_total();
     let Some(throttle) = &mut from.throttle else { return };
     throttle.charge(total, now);
@@ -199,7 +218,7 @@ fn settle<A>(from: &mut Side<A>, stop: Stop, flow: &mut Flow<'_>, now: Tick) {
     match stop {
         Stop::Wait(exceeded) => {
             from.early = true;
-            pause(from, exceeded, flow, now);
+            pause(from, *exceeded, flow, now);
         }
         Stop::Ask => {
             from.early = true;
@@ -207,6 +226,23 @@ fn settle<A>(from: &mut Side<A>, stop: Stop, flow: &mut Flow<'_>, now: Tick) {
         }
         _ => flow.from.record_resumed(now),
     }
+}
+
+/// Why the held message with which a run ends does not go on. In Audit mode it does, and is logged.
+fn refusal<A>(from: &Side<A>, run: &Run, flow: &Flow<'_>) -> Option<RefusedMessage> {
+    let stage = from.stage.as_ref().filter(|_| run.stop == Stop::Release)?;
+    let refused = stage.judge(flow.metrics).err()?;
+    if !from.audits {
+        return Some(refused);
+    }
+    audit(refused.reason, &refused.detail, flow);
+    None
+}
+
+/// Counts and logs what passes because nothing is enforced.
+fn audit(reason: Reason, detail: &Detail, flow: &Flow<'_>) {
+    flow.metrics.audited(reason);
+    flow.log.audited(&Audited { id: flow.id, route: flow.route, reason, detail });
 }
 
 /// Sends what a run over `wake.buffers.plain[start..]` lets go on; whether the receiver is lost by it.
@@ -228,7 +264,7 @@ fn send<A: Peer, B: Peer>(
         let sent = to.peer.poll_send(wake.cx, &plain[start..start + run.pass], sealed, close_follows);
         lost |= is_lost(to, sent, flow, wake.now);
     }
-    if let (Stop::Release, Some(stage)) = (run.stop, &mut from.stage) {
+    if let (Stop::Release, Some(stage)) = (&run.stop, &mut from.stage) {
         let message = stage.release(masks, to.party == Party::Backend);
         if goes_on {
             let sent = to.peer.poll_send(wake.cx, &message, sealed, false);
@@ -258,7 +294,7 @@ fn is_lost<B>(to: &Side<B>, sent: Poll<std::io::Result<()>>, flow: &Flow<'_>, no
 }
 
 /// Where a run over judged bytes stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Stop {
     /// At the end of what can be judged.
     NeedMore,
@@ -276,6 +312,8 @@ enum Stop {
     Ask,
     /// At a message that exceeds a rate which closes.
     Exceeded(Exceeded),
+    /// At a held message that does not go on.
+    Refused(Box<RefusedMessage>),
 }
 
 /// What a run found.
@@ -340,6 +378,10 @@ fn judge<A: Peer, B>(
             Ok(Step::First { payload }) => {
                 match rule(from, to, payload, flow, now) {
                     Ruling::Pass => from.judge.rule(false),
+                    Ruling::Audit(exceeded) => {
+                        audit(from.party.exceeded(exceeded), &Detail::default(), flow);
+                        from.judge.rule(false);
+                    }
                     Ruling::Drop => from.judge.rule(true),
                     Ruling::Wait(exceeded) => run.stop = Stop::Wait(exceeded),
                     Ruling::Ask => run.stop = Stop::Ask,

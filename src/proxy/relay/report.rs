@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::api::route_id::RouteId;
 use crate::reason::Reason;
-use crate::telemetry::access::fields::{Ended, Id, Volume};
+use crate::telemetry::access::fields::{Detail, Ended, Id, Volume};
 use crate::telemetry::access::worker::WorkerLog;
 use crate::telemetry::initiator::Initiator;
 use crate::telemetry::metrics::RouteMetrics;
@@ -30,6 +30,8 @@ pub(crate) struct Report {
     pub(crate) metrics: Arc<RouteMetrics>,
     pub(crate) log: WorkerLog,
     pub(super) ending: Option<Ending>,
+    /// What was wrong with the message that ended it.
+    pub(super) detail: Option<Box<Detail>>,
     pub(super) from_client: Volume,
     pub(super) from_backend: Volume,
     told: bool,
@@ -40,7 +42,18 @@ impl Report {
     pub(crate) fn new(id: Id, route: RouteId, began: Instant, metrics: Arc<RouteMetrics>, log: WorkerLog) -> Self {
         metrics.connections.inc();
         let nothing = Volume::default();
-        Self { id, route, began, metrics, log, ending: None, from_client: nothing, from_backend: nothing, told: false }
+        Self {
+            id,
+            route,
+            began,
+            metrics,
+            log,
+            ending: None,
+            detail: None,
+            from_client: nothing,
+            from_backend: nothing,
+            told: false,
+        }
     }
 
     /// Counts the end and writes it down, once: as soon as all is said, or when the task is dropped before that.
@@ -62,6 +75,7 @@ impl Report {
             reason: ending.reason,
             code: ending.code,
             initiator: ending.initiator,
+            detail: self.detail.as_deref(),
             from_client: self.from_client,
             from_backend: self.from_backend,
         });

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::policy::Pacing;
+use crate::content::rules::Rules;
+use crate::policy::{Pacing, Policy};
 use crate::proxy::clock::Tick;
 use crate::proxy::io::Peer;
 use crate::proxy::io::buffers::Buffers;
 use crate::proxy::limits::subject_rate::SubjectRate;
-use crate::proxy::relay::stage::Stage;
+use crate::proxy::relay::stage::{HeldBytes, Stage};
 use crate::proxy::relay::throttle::{Exceeded, Throttle};
 use crate::reason::Reason;
 use crate::telemetry::metrics::{Direction, MessageSizes, Peer as Pinged};
@@ -111,6 +112,8 @@ pub(super) struct Side<P> {
     pub(super) stage: Option<Box<Stage>>,
     /// Rates of the peer's messages; `None`: there are none.
     pub(super) throttle: Option<Box<Throttle>>,
+    /// Messages that the stage refuses are counted, logged and let through.
+    pub(super) audits: bool,
     /// Bytes of the peer that were not enough to judge (a partial header or control frame), or that may not go on yet.
     pub(super) kept: Vec<u8>,
     /// `kept` is judged before anything is read: it came with the handshake, or begins with a message that waited.
@@ -134,6 +137,7 @@ impl<P: Peer> Side<P> {
             limits,
             stage: None,
             throttle: None,
+            audits: false,
             early: !early.is_empty(),
             kept: early,
             closed: false,
@@ -146,8 +150,26 @@ impl<P: Peer> Side<P> {
     /// Takes over the rates of the peer's messages; `shared` gives what the connections of the subject share.
     pub(super) fn pace(&mut self, pacing: &Pacing, shared: impl FnOnce() -> Option<Arc<SubjectRate>>) {
         let (before, total) = (self.throttle.take(), self.judge.payload_total());
-        self.throttle = Throttle::renewed(before, pacing, self.limits.max_size, total, shared);
+        self.throttle = Throttle::renewed(before, pacing, self.limits.max_size, total, self.audits, shared);
         self.limits.ruled = self.throttle.is_some();
+    }
+
+    /// Takes over what a policy demands of the peer's messages, from the next one on. Where a schema cannot be had the rules
+    /// that the side has stay.
+    pub(super) fn admit(&mut self, limits: Limits, rules: &Option<Arc<Rules>>, policy: &Policy, held: &Arc<HeldBytes>) {
+        let before = self.limits;
+        self.limits = limits;
+        self.audits = policy.audits_messages;
+        if policy.content.incomplete && self.stage.is_some() {
+            (self.limits.hold_text, self.limits.hold_binary) = (before.hold_text, before.hold_binary);
+            return;
+        }
+        if self.stage.is_none() && (limits.hold_text || limits.hold_binary) {
+            self.stage = Some(Stage::new(self.party.direction(), Arc::clone(held)));
+        }
+        if let Some(stage) = &mut self.stage {
+            stage.set_rules(rules.clone());
+        }
     }
 
     /// Sends one of our own control frames.

@@ -1,47 +1,128 @@
 //! The stage for content: what a direction does with messages that it must see whole. Nothing of a message goes on before
-//! the stage releases it.
+//! the stage has judged and released it.
 //!
 //! A direction has a stage only if its route asks for one, so that the plain path pays one comparison per frame.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::content::rules::{Fault, Rules};
 use crate::proxy::io::buffers::Masks;
+use crate::reason::Reason;
+use crate::telemetry::access::fields::Detail;
+use crate::telemetry::metrics::{Direction, Gauge, RouteMetrics, Verdict};
 use crate::ws::frame::Opcode;
 use crate::ws::hold::Hold;
 
 /// Bytes that all stages of the process hold.
 #[derive(Debug, Default)]
-pub(crate) struct HeldBytes(AtomicUsize);
+pub(crate) struct HeldBytes(Gauge);
 
 impl HeldBytes {
+    /// Counts what is held in this metric.
+    pub(crate) const fn new(gauge: Gauge) -> Self {
+        Self(gauge)
+    }
+
     /// How many there are.
     #[cfg(test)]
     pub(crate) fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        usize::try_from(self.0.get()).unwrap()
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.inc_by(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    fn subtract(&self, bytes: usize) {
+        self.0.dec_by(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 
-/// One direction's stage: holds each message until it is whole, then releases it unchanged.
+/// Why a message is refused, and what the log says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RefusedMessage {
+    /// The reason.
+    pub(crate) reason: Reason,
+    /// Which schema, and where; never a value.
+    pub(crate) detail: Detail,
+}
+
+/// One direction's stage: holds each message until it is whole, judges it, and releases it unchanged.
 #[derive(Debug)]
 pub(crate) struct Stage {
+    direction: Direction,
     hold: Hold,
     held: Arc<HeldBytes>,
     /// Bytes of `held` that are ours.
     counted: usize,
+    /// What judges messages that begin from now on.
+    rules: Option<Arc<Rules>>,
+    /// What judges the message that is held: the rules at its beginning.
+    judges: Option<Arc<Rules>>,
 }
 
 impl Stage {
     /// A stage that holds nothing yet and counts what it holds in `held`.
-    pub(crate) fn new(held: Arc<HeldBytes>) -> Box<Self> {
-        Box::new(Self { hold: Hold::default(), held, counted: 0 })
+    pub(crate) fn new(direction: Direction, held: Arc<HeldBytes>) -> Box<Self> {
+        Box::new(Self { direction, hold: Hold::default(), held, counted: 0, rules: None, judges: None })
+    }
+
+    /// Judges messages by these rules from the next one on.
+    pub(crate) fn set_rules(&mut self, rules: Option<Arc<Rules>>) {
+        self.rules = rules;
     }
 
     /// Adds a piece of a message's payload. `frame` and `message` tell what ends with it.
     pub(crate) fn push(&mut self, opcode: Opcode, piece: &[u8], frame: bool, message: bool) {
+        if self.hold.is_empty() {
+            self.judges.clone_from(&self.rules);
+        }
         self.hold.push(opcode, piece, frame, message);
         self.counted += piece.len();
-        self.held.0.fetch_add(piece.len(), Ordering::Relaxed);
+        self.held.add(piece.len());
+    }
+
+    /// Judges the whole message, and counts what was judged.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(crate) fn judge(&self, metrics: &RouteMetrics) -> Result<(), RefusedMessage> {
+        let Some(rules) = &self.judges else { return Ok(()) };
+        let name = |rule: Option<usize>| rule.and_then(|rule| rules.rules.get(rule)).map(|rule| &rule.name);
+        let count = |rule, verdict| metrics.judged(self.direction, name(rule), verdict);
+        let fault = match rules.judge(self.hold.payload(), |rule| count(rule, Verdict::Matched)) {
+            Ok(()) => return Ok(()),
+            Err(fault) => fault,
+        };
+        let client = self.direction == Direction::FromClient;
+        let either = |own: Reason, other: Reason| if client { own } else { other };
+        let (reason, rule, verdict, detail) = match fault {
+            Fault::Malformed(why) => (
+                either(Reason::MessageMalformed, Reason::BackendMessageMalformed),
+                None,
+                Verdict::Malformed,
+                Detail { malformed: Some(why.label()), ..Detail::default() },
+            ),
+            Fault::Unmatched => (
+                either(Reason::MessageUnmatched, Reason::BackendMessageUnmatched),
+                None,
+                Verdict::Unmatched,
+                Detail::default(),
+            ),
+            Fault::Invalid { rule, place, keyword } => (
+                either(Reason::MessageInvalid, Reason::BackendMessageInvalid),
+                Some(rule),
+                Verdict::Invalid,
+                Detail {
+                    schema: name(Some(rule)).cloned(),
+                    pointer: Some(place),
+                    keyword: Some(keyword),
+                    malformed: None,
+                },
+            ),
+        };
+        count(rule, verdict);
+        Err(RefusedMessage { reason, detail })
     }
 
     /// The whole message, in frames that are ready to be sent; `masked` toward a backend.
@@ -52,8 +133,13 @@ impl Stage {
         frames
     }
 
+    /// Bytes of the message that is held.
+    pub(crate) fn held(&self) -> usize {
+        self.counted
+    }
+
     fn forget(&mut self) {
-        self.held.0.fetch_sub(std::mem::take(&mut self.counted), Ordering::Relaxed);
+        self.held.subtract(std::mem::take(&mut self.counted));
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) enum Exceeded {
 pub(super) enum Ruling {
     /// It passes.
     Pass,
+    /// It passes, and is counted as one that would not: nothing is enforced.
+    Audit(Exceeded),
     /// It is left out.
     Drop,
     /// Its sender is not read until it may pass.
@@ -45,6 +47,8 @@ pub(super) struct Throttle {
     bytes: Option<Bytes>,
     /// When the sender is read again.
     until: Option<Tick>,
+    /// What is exceeded is counted, and passes.
+    audits: bool,
     /// Messages that were left out and not told yet, by the rate that they exceeded: messages, bytes.
     dropped: [u64; 2],
 }
@@ -108,13 +112,14 @@ impl Throttle {
         pacing: &Pacing,
         max_size: u64,
         total: u64,
+        audits: bool,
         shared: impl FnOnce() -> Option<Arc<SubjectRate>>,
     ) -> Option<Box<Self>> {
         if pacing.messages.is_none() && pacing.bytes.is_none() {
             return None;
         }
-        let mut throttle =
-            before.unwrap_or_else(|| Box::new(Self { messages: None, bytes: None, until: None, dropped: [0; 2] }));
+        let mut throttle = before
+            .unwrap_or_else(|| Box::new(Self { messages: None, bytes: None, until: None, audits, dropped: [0; 2] }));
         throttle.messages = pacing.messages.map(|MessageRate { rate, scope, on_exceeded }| {
             let before = throttle.messages.take();
             let (pace, kept) = before.map_or((0, None), |before| (before.pace, before.shared));
@@ -128,6 +133,7 @@ impl Throttle {
         });
         // Whoever waits is judged again, by what counts now.
         throttle.until = None;
+        throttle.audits = audits;
         Some(throttle)
     }
 
@@ -164,6 +170,7 @@ impl Throttle {
 
     fn exceeded(&mut self, exceeded: Exceeded, on_exceeded: OnExceeded, wait: u64, now: Tick) -> Ruling {
         match on_exceeded {
+            _ if self.audits => Ruling::Audit(exceeded),
             OnExceeded::Close => Ruling::Close(exceeded),
             OnExceeded::Throttle => {
                 self.until = Some(after(now, wait));
@@ -194,7 +201,7 @@ impl Throttle {
             return Paused::Over;
         }
         let Some(bytes) = &mut self.bytes else { return Paused::No };
-        if bytes.rate.on_exceeded != OnExceeded::Throttle {
+        if bytes.rate.on_exceeded != OnExceeded::Throttle || self.audits {
             return Paused::No;
         }
         bytes.charge(bytes.charged, nanos(now));

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::line::Line;
@@ -62,10 +63,38 @@ pub struct Ended<'a> {
     pub code: Option<u16>,
     /// Who ended it.
     pub initiator: Initiator,
+    /// What was wrong with the message that ended it; `None`: it was no message.
+    pub detail: Option<&'a Detail>,
     /// Messages and payload bytes of the client.
     pub from_client: Volume,
     /// Messages and payload bytes of the backend.
     pub from_backend: Volume,
+}
+
+/// What was wrong with what a message says. Names and places, never a value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// The name of the schema that it does not satisfy.
+    pub schema: Option<Arc<str>>,
+    /// The place in the message, a JSON Pointer (RFC 6901).
+    pub pointer: Option<String>,
+    /// The keyword of the schema that failed there.
+    pub keyword: Option<String>,
+    /// Why it could not be read: `syntax`, `duplicate_name`, `depth` or `values`.
+    pub malformed: Option<&'static str>,
+}
+
+/// A message was let through in Audit mode that Enforce would have refused.
+#[derive(Debug, Clone, Copy)]
+pub struct Audited<'a> {
+    /// The id of the line when the connection opened.
+    pub id: Id,
+    /// `namespace/name` of the route.
+    pub route: &'a str,
+    /// What Enforce would have ended the connection for.
+    pub reason: Reason,
+    /// What is wrong with the message.
+    pub detail: &'a Detail,
 }
 
 /// What went one way over one connection.
@@ -145,6 +174,34 @@ impl Ended<'_> {
             if number > 0 {
                 line.number(name, number);
             }
+        }
+        if let Some(detail) = self.detail {
+            detail.write(line);
+        }
+    }
+}
+
+impl Detail {
+    fn write(&self, line: &mut Line<'_>) {
+        line.maybe_text("schema", self.schema.as_deref());
+        line.maybe_text("pointer", self.pointer.as_deref());
+        line.maybe_text("keyword", self.keyword.as_deref());
+        line.maybe_text("malformed", self.malformed);
+    }
+}
+
+impl Audited<'_> {
+    /// The name of the event.
+    pub(super) const EVENT: &'static str = "audited";
+
+    /// `suppressed` is how many lines of this reason were not written before this one.
+    pub(super) fn write(&self, line: &mut Line<'_>, suppressed: u64) {
+        line.shown("connection_id", self.id);
+        line.text("route", self.route);
+        line.text("reason", self.reason.label());
+        self.detail.write(line);
+        if suppressed > 0 {
+            line.number("suppressed", suppressed);
         }
     }
 }

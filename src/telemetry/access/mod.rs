@@ -97,6 +97,7 @@ mod tests {
                 reason: Reason::MessageTooBig,
                 code: Some(1009),
                 initiator: Initiator::Gateway,
+                detail: None,
                 from_client: Volume { messages: 1, bytes: 2, dropped: 5, ..Volume::default() },
                 from_backend: Volume { messages: 3, bytes: 4, throttled: 6, ..Volume::default() },
             });

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::fields::{Ended, Id, Opened, Refused};
+use super::fields::{Audited, Ended, Id, Opened, Refused};
 use super::line::{Line, Stamp};
 use super::log::AccessLog;
 use super::writer::{Batch, Writer};
@@ -64,6 +64,13 @@ impl WorkerLog {
     /// suppressed.
     pub fn refused(&self, refused: &Refused<'_>) {
         self.refused_at(refused, self.0.log.second());
+    }
+
+    /// Writes that a message was let through in Audit mode, sampled as refusals are.
+    pub fn audited(&self, audited: &Audited<'_>) {
+        if let Some(suppressed) = self.0.log.admit(audited.reason, self.0.log.second()) {
+            self.write(Audited::EVENT, |line| audited.write(line, suppressed));
+        }
     }
 
     pub(super) fn refused_at(&self, refused: &Refused<'_>, second: u64) {

@@ -18,7 +18,7 @@ macro_rules! labels {
     )*};
 }
 
-labels!(Reason, Initiator, Direction, Stage, Peer, HandshakeOutcome, Outcome);
+labels!(Reason, Initiator, Direction, Stage, Peer, HandshakeOutcome, Outcome, Verdict);
 
 /// Which peer sent what is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,6 +95,31 @@ impl HandshakeOutcome {
         match self {
             Self::Accepted => "accepted",
             Self::Refused => "refused",
+        }
+    }
+}
+
+/// What became of a document in a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It satisfies its schema, or needs none.
+    Matched,
+    /// It does not satisfy its schema.
+    Invalid,
+    /// No selector takes it.
+    Unmatched,
+    /// It is not JSON in the format of the route.
+    Malformed,
+}
+
+impl Verdict {
+    /// The value of the label.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Matched => "matched",
+            Self::Invalid => "invalid",
+            Self::Unmatched => "unmatched",
+            Self::Malformed => "malformed",
         }
     }
 }

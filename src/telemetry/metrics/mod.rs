@@ -20,9 +20,10 @@ use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 
 pub use certificate::Certificate;
-pub use label::{Direction, Peer, Stage};
+pub use label::{Direction, Peer, Stage, Verdict};
 pub use message_size::MessageSizes;
 pub use process::Capacity;
+pub use prometheus_client::metrics::gauge::Gauge;
 pub use route::{RouteMetrics, Traffic};
 
 /// The media type of [`Metrics::encode`].

@@ -38,6 +38,7 @@ pub(super) struct Process {
     memory_budget: Number,
     endpoint: Number,
     endpoint_limit: Number,
+    held: Gauge,
     config_reloaded: Gauge,
     access_log_lines_dropped: Counter,
 }
@@ -79,6 +80,12 @@ impl Process {
                 "Maximum of connections to one endpoint that the range of local ports allows",
                 Number::default(),
             ),
+            held: declare(
+                registry,
+                "held_message_bytes",
+                "Payload of messages that are held until they are whole, because format or schemas judge them",
+                Gauge::default(),
+            ),
             config_reloaded: declare(
                 registry,
                 "config_last_reload_successful",
@@ -117,6 +124,11 @@ impl Metrics {
         process.memory_budget.set(capacity.budget);
         process.endpoint.set(capacity.endpoint);
         process.endpoint_limit.set(capacity.endpoint_limit);
+    }
+
+    /// Where the bytes of messages are counted that are held until they are whole.
+    pub fn held_message_bytes(&self) -> Gauge {
+        self.0.process.held.clone()
     }
 
     /// So many access-log lines were lost.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::api::route_id::RouteId;
-use crate::policy::{Connection, Facts, Handshake, Heartbeat, Origin, Pacing, Policy};
+use crate::policy::{Connection, Content, Facts, Handshake, Heartbeat, Origin, Pacing, Policy};
 use crate::proxy::clock::{TICKS, Tick};
 use crate::proxy::io::buffers::Buffers;
 use crate::proxy::io::{Fill, Peer};
@@ -24,6 +24,7 @@ use crate::proxy::relay::{Parts, Relay};
 use crate::reason::Reason;
 use crate::snapshot::live::Live;
 use crate::snapshot::{Balance, Host, HostTls, PathMatch, Route, RouteState, Snapshot};
+use crate::telemetry::access::fields::Detail;
 use crate::telemetry::access::log::AccessLog;
 use crate::telemetry::access::worker::WorkerLog;
 use crate::telemetry::initiator::Initiator;
@@ -225,6 +226,8 @@ pub(super) struct Options {
     pub(super) client_pacing: Pacing,
     pub(super) backend_pacing: Pacing,
     pub(super) connection: Connection,
+    pub(super) content: Content,
+    pub(super) audits: bool,
     pub(super) client_early: Vec<u8>,
     pub(super) backend_early: Vec<u8>,
     /// When the credential expires, seconds after the beginning.
@@ -250,6 +253,8 @@ impl Default for Options {
                 heartbeat: None,
                 max_duration: None,
             },
+            content: Content::default(),
+            audits: false,
             client_early: Vec::new(),
             backend_early: Vec::new(),
             expires: None,
@@ -295,6 +300,8 @@ impl Fixture {
             from_backend: options.from_backend,
             client_pacing: options.client_pacing,
             backend_pacing: options.backend_pacing,
+            content: options.content,
+            audits_messages: options.audits,
             client_certificates: None,
         };
         let live = Live::default();
@@ -399,6 +406,11 @@ impl Fixture {
     pub(super) fn ending(&self) -> Option<(Reason, Option<u16>, Initiator)> {
         let ending = self.relay.as_ref()?.report.ending?;
         Some((ending.reason, ending.code, ending.initiator))
+    }
+
+    /// What the log will say of the message that ended the connection.
+    pub(super) fn detail(&self) -> Option<Detail> {
+        self.relay.as_ref()?.report.detail.as_deref().cloned()
     }
 
     /// What both sides have received.

@@ -4,5 +4,6 @@
 mod closing;
 mod content;
 mod fixture;
+mod judged;
 mod rates;
 mod time;

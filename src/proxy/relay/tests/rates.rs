@@ -646,3 +646,26 @@ fn a_store_that_gives_no_answer_ends_nobody_and_a_close_does_not_wait_for_it() {
     assert_eq!(fixture.frames(), (vec!["close 1001".to_owned()], vec!["close 1001".to_owned()]));
     assert!(fixture.client.shut().is_some());
 }
+
+#[test]
+fn audit_counts_what_exceeds_a_rate_and_lets_it_through_at_once() {
+    for from in From::BOTH {
+        for on_exceeded in [OnExceeded::Close, OnExceeded::Throttle, OnExceeded::Drop] {
+            for (pacing, by_messages) in [(messages(1, on_exceeded), true), (bytes(1, on_exceeded), false)] {
+                let mut fixture = Fixture::with(from.paced(pacing, Options { audits: true, ..Options::default() }));
+                let (sender, receiver) = from.peers(&fixture);
+                sender.sends([from.frame(Text, "1"), from.frame(Text, "2"), from.frame(Binary, "3")].concat());
+                fixture.poll();
+                assert_eq!(receiver.frames(), ["text 1", "text 2", "binary 3"], "{from:?} {on_exceeded:?}");
+                assert_eq!(fixture.ending(), None);
+                let reason = from.reason(by_messages).label();
+                let line = format!("wssgate_audit_violations_total{{route=\"shop/chat\",reason=\"{reason}\"}} 2\n");
+                let scrape = fixture.all.encode();
+                assert!(scrape.contains(&line), "{line} is not in\n{scrape}");
+                assert!(
+                    !scrape.contains("wssgate_throttles_total{") && !scrape.contains("wssgate_messages_dropped_total{")
+                );
+            }
+        }
+    }
+}

@@ -16,7 +16,7 @@ use crate::reason::Reason;
 use crate::telemetry::initiator::Initiator;
 use crate::telemetry::metrics::duration::Histograms;
 use crate::telemetry::metrics::held;
-use crate::telemetry::metrics::label::{Direction, HandshakeOutcome, OrNone};
+use crate::telemetry::metrics::label::{Direction, HandshakeOutcome, OrNone, Verdict};
 use crate::telemetry::metrics::series::declare;
 
 /// Bounds of the buckets of the time to connect to a backend, in seconds. Few, because each route has them: they tell a
@@ -52,6 +52,13 @@ pub(super) struct Sent {
     pub(super) direction: Direction,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Judged {
+    pub(super) direction: Direction,
+    pub(super) schema: OrNone<Arc<str>>,
+    pub(super) verdict: Verdict,
+}
+
 /// Counters of routes with further labels.
 pub(super) type Counts<L> = Family<(Route, L), Counter>;
 
@@ -68,6 +75,7 @@ pub(super) struct Families {
     pub(super) bytes: Counts<Sent>,
     pub(super) dropped: Counts<Violation>,
     pub(super) throttled: Counts<Violation>,
+    pub(super) judged: Counts<Judged>,
     pub(super) closes: Counts<Closed>,
 }
 
@@ -90,7 +98,7 @@ impl Families {
             audited: declare(
                 registry,
                 "audit_violations",
-                "Handshakes accepted in Audit mode that Enforce mode would have refused",
+                "Handshakes and messages let through in Audit mode that Enforce mode would have refused",
                 Family::default(),
             ),
             tickets_issued: declare(registry, "tickets_issued", "Single-use tickets issued", Family::default()),
@@ -122,6 +130,13 @@ impl Families {
                 registry,
                 "throttles",
                 "Pauses in reading a peer because a rate with onExceeded Throttle was exceeded, by reason",
+                Family::default(),
+            ),
+            judged: declare(
+                registry,
+                "documents_judged",
+                "JSON documents in messages, by direction, schema (none without one) and verdict (matched, invalid, \
+                 unmatched, malformed); counted in Audit mode too",
                 Family::default(),
             ),
             closes: declare(

@@ -17,10 +17,10 @@ use prometheus_client::registry::Registry;
 
 use super::Metrics;
 use super::duration::Durations;
-use super::label::{self, Direction, HandshakeOutcome, OrNone, Peer};
+use super::label::{self, Direction, HandshakeOutcome, OrNone, Peer, Verdict};
 use crate::reason::Reason;
 use crate::telemetry::initiator::Initiator;
-use families::{Closed, Counters, Families, Handshake, Route, Sent, Violation};
+use families::{Closed, Counters, Families, Handshake, Judged, Route, Sent, Violation};
 
 /// Messages and bytes of one direction.
 #[derive(Debug, Clone)]
@@ -53,6 +53,7 @@ pub struct RouteMetrics {
     audited: Counters<Violation>,
     dropped: Counters<Violation>,
     throttled: Counters<Violation>,
+    judged: Counters<Judged>,
     closes: Counters<Closed>,
     /// Whether the route was removed.
     gone: AtomicBool,
@@ -82,6 +83,7 @@ impl RouteMetrics {
             audited: Counters::new(&families.audited, &route),
             dropped: Counters::new(&families.dropped, &route),
             throttled: Counters::new(&families.throttled, &route),
+            judged: Counters::new(&families.judged, &route),
             closes: Counters::new(&families.closes, &route),
             gone: AtomicBool::new(false),
             route,
@@ -104,6 +106,7 @@ impl RouteMetrics {
         self.audited.remove();
         self.dropped.remove();
         self.throttled.remove();
+        self.judged.remove();
         self.closes.remove();
     }
 
@@ -125,7 +128,7 @@ impl RouteMetrics {
         self.handshakes.inc(refusal(reason));
     }
 
-    /// A handshake was let through that Enforce would have refused.
+    /// A handshake or a message was let through that Enforce would have refused.
     pub fn audited(&self, reason: Reason) {
         self.audited.inc(Violation { reason });
     }
@@ -138,6 +141,11 @@ impl RouteMetrics {
     /// A peer is not read for a time because of a rate.
     pub fn throttled(&self, reason: Reason) {
         self.throttled.inc(Violation { reason });
+    }
+
+    /// A document was judged by this schema; `None`: by none.
+    pub fn judged(&self, direction: Direction, schema: Option<&Arc<str>>, verdict: Verdict) {
+        self.judged.inc(Judged { direction, schema: OrNone(schema.cloned()), verdict });
     }
 
     /// An endpoint of the backend accepted the TCP connection after so long.
@@ -271,6 +279,8 @@ mod tests {
         route.audited(Reason::OriginMissing);
         route.dropped(Reason::MessageRateExceeded, 3);
         route.throttled(Reason::BackendByteRateExceeded);
+        route.judged(Direction::FromClient, Some(&"say".into()), Verdict::Invalid);
+        route.judged(Direction::FromBackend, None, Verdict::Malformed);
         route.tickets_issued.inc();
         route.backend_connected(Duration::from_millis(5));
         has(&metrics, r#"wssgate_connections{route="shop/chat"} 0"#);
@@ -280,6 +290,14 @@ mod tests {
         has(&metrics, r#"wssgate_audit_violations_total{route="shop/chat",reason="origin_missing"} 1"#);
         has(&metrics, r#"wssgate_messages_dropped_total{route="shop/chat",reason="message_rate_exceeded"} 3"#);
         has(&metrics, r#"wssgate_throttles_total{route="shop/chat",reason="backend_byte_rate_exceeded"} 1"#);
+        has(
+            &metrics,
+            r#"wssgate_documents_judged_total{route="shop/chat",direction="from_client",schema="say",verdict="invalid"} 1"#,
+        );
+        has(
+            &metrics,
+            r#"wssgate_documents_judged_total{route="shop/chat",direction="from_backend",schema="none",verdict="malformed"} 1"#,
+        );
         has(&metrics, r#"wssgate_tickets_issued_total{route="shop/chat"} 1"#);
         has(&metrics, r#"wssgate_backend_connect_duration_seconds_bucket{le="0.001",route="shop/chat"} 0"#);
         has(&metrics, r#"wssgate_backend_connect_duration_seconds_bucket{le="0.01",route="shop/chat"} 1"#);
@@ -313,6 +331,7 @@ mod tests {
         live.audited(Reason::Internal);
         live.dropped(Reason::MessageRateExceeded, 1);
         live.throttled(Reason::MessageRateExceeded);
+        live.judged(Direction::FromClient, None, Verdict::Matched);
         live.ended(Reason::Draining, None, Initiator::Gateway);
         drop(live);
         has(&metrics, r#"wssgate_connections{route="shop/chat"} 0"#);
