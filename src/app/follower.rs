@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -57,6 +58,9 @@ type Compile = fn(&Objects, &compile::Options, i64, Option<&Compiled>) -> Compil
 
 impl Follower {
     /// A follower that has not looked yet.
+    ///
+    /// # Errors
+    /// The thread that reads schemas cannot be started.
     pub(super) fn new(
         source: Source,
         control: Option<Control>,
@@ -65,10 +69,10 @@ impl Follower {
         metrics: Metrics,
         changed: watch::Sender<u64>,
         failing: watch::Receiver<Arc<BTreeSet<Dependency>>>,
-        schemas: SchemaReader,
-    ) -> Self {
+    ) -> io::Result<Self> {
+        let schemas = SchemaReader::start()?;
         let (logged, compile) = (BTreeMap::new(), compile::compile as Compile);
-        Self {
+        Ok(Self {
             source,
             control,
             options,
@@ -81,7 +85,7 @@ impl Follower {
             compile,
             schemas,
             faulty: false,
-        }
+        })
     }
 
     /// Waits until there is something to follow.
@@ -288,16 +292,7 @@ mod tests {
         let (_failing, failing) = watch::channel(Arc::default());
         let (live, metrics) = (Arc::new(Live::default()), Metrics::new());
         let options = compile::Options { standalone: true, ..compile::Options::default() };
-        let mut follower = Follower::new(
-            source,
-            None,
-            options,
-            Arc::clone(&live),
-            metrics,
-            changed,
-            failing,
-            SchemaReader::start().unwrap(),
-        );
+        let mut follower = Follower::new(source, None, options, Arc::clone(&live), metrics, changed, failing).unwrap();
         let panics: Compile = |_, _, _, _| panic!("a parser of somebody else");
         follower.compile = panics;
         follower.follow();
@@ -327,7 +322,8 @@ mod tests {
         let (changed, _changes) = watch::channel(0);
         let (_failing, failing) = watch::channel(Arc::default());
         let options = compile::Options { standalone: true, ..compile::Options::default() };
-        let mut follower = Follower::new(source, None, options, Arc::default(), Metrics::new(), changed, failing);
+        let mut follower =
+            Follower::new(source, None, options, Arc::default(), Metrics::new(), changed, failing).unwrap();
         let mut followed = |service: &str, leaving: bool| {
             let leaving =
                 if leaving { ", deletionTimestamp: '2027-01-15T08:00:00Z', finalizers: [a.test/held]" } else { "" };

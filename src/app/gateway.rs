@@ -18,7 +18,6 @@ use super::follower::Follower;
 use super::options::files;
 use super::process::{bind, listening};
 use super::reload::Reload;
-use super::schemas::SchemaReader;
 use super::{cluster, options, process};
 use crate::admin::{self, Admin};
 use crate::echo;
@@ -110,8 +109,8 @@ impl Gateway {
         let trust = options::trust()?;
         let store = settings.shared_store.as_ref().map(|shared| options::store(shared, &trust)).transpose()?;
         let (followed, measured) = (Arc::clone(&live), metrics.clone());
-        let schemas = SchemaReader::start().map_err(Error::Run)?;
-        let mut follower = Follower::new(source, control, compiling, followed, measured, changed, failing, schemas);
+        let follower = Follower::new(source, control, compiling, followed, measured, changed, failing);
+        let mut follower = follower.map_err(Error::Run)?;
 
         let Listeners { wss, http, admin } = Listeners::bind(&settings)?;
         let state = Arc::new(Admin::new(metrics.clone(), &[]));

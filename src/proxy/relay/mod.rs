@@ -250,7 +250,7 @@ impl<C: Peer, B: Peer> Relay<C, B> {
             Pumped::FromLost => self.lose_client(wake),
             Pumped::Violation(violation) => self.end(Party::Client.reason(violation), Initiator::Gateway, wake),
             Pumped::Exceeded(exceeded) => self.end(Party::Client.exceeded(exceeded), Initiator::Gateway, wake),
-            Pumped::Refused(message) => self.refuse(message, wake),
+            Pumped::Refused(message) => self.refuse(*message, wake),
             Pumped::Closed(code) => self.pass_close(Reason::ClientClosed, code, Initiator::Client, wake.now),
         }
         true
@@ -276,7 +276,7 @@ impl<C: Peer, B: Peer> Relay<C, B> {
                 self.backend.gone = true;
             }
             Pumped::Refused(message) => {
-                self.refuse(message, wake);
+                self.refuse(*message, wake);
                 self.backend.gone = true;
             }
             Pumped::Closed(code) => self.pass_close(Reason::BackendClosed, code, Initiator::Backend, wake.now),
@@ -285,7 +285,7 @@ impl<C: Peer, B: Peer> Relay<C, B> {
     }
 
     /// Ends the connection because of what a message says.
-    fn refuse(&mut self, message: Box<RefusedMessage>, wake: &mut Wake<'_, '_>) {
+    fn refuse(&mut self, message: RefusedMessage, wake: &mut Wake<'_, '_>) {
         if self.report.ending.is_none() {
             self.report.detail = Some(Box::new(message.detail));
         }
