@@ -197,6 +197,7 @@ async fn measure(shared: Arc<Shared>) {
     loop {
         tick.tick().await;
         shared.capacity.look();
+        shared.held.set_short(shared.capacity.is_short());
         shared.metrics.capacity(shared.capacity.measured(shared.connections.busiest_endpoint()));
     }
 }

@@ -79,6 +79,12 @@ impl Capacity {
         Ok(place)
     }
 
+    /// Whether memory use is beyond the budget, so that nothing is begun that holds bytes.
+    pub(crate) fn is_short(&self) -> bool {
+        let budget = self.budget.load(Ordering::Relaxed);
+        budget != 0 && self.resident.load(Ordering::Relaxed) >= budget
+    }
+
     /// Whether memory is so far beyond the budget that connections which make us hold bytes have to go.
     pub(crate) fn is_pressed(&self) -> bool {
         let budget = self.budget.load(Ordering::Relaxed);

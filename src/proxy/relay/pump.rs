@@ -3,7 +3,7 @@
 use std::task::Poll;
 use std::time::Instant;
 
-use crate::proxy::clock::Tick;
+use crate::proxy::clock::{TICKS, Tick};
 use crate::proxy::io::buffers::{Buffers, HEADROOM, Masks};
 use crate::proxy::io::{Fill, Peer};
 use crate::proxy::relay::activity::PeerActivity;
@@ -84,6 +84,9 @@ pub(super) fn pump<A: Peer, B: Peer>(
     if from.closed || from.gone || (from.throttle.is_some() && is_paused(from, to, flow, wake.now)) {
         return Pumped::Idle;
     }
+    if from.stage.is_some() && waits_for_memory(from, to, flow, wake.now) {
+        return Pumped::Idle;
+    }
     // What came with the handshake is judged before anything is read.
     let kept = from.kept.len();
     let at = HEADROOM.max(kept);
@@ -101,6 +104,23 @@ pub(super) fn pump<A: Peer, B: Peer>(
     }
     wake.buffers.plain[at - kept..at].copy_from_slice(&from.kept);
     forward(from, to, flow, wake, at - kept..at + n)
+}
+
+/// Whether memory is short and keeps us from reading the sender: what it sends next would be held. A message that was begun
+/// goes on, because only its end frees what is held.
+fn waits_for_memory<A, B>(from: &mut Side<A>, to: &Side<B>, flow: &Flow<'_>, now: Tick) -> bool {
+    let waits = !to.writer.told && !to.closed && from.stage.as_ref().is_some_and(|stage| stage.must_wait());
+    if waits {
+        if !from.waits_for_memory {
+            flow.metrics.throttled(Reason::Overloaded);
+        }
+        flow.from.record_paused(now);
+        flow.session.wake_at(now.after(TICKS));
+    } else if from.waits_for_memory {
+        flow.from.record_resumed(now);
+    }
+    from.waits_for_memory = waits;
+    waits
 }
 
 /// Whether a rate keeps us from reading the sender. After the receiver's end, or our own, it is read for its Close.

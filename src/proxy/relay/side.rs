@@ -114,6 +114,8 @@ pub(super) struct Side<P> {
     pub(super) throttle: Option<Box<Throttle>>,
     /// Messages that the stage refuses are counted, logged and let through.
     pub(super) audits: bool,
+    /// The peer is not read because memory is short.
+    pub(super) waits_for_memory: bool,
     /// Bytes of the peer that were not enough to judge (a partial header or control frame), or that may not go on yet.
     pub(super) kept: Vec<u8>,
     /// `kept` is judged before anything is read: it came with the handshake, or begins with a message that waited.
@@ -138,6 +140,7 @@ impl<P: Peer> Side<P> {
             stage: None,
             throttle: None,
             audits: false,
+            waits_for_memory: false,
             early: !early.is_empty(),
             kept: early,
             closed: false,

@@ -4,6 +4,7 @@
 //! A direction has a stage only if its route asks for one, so that the plain path pays one comparison per frame.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::content::rules::{Fault, Rules};
 use crate::proxy::io::buffers::Masks;
@@ -15,26 +16,35 @@ use crate::ws::hold::Hold;
 
 /// Bytes that all stages of the process hold.
 #[derive(Debug, Default)]
-pub(crate) struct HeldBytes(Gauge);
+pub(crate) struct HeldBytes {
+    bytes: Gauge,
+    /// Memory use is beyond the budget: no further message is begun.
+    short: AtomicBool,
+}
 
 impl HeldBytes {
     /// Counts what is held in this metric.
-    pub(crate) const fn new(gauge: Gauge) -> Self {
-        Self(gauge)
+    pub(crate) const fn new(bytes: Gauge) -> Self {
+        Self { bytes, short: AtomicBool::new(false) }
+    }
+
+    /// Memory use is beyond the budget, or not.
+    pub(crate) fn set_short(&self, short: bool) {
+        self.short.store(short, Ordering::Relaxed);
     }
 
     /// How many there are.
     #[cfg(test)]
     pub(crate) fn get(&self) -> usize {
-        usize::try_from(self.0.get()).unwrap()
+        usize::try_from(self.bytes.get()).unwrap()
     }
 
     fn add(&self, bytes: usize) {
-        self.0.inc_by(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.bytes.inc_by(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     fn subtract(&self, bytes: usize) {
-        self.0.dec_by(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.bytes.dec_by(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 
@@ -131,6 +141,11 @@ impl Stage {
         self.hold.release(&mut frames, || masked.then(|| masks.next()));
         self.forget();
         frames
+    }
+
+    /// Whether no message may be begun, because memory is short.
+    pub(crate) fn must_wait(&self) -> bool {
+        self.hold.is_empty() && self.held.short.load(Ordering::Relaxed)
     }
 
     /// Bytes of the message that is held.

@@ -180,3 +180,25 @@ fn where_a_schema_cannot_be_had_the_rules_of_an_open_connection_stay() {
     fixture.poll();
     assert_eq!(fixture.ending().map(|ending| ending.0), Some(Reason::MessageInvalid));
 }
+
+#[test]
+fn while_memory_is_short_no_message_is_begun_and_one_that_was_begun_ends() {
+    let mut fixture = Fixture::with(options(5));
+    let text = say("hi");
+    fixture.client.sends(unfinished(up(Text, &text[..9])));
+    fixture.poll();
+    fixture.held.set_short(true);
+    fixture.client.sends(up(Continuation, &text[9..]));
+    fixture.client.sends(up(Text, say("next")));
+    fixture.backend.sends(down(Text, say("down")));
+    fixture.poll();
+    assert_eq!((fixture.backend.frames().len(), fixture.held.get()), (2, 0), "what was begun went on");
+    assert_eq!((fixture.client.unread(), fixture.backend.unread(), fixture.client.frames().len()), (1, 1, 0));
+    assert!(fixture.all.encode().contains("wssgate_throttles_total{route=\"shop/chat\",reason=\"overloaded\"} 2\n"));
+    // Who is not read is neither idle nor slow nor dead.
+    fixture.pass(120);
+    assert_eq!(fixture.ending(), None);
+    fixture.held.set_short(false);
+    fixture.pass(1);
+    assert_eq!((fixture.backend.frames().len(), fixture.client.frames().len()), (3, 1));
+}

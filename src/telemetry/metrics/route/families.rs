@@ -129,7 +129,8 @@ impl Families {
             throttled: declare(
                 registry,
                 "throttles",
-                "Pauses in reading a peer because a rate with onExceeded Throttle was exceeded, by reason",
+                "Pauses in reading a peer, by reason: a rate with onExceeded Throttle was exceeded, or memory for messages that \
+                 are held is short (overloaded)",
                 Family::default(),
             ),
             judged: declare(
