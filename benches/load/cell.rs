@@ -15,6 +15,7 @@ use crate::Failure;
 use crate::attack::{self, Attack};
 use crate::client::{self, Dial, Message, Socket, Tally, record};
 use crate::gateway::{Gateway, Identity, Running};
+use crate::judgement::{self, Judgement};
 use crate::method::{Fixture, Method, TICKETS};
 use crate::process;
 use crate::tls::{Groups, client_config};
@@ -46,10 +47,15 @@ pub(crate) enum Cell {
     Authenticated(Method),
     /// Of wssgate alone.
     Attacked(Attack),
+    /// Of wssgate alone: an echo of 1 KiB of JSON.
+    Judged {
+        judgement: Judgement,
+        in_flight: usize,
+    },
 }
 
 /// All cells with their names, in the table's order.
-pub(crate) const CELLS: [(&str, Cell); 23] = [
+pub(crate) const CELLS: [(&str, Cell); 31] = [
     ("echo-64-x1", Cell::Echo { size: 64, in_flight: 1 }),
     ("echo-64-x16", Cell::Echo { size: 64, in_flight: 16 }),
     ("echo-1k-x1", Cell::Echo { size: 1024, in_flight: 1 }),
@@ -73,6 +79,14 @@ pub(crate) const CELLS: [(&str, Cell); 23] = [
     ("attack-none", Cell::Attacked(Attack::Nothing)),
     ("attack-guesses", Cell::Attacked(Attack::Guesses)),
     ("attack-hellos", Cell::Attacked(Attack::Hellos)),
+    ("judged-none-x1", Cell::Judged { judgement: Judgement::None, in_flight: 1 }),
+    ("judged-rates-x1", Cell::Judged { judgement: Judgement::Rates, in_flight: 1 }),
+    ("judged-schema-x1", Cell::Judged { judgement: Judgement::Schema, in_flight: 1 }),
+    ("judged-audit-x1", Cell::Judged { judgement: Judgement::Audit, in_flight: 1 }),
+    ("judged-none-x16", Cell::Judged { judgement: Judgement::None, in_flight: 16 }),
+    ("judged-rates-x16", Cell::Judged { judgement: Judgement::Rates, in_flight: 16 }),
+    ("judged-schema-x16", Cell::Judged { judgement: Judgement::Schema, in_flight: 16 }),
+    ("judged-audit-x16", Cell::Judged { judgement: Judgement::Audit, in_flight: 16 }),
 ];
 
 /// How long and how many.
@@ -125,7 +139,7 @@ pub(crate) struct Place<'a> {
 impl Cell {
     /// Whether it says something of wssgate alone.
     pub(crate) fn is_own(self) -> bool {
-        matches!(self, Self::Authenticated(_) | Self::Attacked(_))
+        matches!(self, Self::Authenticated(_) | Self::Attacked(_) | Self::Judged { .. })
     }
 }
 
@@ -140,11 +154,15 @@ impl Place<'_> {
         let fixture = match cell {
             Cell::Authenticated(method) => Fixture::new(method)?,
             Cell::Attacked(_) => attack::fixture()?,
+            Cell::Judged { judgement, .. } => judgement.fixture(),
             _ => Fixture::default(),
         };
         let running = gateway.start(self.identity, self.backend, &fixture)?;
         let measured = match cell {
-            Cell::Echo { size, in_flight } => self.echo(&running, name, size, in_flight).await,
+            Cell::Echo { size, in_flight } => {
+                self.echo(&running, name, in_flight, |number| Message::new(size, number)).await
+            }
+            Cell::Judged { in_flight, .. } => self.echo(&running, name, in_flight, judgement::message).await,
             Cell::Handshake { groups, resume } => self.handshake(&running, name, groups, resume).await,
             Cell::Memory => self.memory(&running).await,
             Cell::Unread => self.unread(&running, name).await,
@@ -178,8 +196,8 @@ impl Place<'_> {
         &self,
         running: &Running,
         name: &'static str,
-        size: usize,
         in_flight: usize,
+        message: impl Fn(u64) -> Message,
     ) -> Result<Vec<Value>, Failure> {
         let dial = self.dial(running, client_config(&self.identity.der, Groups::Classic, false, None)?);
         let tally = Rc::new(Tally::default());
@@ -187,9 +205,9 @@ impl Place<'_> {
         let mut tasks = JoinSet::new();
         for number in 0..CONNECTIONS {
             let (dial, counted, mut started) = (dial.clone(), tally.clone(), start.subscribe());
+            let message = message(number as u64 + 1);
             tasks.spawn_local(record(tally.clone(), async move {
                 let mut socket = Socket::open(&dial).await?;
-                let message = Message::new(size, number as u64 + 1);
                 counted.ready.set(counted.ready.get() + 1);
                 started.wait_for(|started| *started).await?;
                 socket.echo(&message, in_flight, None, &counted).await

@@ -241,8 +241,13 @@ impl Message {
             state
         };
         let payload: Vec<u8> = (0..size).map(|_| b' ' + (next() % 95) as u8).collect();
-        let mut frame = Vec::with_capacity(size + 14);
-        frames::write_masked(&mut frame, frames::TEXT, &payload, (next() as u32).to_be_bytes());
+        Self::of(payload, next() as u32)
+    }
+
+    /// One that says this, masked with `key`.
+    pub(crate) fn of(payload: Vec<u8>, key: u32) -> Self {
+        let mut frame = Vec::with_capacity(payload.len() + 14);
+        frames::write_masked(&mut frame, frames::TEXT, &payload, key.to_be_bytes());
         let row = if frame.len() <= 4096 { frame.repeat(16) } else { Vec::new() };
         Self { payload, frame, row }
     }

@@ -12,6 +12,7 @@ mod cell;
 mod client;
 mod frames;
 mod gateway;
+mod judgement;
 mod method;
 mod options;
 mod process;
@@ -86,8 +87,11 @@ async fn attack_or_measure(options: &Options) -> Result<ExitCode, Failure> {
 }
 
 async fn run(options: &Options) -> Result<ExitCode, Failure> {
-    if options.write && !options.only.is_empty() && options.only != ["auth"] && options.only != ["attack"] {
-        return Err("--write needs all rows, or all those of --only auth or --only attack".into());
+    if options.write
+        && !options.only.is_empty()
+        && !matches!(options.only.as_slice(), [one] if ["auth", "attack", "judged"].contains(&one.as_str()))
+    {
+        return Err("--write needs all rows, or all those of --only auth, attack or judged".into());
     }
     let load_before = process::load_average();
     let repetitions = if options.quick { 1 } else { options.repetitions };

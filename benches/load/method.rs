@@ -48,6 +48,8 @@ pub(crate) struct Fixture {
     pub(crate) authentication: Value,
     /// `handshake.rateLimit` of the route.
     pub(crate) attempts: Option<Value>,
+    /// `messages` of the route.
+    pub(crate) messages: Value,
     /// Members of the route's `tls` besides the certificate.
     pub(crate) tls: Value,
     /// Objects besides the usual.
@@ -62,7 +64,9 @@ impl Default for Fixture {
     fn default() -> Self {
         let authentication = json!({"mode": "Anonymous"});
         let (objects, fields) = (Vec::new(), String::new());
-        Self { authentication, attempts: None, tls: json!({}), objects, fields, shown: None }
+        let messages =
+            json!({"fromClient": {"types": ["Text"], "maxSize": "64Ki"}, "fromBackend": {"maxSize": "16Mi"}});
+        Self { authentication, attempts: None, messages, tls: json!({}), objects, fields, shown: None }
     }
 }
 

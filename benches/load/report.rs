@@ -19,6 +19,8 @@ pub(crate) enum Section {
     Authentication,
     /// What an attack costs those who do no harm.
     Attack,
+    /// What each way to judge messages costs.
+    Judged,
 }
 
 impl Section {
@@ -30,6 +32,10 @@ impl Section {
             Self::Authentication => (
                 "<!-- authentication: begin, written by `cargo bench --bench load -- --only auth --write` -->",
                 "<!-- authentication: end -->",
+            ),
+            Self::Judged => (
+                "<!-- judged: begin, written by `cargo bench --bench load -- --only judged --write` -->",
+                "<!-- judged: end -->",
             ),
             Self::Attack => (
                 "<!-- attack: begin, written by `cargo bench --bench load -- --only attack --write` -->",
@@ -73,6 +79,14 @@ const ATTACKS: [(Attack, &str); 3] = [
     (Attack::Nothing, "none"),
     (Attack::Guesses, "handshakes with tokens that nobody signed"),
     (Attack::Hellos, "ClientHellos, and nothing after the answer"),
+];
+
+/// The ways to judge 1 KiB of JSON, with one message in flight and with sixteen; all compare with the first.
+const JUDGEMENTS: [([&str; 2], &str); 4] = [
+    (["judged-none-x1", "judged-none-x16"], "size and type"),
+    (["judged-rates-x1", "judged-rates-x16"], "rates of messages and bytes"),
+    (["judged-schema-x1", "judged-schema-x16"], "a schema of ten properties"),
+    (["judged-audit-x1", "judged-audit-x16"], "the schema, `mode: Audit`"),
 ];
 
 struct Sample {
@@ -137,7 +151,42 @@ impl Report {
             let _infallible = self.attacks(&mut text, &kinds);
             sections.push((Section::Attack, text));
         }
+        if JUDGEMENTS.iter().any(|(rows, _)| of(rows)) {
+            let mut text = circumstances(own.iter().copied(), repetitions, load);
+            let _infallible = self.judgements(&mut text, &kinds);
+            sections.push((Section::Judged, text));
+        }
         sections
+    }
+
+    fn judgements(&self, out: &mut String, kinds: &[Kind]) -> std::fmt::Result {
+        let mut head = String::from("| 1 KiB of JSON, judged by | gateway |");
+        for in_flight in ["1 in flight", "16 in flight"] {
+            write!(head, " us CPU per message, {in_flight} | / size and type | spread |")?;
+        }
+        writeln!(out, "\n{head}\n|---|---|{}", "--:|".repeat(6))?;
+        for (rows, label) in JUDGEMENTS {
+            for kind in kinds {
+                write!(out, "| {label} | {} |", kind.name())?;
+                for (at, row) in rows.into_iter().enumerate() {
+                    let plain = self.median(JUDGEMENTS[0].0[at], *kind).map(|median| median.value);
+                    match self.median(row, *kind) {
+                        Some(Median { value, spread, .. }) => {
+                            write!(
+                                out,
+                                " {} | {} | {:.0} % |",
+                                three(value),
+                                ratio(Some(value), plain),
+                                100.0 * spread
+                            )?;
+                        }
+                        None => write!(out, " failed | - | - |")?,
+                    }
+                }
+                writeln!(out)?;
+            }
+        }
+        Ok(())
     }
 
     fn attacks(&self, out: &mut String, kinds: &[Kind]) -> std::fmt::Result {

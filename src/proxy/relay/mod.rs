@@ -38,7 +38,7 @@ use pump::{Flow, Pumped, pump};
 use report::{Ending, Report};
 use session::{CLOSE_TICKS, Session};
 use side::{Party, Side, Wake};
-use stage::{HeldBytes, RefusedMessage};
+use stage::HeldBytes;
 
 /// How many times one wake-up goes round before it lets other connections run.
 const ROUNDS: usize = 8;
@@ -250,7 +250,7 @@ impl<C: Peer, B: Peer> Relay<C, B> {
             Pumped::FromLost => self.lose_client(wake),
             Pumped::Violation(violation) => self.end(Party::Client.reason(violation), Initiator::Gateway, wake),
             Pumped::Exceeded(exceeded) => self.end(Party::Client.exceeded(exceeded), Initiator::Gateway, wake),
-            Pumped::Refused(message) => self.refuse(*message, wake),
+            Pumped::Refused => self.refuse(Party::Client, wake),
             Pumped::Closed(code) => self.pass_close(Reason::ClientClosed, code, Initiator::Client, wake.now),
         }
         true
@@ -275,8 +275,8 @@ impl<C: Peer, B: Peer> Relay<C, B> {
                 self.end(Party::Backend.exceeded(exceeded), Initiator::Gateway, wake);
                 self.backend.gone = true;
             }
-            Pumped::Refused(message) => {
-                self.refuse(*message, wake);
+            Pumped::Refused => {
+                self.refuse(Party::Backend, wake);
                 self.backend.gone = true;
             }
             Pumped::Closed(code) => self.pass_close(Reason::BackendClosed, code, Initiator::Backend, wake.now),
@@ -284,8 +284,13 @@ impl<C: Peer, B: Peer> Relay<C, B> {
         true
     }
 
-    /// Ends the connection because of what a message says.
-    fn refuse(&mut self, message: RefusedMessage, wake: &mut Wake<'_, '_>) {
+    /// Ends the connection because of what a message of this party says.
+    fn refuse(&mut self, party: Party, wake: &mut Wake<'_, '_>) {
+        let refused = match party {
+            Party::Client => self.client.refused.take(),
+            Party::Backend => self.backend.refused.take(),
+        };
+        let Some(message) = refused else { return };
         if self.report.ending.is_none() {
             self.report.detail = Some(Box::new(message.detail));
         }

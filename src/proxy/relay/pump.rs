@@ -9,7 +9,6 @@ use crate::proxy::io::{Fill, Peer};
 use crate::proxy::relay::activity::PeerActivity;
 use crate::proxy::relay::session::Session;
 use crate::proxy::relay::side::{Party, Side, Wake};
-use crate::proxy::relay::stage::RefusedMessage;
 use crate::proxy::relay::throttle::{Exceeded, Paused, Ruling};
 use crate::reason::Reason;
 use crate::telemetry::access::fields::{Audited, Detail, Id, Volume};
@@ -41,7 +40,7 @@ pub(super) struct Flow<'a> {
 }
 
 /// What came of moving bytes once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pumped {
     /// Nothing moved.
     Idle,
@@ -55,8 +54,8 @@ pub(super) enum Pumped {
     Violation(Violation),
     /// The sender exceeded a rate that closes.
     Exceeded(Exceeded),
-    /// What a message of the sender says is refused.
-    Refused(Box<RefusedMessage>),
+    /// What a message of the sender says is refused: [`Side::refused`] has why.
+    Refused,
     /// The sender's Close frame went on, with this code.
     Closed(Option<u16>),
 }
@@ -173,12 +172,11 @@ fn forward<A: Peer, B: Peer>(
         let run = judge(from, to, bytes, flow, lent, wake.now);
         messages += run.messages;
         data |= run.data;
-        let refused = refusal(from, &run, flow);
-        if let Some(message) = refused {
+        if run.stop == Stop::Release && is_refused(from, flow) {
             lost |= send(from, to, &Run { stop: Stop::NeedMore, ..run }, start, flow, wake);
             messages -= 1;
             unpassed = from.stage.take().map_or(0, |stage| stage.held() as u64);
-            break Stop::Refused(Box::new(message));
+            break Stop::Refused;
         }
         lost |= send(from, to, &run, start, flow, wake);
         start += run.used;
@@ -190,7 +188,7 @@ fn forward<A: Peer, B: Peer>(
         from.kept = wake.buffers.plain[start..range.end].to_vec();
     }
     if from.throttle.is_some() {
-        settle(from, &stop, flow, wake.now);
+        settle(from, stop, flow, wake.now);
     }
     let bytes = (from.judge.payload_total() - payload_before).saturating_sub(unpassed);
     let passed = Volume { messages, bytes, ..Volume::default() };
@@ -215,7 +213,7 @@ fn forward<A: Peer, B: Peer>(
         Stop::NeedMore | Stop::Release | Stop::Frame | Stop::Wait(_) | Stop::Ask => Pumped::Moved,
         Stop::Violation(violation) => Pumped::Violation(violation),
         Stop::Exceeded(exceeded) => Pumped::Exceeded(exceeded),
-        Stop::Refused(message) => Pumped::Refused(message),
+        Stop::Refused => Pumped::Refused,
         Stop::Closed(code) => {
             from.closed = true;
             to.writer.told = true;
@@ -225,7 +223,7 @@ fn forward<A: Peer, B: Peer>(
 }
 
 /// What a rate asks for behind a run that stopped.
-fn settle<A>(from: &mut Side<A>, stop: &Stop, flow: &mut Flow<'_>, now: Tick) {
+fn settle<A>(from: &mut Side<A>, stop: Stop, flow: &mut Flow<'_>, now: Tick) {
     let total = from.judge.payload_total();
     let Some(throttle) = &mut from.throttle else { return };
     throttle.charge(total, now);
@@ -238,7 +236,7 @@ fn settle<A>(from: &mut Side<A>, stop: &Stop, flow: &mut Flow<'_>, now: Tick) {
     match stop {
         Stop::Wait(exceeded) => {
             from.early = true;
-            pause(from, *exceeded, flow, now);
+            pause(from, exceeded, flow, now);
         }
         Stop::Ask => {
             from.early = true;
@@ -248,15 +246,15 @@ fn settle<A>(from: &mut Side<A>, stop: &Stop, flow: &mut Flow<'_>, now: Tick) {
     }
 }
 
-/// Why the held message with which a run ends does not go on. In Audit mode it does, and is logged.
-fn refusal<A>(from: &Side<A>, run: &Run, flow: &Flow<'_>) -> Option<RefusedMessage> {
-    let stage = from.stage.as_ref().filter(|_| run.stop == Stop::Release)?;
-    let refused = stage.judge(flow.metrics).err()?;
-    if !from.audits {
-        return Some(refused);
+/// Judges the held message that is whole; whether it does not go on. In Audit mode it does, and is logged.
+fn is_refused<A>(from: &mut Side<A>, flow: &Flow<'_>) -> bool {
+    let Some(Err(refused)) = from.stage.as_ref().map(|stage| stage.judge(flow.metrics)) else { return false };
+    if from.audits {
+        audit(refused.reason, &refused.detail, flow);
+        return false;
     }
-    audit(refused.reason, &refused.detail, flow);
-    None
+    from.refused = Some(Box::new(refused));
+    true
 }
 
 /// Counts and logs what passes because nothing is enforced.
@@ -284,7 +282,7 @@ fn send<A: Peer, B: Peer>(
         let sent = to.peer.poll_send(wake.cx, &plain[start..start + run.pass], sealed, close_follows);
         lost |= is_lost(to, sent, flow, wake.now);
     }
-    if let (Stop::Release, Some(stage)) = (&run.stop, &mut from.stage) {
+    if let (Stop::Release, Some(stage)) = (run.stop, &mut from.stage) {
         let message = stage.release(masks, to.party == Party::Backend);
         if goes_on {
             let sent = to.peer.poll_send(wake.cx, &message, sealed, false);
@@ -314,7 +312,7 @@ fn is_lost<B>(to: &Side<B>, sent: Poll<std::io::Result<()>>, flow: &Flow<'_>, no
 }
 
 /// Where a run over judged bytes stopped.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     /// At the end of what can be judged.
     NeedMore,
@@ -333,7 +331,7 @@ enum Stop {
     /// At a message that exceeds a rate which closes.
     Exceeded(Exceeded),
     /// At a held message that does not go on.
-    Refused(Box<RefusedMessage>),
+    Refused,
 }
 
 /// What a run found.

@@ -9,7 +9,7 @@ use crate::proxy::clock::Tick;
 use crate::proxy::io::Peer;
 use crate::proxy::io::buffers::Buffers;
 use crate::proxy::limits::subject_rate::SubjectRate;
-use crate::proxy::relay::stage::{HeldBytes, Stage};
+use crate::proxy::relay::stage::{HeldBytes, RefusedMessage, Stage};
 use crate::proxy::relay::throttle::{Exceeded, Throttle};
 use crate::reason::Reason;
 use crate::telemetry::metrics::{Direction, MessageSizes, Peer as Pinged};
@@ -112,6 +112,8 @@ pub(super) struct Side<P> {
     pub(super) stage: Option<Box<Stage>>,
     /// Rates of the peer's messages; `None`: there are none.
     pub(super) throttle: Option<Box<Throttle>>,
+    /// Why the stage refused a message, which ends the connection.
+    pub(super) refused: Option<Box<RefusedMessage>>,
     /// Messages that the stage refuses are counted, logged and let through.
     pub(super) audits: bool,
     /// The peer is not read because memory is short.
@@ -139,6 +141,7 @@ impl<P: Peer> Side<P> {
             limits,
             stage: None,
             throttle: None,
+            refused: None,
             audits: false,
             waits_for_memory: false,
             early: !early.is_empty(),
