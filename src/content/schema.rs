@@ -21,7 +21,7 @@ pub type Documents = BTreeMap<String, String>;
 const BASE: &str = "json-schema:///";
 /// The most memory of one compiled pattern, and of its cache while it runs, in bytes.
 const PATTERN_SIZE: usize = 1 << 20;
-/// The most subschemas that are applied to the values of one message. It bounds the time of one judgement to about 20 ms.
+/// The most subschemas that are applied to the values of one message. It bounds the time of one judgement to about 10 ms.
 const MAX_APPLIED: u64 = 1_000_000;
 /// The most bytes of a place that the log shows.
 const MAX_PLACE: usize = 128;
