@@ -80,19 +80,29 @@ struct Graph<'v, 'r> {
 }
 
 impl<'v, 'r: 'v> Graph<'v, 'r> {
+    /// A subschema that stands in another one.
     fn add(&mut self, value: &'v Value, within: &Resolver<'r>, draft: Draft, place: String) -> Result<usize, Costly> {
+        let draft = draft.detect(value);
+        match within.in_subresource(draft.create_resource_ref(value)) {
+            Ok(resolver) => self.enter(value, resolver, draft, place),
+            Err(_) => Err(Costly { place, text: "has an identifier that is not a URI".to_owned() }),
+        }
+    }
+
+    /// A subschema whose own identifier `resolver` is based at already: a relative one that ends in `/` must not count twice.
+    fn enter(
+        &mut self,
+        value: &'v Value,
+        resolver: Resolver<'r>,
+        draft: Draft,
+        place: String,
+    ) -> Result<usize, Costly> {
         if let Some(known) = self.known.get(&std::ptr::from_ref(value)) {
             return Ok(*known);
         }
         if self.nodes.len() == MAX_SUBSCHEMAS {
             return Err(Costly { place, text: format!("the schema has more than {MAX_SUBSCHEMAS} subschemas") });
         }
-        let draft = draft.detect(value);
-        let resource = draft.create_resource_ref(value);
-        let resolver = match within.in_subresource(resource) {
-            Ok(resolver) => resolver,
-            Err(_) => return Err(Costly { place, text: "has an identifier that is not a URI".to_owned() }),
-        };
         let node = self.nodes.len();
         self.known.insert(std::ptr::from_ref(value), node);
         self.nodes.push(Node { place, ..Node::default() });
@@ -131,7 +141,7 @@ impl<'v, 'r: 'v> Graph<'v, 'r> {
                 ),
             })?;
             let (value, within, draft) = resolved.into_inner();
-            let target = self.add(value, &within, draft, reference.clone())?;
+            let target = self.enter(value, within, draft.detect(value), reference.clone())?;
             read.in_place.push((target, false));
             if legacy {
                 // What stands beside it does not count in these drafts.
@@ -470,6 +480,20 @@ mod tests {
         }
         let many: Map<String, Value> = (0..MAX_SUBSCHEMAS).map(|n| (n.to_string(), json!({}))).collect();
         assert!(of(&json!({"properties": many})).unwrap_err().text.contains("more than 20000 subschemas"));
+    }
+
+    #[test]
+    fn an_identifier_counts_once_for_what_a_reference_leads_to() {
+        // Counted twice, it would lead to a/a/deep, whose cost is not that of what judges.
+        let schema = json!({
+            "$ref": "#/$defs/base",
+            "$defs": {
+                "base": {"$id": "a/", "items": {"$ref": "deep"}},
+                "deep": {"$id": "a/deep", "anyOf": [ladder(4), ladder(4)]},
+                "flat": {"$id": "a/a/deep"},
+            },
+        });
+        assert!(of(&schema).unwrap() > 200);
     }
 
     #[test]
