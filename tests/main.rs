@@ -49,6 +49,7 @@ mod quickstart;
 mod rate_limit;
 mod relay;
 mod reload;
+mod schema_suite;
 mod served_certificates;
 mod settings;
 mod shared_store;

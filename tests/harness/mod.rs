@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod head;
 pub mod issuer;
 pub mod manifests;
+pub mod packages;
 pub mod peer;
 pub mod recorder;
 pub mod redis;
