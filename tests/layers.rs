@@ -68,7 +68,7 @@ compile::provider | | aws_lc_rs rustls
 compile::guard | |
 compile::problem | api |
 compile::options | api content policy snapshot |
-compile::status | api policy snapshot compile::problem | jiff k8s_openapi serde_json
+compile::status | api content policy snapshot compile::problem | jiff k8s_openapi serde_json
 compile::spec | ws api content policy snapshot compile::problem | http ipnet rustls_pki_types serde_json
 compile::ownership | api compile::problem compile::options compile::spec | k8s_openapi
 compile::resolve | tls api content policy snapshot compile::provider compile::guard compile::problem compile::spec |

@@ -158,3 +158,25 @@ async fn a_route_whose_schema_was_never_there_takes_no_connection_until_it_is() 
     assert!(peer.send(&say("secret")).await);
     assert_eq!(peer.close_within(Duration::from_secs(10)).await.map(|(code, _)| code), Some(1008));
 }
+
+#[test]
+fn check_prints_what_judges_the_messages_of_each_route() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut both = spec("fromClient", &json!({"format": "JSONRecords", "unmatched": "Allow"}));
+    manifests::merge(&mut both, &json!({"messages": {"mode": "Audit", "fromBackend": {"format": "EngineIO"}}}));
+    let objects = [
+        manifests::route("chat", "chat.example.com", "chat-tls", "chat", &both),
+        manifests::route("plain", "plain.example.com", "chat-tls", "chat", &json!({})),
+        schemas(SAY),
+    ];
+    std::fs::write(directory.path().join("all.yaml"), manifests::text(&objects)).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_wssgate")).arg("check").arg(directory.path()).output();
+    let said = String::from_utf8(output.unwrap().stdout).unwrap();
+    for line in [
+        "shop/chat: text messages of clients are judged by format JSONRecords and schemas say; others pass, in Audit mode\n",
+        "shop/chat: text messages of backends are judged by format EngineIO, in Audit mode\n",
+        "shop/plain: text messages of clients are judged by size and type only\n",
+    ] {
+        assert!(said.contains(line), "{line} is not in\n{said}");
+    }
+}

@@ -87,8 +87,8 @@ pub fn check(settings: &Settings, manifests: &Path) -> io::Result<Checked> {
     }
     let accepted = compiled.accepted() == compiled.statuses.len() && loaded.problems.is_empty();
     let problems = loaded.problems.iter().map(ToString::to_string).collect();
-    let (table, json) =
-        (compile::status::report::table(&compiled.statuses), compile::status::report::json(&compiled.statuses));
+    let table = compile::status::report::table(&compiled.statuses, &compiled.snapshot);
+    let json = compile::status::report::json(&compiled.statuses);
     let remarks = compiled.remarks.iter().map(|(object, text)| format!("{object}: {text}")).collect();
     Ok(Checked { accepted, problems, remarks, table, json: json.to_string() })
 }

@@ -6,12 +6,17 @@ use serde_json::{Value, json};
 
 use crate::api::route_id::RouteId;
 use crate::api::status::RouteStatus;
+use crate::content::format::Format;
+use crate::content::rules::Rules;
+use crate::policy::Policy;
+use crate::snapshot::{RouteState, Snapshot};
 
 /// The columns.
 const HEAD: [&str; 5] = ["ROUTE", "CONDITION", "STATUS", "REASON", "MESSAGE"];
 
-/// One line per condition, columns aligned, the route named once; ends with a line that sums up.
-pub fn table(statuses: &BTreeMap<RouteId, RouteStatus>) -> String {
+/// One line per condition, columns aligned, the route named once; then what judges the messages of routes; ends with a line
+/// that sums up.
+pub fn table(statuses: &BTreeMap<RouteId, RouteStatus>, snapshot: &Snapshot) -> String {
     let mut rows: Vec<[String; 5]> = vec![HEAD.map(str::to_owned)];
     for (id, status) in statuses {
         let mut name = plain(&id.to_string());
@@ -38,8 +43,52 @@ pub fn table(statuses: &BTreeMap<RouteId, RouteStatus>) -> String {
         text.push('\n');
     }
     let accepted = crate::compile::status::route::accepted(statuses);
+    let messages = messages(snapshot);
+    if !messages.is_empty() {
+        text.push_str(&format!("\n{messages}"));
+    }
     text.push_str(&format!("\n{} routes, {accepted} accepted\n", statuses.len()));
     text
+}
+
+/// What judges the text messages of each route that serves, a line for each direction.
+fn messages(snapshot: &Snapshot) -> String {
+    let hosts = snapshot.exact.values().chain(snapshot.wildcard.values());
+    let routes: BTreeMap<String, &Policy> = hosts
+        .flat_map(|host| &host.routes)
+        .filter_map(|route| match &route.state {
+            RouteState::Serving(policy) => Some((plain(&route.id.to_string()), &**policy)),
+            RouteState::Refusing(_) => None,
+        })
+        .collect();
+    let mut text = String::new();
+    for (route, policy) in routes {
+        let content = &policy.content;
+        for (who, rules) in [("clients", &content.from_client), ("backends", &content.from_backend)] {
+            let by = match rules {
+                None => "size and type only".to_owned(),
+                Some(rules) => judges(rules),
+            };
+            let audit = if policy.audits_messages && rules.is_some() { ", in Audit mode" } else { "" };
+            text.push_str(&format!("{route}: text messages of {who} are judged by {by}{audit}\n"));
+        }
+    }
+    text
+}
+
+/// The format and the schemas of a direction.
+fn judges(rules: &Rules) -> String {
+    let format = match rules.format {
+        Format::Json => "JSON",
+        Format::JsonRecords => "JSONRecords",
+        Format::EngineIo => "EngineIO",
+    };
+    if rules.rules.is_empty() {
+        return format!("format {format}");
+    }
+    let names: Vec<String> = rules.rules.iter().map(|rule| plain(&rule.name)).collect();
+    let others = if rules.unmatched { "others pass" } else { "others are refused" };
+    format!("format {format} and schemas {}; {others}", names.join(", "))
 }
 
 /// A `List` of routes with their status, in the shape of `kubectl get -o json` less what `check` cannot know.
@@ -93,7 +142,7 @@ shop/chat     Accepted   True    Accepted  the spec is valid
 
 2 routes, 1 accepted
 ";
-        assert_eq!(table(&statuses()), expected);
+        assert_eq!(table(&statuses(), &Snapshot::default()), expected);
     }
 
     #[test]
