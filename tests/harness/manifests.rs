@@ -1,12 +1,13 @@
 //! Manifests as JSON documents, which YAML readers read too.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::authority::Pair;
+use super::authority::{Authority, Pair};
 
 /// Files of a manifest directory by name.
 #[derive(Clone, Default)]
@@ -115,4 +116,24 @@ pub fn route(name: &str, host: &str, secret: &str, service: &str, spec: &Value) 
     });
     merge(&mut route["spec"], spec);
     route
+}
+
+/// The objects of a sample, with what only a cluster has: the certificate, and the endpoint of the Service.
+pub fn sample(name: &str, authority: &Authority, port: u16) -> Vec<Value> {
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/samples").join(name)).unwrap();
+    let mut objects: Vec<Value> = text.split("\n---\n").map(|part| serde_saphyr::from_str(part).unwrap()).collect();
+    let of_kind = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
+    let (route, service) = (of_kind("SecureWebSocketRoute"), of_kind("Service"));
+    let host = route["spec"]["hostnames"][0].as_str().unwrap();
+    let certificate = route["spec"]["tls"]["certificateRefs"][0]["name"].as_str().unwrap();
+    let mut more = [
+        secret(certificate, &authority.leaf(&[host])),
+        slice(service["metadata"]["name"].as_str().unwrap(), 0, port, &json!({"ready": true})),
+    ];
+    for object in &mut more {
+        object["metadata"]["namespace"] = route["metadata"]["namespace"].clone();
+    }
+    objects.extend(more);
+    objects
 }
