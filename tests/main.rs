@@ -41,6 +41,7 @@ mod layers;
 mod limits;
 mod message_rate;
 mod messages;
+mod messages_clients;
 mod messages_injection;
 mod origin;
 mod path;
