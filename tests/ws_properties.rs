@@ -1,18 +1,21 @@
-//! Properties of everything in `ws` that parses: the functions that the fuzz targets run, on generated input here.
+//! Properties of everything in `ws` and `content` that parses or judges: the functions that the fuzz targets run, on generated input here.
+
+use std::cell::Cell;
 
 use crate::root;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use tokio_tungstenite::tungstenite::Message;
 use wssgate::ws::frame::{Header, Opcode, mask};
-use wssgate::ws::message::Violation;
+use wssgate::ws::message::{Limits, Violation};
 use wssgate::ws::utf8::Utf8;
 
 #[expect(unreachable_pub, reason = "the fuzz crate exports them")]
 #[path = "../fuzz/src/lib.rs"]
 mod bodies;
 
-use bodies::frame::{LIMITS, Run, check_cuts, read};
+use bodies::frame::{LIMITS, Run, check_cuts, frames, read};
 
 /// One message or control frame, and how a peer might put it on the wire.
 #[derive(Debug, Clone)]
@@ -177,6 +180,21 @@ proptest! {
     }
 
     #[test]
+    fn messages_arrive_as_they_were_sent_where_they_are_held(
+        sent in vec(sent(), 0..6),
+        key in prop::option::of(any::<[u8; 4]>()),
+        pieces in vec(1usize..5_000, 1..6),
+    ) {
+        let mut stream = Vec::new();
+        sent.iter().for_each(|sent| sent.write(&mut stream, key));
+        let limits = Limits { hold_text: true, hold_binary: true, ..LIMITS };
+        let run = Run::of(&stream, &pieces, key.is_some(), &limits);
+        prop_assert_eq!(run.violation, None);
+        prop_assert_eq!(run.out.len(), stream.len());
+        prop_assert_eq!(frames(&run.out), frames(&stream));
+    }
+
+    #[test]
     fn a_good_stream_with_one_bad_byte_is_judged_alike_in_any_cut(
         sent in vec(sent(), 1..4),
         key in prop::option::of(any::<[u8; 4]>()),
@@ -256,22 +274,43 @@ proptest! {
     }
 
     #[test]
+    fn text_is_read_as_the_plain_reader_reads_it(flags: u8, text in r#"(4[0-6])?[0-9-]{0,2}(/a,)?[\[\]{}:,"a-c0-9eE.+\\\x1e -]{0,40}"#) {
+        bodies::content::check(&[&[flags], text.as_bytes()].concat());
+    }
+
+    #[test]
     fn an_accepted_path_is_the_same_path_for_every_reader(path in path()) {
         bodies::path::check(path.as_bytes());
     }
+}
+
+#[test]
+fn schemas_judge_as_another_validator_does() {
+    let seen = Cell::new((0, 0));
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(2_000));
+    let judged = runner.run(&vec(any::<u8>(), 0..200), |data| {
+        let (valid, invalid) = bodies::schema::judged(&data);
+        seen.set((seen.get().0 + valid, seen.get().1 + invalid));
+        Ok(())
+    });
+    judged.unwrap();
+    let (valid, invalid) = seen.get();
+    assert!(valid > 500 && invalid > 500, "{valid} documents were valid, {invalid} were not");
 }
 
 /// Runs every committed seed, and what a fuzzer once found, through its property.
 #[test]
 fn every_seed_of_the_corpus_holds() {
     type Body = fn(&[u8]);
-    let targets: [(&str, Body); 6] = [
+    let targets: [(&str, Body); 8] = [
         ("frame", bodies::frame::check),
         ("handshake", bodies::handshake::check),
         ("response", bodies::response::check),
         ("path", bodies::path::check),
         ("proxy_protocol", bodies::proxy_protocol::check),
         ("objects", bodies::objects::check),
+        ("content", bodies::content::check),
+        ("schema", bodies::schema::check),
     ];
     for (target, check) in targets {
         let corpus = root().join("fuzz/corpus").join(target);

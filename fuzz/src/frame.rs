@@ -35,14 +35,47 @@ pub fn check(data: &[u8]) {
         let closed = whole.controls.iter().any(|(opcode, _)| *opcode == Opcode::Close);
         assert!(closed || end == "waits", "we let through what ends in: {end}");
         let (came, end_of_what_came) = read(stream, masked);
+        let (frames, frames_that_came) = (frames(&whole.out), frames(stream));
         if limits.ruled {
             // What goes on is what came, in its order, without some of it.
             let mut came = came.into_iter();
             assert!(messages.iter().all(|message| came.any(|other| other == *message)), "something else goes on");
+            let mut frames_that_came = frames_that_came.into_iter();
+            let all = frames.iter().all(|message| frames_that_came.any(|other| other == *message));
+            assert!(all, "a message goes on in other frames");
             return;
         }
         assert_eq!((messages, end), (came, end_of_what_came), "what goes on is not what came");
+        assert_eq!(frames, frames_that_came, "a message goes on in other frames");
     }
+}
+
+/// The frames of one message: opcode and payload of each.
+pub type Frames = Vec<(u8, Vec<u8>)>;
+
+/// The messages of a good stream that are whole, each with its frames, read by tungstenite's headers. Control frames go on
+/// ahead of a message that is held, so they are left out; what follows a Close frame is not read.
+pub fn frames(stream: &[u8]) -> Vec<Frames> {
+    let (mut messages, mut message, mut cursor) = (Vec::new(), Frames::new(), Cursor::new(stream));
+    while let Ok(Some((header, len))) = FrameHeader::parse(&mut cursor) {
+        let start = cursor.position();
+        let end = start.saturating_add(len);
+        let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
+        let Some(payload) = range.and_then(|(start, end)| stream.get(start..end)) else { break };
+        cursor.set_position(end);
+        let opcode = u8::from(header.opcode);
+        match opcode {
+            8 => break,
+            9.. => continue,
+            _ => {}
+        }
+        let key = header.mask.unwrap_or_default();
+        message.push((opcode, payload.iter().enumerate().map(|(at, byte)| byte ^ key[at % 4]).collect()));
+        if header.is_final {
+            messages.push(std::mem::take(&mut message));
+        }
+    }
+    messages
 }
 
 /// Our header against tungstenite's. Ours is stricter: it refuses reserved bits, the wrong masking, lengths that are
