@@ -275,6 +275,47 @@ impl World {
         ]
     }
 
+    /// Schemas of messages. They let the echoes of the test pass and nothing else, so that what stays is judged.
+    fn schemas() -> Vec<Case> {
+        const MAP: &str = "ConfigMap with schemas of messages";
+        const GRANT: &str = "ReferenceGrant for schemas of messages";
+        let map = |text: &str| config_map("words", "word.json", text);
+        let good = map(r#"{"enum": ["before", "after"]}"#);
+        let twice = r##"{"properties": {"a": {"$ref": "#"}}}"##;
+        let costly = map(&format!(r#"{{"anyOf": [{twice}, {twice}]}}"#));
+        let by =
+            |reference: &Value| json!({"messages": {"fromClient": {"schemas": [{"name": "word", "ref": reference}]}}});
+        let usual = by(&json!({"name": "words", "key": "word.json"}));
+        let of =
+            |what, change, told| Case::of(MAP, what, change, told).with(&usual, &[("words.yaml", vec![good.clone()])]);
+        let to = |maps: Vec<Value>| vec![("words.yaml", maps)];
+        let another = by(&json!({"name": "others", "key": "word.json"}));
+        // Under another name, so that no good one stands in.
+        let mut more = usual.clone();
+        let mut never = another["messages"]["fromClient"]["schemas"][0].clone();
+        merge(&mut never, &json!({"name": "other", "selector": [{"pointer": "/type", "value": "other"}]}));
+        more["messages"]["fromClient"]["schemas"].as_array_mut().unwrap().insert(0, never);
+        let added = vec![("route.yaml", vec![route("chat", HOST, "chat-tls", "chat", &more)])];
+        let infra = but(&good, &json!({"metadata": {"namespace": "infra"}}));
+        let far = by(&json!({"name": "words", "namespace": "infra", "key": "word.json"}));
+        let granted = |what, grants: Vec<Value>, told| {
+            let files = [("words.yaml", vec![infra.clone()]), ("grant.yaml", vec![grant("ConfigMap")])];
+            Case::of(GRANT, what, vec![("grant.yaml", grants)], told).with(&far, &files)
+        };
+        let (missing, invalid) =
+            (Told::Logged("ResolvedRefs=False/RefNotFound"), Told::Logged("ResolvedRefs=False/InvalidSchema"));
+        vec![
+            of("deleted", to(vec![]), missing),
+            of(ANOTHER, vec![("route.yaml", vec![route("chat", HOST, "chat-tls", "chat", &another)])], missing),
+            of("broken", to(vec![map("{")]), invalid),
+            of("replaced with one that costs too much", to(vec![costly]), invalid),
+            of("one is added that was never readable", added, missing),
+            of(HELD, to(vec![held(&good)]), Told::Not),
+            granted("deleted", vec![], Told::Logged("ResolvedRefs=False/RefNotPermitted")),
+            granted(HELD, vec![held(&grant("ConfigMap"))], Told::Not),
+        ]
+    }
+
     fn routes(&self, port: u16) -> Vec<Case> {
         const ROUTE: &str = "SecureWebSocketRoute";
         const CLASS: &str = "IngressClass";
@@ -330,6 +371,7 @@ impl World {
         cases.extend(self.authorities());
         cases.extend(Self::backends(plain));
         cases.extend(self.backend_references(wss, asked));
+        cases.extend(Self::schemas());
         cases.extend(self.routes(plain));
         cases
     }
