@@ -62,6 +62,7 @@ mod hand_over;
 mod install;
 mod install_docs;
 mod isolation;
+mod messages;
 mod other_controllers;
 mod outage;
 mod pods;
@@ -133,6 +134,7 @@ fn all() -> Vec<Test> {
         gitops::tests(),
         dependency::tests(),
         isolation::tests(),
+        messages::tests(),
         other_controllers::tests(),
         rights::tests(),
         self_test::tests(),
