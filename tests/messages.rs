@@ -1,10 +1,17 @@
 //! Group I, end to end: what messages say is judged by the schemas of a ConfigMap, in both directions.
 
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
-use crate::harness::{Behaviour, Frame, Head, Manifests, Options, PATIENCE, Setup, json, manifests, until};
+use crate::harness::{
+    Authority, Behaviour, Frame, Head, Manifests, Options, PATIENCE, Peer, Recorder, Setup, json, manifests, setup,
+    until,
+};
 
 const SAY: &str = r#"{
     "$schema": "http://json-schema.org/draft-07/schema#",
@@ -28,7 +35,7 @@ fn spec(direction: &str, more: &Value) -> Value {
     json!({"messages": {direction: rules}})
 }
 
-async fn setup(behaviour: Behaviour, spec: &Value) -> Setup {
+async fn started(behaviour: Behaviour, spec: &Value) -> Setup {
     let beside = |manifests: Manifests| manifests.with("schemas.yaml", &[schemas(SAY)]);
     Setup::beside(behaviour, spec, &Options::default(), beside).await
 }
@@ -39,7 +46,7 @@ fn say(text: &str) -> Frame {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i7_a_message_that_the_schema_takes_goes_on_however_it_comes_and_another_ends_the_connection() {
-    let setup = setup(Behaviour::Echo, &spec("fromClient", &json!({}))).await;
+    let setup = started(Behaviour::Echo, &spec("fromClient", &json!({}))).await;
     let mut peer = setup.open().await;
     peer.echo(&say("hi")).await;
     let fragments = [Frame::text(r#"{"type":"s"#).more(), Frame::ping("?"), Frame::continuation(r#"ay","text":"a"}"#)];
@@ -77,7 +84,7 @@ async fn i7_a_message_that_the_schema_takes_goes_on_however_it_comes_and_another
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_backend_says_is_judged_alike() {
-    let setup = setup(Behaviour::Manual, &spec("fromBackend", &json!({}))).await;
+    let setup = started(Behaviour::Manual, &spec("fromBackend", &json!({}))).await;
     let (mut client, mut backend) = setup.pair().await;
     assert!(backend.send(&say("hi")).await);
     client.expect(&say("hi")).await;
@@ -90,7 +97,7 @@ async fn what_a_backend_says_is_judged_alike() {
 async fn audit_tells_whether_it_could_be_enforced_and_then_it_is() {
     let mut audit = spec("fromClient", &json!({}));
     audit["messages"]["mode"] = json!("Audit");
-    let setup = setup(Behaviour::Echo, &audit).await;
+    let setup = started(Behaviour::Echo, &audit).await;
     let mut peer = setup.open().await;
     peer.echo(&say("secret")).await;
     peer.echo(&Frame::text("no JSON")).await;
@@ -107,7 +114,7 @@ async fn audit_tells_whether_it_could_be_enforced_and_then_it_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_schema_that_changes_judges_open_connections_and_one_that_breaks_or_goes_ends_nobody() {
-    let setup = setup(Behaviour::Echo, &spec("fromClient", &json!({}))).await;
+    let setup = started(Behaviour::Echo, &spec("fromClient", &json!({}))).await;
     let mut peer = setup.open().await;
     peer.echo(&say("hi")).await;
     let wider = SAY.replace("part.json#/definitions/text", "#/definitions/any").replacen(
@@ -131,7 +138,7 @@ async fn a_schema_that_changes_judges_open_connections_and_one_that_breaks_or_go
     ] {
         match change {
             Some(text) => setup.gateway.write("schemas.yaml", &manifests::text(&[schemas(&text)])),
-            None => std::fs::remove_file(setup.gateway.manifests().join("schemas.yaml")).unwrap(),
+            None => fs::remove_file(setup.gateway.manifests().join("schemas.yaml")).unwrap(),
         }
         let line =
             setup.gateway.log_line(case, |line| line["fields"]["reason"] == reason || line["reason"] == reason).await;
@@ -178,5 +185,196 @@ fn check_prints_what_judges_the_messages_of_each_route() {
         "shop/plain: text messages of clients are judged by size and type only\n",
     ] {
         assert!(said.contains(line), "{line} is not in\n{said}");
+    }
+}
+
+/// What `wssgate check` says of a route whose schema this is; under strace, where it is installed, with what it asked of
+/// the kernel.
+async fn checked(schema: &str) -> (String, Option<String>) {
+    let (authority, recorder) = (Authority::new(), Recorder::start(Behaviour::Echo).await);
+    let objects = setup::manifests(&authority, &recorder, &spec("fromClient", &json!({})));
+    let objects = objects.with("schemas.yaml", &[schemas(schema)]);
+    let folder = TempDir::new().unwrap();
+    let (directory, trace) = (folder.path().join("manifests"), folder.path().join("trace"));
+    fs::create_dir(&directory).unwrap();
+    for (file, text) in &objects.files {
+        fs::write(directory.join(file), text).unwrap();
+    }
+    let traces = Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success());
+    let program = env!("CARGO_BIN_EXE_wssgate");
+    let mut command = if traces { Command::new("strace") } else { Command::new(program) };
+    if traces {
+        command
+            .args(["-f", "-e", "trace=open,openat,socket,connect,sendto", "-s", "200", "-o"])
+            .arg(&trace)
+            .arg(program);
+    }
+    let output = command.args(["check", "--output", "json"]).arg(&directory).output().unwrap();
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let conditions = said["items"][0]["status"]["conditions"].as_array().unwrap();
+    let found = conditions.iter().find(|one| one["type"] == "ResolvedRefs").unwrap();
+    let words = format!("{}: {}", found["reason"].as_str().unwrap(), found["message"].as_str().unwrap());
+    (words, traces.then(|| fs::read_to_string(&trace).unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i3_what_a_schema_refers_to_elsewhere_is_never_fetched() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let file = TempDir::new().unwrap();
+    let file = file.path().join("secret-schema");
+    fs::write(&file, "{}").unwrap();
+    let path = file.display();
+    let missing = "nothing is fetched";
+    for (case, schema, words) in [
+        ("http", json!({"$ref": format!("http://127.0.0.1:{port}/s#/a")}), missing),
+        ("https", json!({"$ref": format!("https://localhost:{port}/s")}), missing),
+        ("a file", json!({"$ref": format!("file://{path}")}), missing),
+        ("a path", json!({"$ref": path.to_string()}), missing),
+        ("data", json!({"$ref": "data:application/json,%7B%7D"}), missing),
+        ("a relative one below an $id", json!({"$id": format!("http://127.0.0.1:{port}/a/"), "$ref": "s"}), missing),
+        (
+            "an $id below an $id",
+            json!({"$id": "urn:a", "properties": {"a": {"$id": format!("http://127.0.0.1:{port}/b/"), "$ref": "c"}}}),
+            missing,
+        ),
+        ("a meta-schema", json!({"$schema": format!("http://127.0.0.1:{port}/meta")}), "is not a draft"),
+        ("$dynamicRef", json!({"$dynamicRef": format!("http://127.0.0.1:{port}/s#a")}), ""),
+    ] {
+        let (said, trace) = checked(&schema.to_string()).await;
+        assert!(said.starts_with("InvalidSchema: ") && said.contains(words), "{case}: {said}");
+        for line in trace.iter().flat_map(|trace| trace.lines()) {
+            assert!(!line.contains("AF_INET") && !line.contains("secret-schema"), "{case}: {line}");
+        }
+    }
+    let accepted = listener.accept().map(|(_, from)| from);
+    assert!(accepted.is_err(), "{accepted:?} came for a schema");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i2_a_schema_that_could_take_exponential_time_is_refused_and_its_place_is_named() {
+    let ladder = |keyword: &str| {
+        let ladder = (0..9).fold(json!({"type": "string"}), |inner, _| json!({keyword: [inner, inner]}));
+        json!({"properties": {"a": ladder}}).to_string()
+    };
+    let twice = json!({"properties": {"next": {"$ref": "#"}}});
+    for (schema, place) in [
+        (ladder("anyOf"), "at #/properties/a: "),
+        (ladder("oneOf"), "at #/properties/a: "),
+        (ladder("allOf"), "at #/properties/a: "),
+        (json!({"$id": "urn:a", "not": {"anyOf": [twice, twice]}}).to_string(), "at #"),
+    ] {
+        let (said, _) = checked(&schema).await;
+        assert!(said.starts_with("InvalidSchema: ") && said.contains(place), "{said}");
+        assert!(said.contains("more than 1000 subschemas to one value"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i4_messages_that_are_made_to_hurt_are_refused_before_they_take_memory() {
+    let unique = json!({"messages": {"fromClient": {"maxSize": "4Mi", "schemas": [
+        {"name": "unique", "ref": {"name": "chat-schemas", "key": "say.json"}},
+    ]}}});
+    let beside = |manifests: Manifests| manifests.with("schemas.yaml", &[schemas(r#"{"uniqueItems": true}"#)]);
+    let setup = Setup::beside(Behaviour::Echo, &unique, &Options::default(), beside).await;
+    let list = |items: usize, item: &dyn Fn(usize) -> String| {
+        format!("[{}]", (0..items).map(item).collect::<Vec<_>>().join(","))
+    };
+    let mut peer = setup.open().await;
+    // As many values as may be: no two of them alike, and each compared with the others in no more than linear time.
+    peer.echo(&Frame::text(list(65_535, &|at| format!("\"{at}\"")))).await;
+    peer.echo(&Frame::text("[1e308, 18446744073709551615, -9223372036854775808]")).await;
+    let before = setup.gateway.resident();
+    for (case, message, code, reason) in [
+        ("depth", "[".repeat(1_000_000), 1007, "message_malformed"),
+        ("objects", r#"{"a":"#.repeat(500_000), 1007, "message_malformed"),
+        ("values", list(1_000_000, &|_| "0".to_owned()), 1007, "message_malformed"),
+        (
+            "names",
+            list(200_000, &|at| format!("\"{at}\":0")).replacen('[', "{", 1).replace(']', "}"),
+            1007,
+            "message_malformed",
+        ),
+        ("a number", format!("[1{}]", "0".repeat(1_000_000)), 1007, "message_malformed"),
+        ("twice at the end", list(60_000, &|at| format!("\"{}\"", at.min(59_998))), 1008, "message_invalid"),
+    ] {
+        let mut peer = setup.open().await;
+        assert!(peer.send(&Frame::text(message)).await, "{case}");
+        assert_eq!(peer.close_within(PATIENCE).await.map(|(code, _)| code), Some(code), "{case}");
+        setup.gateway.access_line(case, |line| line["reason"] == reason).await;
+    }
+    peer.echo(&Frame::text("[1]")).await;
+    let grown = setup.gateway.resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes more than before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i7_nothing_goes_around_the_schema_by_frames_by_type_or_after_a_close() {
+    let setup = started(Behaviour::Manual, &spec("fromClient", &json!({"types": ["Text"]}))).await;
+    // Byte by byte, with a ping between: not one of them reaches the backend before the verdict.
+    let (mut client, mut backend) = setup.pair().await;
+    let Frame { payload, .. } = say("secret");
+    assert!(client.send(&Frame::text(&payload[..1]).more()).await);
+    for byte in &payload[1..payload.len() - 1] {
+        assert!(client.send(&Frame::continuation([*byte]).more()).await && client.send(&Frame::ping("?")).await);
+    }
+    assert!(client.send(&Frame::continuation(&payload[payload.len() - 1..])).await);
+    assert_eq!(client.close_code().await.map(|(code, _)| code), Some(1008));
+    let seen = frames_until_close(&mut backend).await;
+    assert!(seen.iter().all(|frame| frame.opcode == 9), "a frame of the message went on");
+
+    let (mut client, mut backend) = setup.pair().await;
+    assert!(client.send(&Frame::binary(&payload[..])).await);
+    assert_eq!(client.close_code().await.map(|(code, _)| code), Some(1003));
+    assert_eq!(frames_until_close(&mut backend).await, []);
+
+    // A message that was begun before a Close frame is over with it, and what follows is not read.
+    let (mut client, mut backend) = setup.pair().await;
+    assert!(client.send(&Frame::text(&payload[..9]).more()).await);
+    assert!(client.send(&Frame::close(1000, "")).await && client.send(&say("hi")).await);
+    assert_eq!(frames_until_close(&mut backend).await, []);
+}
+
+/// What a peer is sent before a Close frame or the end.
+async fn frames_until_close(peer: &mut Peer) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    while let Some(frame) = peer.frame_within(PATIENCE).await.filter(|frame| frame.opcode != 8) {
+        frames.push(frame);
+    }
+    frames
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i8_nothing_of_a_message_is_in_a_log_or_a_close_reason() {
+    for mode in ["Enforce", "Audit"] {
+        let mut both = spec("fromClient", &json!({}));
+        manifests::merge(&mut both, &spec("fromBackend", &json!({})));
+        both["messages"]["mode"] = json!(mode);
+        let setup = started(Behaviour::Manual, &both).await;
+        for message in [
+            r#"{"type":"say","text":"canary-a"}"#,
+            r#"{"type":"say","text":"a","more":"canary-b"}"#,
+            r#"{"type":"canary-c"}"#,
+            r#"{"canary-d":1,"canary-d":1}"#,
+            "canary-e",
+        ] {
+            for from_client in [true, false] {
+                let (mut client, mut backend) = setup.pair().await;
+                let (own, other) = if from_client { (&mut client, &mut backend) } else { (&mut backend, &mut client) };
+                assert!(own.send(&Frame::text(message)).await);
+                if mode == "Audit" {
+                    other.expect(&Frame::text(message)).await;
+                    drop((client, backend));
+                    continue;
+                }
+                let (code, text) = client.close_code().await.unwrap();
+                assert!(matches!((from_client, code), (true, 1007 | 1008) | (false, 1011)), "{message}: {code}");
+                assert!(!text.contains("canary"), "{message}: {text}");
+            }
+        }
+        setup.gateway.access_line("the last", |line| line["reason"] == "backend_message_malformed").await;
+        let written = setup.gateway.access_text() + &setup.gateway.log_text();
+        assert!(!written.contains("canary"), "{mode}: {written}");
     }
 }
