@@ -176,8 +176,8 @@ fn check_prints_what_judges_the_messages_of_each_route() {
         manifests::route("plain", "plain.example.com", "chat-tls", "chat", &json!({})),
         schemas(SAY),
     ];
-    std::fs::write(directory.path().join("all.yaml"), manifests::text(&objects)).unwrap();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_wssgate")).arg("check").arg(directory.path()).output();
+    fs::write(directory.path().join("all.yaml"), manifests::text(&objects)).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_wssgate")).arg("check").arg(directory.path()).output();
     let said = String::from_utf8(output.unwrap().stdout).unwrap();
     for line in [
         "shop/chat: text messages of clients are judged by format JSONRecords and schemas say; others pass, in Audit mode\n",
