@@ -47,6 +47,8 @@ pub fn width(root: &Value, resolver: &Resolver<'_>, draft: Draft, name: &str) ->
 #[derive(Default)]
 struct Node {
     place: String,
+    /// Values of an `enum` that are compared one by one: each takes the time of a subschema.
+    compared: u64,
     /// What applies to the same value: to which, and whether only under a condition.
     in_place: Vec<(usize, bool)>,
     properties: BTreeMap<String, usize>,
@@ -155,6 +157,12 @@ impl<'v, 'r: 'v> Graph<'v, 'r> {
                     let text = "depends on which schema refers to it, so its cost cannot be known; use $ref".to_owned();
                     return Err(Costly { place: at(), text });
                 }
+                // Strings are looked up in a table.
+                "enum"
+                    if value.as_array().is_some_and(|all| !all.iter().all(|one| one.is_string() || one.is_null())) =>
+                {
+                    read.compared = value.as_array().map_or(0, |all| all.len() as u64);
+                }
                 "allOf" => {
                     for part in self.list(value, resolver, draft, &at())? {
                         read.in_place.push((part, false));
@@ -228,7 +236,7 @@ type Weighted = BTreeMap<usize, u64>;
 impl Graph<'_, '_> {
     fn width(&self, root: usize) -> Result<u64, Costly> {
         let closures = self.closures()?;
-        let own: Vec<u64> = closures.iter().map(|closure| sum(closure.values().copied())).collect();
+        let own: Vec<u64> = closures.iter().map(|closure| self.weight(closure)).collect();
         let mut combinations = 0;
         let mut places = Vec::with_capacity(self.nodes.len());
         for (node, closure) in closures.iter().enumerate() {
@@ -287,6 +295,11 @@ impl Graph<'_, '_> {
         Ok(closures.into_iter().map(|closure| closure.unwrap_or_default().0).collect())
     }
 
+    /// What a closure costs: how often subschemas apply, and values are compared.
+    fn weight(&self, closure: &Weighted) -> u64 {
+        sum(closure.iter().map(|(node, times)| times.saturating_mul(self.nodes[*node].compared.saturating_add(1))))
+    }
+
     /// The closure of a node and its longest chain. Recursion ends at [`MAX_CHAIN`].
     fn closure(
         &self,
@@ -321,8 +334,11 @@ impl Graph<'_, '_> {
         if self.nodes[node].looks_again {
             conditional.into_iter().for_each(|(part, times)| add(&mut all, part, times));
         }
-        if sum(all.values().copied()) > MAX_WIDTH {
-            let text = format!("applies more than {MAX_WIDTH} subschemas to one value; split it by selectors");
+        if self.weight(&all) > MAX_WIDTH {
+            let text = format!(
+                "applies more than {MAX_WIDTH} subschemas to one value; split it by selectors (an enum of more than strings \
+                 counts each of its values)"
+            );
             return Err(self.costly(node, &text));
         }
         open.remove(&node);
@@ -494,6 +510,17 @@ mod tests {
             },
         });
         assert!(of(&schema).unwrap() > 200);
+    }
+
+    #[test]
+    fn values_of_an_enum_count_unless_they_are_looked_up() {
+        let strings: Vec<Value> = (0..5_000).map(|number| json!(format!("s{number}"))).chain([json!(null)]).collect();
+        assert_eq!(of(&json!({"items": {"enum": strings}})), Ok(1));
+        assert_eq!(of(&json!({"items": {"enum": ["a", 1, 2.5]}})), Ok(4));
+        let numbers: Vec<u64> = (0..5_000).collect();
+        let refused = of(&json!({"items": {"enum": numbers}})).unwrap_err();
+        assert_eq!(refused.place, "#/items");
+        assert!(refused.text.contains("an enum of more than strings counts each of its values"), "{refused:?}");
     }
 
     #[test]
