@@ -58,16 +58,17 @@ pub struct Selector {
     /// Where to look, a JSON Pointer (RFC 6901) such as /type, or /0 in an array.
     #[schemars(length(min = 1, max = 128), pattern(POINTER_PATTERN))]
     pub pointer: String,
-    /// The value that must be there: a string, a number, true, false or null.
+    /// The value that must be there: a string, a number, true or false; null if absent.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     #[schemars(schema_with = "any_scalar")]
     pub value: Value,
 }
 
-/// A value of any type: a structural schema cannot name several, so the compile refuses objects and lists.
+/// A value of any type: a structural schema cannot name several, so the compile refuses objects and lists. The API server
+/// drops null, so that null is the value that is absent.
 fn any_scalar(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let schema = json!({
-        "description": "The value that must be there: a string, a number, true, false or null.",
-        "nullable": true,
+        "description": "The value that must be there: a string, a number, true or false; null if absent.",
         "x-kubernetes-preserve-unknown-fields": true,
     });
     schema.try_into().unwrap_or_default()
