@@ -44,7 +44,20 @@ impl Malformed {
 /// # Errors
 /// Why the text is not read.
 pub fn read(text: &[u8], values: &mut usize) -> Result<Value, Malformed> {
-    let mut state = State { values, refused: None };
+    within(text, MAX_DEPTH, values)
+}
+
+/// The same of a text that is bounded by other means: the depth is that of the library, 127, and the number of values is not
+/// bounded.
+///
+/// # Errors
+/// Why the text is not read.
+pub fn read_bounded_elsewhere(text: &[u8]) -> Result<Value, Malformed> {
+    within(text, usize::MAX, &mut usize::MAX.clone())
+}
+
+fn within(text: &[u8], depth: usize, values: &mut usize) -> Result<Value, Malformed> {
+    let mut state = State { values, levels: depth, refused: None };
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = Node { state: &mut state, depth: 0 }.deserialize(&mut deserializer);
     match value.and_then(|value| deserializer.end().map(|()| value)) {
@@ -54,7 +67,10 @@ pub fn read(text: &[u8], values: &mut usize) -> Result<Value, Malformed> {
 }
 
 struct State<'s> {
+    /// Values that may come still.
     values: &'s mut usize,
+    /// The most levels.
+    levels: usize,
     /// Why this reader stopped, where it was not the syntax.
     refused: Option<Malformed>,
 }
@@ -85,7 +101,7 @@ struct Node<'a, 's> {
 impl Node<'_, '_> {
     /// The depth of what an object or array holds.
     fn deeper<E: de::Error>(&mut self) -> Result<usize, E> {
-        if self.depth == MAX_DEPTH {
+        if self.depth == self.state.levels {
             return Err(self.state.refuse(Malformed::Depth));
         }
         Ok(self.depth + 1)

@@ -3,8 +3,9 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+
+use crate::content::json;
 
 /// The members of one object. `Debug` shows names only.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -19,11 +20,8 @@ impl fmt::Debug for Claims {
 impl Claims {
     /// Reads an object; `None` for anything else, for trailing bytes and for names that stand twice.
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let mut deserializer = serde_json::Deserializer::from_slice(text);
-        let value = Unique.deserialize(&mut deserializer).ok()?;
-        deserializer.end().ok()?;
-        match value {
-            Value::Object(members) => Some(Self(members)),
+        match json::read_bounded_elsewhere(text) {
+            Ok(Value::Object(members)) => Some(Self(members)),
             _ => None,
         }
     }
@@ -71,72 +69,6 @@ impl Claims {
 /// A member is not of the kind that it must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotSuch;
-
-/// Reads any JSON value and refuses names that stand twice.
-struct Unique;
-
-impl<'de> DeserializeSeed<'de> for Unique {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Unique {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(one) = seq.next_element_seed(Unique)? {
-            list.push(one);
-        }
-        Ok(Value::Array(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut members = Map::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let value = map.next_value_seed(Unique)?;
-            if members.insert(name, value).is_some() {
-                return Err(A::Error::custom("a name stands twice"));
-            }
-        }
-        Ok(Value::Object(members))
-    }
-}
 
 #[cfg(test)]
 mod tests {
