@@ -68,7 +68,7 @@ impl Steps {
 }
 
 /// A time in nanoseconds, the longest that there is where it is longer.
-pub(super) fn nanos(duration: Duration) -> u64 {
+pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

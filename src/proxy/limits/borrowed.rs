@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::policy::rate::Steps;
+use crate::policy::rate::{Steps, nanos};
 
 /// How long what is borrowed may be used.
 const LAPSE: Duration = Duration::from_millis(500);
@@ -136,10 +136,6 @@ impl Borrowed {
             (self.used, self.since) = (0, now);
         }
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

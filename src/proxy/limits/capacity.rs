@@ -70,25 +70,27 @@ impl Capacity {
     /// A place for one client connection, or the bound that is reached.
     pub(crate) fn acquire(&self) -> Result<Counted, Reason> {
         let place = self.open.acquire(self.sockets).ok_or(Reason::ConnectionLimit)?;
-        let budget = self.budget.load(Ordering::Relaxed);
         let unseen = self.entered.load(Ordering::Relaxed) * ENTRY;
-        if budget != 0 && self.resident.load(Ordering::Relaxed) + unseen >= budget {
+        if self.budgeted().is_some_and(|budget| self.resident.load(Ordering::Relaxed) + unseen >= budget) {
             return Err(Reason::Overloaded);
         }
         self.entered.fetch_add(1, Ordering::Relaxed);
         Ok(place)
     }
 
+    /// The budget; `None`: there is none.
+    fn budgeted(&self) -> Option<u64> {
+        Some(self.budget.load(Ordering::Relaxed)).filter(|budget| *budget != 0)
+    }
+
     /// Whether memory use is beyond the budget, so that nothing is begun that holds bytes.
     pub(crate) fn is_short(&self) -> bool {
-        let budget = self.budget.load(Ordering::Relaxed);
-        budget != 0 && self.resident.load(Ordering::Relaxed) >= budget
+        self.budgeted().is_some_and(|budget| self.resident.load(Ordering::Relaxed) >= budget)
     }
 
     /// Whether memory is so far beyond the budget that connections which make us hold bytes have to go.
     pub(crate) fn is_pressed(&self) -> bool {
-        let budget = self.budget.load(Ordering::Relaxed);
-        budget != 0 && self.resident.load(Ordering::Relaxed) > budget + budget / 8
+        self.budgeted().is_some_and(|budget| self.resident.load(Ordering::Relaxed) > budget + budget / 8)
     }
 
     /// Looks at the resident memory.
