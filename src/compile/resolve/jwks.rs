@@ -12,7 +12,7 @@ use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::guard::guarded;
 use crate::compile::problem::{Problem, quote};
-use crate::compile::resolve::reference::{Grants, unread};
+use crate::compile::resolve::reference::{Grants, absent};
 use crate::compile::resolve::resolution::Resolution;
 use crate::policy::authentication::{Authentication, KeySource, Kind};
 use crate::policy::keys::KeySet;
@@ -81,16 +81,10 @@ impl<'a> Reader<'a> {
 
     fn bytes(&self, field: impl Display, key: &Key, entry: &str, secret: bool) -> Result<&'a [u8], Problem> {
         let kind = if secret { "Secret" } else { "ConfigMap" };
-        let missing = |what: String, fix: &str| {
-            Problem::new(Reason::RefNotFound, &field, format_args!("{what} does not exist; {fix}"))
-        };
-        let absent = |fix: &str| {
-            let unread = unread(self.objects, &field, kind, key);
-            unread.unwrap_or_else(|| missing(format!("{kind} {key}"), fix))
-        };
+        let absent = || absent(self.objects, &field, kind, key, "the key set");
         let found = if secret {
             let object = self.objects.secrets.get(key);
-            let object = object.ok_or_else(|| absent("create it with the key set"))?;
+            let object = object.ok_or_else(absent)?;
             if object.type_.as_deref() != Some(TYPE) {
                 let text =
                     format_args!("Secret {key} must have the type {TYPE}; delete it and create it with that type");
@@ -100,9 +94,12 @@ impl<'a> Reader<'a> {
             text.or_else(|| object.data.as_ref().and_then(|data| data.get(entry)).map(|value| value.0.as_slice()))
         } else {
             let object = self.objects.config_maps.get(key);
-            let object = object.ok_or_else(|| absent("create it with the key set"))?;
+            let object = object.ok_or_else(absent)?;
             object.data.as_ref().and_then(|data| data.get(entry)).map(String::as_bytes)
         };
-        found.ok_or_else(|| missing(format!("key {} of {kind} {key}", quote(entry)), "add it or correct its name"))
+        found.ok_or_else(|| {
+            let text = format_args!("key {} of {kind} {key} does not exist; add it or correct its name", quote(entry));
+            Problem::new(Reason::RefNotFound, &field, text)
+        })
     }
 }

@@ -66,6 +66,18 @@ impl<'a> Grants<'a> {
     }
 }
 
+/// The problem of an object that is not among the objects; `with` says what it must be created with.
+pub fn absent(
+    objects: &Objects,
+    field: impl std::fmt::Display,
+    kind: &'static str,
+    key: &Key,
+    with: impl std::fmt::Display,
+) -> Problem {
+    let text = format_args!("{kind} {key} does not exist; create it with {with}");
+    unread(objects, &field, kind, key).unwrap_or_else(|| Problem::new(Reason::RefNotFound, &field, text))
+}
+
 /// The problem of an object that is not among the objects because the gateway is not allowed to read it, or has not read it yet;
 /// `None` where it was looked for, so that it does not exist.
 pub fn unread(objects: &Objects, field: impl std::fmt::Display, kind: &'static str, key: &Key) -> Option<Problem> {

@@ -15,7 +15,7 @@ use crate::compile::guard::guarded;
 use crate::compile::problem::Problem;
 use crate::compile::resolve::backend_tls::{self, Roots};
 use crate::compile::resolve::bundle::{CA, same, value};
-use crate::compile::resolve::reference::{Grants, unread};
+use crate::compile::resolve::reference::{Grants, absent};
 use crate::compile::resolve::resolution::Resolution;
 use crate::compile::resolve::service::{Port, Protocol, Services};
 use crate::compile::spec::rule::{BackendTlsDraft, RuleDraft};
@@ -181,9 +181,7 @@ impl<'a> Resolver<'a> {
             let namespace = authority.namespace.as_deref();
             let key = self.grants.resolve(field, home, "ConfigMap", namespace, &authority.name)?;
             let Some(map) = self.objects.config_maps.get(&key) else {
-                let text = format_args!("ConfigMap {key} does not exist; create it with the key {CA}");
-                let unread = unread(self.objects, field, "ConfigMap", &key);
-                return Err(unread.unwrap_or_else(|| Problem::new(Reason::RefNotFound, field, text)));
+                return Err(absent(self.objects, field, "ConfigMap", &key, format_args!("the key {CA}")));
             };
             keys.push(key);
             maps.push(map);

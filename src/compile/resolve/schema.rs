@@ -15,7 +15,7 @@ use crate::api::objects::{Key, Objects};
 use crate::api::route_id::RouteId;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::problem::{Problem, quote};
-use crate::compile::resolve::reference::{Grants, unread};
+use crate::compile::resolve::reference::{Grants, absent};
 use crate::compile::spec::content::{ContentDraft, RulesDraft, SchemaDraft};
 use crate::content::rules::{Rule, Rules};
 use crate::content::schema::{Digest, Documents, KnownSchemas, Schema};
@@ -152,9 +152,7 @@ impl<'a> Reader<'a> {
         let reference = &draft.reference;
         let key = self.grants.resolve(field, home, "ConfigMap", reference.namespace.as_deref(), &reference.name)?;
         let Some(map) = self.objects.config_maps.get(&key) else {
-            let text = format_args!("ConfigMap {key} does not exist; create it with the schema");
-            let missing = || Problem::new(Reason::RefNotFound, field, text);
-            return Err(unread(self.objects, field, "ConfigMap", &key).unwrap_or_else(missing));
+            return Err(absent(self.objects, field, "ConfigMap", &key, "the schema"));
         };
         let entry = &reference.key;
         let data = map.data.as_ref().filter(|data| data.contains_key(entry));

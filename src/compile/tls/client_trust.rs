@@ -21,7 +21,7 @@ use crate::compile::problem::Problem;
 use crate::compile::provider::provider;
 use crate::compile::resolve::backend_tls;
 use crate::compile::resolve::bundle::{CA, same, value};
-use crate::compile::resolve::reference::{Grants, unread};
+use crate::compile::resolve::reference::{Grants, absent};
 use crate::compile::spec::tls::ClientDraft;
 use crate::compile::tls::certificate::date;
 use crate::policy::certificate::ClientRule;
@@ -97,9 +97,8 @@ impl ClientTrusts {
                     Err(problem) => problems.push(problem),
                     Ok(name) => match objects.config_maps.get(&name) {
                         None => {
-                            let text = format_args!("ConfigMap {name} does not exist; create it with the key {key}");
-                            let unread = unread(objects, &field, "ConfigMap", &name);
-                            problems.push(unread.unwrap_or_else(|| Problem::new(Reason::RefNotFound, &field, text)));
+                            let with = format_args!("the key {key}");
+                            problems.push(absent(objects, &field, "ConfigMap", &name, with));
                         }
                         Some(map) => {
                             keys.push(name);
