@@ -4,12 +4,13 @@ use serde_json::Value;
 
 use crate::api::route::Messages;
 use crate::api::route::content as api;
-use crate::api::route::messages::{FromBackend, FromClient, MessageType};
+use crate::api::route::messages::MessageType;
 use crate::api::route::reference::ConfigMapKeyRef;
 use crate::api::status::ConditionType as Type;
 use crate::compile::problem::quote;
 use crate::compile::spec::diagnostics::Diagnostics;
-use crate::compile::spec::layers::{Layers, Set, pick};
+use crate::compile::spec::direction::Direction;
+use crate::compile::spec::layers::Layers;
 use crate::content::format::Format;
 use crate::content::pointer::Pointer;
 use crate::content::rules::Literal;
@@ -50,65 +51,40 @@ pub struct SchemaDraft {
     pub reference: ConfigMapKeyRef,
 }
 
-/// The fields of one direction, for both alike.
-struct Fields<'a> {
-    /// `fromClient` or `fromBackend`.
-    name: &'static str,
-    format: Option<Set<'a, api::Format>>,
-    schemas: Option<Set<'a, [api::MessageSchema]>>,
-    unmatched: Option<Set<'a, api::Unmatched>>,
-    types: Option<Set<'a, [MessageType]>>,
-}
-
 /// Reads what a spec says of the content of messages.
 pub(super) fn read(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> ContentDraft {
-    let client = layers.part(|messages| messages.from_client.as_ref());
-    let client = Fields {
-        name: "fromClient",
-        format: pick(&client, |c: &FromClient| c.format.as_ref()),
-        schemas: pick(&client, |c| c.schemas.as_deref()),
-        unmatched: pick(&client, |c| c.unmatched.as_ref()),
-        types: pick(&client, |c| c.types.as_deref()),
-    };
-    let backend = layers.part(|messages| messages.from_backend.as_ref());
-    let backend = Fields {
-        name: "fromBackend",
-        format: pick(&backend, |b: &FromBackend| b.format.as_ref()),
-        schemas: pick(&backend, |b| b.schemas.as_deref()),
-        unmatched: pick(&backend, |b| b.unmatched.as_ref()),
-        types: pick(&backend, |b| b.types.as_deref()),
-    };
+    let (client, backend) = (Direction::from_client(layers), Direction::from_backend(layers));
     let draft = ContentDraft { from_client: rules(&client, diagnostics), from_backend: rules(&backend, diagnostics) };
     let unvalidated = |rules: &Option<RulesDraft>| rules.as_ref().is_none_or(|rules| rules.schemas.is_empty());
     let warning = match (unvalidated(&draft.from_client), unvalidated(&draft.from_backend)) {
-        (true, _) => Some(("fromClient", "the backend")),
-        (false, true) => Some(("fromBackend", "the client")),
+        (true, _) => Some((&client, "the backend")),
+        (false, true) => Some((&backend, "the client")),
         (false, false) => None,
     };
     if let Some((direction, who)) = warning {
-        let field = format_args!("spec.messages.{direction}.schemas").to_string();
+        let field = format!("spec.{}", direction.below("schemas"));
         let text = format_args!("is not set; {who} must validate the content of messages");
         diagnostics.warn(Type::MessagesUnvalidated, field, text);
     }
     draft
 }
 
-fn rules(fields: &Fields<'_>, diagnostics: &mut Diagnostics) -> Option<RulesDraft> {
-    let Fields { name, format, schemas, unmatched, types } = fields;
+fn rules(direction: &Direction<'_>, diagnostics: &mut Diagnostics) -> Option<RulesDraft> {
+    let Direction { format, schemas, unmatched, types, .. } = direction;
     if let Some(set) = schemas
         && set.layer != "spec"
     {
         let text = "cannot be a default, because it names objects of a namespace; set it in routes";
-        diagnostics.invalid(set.field(&format!("messages.{name}.schemas")), text);
+        diagnostics.invalid(set.field(&direction.below("schemas")), text);
         return None;
     }
-    let field = format!("spec.messages.{name}.schemas");
-    let list = schemas.as_ref().map_or(&[][..], |set| set.value);
+    let field = format!("spec.{}", direction.below("schemas"));
+    let list = schemas.map_or(&[][..], |set| set.value);
     if let Some(set) = unmatched
         && list.is_empty()
         && set.layer == "spec"
     {
-        diagnostics.invalid(set.field(&format!("messages.{name}.unmatched")), "needs schemas; add them or remove it");
+        diagnostics.invalid(set.field(&direction.below("unmatched")), "needs schemas; add them or remove it");
     }
     if format.is_none() && list.is_empty() {
         return None;
@@ -117,7 +93,7 @@ fn rules(fields: &Fields<'_>, diagnostics: &mut Diagnostics) -> Option<RulesDraf
         && !types.value.contains(&MessageType::Text)
     {
         let text = "must contain Text, because only text messages are judged by format and schemas";
-        diagnostics.invalid(types.field(&format!("messages.{name}.types")), text);
+        diagnostics.invalid(types.field(&direction.below("types")), text);
     }
     let mut drafts = Vec::with_capacity(list.len());
     for (index, schema) in list.iter().enumerate() {
@@ -129,12 +105,12 @@ fn rules(fields: &Fields<'_>, diagnostics: &mut Diagnostics) -> Option<RulesDraf
         diagnostics.core_group(&schema.reference.group, format_args!("{field}.ref"));
         drafts.extend(self::schema(&field, schema, diagnostics));
     }
-    let format = match format.as_ref().map(|set| set.value) {
+    let format = match format.map(|set| set.value) {
         None | Some(api::Format::JSON) => Format::Json,
         Some(api::Format::JSONRecords) => Format::JsonRecords,
         Some(api::Format::EngineIO) => Format::EngineIo,
     };
-    let unmatched = unmatched.as_ref().is_some_and(|set| *set.value == api::Unmatched::Allow);
+    let unmatched = unmatched.is_some_and(|set| *set.value == api::Unmatched::Allow);
     Some(RulesDraft { format, schemas: drafts, unmatched })
 }
 

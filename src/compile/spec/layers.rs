@@ -7,6 +7,14 @@ pub(super) struct Set<'a, T: ?Sized> {
     pub(super) layer: &'static str,
 }
 
+impl<T: ?Sized> Clone for Set<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: ?Sized> Copy for Set<'_, T> {}
+
 impl<T: ?Sized> Set<'_, T> {
     /// The whole path of the field `below` the layer.
     pub(super) fn field(&self, below: &str) -> String {

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crate::api::route::Messages;
 use crate::api::route::message_rate::{self as api, ByteRateLimit, RateLimit, RateScope};
-use crate::api::route::messages::{FromBackend, FromClient};
 use crate::api::scalar;
 use crate::api::status::ConditionType as Type;
 use crate::compile::spec::authentication;
 use crate::compile::spec::diagnostics::Diagnostics;
-use crate::compile::spec::layers::{Layers, Set, pick};
+use crate::compile::spec::direction::Direction;
+use crate::compile::spec::layers::{Layers, Set};
 use crate::compile::spec::rate;
 use crate::policy::message_rate::{ByteRate, MESSAGE_TIMEOUT, MessageRate, OnExceeded, Pacing, Scope};
 
@@ -33,32 +33,14 @@ pub(super) fn read(
     subjects: &Subjects<'_>,
     diagnostics: &mut Diagnostics,
 ) -> (Pacing, Pacing) {
-    let client = layers.part(|m| m.from_client.as_ref());
-    let written = Written {
-        direction: "messages.fromClient",
-        messages: pick(&client, |c: &FromClient| c.rate_limit.as_ref()),
-        bytes: pick(&client, |c| c.byte_rate_limit.as_ref()),
-        message_timeout: pick(&client, |c| c.message_timeout.as_ref()),
-        on_exceeded: OnExceeded::Close,
-    };
-    let client = written.pacing(subjects, diagnostics);
-    let backend = layers.part(|m| m.from_backend.as_ref());
-    let written = Written {
-        direction: "messages.fromBackend",
-        messages: pick(&backend, |b: &FromBackend| b.rate_limit.as_ref()),
-        bytes: pick(&backend, |b| b.byte_rate_limit.as_ref()),
-        message_timeout: pick(&backend, |b| b.message_timeout.as_ref()),
-        on_exceeded: OnExceeded::Throttle,
-    };
-    (client, written.pacing(subjects, diagnostics))
+    let client = Written { direction: Direction::from_client(layers), on_exceeded: OnExceeded::Close };
+    let backend = Written { direction: Direction::from_backend(layers), on_exceeded: OnExceeded::Throttle };
+    (client.pacing(subjects, diagnostics), backend.pacing(subjects, diagnostics))
 }
 
 /// What is written of one direction.
 struct Written<'a> {
-    direction: &'static str,
-    messages: Option<Set<'a, RateLimit>>,
-    bytes: Option<Set<'a, ByteRateLimit>>,
-    message_timeout: Option<Set<'a, scalar::Duration>>,
+    direction: Direction<'a>,
     /// Default: what happens to messages beyond their number.
     on_exceeded: OnExceeded,
 }
@@ -66,19 +48,19 @@ struct Written<'a> {
 impl Written<'_> {
     fn pacing(&self, subjects: &Subjects<'_>, diagnostics: &mut Diagnostics) -> Pacing {
         Pacing {
-            messages: self.messages.as_ref().and_then(|set| self.messages(set, subjects, diagnostics)),
-            bytes: self.bytes.as_ref().and_then(|set| self.bytes(set, diagnostics)),
+            messages: self.direction.rate_limit.and_then(|set| self.messages(set, subjects, diagnostics)),
+            bytes: self.direction.byte_rate_limit.and_then(|set| self.bytes(set, diagnostics)),
             message_timeout: self.message_timeout(diagnostics).unwrap_or(MESSAGE_TIMEOUT),
         }
     }
 
-    fn field<T>(&self, set: &Set<'_, T>, name: &str) -> String {
-        set.field(&format!("{}.{name}", self.direction))
+    fn field<T>(&self, set: Set<'_, T>, name: &str) -> String {
+        set.field(&self.direction.below(name))
     }
 
     fn messages(
         &self,
-        set: &Set<'_, RateLimit>,
+        set: Set<'_, RateLimit>,
         subjects: &Subjects<'_>,
         diagnostics: &mut Diagnostics,
     ) -> Option<MessageRate> {
@@ -104,7 +86,7 @@ impl Written<'_> {
         Some(MessageRate { rate: rate?, scope, on_exceeded })
     }
 
-    fn bytes(&self, set: &Set<'_, ByteRateLimit>, diagnostics: &mut Diagnostics) -> Option<ByteRate> {
+    fn bytes(&self, set: Set<'_, ByteRateLimit>, diagnostics: &mut Diagnostics) -> Option<ByteRate> {
         let (field, limit) = (self.field(set, "byteRateLimit"), set.value);
         let number = |name: &str, value: &scalar::Size, diagnostics: &mut Diagnostics| {
             value.bytes().map_err(|error| diagnostics.invalid(format_args!("{field}.{name}"), error)).ok()
@@ -125,7 +107,7 @@ impl Written<'_> {
     }
 
     fn message_timeout(&self, diagnostics: &mut Diagnostics) -> Option<Duration> {
-        let set = self.message_timeout.as_ref()?;
+        let set = self.direction.message_timeout?;
         let field = self.field(set, "messageTimeout");
         match set.value.parse() {
             Err(error) => diagnostics.invalid(field, error),

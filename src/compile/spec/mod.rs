@@ -3,6 +3,7 @@
 pub mod authentication;
 pub mod content;
 pub mod diagnostics;
+mod direction;
 pub mod draft;
 pub mod header;
 pub mod hostname;

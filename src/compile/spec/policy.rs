@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use crate::api::route::connection::{self as api, OnCredentialExpiry};
 use crate::api::route::handshake::{MissingOrigin, Mode};
-use crate::api::route::messages::{CompressionMode, FromBackend, FromClient, MessageType, Tunnels};
+use crate::api::route::messages::{CompressionMode, FromClient, MessageType, Tunnels};
 use crate::api::route::{Connection, Defaults, Handshake, Messages, RouteSpec};
 use crate::api::scalar;
 use crate::api::status::ConditionType as Type;
 use crate::compile::problem::quote;
 use crate::compile::spec::authentication;
 use crate::compile::spec::diagnostics::Diagnostics;
+use crate::compile::spec::direction::Direction;
 use crate::compile::spec::header;
 use crate::compile::spec::layers::{Layers, Set, pick};
 use crate::compile::spec::message_rate::{self, Subjects};
@@ -284,41 +285,41 @@ fn messages(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> (Li
     {
         diagnostics.unsupported_value(set.field("messages.compression.mode"), "PermessageDeflate");
     }
-    let client = layers.part(|m| m.from_client.as_ref());
-    unsupported_content(&client, diagnostics);
-    let types = pick(&client, |c: &FromClient| c.types.as_deref());
-    let (text, binary) = self::types(types, "messages.fromClient.types", diagnostics);
-    let set = pick(&client, |c| c.max_size.as_ref());
-    let max_size = size(set, "messages.fromClient.maxSize", (CLIENT_SIZE, MAX_CLIENT_SIZE), diagnostics);
-    let set = pick(&client, |c| c.max_fragments.as_ref());
-    let max_fragments = fragments(set, "messages.fromClient.maxFragments", max_size, CLIENT_FRAGMENTS, diagnostics);
-    let from_client = Limits { text, binary, max_size, max_fragments, ..Limits::CONTROL_ONLY };
+    // Allow is what happens anyway.
+    if let Some(set) = pick(&layers.part(|m| m.from_client.as_ref()), |c: &FromClient| c.tunnels.as_ref())
+        && *set.value != Tunnels::Allow
+    {
+        diagnostics.unsupported_value(set.field("messages.fromClient.tunnels"), format_args!("{:?}", set.value));
+    }
+    let bounds = Bounds { size: (CLIENT_SIZE, MAX_CLIENT_SIZE), fragments: CLIENT_FRAGMENTS };
+    let from_client = limits(&Direction::from_client(layers), &bounds, diagnostics);
+    let bounds = Bounds { size: (BACKEND_SIZE, MAX_BACKEND_SIZE), fragments: BACKEND_FRAGMENTS };
+    (from_client, limits(&Direction::from_backend(layers), &bounds, diagnostics))
+}
 
-    let backend = layers.part(|m| m.from_backend.as_ref());
-    let types = pick(&backend, |b: &FromBackend| b.types.as_deref());
-    let (text, binary) = self::types(types, "messages.fromBackend.types", diagnostics);
-    let set = pick(&backend, |b| b.max_size.as_ref());
-    let max_size = size(set, "messages.fromBackend.maxSize", (BACKEND_SIZE, MAX_BACKEND_SIZE), diagnostics);
-    let set = pick(&backend, |b| b.max_fragments.as_ref());
-    let max_fragments = fragments(set, "messages.fromBackend.maxFragments", max_size, BACKEND_FRAGMENTS, diagnostics);
-    (from_client, Limits { text, binary, max_size, max_fragments, ..Limits::CONTROL_ONLY })
+/// What bounds the messages of a direction.
+struct Bounds {
+    /// The default of the largest message, and the most that may be set.
+    size: (u64, u64),
+    /// The least default of its frames, and the most that may be set.
+    fragments: (u32, u32),
+}
+
+/// The limits of one direction.
+fn limits(direction: &Direction<'_>, bounds: &Bounds, diagnostics: &mut Diagnostics) -> Limits {
+    let (text, binary) = types(direction.types, &direction.below("types"), diagnostics);
+    let max_size = size(direction.max_size, &direction.below("maxSize"), bounds.size, diagnostics);
+    let field = direction.below("maxFragments");
+    let max_fragments = fragments(direction.max_fragments, &field, max_size, bounds.fragments, diagnostics);
+    Limits { text, binary, max_size, max_fragments, ..Limits::CONTROL_ONLY }
 }
 
 /// Whether messages are judged and let through.
 fn audits(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> bool {
     let Some(set) = pick(layers, |m| m.mode.as_ref()).filter(|set| *set.value == Mode::Audit) else { return false };
-    let text = "Audit: what messages say is logged, not enforced";
+    let text = "Audit: rates and the content of messages are logged, not enforced";
     diagnostics.warn(Type::AuditMode, set.field("messages.mode"), text);
     true
-}
-
-fn unsupported_content(layers: &Layers<'_, FromClient>, diagnostics: &mut Diagnostics) {
-    // Allow is what happens anyway.
-    if let Some(set) = pick(layers, |c| c.tunnels.as_ref())
-        && *set.value != Tunnels::Allow
-    {
-        diagnostics.unsupported_value(set.field("messages.fromClient.tunnels"), format_args!("{:?}", set.value));
-    }
 }
 
 /// Whether text and whether binary messages pass; both where nothing is set.
