@@ -204,18 +204,13 @@ impl Follower {
     /// them. `None`: it panicked.
     fn compile(&mut self, objects: &Objects) -> Option<Compiled> {
         let patience = if self.serves() { MOMENT } else { START };
-        for last in [false, true] {
-            self.options.schemas = self.schemas.known();
+        let Self { options, schemas, compiled, compile, .. } = self;
+        let compiled = schemas.compile(patience, |known| {
+            options.schemas = known;
             // It changes nothing but what it gives.
-            let compile = || (self.compile)(objects, &self.options, now(), self.compiled.as_deref());
-            let compiled = catch_unwind(AssertUnwindSafe(compile)).ok()?;
-            self.schemas.request(&compiled.unread_schemas, &compiled.schemas);
-            if last || compiled.unread_schemas.is_empty() {
-                return Some(compiled);
-            }
-            self.schemas.wait(patience);
-        }
-        None
+            catch_unwind(AssertUnwindSafe(|| compile(objects, options, now(), compiled.as_deref())))
+        });
+        compiled.ok()
     }
 
     /// Logs what is wrong with files and routes, each thing once until it changes.

@@ -11,6 +11,7 @@ mod process;
 mod reload;
 mod schemas;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -76,15 +77,10 @@ pub struct Checked {
 pub fn check(settings: &Settings, manifests: &Path) -> io::Result<Checked> {
     let loaded = options::files(settings, manifests)?.load();
     let mut compiling = options::of_compile(settings);
-    let compile = |options: &compile::Options| compile::compile(&loaded.objects, options, clock::now(), None);
-    let mut compiled = compile(&compiling);
-    if !compiled.unread_schemas.is_empty() {
-        let schemas = SchemaReader::start()?;
-        schemas.request(&compiled.unread_schemas, &compiled.schemas);
-        schemas.wait(READ);
-        compiling.schemas = schemas.known();
-        compiled = compile(&compiling);
-    }
+    let Ok(compiled) = SchemaReader::start()?.compile(READ, |known| {
+        compiling.schemas = known;
+        Ok::<_, Infallible>(compile::compile(&loaded.objects, &compiling, clock::now(), None))
+    });
     let accepted = compiled.accepted() == compiled.statuses.len() && loaded.problems.is_empty();
     let problems = loaded.problems.iter().map(ToString::to_string).collect();
     let table = compile::status::report::table(&compiled.statuses, &compiled.snapshot);

@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::compile::Compiled;
 use crate::compile::guard::guarded;
 use crate::compile::resolve::schema::UnreadSchema;
 use crate::content::schema::{Digest, Documents, KnownSchemas, Schema};
 
 /// How long one schema may take to be read.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is looked whether one takes longer.
 const LOOK: Duration = Duration::from_millis(250);
 /// Schemas are read by recursion that the bounds of `content::cost` keep well within this.
@@ -83,13 +84,34 @@ impl SchemaReader {
         Ok(Self { shared, changed })
     }
 
+    /// Compiles with the schemas that were read. If others must be read first, and that takes no longer than `patience`, it
+    /// compiles once more with them; else the next call has them. Blocks.
+    ///
+    /// # Errors
+    /// That of `compile`.
+    pub(super) fn compile<E>(
+        &self,
+        patience: Duration,
+        mut compile: impl FnMut(Arc<KnownSchemas>) -> Result<Compiled, E>,
+    ) -> Result<Compiled, E> {
+        let compiled = compile(self.known())?;
+        self.request(&compiled.unread_schemas, &compiled.schemas);
+        if compiled.unread_schemas.is_empty() {
+            return Ok(compiled);
+        }
+        self.wait(patience);
+        let compiled = compile(self.known())?;
+        self.request(&compiled.unread_schemas, &compiled.schemas);
+        Ok(compiled)
+    }
+
     /// Schemas that were read so far.
-    pub(super) fn known(&self) -> Arc<KnownSchemas> {
+    fn known(&self) -> Arc<KnownSchemas> {
         Arc::clone(&self.shared.state().known)
     }
 
     /// Asks for schemas that must be read. `used` are all that are named: what is known of others is forgotten.
-    pub(super) fn request(&self, unread: &[UnreadSchema], used: &BTreeSet<Digest>) {
+    fn request(&self, unread: &[UnreadSchema], used: &BTreeSet<Digest>) {
         let mut state = self.shared.state();
         if state.known.keys().any(|digest| !used.contains(digest)) {
             Arc::make_mut(&mut state.known).retain(|digest, _| used.contains(digest));
@@ -104,7 +126,7 @@ impl SchemaReader {
     }
 
     /// Waits until all that was asked for is read, but not longer than `limit`. Blocks.
-    pub(super) fn wait(&self, limit: Duration) {
+    fn wait(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         let mut state = self.shared.state();
         while !state.is_idle() {
