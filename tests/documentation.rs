@@ -54,7 +54,7 @@ pub(crate) fn families() -> Vec<Family> {
     route.throttled(Reason::MessageRateExceeded);
     route.ended(Reason::Draining, Some(1001), Initiator::Gateway);
     metrics.certificates(vec![Certificate { secret: "s".into(), host: "h".into(), not_after: 1 }]);
-    metrics.route("shop/chat").judged(Direction::FromClient, Some(&"say".into()), Verdict::Matched);
+    metrics.route("shop/chat").judged(Direction::FromClient, Some(&"say".into()), Verdict::Matched).inc();
     metrics.jwks_fetched("https://idp.test/jwks", true, SystemTime::now());
     metrics.published(1, SystemTime::now());
     metrics.shared_store(true);

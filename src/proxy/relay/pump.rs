@@ -248,7 +248,7 @@ fn settle<A>(from: &mut Side<A>, stop: Stop, flow: &mut Flow<'_>, now: Tick) {
 
 /// Judges the held message that is whole; whether it does not go on. In Audit mode it does, and is logged.
 fn is_refused<A>(from: &mut Side<A>, flow: &Flow<'_>) -> bool {
-    let Some(Err(refused)) = from.stage.as_ref().map(|stage| stage.judge(flow.metrics)) else { return false };
+    let Some(Err(refused)) = from.stage.as_mut().map(|stage| stage.judge(flow.metrics)) else { return false };
     if from.audits {
         audit(refused.reason, &refused.detail, flow);
         return false;

@@ -10,7 +10,7 @@ use crate::content::rules::{Fault, Rules};
 use crate::proxy::io::buffers::Masks;
 use crate::reason::Reason;
 use crate::telemetry::access::fields::Detail;
-use crate::telemetry::metrics::{Direction, Gauge, RouteMetrics, Verdict};
+use crate::telemetry::metrics::{Counter, Direction, Gauge, RouteMetrics, Verdict};
 use crate::ws::frame::Opcode;
 use crate::ws::hold::Hold;
 
@@ -69,12 +69,22 @@ pub(crate) struct Stage {
     rules: Option<Arc<Rules>>,
     /// What judges the message that is held: the rules at its beginning.
     judges: Option<Arc<Rules>>,
+    /// Where its rules count what passes, by the rule, and last what none of them judges: looked up once.
+    passed: Vec<Option<Counter>>,
 }
 
 impl Stage {
     /// A stage that holds nothing yet and counts what it holds in `held`.
     pub(crate) fn new(direction: Direction, held: Arc<HeldBytes>) -> Box<Self> {
-        Box::new(Self { direction, hold: Hold::default(), held, counted: 0, rules: None, judges: None })
+        Box::new(Self {
+            direction,
+            hold: Hold::default(),
+            held,
+            counted: 0,
+            rules: None,
+            judges: None,
+            passed: Vec::new(),
+        })
     }
 
     /// Judges messages by these rules from the next one on.
@@ -84,8 +94,9 @@ impl Stage {
 
     /// Adds a piece of a message's payload. `frame` and `message` tell what ends with it.
     pub(crate) fn push(&mut self, opcode: Opcode, piece: &[u8], frame: bool, message: bool) {
-        if self.hold.is_empty() {
+        if self.hold.is_empty() && self.judges != self.rules {
             self.judges.clone_from(&self.rules);
+            self.passed = vec![None; self.judges.as_ref().map_or(0, |rules| rules.rules.len() + 1)];
         }
         self.hold.push(opcode, piece, frame, message);
         self.counted += piece.len();
@@ -96,15 +107,18 @@ impl Stage {
     ///
     /// # Errors
     /// Why it is refused.
-    pub(crate) fn judge(&self, metrics: &RouteMetrics) -> Result<(), RefusedMessage> {
-        let Some(rules) = &self.judges else { return Ok(()) };
+    pub(crate) fn judge(&mut self, metrics: &RouteMetrics) -> Result<(), RefusedMessage> {
+        let Self { direction, passed, judges, hold, .. } = self;
+        let Some(rules) = judges else { return Ok(()) };
         let name = |rule: Option<usize>| rule.and_then(|rule| rules.rules.get(rule)).map(|rule| &rule.name);
-        let count = |rule, verdict| metrics.judged(self.direction, name(rule), verdict);
-        let fault = match rules.judge(self.hold.payload(), |rule| count(rule, Verdict::Matched)) {
-            Ok(()) => return Ok(()),
-            Err(fault) => fault,
-        };
-        let client = self.direction == Direction::FromClient;
+        let count = |rule, verdict| metrics.judged(*direction, name(rule), verdict);
+        let judged = rules.judge(hold.payload(), |rule| {
+            if let Some(passed) = passed.get_mut(rule.unwrap_or(rules.rules.len())) {
+                passed.get_or_insert_with(|| count(rule, Verdict::Matched)).inc();
+            }
+        });
+        let Err(fault) = judged else { return Ok(()) };
+        let client = *direction == Direction::FromClient;
         let either = |own: Reason, other: Reason| if client { own } else { other };
         let (reason, rule, verdict, detail) = match fault {
             Fault::Malformed(why) => (
@@ -131,7 +145,7 @@ impl Stage {
                 },
             ),
         };
-        count(rule, verdict);
+        count(rule, verdict).inc();
         Err(RefusedMessage { reason, detail })
     }
 

@@ -23,6 +23,7 @@ pub use certificate::Certificate;
 pub use label::{Direction, Peer, Stage, Verdict};
 pub use message_size::MessageSizes;
 pub use process::Capacity;
+pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::gauge::Gauge;
 pub use route::{RouteMetrics, Traffic};
 

@@ -143,9 +143,9 @@ impl RouteMetrics {
         self.throttled.inc(Violation { reason });
     }
 
-    /// A document was judged by this schema; `None`: by none.
-    pub fn judged(&self, direction: Direction, schema: Option<&Arc<str>>, verdict: Verdict) {
-        self.judged.inc(Judged { direction, schema: OrNone(schema.cloned()), verdict });
+    /// Documents that were judged so by this schema; `None`: by none. Takes a short lock: keep what is counted often.
+    pub fn judged(&self, direction: Direction, schema: Option<&Arc<str>>, verdict: Verdict) -> Counter {
+        self.judged.of(Judged { direction, schema: OrNone(schema.cloned()), verdict })
     }
 
     /// An endpoint of the backend accepted the TCP connection after so long.
@@ -279,8 +279,8 @@ mod tests {
         route.audited(Reason::OriginMissing);
         route.dropped(Reason::MessageRateExceeded, 3);
         route.throttled(Reason::BackendByteRateExceeded);
-        route.judged(Direction::FromClient, Some(&"say".into()), Verdict::Invalid);
-        route.judged(Direction::FromBackend, None, Verdict::Malformed);
+        route.judged(Direction::FromClient, Some(&"say".into()), Verdict::Invalid).inc();
+        route.judged(Direction::FromBackend, None, Verdict::Malformed).inc();
         route.tickets_issued.inc();
         route.backend_connected(Duration::from_millis(5));
         has(&metrics, r#"wssgate_connections{route="shop/chat"} 0"#);
@@ -331,7 +331,7 @@ mod tests {
         live.audited(Reason::Internal);
         live.dropped(Reason::MessageRateExceeded, 1);
         live.throttled(Reason::MessageRateExceeded);
-        live.judged(Direction::FromClient, None, Verdict::Matched);
+        live.judged(Direction::FromClient, None, Verdict::Matched).inc();
         live.ended(Reason::Draining, None, Initiator::Gateway);
         drop(live);
         has(&metrics, r#"wssgate_connections{route="shop/chat"} 0"#);
