@@ -117,10 +117,15 @@ impl Schema {
             return Ok(());
         }
         let error = self.validator.validate(document).err();
-        let error = error.map(|error| (error.instance_path().to_string(), error.kind().keyword().to_owned()));
+        let error = error.map(|error| (error.instance_path().to_string(), keyword(error.kind().keyword())));
         let (place, keyword) = error.unwrap_or_default();
         Err(Mismatch { place: end(place), keyword })
     }
+}
+
+/// The keyword as people write it. Where the schema `false` stands the library has a word of its own.
+fn keyword(keyword: &str) -> String {
+    if keyword == "falseSchema" { "false".to_owned() } else { keyword.to_owned() }
 }
 
 /// A document of a schema.
@@ -306,6 +311,13 @@ mod tests {
         assert!((1_000..2_500).contains(&values), "{values}");
         assert!(schema.judge(&json!({"kind": 1}), values).is_ok());
         assert_eq!(schema.judge(&json!({"kind": 1}), values + 1).unwrap_err().keyword, "values");
+    }
+
+    #[test]
+    fn what_the_schema_false_refuses_is_named_as_it_is_written() {
+        let tuple = json!({"prefixItems": [{"type": "string"}], "items": false});
+        let mismatch = judges(&tuple, r#"["a", 1]"#).unwrap_err();
+        assert_eq!((mismatch.place.as_str(), mismatch.keyword.as_str()), ("/1", "false"));
     }
 
     #[test]
