@@ -5,6 +5,8 @@
 //! ```
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark fails by panicking")]
 
+mod say;
+
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -16,48 +18,18 @@ use wssgate::content::pointer::Pointer;
 use wssgate::content::rules::{Literal, Rule, Rules};
 use wssgate::content::schema::{Documents, Schema};
 
-/// A message of 1 KiB with ten properties.
-fn message() -> String {
-    let mut members = json!({
-        "type": "say", "id": 1_234_567_890_123_u64, "room": "general", "at": "2026-01-01T00:00:00Z", "draft": false,
-        "priority": 3, "tags": ["a", "b", "c"], "to": {"user": "somebody", "device": 7}, "score": 0.25, "text": "",
-    });
-    let short = members.to_string().len();
-    members["text"] = "x".repeat(1024 - short).into();
-    members.to_string()
-}
-
-/// A closed schema of ten properties.
-fn schema(number: usize) -> Value {
-    json!({
-        "type": "object", "additionalProperties": false, "required": ["type", "id", "text"],
-        "properties": {
-            "type": {"const": "say"},
-            "id": {"type": "integer", "minimum": number},
-            "room": {"type": "string", "maxLength": 64, "pattern": "^[a-z0-9-]+$"},
-            "at": {"type": "string", "maxLength": 32},
-            "draft": {"type": "boolean"},
-            "priority": {"type": "integer", "minimum": 0, "maximum": 9},
-            "tags": {"type": "array", "maxItems": 8, "items": {"type": "string", "maxLength": 16}},
-            "to": {"type": "object", "properties": {"user": {"type": "string"}, "device": {"type": "integer"}}},
-            "score": {"type": "number"},
-            "text": {"type": "string", "maxLength": 2048},
-        },
-    })
-}
-
 fn read(schema: &Value) -> Arc<Schema> {
     let documents = Documents::from([("s".to_owned(), schema.to_string())]);
     Arc::new(Schema::read("s", &documents).unwrap())
 }
 
 fn judge(c: &mut Criterion) {
-    let message = message();
+    let message = say::message(1_234_567_890_123);
     let rule = Rule {
         name: "say".into(),
         selector: vec![(Pointer::read("/type").unwrap(), Literal::String("say".into()))],
         payload: Pointer::read("").unwrap(),
-        schema: read(&schema(0)),
+        schema: read(&say::schema(0)),
     };
     let rules = Rules { format: Format::Json, rules: vec![rule], unmatched: false };
     let mut group = c.benchmark_group("1 KiB of JSON");
@@ -93,7 +65,7 @@ fn schemas(c: &mut Criterion) {
     let mut group = c.benchmark_group("schemas");
     group.sample_size(10);
     let documents: Vec<Documents> =
-        (0..1_000).map(|n| Documents::from([("s".to_owned(), schema(n).to_string())])).collect();
+        (0..1_000).map(|n| Documents::from([("s".to_owned(), say::schema(n).to_string())])).collect();
     group.bench_function("read 1000 of ten properties", |b| {
         b.iter(|| documents.iter().for_each(|documents| drop(black_box(Schema::read("s", documents).unwrap()))));
     });

@@ -17,6 +17,8 @@ mod method;
 mod options;
 mod process;
 mod report;
+#[path = "../say/mod.rs"]
+mod say;
 mod tls;
 
 use std::process::{Command, ExitCode};
