@@ -9,6 +9,7 @@ use crate::proxy::io::{Fill, Peer};
 use crate::proxy::relay::activity::PeerActivity;
 use crate::proxy::relay::session::Session;
 use crate::proxy::relay::side::{Party, Side, Wake};
+use crate::proxy::relay::stage::RefusedMessage;
 use crate::proxy::relay::throttle::{Exceeded, Paused, Ruling};
 use crate::reason::Reason;
 use crate::telemetry::access::fields::{Audited, Detail, Id, Volume};
@@ -165,18 +166,16 @@ fn forward<A: Peer, B: Peer>(
     from.early = false;
     let payload_before = from.judge.payload_total();
     let (mut start, mut messages, mut data, mut lost) = (range.start, 0, false, false);
-    let mut unpassed = 0;
     let stop = loop {
         let bytes = &mut wake.buffers.plain[start..range.end];
         let lent = (&mut wake.buffers.masks, wake.sizes);
         let run = judge(from, to, bytes, flow, lent, wake.now);
         messages += run.messages;
         data |= run.data;
-        if run.stop == Stop::Release && is_refused(from, flow) {
+        if run.stop == Stop::Release && is_held_refused(from, flow) {
             lost |= send(from, to, &Run { stop: Stop::NeedMore, ..run }, start, flow, wake);
             messages -= 1;
-            unpassed = from.stage.take().map_or(0, |stage| stage.held() as u64);
-            break Stop::Refused;
+            break Stop::Refused(from.stage.take().map_or(0, |stage| stage.held() as u64));
         }
         lost |= send(from, to, &run, start, flow, wake);
         start += run.used;
@@ -190,6 +189,7 @@ fn forward<A: Peer, B: Peer>(
     if from.throttle.is_some() {
         settle(from, stop, flow, wake.now);
     }
+    let unpassed = if let Stop::Refused(unpassed) = stop { unpassed } else { 0 };
     let bytes = (from.judge.payload_total() - payload_before).saturating_sub(unpassed);
     let passed = Volume { messages, bytes, ..Volume::default() };
     flow.volume.messages += passed.messages;
@@ -213,7 +213,7 @@ fn forward<A: Peer, B: Peer>(
         Stop::NeedMore | Stop::Release | Stop::Frame | Stop::Wait(_) | Stop::Ask => Pumped::Moved,
         Stop::Violation(violation) => Pumped::Violation(violation),
         Stop::Exceeded(exceeded) => Pumped::Exceeded(exceeded),
-        Stop::Refused => Pumped::Refused,
+        Stop::Refused(_) => Pumped::Refused,
         Stop::Closed(code) => {
             from.closed = true;
             to.writer.told = true;
@@ -246,9 +246,25 @@ fn settle<A>(from: &mut Side<A>, stop: Stop, flow: &mut Flow<'_>, now: Tick) {
     }
 }
 
-/// Judges the held message that is whole; whether it does not go on. In Audit mode it does, and is logged.
-fn is_refused<A>(from: &mut Side<A>, flow: &Flow<'_>) -> bool {
-    let Some(Err(refused)) = from.stage.as_mut().map(|stage| stage.judge(flow.metrics)) else { return false };
+/// Judges the held message that is whole; whether it does not go on.
+fn is_held_refused<A>(from: &mut Side<A>, flow: &Flow<'_>) -> bool {
+    let judged = from.stage.as_mut().map_or(Ok(()), |stage| stage.judge_held(flow.metrics));
+    is_refused(from, judged, flow)
+}
+
+/// Judges a whole message that is not held; whether it does not go on.
+fn is_refused_at_once<A>(from: &mut Side<A>, payload: &[u8], flow: &Flow<'_>) -> bool {
+    let judged = from.stage.as_mut().map_or(Ok(()), |stage| stage.judge_at_once(payload, flow.metrics));
+    let refused = is_refused(from, judged, flow);
+    if refused {
+        from.stage = None;
+    }
+    refused
+}
+
+/// Whether a message that was judged does not go on. In Audit mode it does, and is logged.
+fn is_refused<A>(from: &mut Side<A>, judged: Result<(), RefusedMessage>, flow: &Flow<'_>) -> bool {
+    let Err(refused) = judged else { return false };
     if from.audits {
         audit(refused.reason, &refused.detail, flow);
         return false;
@@ -330,8 +346,8 @@ enum Stop {
     Ask,
     /// At a message that exceeds a rate which closes.
     Exceeded(Exceeded),
-    /// At a held message that does not go on.
-    Refused,
+    /// At a message that is whole and does not go on, and bytes of its payload that were counted as judged.
+    Refused(u64),
 }
 
 /// What a run found.
@@ -383,15 +399,31 @@ fn judge<A: Peer, B>(
                     run.messages += 1;
                     sizes.record(from.party.direction(), from.judge.message_size());
                 }
-                run.used += len;
-                if let Some(stage) = &mut from.stage {
-                    stage.push(opcode, &bytes[at + header..at + len], frame, message);
+                if header > 0 && message && from.stage.as_ref().is_some_and(|stage| stage.is_empty()) {
+                    // All of it lies here: it is judged where it lies, and goes on with what lies beside it.
+                    if is_refused_at_once(from, &bytes[at + header..at + len], flow) {
+                        run.messages -= 1;
+                        run.used += len;
+                        run.stop = Stop::Refused((len - header) as u64);
+                        break;
+                    }
+                    remask(from, &mut bytes[at..at + len], header, masks);
+                    run.cut = Some(false);
+                    if last {
+                        run.stop = Stop::Frame;
+                    }
+                    len
+                } else {
+                    run.used += len;
+                    if let Some(stage) = &mut from.stage {
+                        stage.push(opcode, &bytes[at + header..at + len], frame, message);
+                    }
+                    if message {
+                        run.stop = Stop::Release;
+                        break;
+                    }
+                    continue;
                 }
-                if message {
-                    run.stop = Stop::Release;
-                    break;
-                }
-                continue;
             }
             Ok(Step::First { payload }) => {
                 match rule(from, to, payload, flow, now) {
@@ -466,7 +498,7 @@ fn rule<A, B>(from: &mut Side<A>, to: &Side<B>, payload: u64, flow: &Flow<'_>, n
     }
 }
 
-/// Masks a control frame of a client anew; its payload was unmasked to be judged.
+/// Masks a frame of a client anew; its payload was unmasked to be judged.
 fn remask<A>(from: &Side<A>, frame: &mut [u8], header: usize, masks: &mut Masks) {
     if from.party == Party::Client {
         let (head, payload) = frame.split_at_mut(header);

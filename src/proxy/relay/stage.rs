@@ -92,63 +92,47 @@ impl Stage {
         self.rules = rules;
     }
 
-    /// Adds a piece of a message's payload. `frame` and `message` tell what ends with it.
-    pub(crate) fn push(&mut self, opcode: Opcode, piece: &[u8], frame: bool, message: bool) {
-        if self.hold.is_empty() && self.judges != self.rules {
+    /// Whether no message is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.hold.is_empty()
+    }
+
+    /// A message begins: it is judged by the rules as they are now.
+    fn begin(&mut self) {
+        if self.judges != self.rules {
             self.judges.clone_from(&self.rules);
             self.passed = vec![None; self.judges.as_ref().map_or(0, |rules| rules.rules.len() + 1)];
+        }
+    }
+
+    /// Adds a piece of a message's payload. `frame` and `message` tell what ends with it.
+    pub(crate) fn push(&mut self, opcode: Opcode, piece: &[u8], frame: bool, message: bool) {
+        if self.hold.is_empty() {
+            self.begin();
         }
         self.hold.push(opcode, piece, frame, message);
         self.counted += piece.len();
         self.held.add(piece.len());
     }
 
-    /// Judges the whole message, and counts what was judged.
+    /// Judges the message that is held, which is whole, and counts what was judged.
     ///
     /// # Errors
     /// Why it is refused.
-    pub(crate) fn judge(&mut self, metrics: &RouteMetrics) -> Result<(), RefusedMessage> {
+    pub(crate) fn judge_held(&mut self, metrics: &RouteMetrics) -> Result<(), RefusedMessage> {
         let Self { direction, passed, judges, hold, .. } = self;
-        let Some(rules) = judges else { return Ok(()) };
-        let name = |rule: Option<usize>| rule.and_then(|rule| rules.rules.get(rule)).map(|rule| &rule.name);
-        let count = |rule, verdict| metrics.judged(*direction, name(rule), verdict);
-        let judged = rules.judge(hold.payload(), |rule| {
-            if let Some(passed) = passed.get_mut(rule.unwrap_or(rules.rules.len())) {
-                passed.get_or_insert_with(|| count(rule, Verdict::Matched)).inc();
-            }
-        });
-        let Err(fault) = judged else { return Ok(()) };
-        let client = *direction == Direction::FromClient;
-        let either = |own: Reason, other: Reason| if client { own } else { other };
-        let (reason, rule, verdict, detail) = match fault {
-            Fault::Malformed(why) => (
-                either(Reason::MessageMalformed, Reason::BackendMessageMalformed),
-                None,
-                Verdict::Malformed,
-                Detail { malformed: Some(why.label()), ..Detail::default() },
-            ),
-            Fault::Unmatched => (
-                either(Reason::MessageUnmatched, Reason::BackendMessageUnmatched),
-                None,
-                Verdict::Unmatched,
-                Detail::default(),
-            ),
-            Fault::Invalid { rule, place, keyword } => (
-                either(Reason::MessageInvalid, Reason::BackendMessageInvalid),
-                Some(rule),
-                Verdict::Invalid,
-                Detail {
-                    schema: name(Some(rule)).cloned(),
-                    pointer: Some(place),
-                    keyword: Some(keyword),
-                    malformed: None,
-                },
-            ),
-        };
-        count(rule, verdict).inc();
-        Err(RefusedMessage { reason, detail })
+        judge(*direction, judges.as_deref(), passed, hold.payload(), metrics)
     }
 
+    /// Judges a whole message that need not be held, because all of it was read at once. The same as for one that is held.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(crate) fn judge_at_once(&mut self, payload: &[u8], metrics: &RouteMetrics) -> Result<(), RefusedMessage> {
+        self.begin();
+        let Self { direction, passed, judges, .. } = self;
+        judge(*direction, judges.as_deref(), passed, payload, metrics)
+    }
     /// The whole message, in frames that are ready to be sent; `masked` toward a backend.
     pub(crate) fn release(&mut self, masks: &mut Masks, masked: bool) -> Vec<u8> {
         let mut frames = Vec::with_capacity(self.hold.payload().len() + 16);
@@ -176,4 +160,47 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.forget();
     }
+}
+
+/// Judges a message by `rules` and counts the verdict; `passed` keeps the counters of what passes.
+fn judge(
+    direction: Direction,
+    rules: Option<&Rules>,
+    passed: &mut [Option<Counter>],
+    payload: &[u8],
+    metrics: &RouteMetrics,
+) -> Result<(), RefusedMessage> {
+    let Some(rules) = rules else { return Ok(()) };
+    let name = |rule: Option<usize>| rule.and_then(|rule| rules.rules.get(rule)).map(|rule| &rule.name);
+    let count = |rule, verdict| metrics.judged(direction, name(rule), verdict);
+    let judged = rules.judge(payload, |rule| {
+        if let Some(passed) = passed.get_mut(rule.unwrap_or(rules.rules.len())) {
+            passed.get_or_insert_with(|| count(rule, Verdict::Matched)).inc();
+        }
+    });
+    let Err(fault) = judged else { return Ok(()) };
+    let client = direction == Direction::FromClient;
+    let either = |own: Reason, other: Reason| if client { own } else { other };
+    let (reason, rule, verdict, detail) = match fault {
+        Fault::Malformed(why) => (
+            either(Reason::MessageMalformed, Reason::BackendMessageMalformed),
+            None,
+            Verdict::Malformed,
+            Detail { malformed: Some(why.label()), ..Detail::default() },
+        ),
+        Fault::Unmatched => (
+            either(Reason::MessageUnmatched, Reason::BackendMessageUnmatched),
+            None,
+            Verdict::Unmatched,
+            Detail::default(),
+        ),
+        Fault::Invalid { rule, place, keyword } => (
+            either(Reason::MessageInvalid, Reason::BackendMessageInvalid),
+            Some(rule),
+            Verdict::Invalid,
+            Detail { schema: name(Some(rule)).cloned(), pointer: Some(place), keyword: Some(keyword), malformed: None },
+        ),
+    };
+    count(rule, verdict).inc();
+    Err(RefusedMessage { reason, detail })
 }

@@ -59,6 +59,18 @@ fn a_message_that_its_schema_takes_goes_on_as_it_came() {
 }
 
 #[test]
+fn whole_messages_of_one_read_go_on_together_and_hold_nothing() {
+    let mut fixture = Fixture::with(options(5));
+    fixture.client.sends([up(Text, say("one")), up(Binary, "plain"), up(Text, say("two"))].concat());
+    fixture.backend.sends([down(Text, say("three")), down(Text, say("four"))].concat());
+    fixture.poll();
+    let sent = [format!("text {}", say("one")), "binary plain".to_owned(), format!("text {}", say("two"))];
+    assert_eq!((fixture.backend.frames(), fixture.backend.packets()), (sent.to_vec(), 1));
+    assert_eq!(fixture.client.frames(), [format!("text {}", say("three")), format!("text {}", say("four"))]);
+    assert_eq!((fixture.client.packets(), fixture.ending(), fixture.held.get()), (1, None, 0));
+}
+
+#[test]
 fn a_client_whose_message_is_refused_is_closed_and_no_byte_of_it_goes_on() {
     for (message, reason, _) in REFUSED {
         let mut fixture = Fixture::with(options(5));
