@@ -6,6 +6,8 @@
 //! incomplete frame is never delivered. `tests/` has every ending, over fakes.
 
 pub(crate) mod activity;
+mod flow;
+mod pause;
 mod pump;
 pub(crate) mod report;
 pub(crate) mod session;
@@ -34,7 +36,8 @@ use crate::telemetry::initiator::Initiator;
 use crate::telemetry::metrics::MessageSizes;
 use crate::ws::frame::Opcode;
 use crate::ws::message::Limits;
-use pump::{Flow, Pumped, pump};
+use flow::Flow;
+use pump::{Pumped, pump};
 use report::{Ending, Report};
 use session::{CLOSE_TICKS, Session};
 use side::{Party, Side, Wake};

@@ -1,44 +1,20 @@
 //! One direction of a relay: read from one side, judge in place, write to the other.
 
 use std::task::Poll;
-use std::time::Instant;
 
-use crate::proxy::clock::{TICKS, Tick};
+use crate::proxy::clock::Tick;
 use crate::proxy::io::buffers::{Buffers, HEADROOM, Masks};
 use crate::proxy::io::{Fill, Peer};
-use crate::proxy::relay::activity::PeerActivity;
-use crate::proxy::relay::session::Session;
+use crate::proxy::relay::flow::Flow;
+use crate::proxy::relay::pause::{is_paused, pause, waits_for_memory};
 use crate::proxy::relay::side::{Party, Side, Wake};
 use crate::proxy::relay::stage::RefusedMessage;
-use crate::proxy::relay::throttle::{Exceeded, Paused, Ruling};
+use crate::proxy::relay::throttle::{Exceeded, Ruling};
 use crate::reason::Reason;
-use crate::telemetry::access::fields::{Audited, Detail, Id, Volume};
-use crate::telemetry::access::worker::WorkerLog;
-use crate::telemetry::metrics::{MessageSizes, RouteMetrics};
+use crate::telemetry::access::fields::{Audited, Detail, Volume};
+use crate::telemetry::metrics::MessageSizes;
 use crate::ws::frame::{self, Opcode};
 use crate::ws::message::{Step, Violation};
-
-/// What a direction writes down while it moves bytes.
-pub(super) struct Flow<'a> {
-    /// What the sender does.
-    pub(super) from: &'a PeerActivity,
-    /// What the receiver does.
-    pub(super) to: &'a PeerActivity,
-    /// The connection.
-    pub(super) session: &'a Session,
-    /// The payload of our pings: a pong with it is for us.
-    pub(super) nonce: &'a [u8; 8],
-    /// The access log, and what its lines name.
-    pub(super) log: &'a WorkerLog,
-    pub(super) id: Id,
-    pub(super) route: &'a str,
-    /// Metrics of the route.
-    pub(super) metrics: &'a RouteMetrics,
-    /// When the connection began.
-    pub(super) began: Instant,
-    /// What the connection has carried in this direction.
-    pub(super) volume: &'a mut Volume,
-}
 
 /// What came of moving bytes once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,53 +80,6 @@ pub(super) fn pump<A: Peer, B: Peer>(
     }
     wake.buffers.plain[at - kept..at].copy_from_slice(&from.kept);
     forward(from, to, flow, wake, at - kept..at + n)
-}
-
-/// Whether memory is short and keeps us from reading the sender: what it sends next would be held. A message that was begun
-/// goes on, because only its end frees what is held.
-fn waits_for_memory<A, B>(from: &mut Side<A>, to: &Side<B>, flow: &Flow<'_>, now: Tick) -> bool {
-    let waits = !to.writer.told && !to.closed && from.stage.as_ref().is_some_and(|stage| stage.must_wait());
-    if waits {
-        if !from.waits_for_memory {
-            flow.metrics.throttled(Reason::Overloaded);
-        }
-        flow.from.record_paused(now);
-        flow.session.wake_at(now.after(TICKS));
-    } else if from.waits_for_memory {
-        flow.from.record_resumed(now);
-    }
-    from.waits_for_memory = waits;
-    waits
-}
-
-/// Whether a rate keeps us from reading the sender. After the receiver's end, or our own, it is read for its Close.
-fn is_paused<A, B>(from: &mut Side<A>, to: &Side<B>, flow: &mut Flow<'_>, now: Tick) -> bool {
-    let Some(throttle) = &mut from.throttle else { return false };
-    if to.writer.told || to.closed {
-        return false;
-    }
-    match throttle.is_paused(now) {
-        Paused::No => false,
-        Paused::Still => true,
-        Paused::Over => {
-            flow.from.record_resumed(now);
-            false
-        }
-        Paused::Begun => {
-            pause(from, Exceeded::Bytes, flow, now);
-            true
-        }
-    }
-}
-
-/// Notes that the sender is not read until its throttle says so.
-fn pause<A>(from: &Side<A>, exceeded: Exceeded, flow: &mut Flow<'_>, now: Tick) {
-    flow.from.record_paused(now);
-    flow.volume.throttled += 1;
-    flow.metrics.throttled(from.party.exceeded(exceeded));
-    if let Some(until) = from.throttle.as_ref().and_then(|throttle| throttle.until()) {
-        flow.session.wake_at(until);
-    }
 }
 
 /// Judges `wake.buffers.plain[range]` and sends what goes on.
