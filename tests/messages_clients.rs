@@ -4,69 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Stdio;
-use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::NamedTempFile;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::documentation::files_below;
 use crate::harness::manifests::{route, sample, secret, service};
-use crate::harness::{Authority, Gateway, HOST, Manifests, json, packages, within};
-use crate::root;
-
-/// How long a program may take for one case: it is slow to start where many tests run at once.
-const PROGRAM: Duration = Duration::from_secs(60);
-
-/// A program that is a server and its clients.
-struct Program {
-    _child: Child,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-    port: u16,
-}
-
-impl Program {
-    async fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().unwrap();
-        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut program = Self { _child: child, input, output: BufReader::new(output).lines(), port: 0 };
-        let said = program.line().await.expect("the port of the program's server");
-        program.port = said["port"].as_u64().unwrap().try_into().unwrap();
-        program
-    }
-
-    async fn node(name: &str, authority: &NamedTempFile) -> Self {
-        let mut command = Command::new("node");
-        command.arg(root().join("tests/messages_clients").join(name));
-        command.env("NODE_PATH", packages::node_modules()).env("NODE_EXTRA_CA_CERTS", authority.path());
-        Self::start(command).await
-    }
-
-    async fn charge_point(version: &str, authority: &NamedTempFile) -> Self {
-        let mut command = Command::new(packages::python());
-        command.arg(root().join("tests/messages_clients/charge_point.py")).arg(version).arg(authority.path());
-        Self::start(command).await
-    }
-
-    async fn line(&mut self) -> Option<Value> {
-        let line = within(PROGRAM, "the program", self.output.next_line()).await.unwrap()?;
-        Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}")))
-    }
-
-    /// What came of each case, with the gateway in between.
-    async fn cases(&mut self, gateway: &Gateway) -> BTreeMap<String, Value> {
-        self.input.write_all(format!("{}\n", gateway.wss.port()).as_bytes()).await.unwrap();
-        let mut cases = BTreeMap::new();
-        while let Some(case) = self.line().await {
-            cases.insert(case["case"].as_str().unwrap().to_owned(), case);
-        }
-        cases
-    }
-}
+use crate::harness::{Authority, Gateway, HOST, Manifests, Program, json, packages};
 
 /// An authority, and its certificate as a file for programs.
 fn authority() -> (Authority, NamedTempFile) {
@@ -78,10 +22,10 @@ fn authority() -> (Authority, NamedTempFile) {
 /// A gateway with a sample between both ends of a program in JavaScript: what came of each case.
 async fn through(sample_of: &str, program: &str) -> (BTreeMap<String, Value>, Gateway) {
     let (authority, file) = authority();
-    let mut program = Program::node(program, &file).await;
+    let mut program = Program::node(program, file.path()).await;
     let manifests = Manifests::default().with("sample.yaml", &sample(sample_of, &authority, program.port));
     let gateway = Gateway::start(&manifests).await;
-    (program.cases(&gateway).await, gateway)
+    (program.cases(gateway.wss.port()).await, gateway)
 }
 
 /// The end of a message that is refused: why, by which schema and where.
@@ -157,7 +101,7 @@ async fn mcp_passes_the_sample_and_what_is_mangled_does_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mqtt_passes_a_route_of_binary_messages() {
     let (authority, file) = authority();
-    let mut program = Program::node("mqtt.js", &file).await;
+    let mut program = Program::node("mqtt.js", file.path()).await;
     let spec = json!({
         "handshake": {"subprotocols": ["mqtt"]},
         "messages": {"fromClient": {"types": ["Binary"]}, "fromBackend": {"types": ["Binary"]}},
@@ -167,7 +111,7 @@ async fn mqtt_passes_a_route_of_binary_messages() {
         .with("service.yaml", &service("chat", &[program.port]))
         .with("route.yaml", &[route("chat", HOST, "chat-tls", "chat", &spec)]);
     let gateway = Gateway::start(&manifests).await;
-    let cases = program.cases(&gateway).await;
+    let cases = program.cases(gateway.wss.port()).await;
     assert_eq!((&cases["good"]["client"], &cases["good"]["seen"]), (&json!(["lamp", "on"]), &json!(["lamp"])));
 }
 
@@ -283,10 +227,10 @@ fn published(mut objects: Vec<Value>, subprotocol: &str, folder: &str, of_charge
 /// hear of it.
 async fn charge(subprotocol: &str, last: &str, manifests: impl FnOnce(Vec<Value>) -> Vec<Value>) {
     let (authority, file) = authority();
-    let mut program = Program::charge_point(subprotocol, &file).await;
+    let mut program = Program::charge_point(subprotocol, file.path()).await;
     let objects = manifests(sample("ocpp.yaml", &authority, program.port));
     let gateway = Gateway::start(&Manifests::default().with("sample.yaml", &objects)).await;
-    let mut cases = program.cases(&gateway).await;
+    let mut cases = program.cases(gateway.wss.port()).await;
     let good = cases.remove("good").unwrap();
     let heard = good["heard"].as_array().unwrap();
     assert_eq!((heard.len(), &good["answered"], &good["code"]), (7, &json!(7), &Value::Null), "{good}");

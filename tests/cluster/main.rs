@@ -68,6 +68,7 @@ mod outage;
 mod pods;
 mod rights;
 mod rolling;
+mod samples;
 mod scale;
 mod self_test;
 mod source;
@@ -148,6 +149,7 @@ fn all() -> Vec<Test> {
         install::tests(),
         challenge::tests(),
         credentials::tests(),
+        samples::tests(),
         rolling::tests(),
         absence::tests(),
         outage::tests(),
@@ -207,6 +209,9 @@ fn run() -> Result<ExitCode, String> {
             programs::check(tier)?;
             if tier == Tier::Node {
                 image::build_all()?;
+                // Inside there is no way to where they are fetched.
+                harness::packages::python();
+                harness::packages::node_modules();
             }
             if !sandbox::run(tier)? {
                 code = ExitCode::FAILURE;

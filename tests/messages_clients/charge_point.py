@@ -7,6 +7,7 @@ every step and way to mangle its call, and once with an answer that is mangled.
 
 import asyncio
 import json
+import os
 import ssl
 import sys
 from datetime import datetime, timezone
@@ -17,6 +18,7 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 VERSION, AUTHORITY = sys.argv[1:]
+LISTEN, GATEWAY = (os.environ.get(name, "127.0.0.1") for name in ("LISTEN", "GATEWAY"))
 NOW = datetime.now(timezone.utc).isoformat()
 
 if VERSION == "ocpp1.6":
@@ -133,7 +135,7 @@ async def session(port, central, point=(), answers=()):
     central.next, central.ended = answers, asyncio.Event()
     trust = ssl.create_default_context(cafile=AUTHORITY)
     url = "wss://chargers.example.com/ocpp/CP1"
-    socket = await connect(url, host="127.0.0.1", port=port, ssl=trust, subprotocols=[VERSION], proxy=None)
+    socket = await connect(url, host=GATEWAY, port=port, ssl=trust, subprotocols=[VERSION], proxy=None)
     wire = Wire(socket, *point)
     station = ChargePoint("CP1", wire, response_timeout=20)
     reading = asyncio.create_task(station.start())
@@ -155,7 +157,7 @@ async def session(port, central, point=(), answers=()):
 
 async def main():
     central = Sessions()
-    async with serve(central.serve, "127.0.0.1", 0, subprotocols=[VERSION]) as server:
+    async with serve(central.serve, LISTEN, 0, subprotocols=[VERSION]) as server:
         print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
         port = int(await asyncio.to_thread(sys.stdin.readline))
         cases = {"good": await session(port, central)}

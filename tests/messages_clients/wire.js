@@ -3,10 +3,13 @@
 'use strict';
 
 const dns = require('dns');
+const { isIP } = require('net');
 
-// Every name leads to this machine, where the gateway listens.
+const { LISTEN = '127.0.0.1', GATEWAY = '127.0.0.1' } = process.env;
+
+// Every name leads to the gateway.
 const lookup = dns.lookup;
-dns.lookup = (name, ...rest) => lookup('127.0.0.1', ...rest);
+dns.lookup = (name, ...rest) => lookup(isIP(name) ? name : GATEWAY, ...rest);
 
 const say = (document) => console.log(JSON.stringify(document));
 
@@ -15,7 +18,7 @@ exports.ORIGIN = 'https://app.example.com';
 // Listens, and runs each case with the gateway's port: `run(port, what)` gives what its client learned. `seen` holds what
 // the server was asked in that case.
 exports.run = async (server, seen, cases, run) => {
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await new Promise((resolve) => server.listen(0, LISTEN, resolve));
   say({ port: server.address().port });
   const port = await new Promise((resolve) => process.stdin.once('data', (line) => resolve(Number(line))));
   for (const [name, what] of Object.entries(cases)) {
