@@ -58,6 +58,23 @@ fn worst(c: &mut Criterion) {
             b.iter(|| rules.judge(black_box(text.as_bytes()), |_| {}).unwrap());
         });
     }
+    // The longest string that this pattern judges; it holds 400 positions at a time.
+    let rule = Rule {
+        name: "long".into(),
+        selector: vec![],
+        payload: Pointer::read("").unwrap(),
+        schema: read(&json!({"pattern": "[ab]*b[ab]{400}c"})),
+    };
+    let rules = Rules { format: Format::Json, rules: vec![rule], unmatched: false };
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        if state >> 31 == 0 { 'a' } else { 'b' }
+    };
+    let text = json!((0..4_900).map(|_| next()).collect::<String>() + "c").to_string();
+    group.bench_function("a pattern of 403 positions, 4,903 bytes", |b| {
+        b.iter(|| rules.judge(black_box(text.as_bytes()), |_| {}).is_ok());
+    });
     group.finish();
 }
 

@@ -60,7 +60,7 @@ telemetry::metrics | reason telemetry::initiator | prometheus_client
 telemetry::access | reason telemetry::format telemetry::initiator telemetry::metrics | jiff tokio
 telemetry | |
 settings | api telemetry::format | http ipnet serde serde_json
-content | | jsonschema referencing serde serde_json
+content | | jsonschema referencing regex_syntax serde serde_json
 policy | ws reason tls content | aws_lc_rs base64 ipnet jsonwebtoken rustls_pki_types serde serde_json x509_parser
 snapshot | reason tls api policy | arc_swap percent_encoding rustls_pki_types
 writer | backoff kube_error api | futures_util k8s_openapi kube tokio tracing

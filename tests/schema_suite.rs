@@ -101,8 +101,9 @@ fn judge(schema: &Schema, group: &Value, name: &str, found: &mut Vec<(String, St
     let tests = group["tests"].as_array().unwrap();
     for test in tests {
         let mut left = MAX_VALUES;
-        let document = json::read(test["data"].to_string().as_bytes(), &mut left).unwrap();
-        let verdict = schema.judge(&document, MAX_VALUES - left);
+        let text = test["data"].to_string();
+        let document = json::read(text.as_bytes(), &mut left).unwrap();
+        let verdict = schema.judge(&document, MAX_VALUES - left, text.len());
         if verdict.is_ok() != test["valid"] {
             let says = if verdict.is_ok() { PASSES.to_owned() } else { format!("{verdict:?}") };
             found.push((format!("{name}: {}", test["description"].as_str().unwrap()), says));

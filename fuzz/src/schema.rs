@@ -51,7 +51,7 @@ pub fn judged(data: &[u8]) -> (usize, usize) {
     for _ in 0..4 {
         made.left = MOST;
         let document = made.document(3);
-        let verdict = ours.judge(&document, 1);
+        let verdict = ours.judge(&document, 1, 1);
         assert_eq!(verdict.is_ok(), schemas.validate(&document, theirs).is_ok(), "{schema}\n{document}\n{verdict:?}");
         valid += usize::from(verdict.is_ok());
     }

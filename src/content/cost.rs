@@ -11,6 +11,7 @@ use referencing::{Draft, Resolver};
 use serde_json::{Map, Value};
 
 use super::json::MAX_DEPTH;
+use super::pattern;
 
 /// The most subschemas that one value may be judged by, counting each as often as it applies.
 pub const MAX_WIDTH: u64 = 1_000;
@@ -31,16 +32,25 @@ pub struct Costly {
     pub text: String,
 }
 
-/// The most subschemas that any value is judged by.
+/// What a schema can cost for one value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// The most subschemas that any value is judged by.
+    pub width: u64,
+    /// What a byte of a string costs at most, in units of about a nanosecond.
+    pub byte: u64,
+}
+
+/// What a schema can cost.
 ///
 /// # Errors
 /// A schema that could take exponential time or too much stack, that is too large, or that refers to something that is
 /// not there.
-pub fn width(root: &Value, resolver: &Resolver<'_>, draft: Draft, name: &str) -> Result<u64, Costly> {
+pub fn of(root: &Value, resolver: &Resolver<'_>, draft: Draft, name: &str) -> Result<Cost, Costly> {
     let mut graph = Graph::default();
     let root = graph.add(root, resolver, draft, name.to_owned())?;
     graph.explore()?;
-    graph.width(root)
+    graph.cost(root)
 }
 
 /// One subschema.
@@ -49,6 +59,8 @@ struct Node {
     place: String,
     /// Values of an `enum` that are compared one by one: each takes the time of a subschema.
     compared: u64,
+    /// What a byte of a string or a name costs.
+    byte: u64,
     /// What applies to the same value: to which, and whether only under a condition.
     in_place: Vec<(usize, bool)>,
     properties: BTreeMap<String, usize>,
@@ -184,8 +196,13 @@ impl<'v, 'r: 'v> Graph<'v, 'r> {
                         }
                     }
                 }
+                "pattern" => read.byte = read.byte.saturating_add(value.as_str().map_or(0, pattern::cost)),
+                "minLength" | "maxLength" | "format" => read.byte = read.byte.saturating_add(1),
                 "properties" | "patternProperties" => {
                     for (name, part) in value.as_object().into_iter().flatten() {
+                        if keyword == "patternProperties" {
+                            read.byte = read.byte.saturating_add(pattern::cost(name));
+                        }
                         let part = self.add(part, resolver, draft, format!("{}/{}", at(), escaped(name)))?;
                         match keyword.as_str() {
                             "properties" => drop(read.properties.insert(name.clone(), part)),
@@ -234,7 +251,7 @@ impl<'v, 'r: 'v> Graph<'v, 'r> {
 type Weighted = BTreeMap<usize, u64>;
 
 impl Graph<'_, '_> {
-    fn width(&self, root: usize) -> Result<u64, Costly> {
+    fn cost(&self, root: usize) -> Result<Cost, Costly> {
         let closures = self.closures()?;
         let own: Vec<u64> = closures.iter().map(|closure| self.weight(closure)).collect();
         let mut combinations = 0;
@@ -249,30 +266,23 @@ impl Graph<'_, '_> {
             }
             places.push(self.places(closure));
         }
-        // How often subschemas apply to one value that is so many levels below a value of this node.
-        let mut below = own.clone();
-        let mut widest = below[root];
-        for level in 0..=MAX_DEPTH {
-            if widest > MAX_WIDTH {
-                let text = match level {
-                    0 => format!("applies more than {MAX_WIDTH} subschemas to one value; split it by selectors"),
-                    _ => format!(
-                        "applies more than {MAX_WIDTH} subschemas to one value within {level} levels, because parts of it \
-                         apply to the same place and lead there again; judge each place by one subschema"
-                    ),
-                };
-                return Err(self.costly(self.culprit(&below, &closures[root], &places[root]), &text));
+        let width = widest(root, own, &places, |level, below| {
+            if below[root] <= MAX_WIDTH {
+                return Ok(());
             }
-            let at =
-                |place: &Vec<(usize, u64)>| sum(place.iter().map(|(node, times)| below[*node].saturating_mul(*times)));
-            let next: Vec<u64> = places.iter().map(|places| places.iter().map(at).max().unwrap_or(0)).collect();
-            if next == below {
-                break;
-            }
-            below = next;
-            widest = widest.max(below[root]);
-        }
-        Ok(widest)
+            let text = match level {
+                0 => format!("applies more than {MAX_WIDTH} subschemas to one value; split it by selectors"),
+                _ => format!(
+                    "applies more than {MAX_WIDTH} subschemas to one value within {level} levels, because parts of it \
+                     apply to the same place and lead there again; judge each place by one subschema"
+                ),
+            };
+            Err(self.costly(self.culprit(below, &closures[root], &places[root]), &text))
+        })?;
+        let of =
+            |closure: &Weighted| sum(closure.iter().map(|(node, times)| times.saturating_mul(self.nodes[*node].byte)));
+        let byte = widest(root, closures.iter().map(of).collect(), &places, |_, _| Ok(()))?;
+        Ok(Cost { width, byte })
     }
 
     /// The part of the root to blame: the widest of those that apply to it or to what it holds.
@@ -397,6 +407,29 @@ impl Graph<'_, '_> {
     }
 }
 
+/// The most that `own` sums up to at one place, over all places at every depth of a value of the root. `check` sees what is
+/// so many levels below each node.
+fn widest(
+    root: usize,
+    own: Vec<u64>,
+    places: &[Vec<Vec<(usize, u64)>>],
+    check: impl Fn(usize, &[u64]) -> Result<(), Costly>,
+) -> Result<u64, Costly> {
+    let mut below = own;
+    let mut widest = below[root];
+    for level in 0..=MAX_DEPTH {
+        check(level, &below)?;
+        let at = |place: &Vec<(usize, u64)>| sum(place.iter().map(|(node, times)| below[*node].saturating_mul(*times)));
+        let next: Vec<u64> = places.iter().map(|places| places.iter().map(at).max().unwrap_or(0)).collect();
+        if next == below {
+            break;
+        }
+        below = next;
+        widest = widest.max(below[root]);
+    }
+    Ok(widest)
+}
+
 fn add(weighted: &mut Weighted, node: usize, times: u64) {
     let sum = weighted.entry(node).or_default();
     *sum = sum.saturating_add(times);
@@ -429,7 +462,7 @@ mod tests {
         let registry = Registry::new().draft(draft).add("json-schema:///s", draft.create_resource_ref(schema)).unwrap();
         let registry = registry.prepare().unwrap();
         let uri = referencing::uri::from_str("json-schema:///s").unwrap();
-        width(schema, &registry.resolver(uri), draft, "#")
+        super::of(schema, &registry.resolver(uri), draft, "#").map(|cost| cost.width)
     }
 
     /// `anyOf` of three, each `anyOf` of three, so many levels deep.

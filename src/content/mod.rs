@@ -6,6 +6,7 @@
 pub mod cost;
 pub mod format;
 pub mod json;
+mod pattern;
 pub mod pointer;
 pub mod rules;
 pub mod schema;

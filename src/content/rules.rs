@@ -106,13 +106,13 @@ impl Rules {
         self.format.documents(message, Fault::Malformed, |text| {
             let before = left;
             let document = json::read(text, &mut left).map_err(Fault::Malformed)?;
-            matched(self.document(&document, before - left)?);
+            matched(self.document(&document, before - left, text.len())?);
             Ok(())
         })
     }
 
-    /// Judges a document of so many values; the rule that passed it.
-    fn document(&self, document: &Value, values: usize) -> Result<Option<usize>, Fault> {
+    /// Judges a document of so many values and bytes; the rule that passed it.
+    fn document(&self, document: &Value, values: usize, bytes: usize) -> Result<Option<usize>, Fault> {
         let holds = |rule: &Rule| {
             let mut selector = rule.selector.iter();
             selector.all(|(pointer, literal)| pointer.find(document).is_some_and(|value| literal.is(value)))
@@ -128,7 +128,7 @@ impl Rules {
         let Some(payload) = rule.payload.find(document) else {
             return Err(invalid("", "payload".to_owned()));
         };
-        match rule.schema.judge(payload, values) {
+        match rule.schema.judge(payload, values, bytes) {
             Ok(()) => Ok(Some(index)),
             Err(mismatch) => Err(invalid(&mismatch.place, mismatch.keyword)),
         }

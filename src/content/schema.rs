@@ -23,6 +23,8 @@ const BASE: &str = "json-schema:///";
 const PATTERN_SIZE: usize = 1 << 20;
 /// The most subschemas that are applied to the values of one message. It bounds the time of one judgement to about 10 ms.
 const MAX_APPLIED: u64 = 1_000_000;
+/// The most that the bytes of one message may cost, in units of about a nanosecond.
+const MAX_BYTE_COST: u64 = 16_000_000;
 /// The most bytes of a place that the log shows.
 const MAX_PLACE: usize = 128;
 
@@ -31,6 +33,8 @@ pub struct Schema {
     validator: Validator,
     /// The most values of a message that it judges.
     max_values: usize,
+    /// The most bytes of a message that it judges.
+    max_bytes: usize,
 }
 
 impl PartialEq for Schema {
@@ -53,7 +57,7 @@ impl fmt::Debug for Schema {
 pub struct Mismatch {
     /// The place in the document, a JSON pointer; its last bytes where it is long.
     pub place: String,
-    /// The keyword that failed; `values`: the document has more values than the schema judges.
+    /// The keyword that failed; `values` and `bytes`: the document has more of them than the schema judges.
     pub keyword: String,
 }
 
@@ -84,7 +88,7 @@ impl Schema {
         let registry = Registry::new().draft(draft).retriever(others).add(&base, draft.create_resource_ref(&root));
         let registry = registry.and_then(|registry| registry.prepare()).map_err(|error| unresolved(&error))?;
         let uri = jsonschema::uri::from_str(&base).map_err(|_| "has a key that cannot be referred to")?;
-        let width = cost::width(&root, &registry.resolver(uri), draft, "#")
+        let cost = cost::of(&root, &registry.resolver(uri), draft, "#")
             .map_err(|costly| format!("at {}: {}", costly.place, costly.text))?;
         let mut options = jsonschema::options()
             .with_draft(draft)
@@ -101,17 +105,22 @@ impl Schema {
             let place = error.instance_path().to_string();
             format!("is not a valid schema at #{place}: {}", short(&error.to_string()))
         })?;
-        let max_values = usize::try_from(MAX_APPLIED / width.max(1)).unwrap_or(MAX_VALUES).min(MAX_VALUES);
-        Ok(Self { validator, max_values })
+        let max_values = usize::try_from(MAX_APPLIED / cost.width.max(1)).unwrap_or(MAX_VALUES).min(MAX_VALUES);
+        let max_bytes = usize::try_from(MAX_BYTE_COST / cost.byte.max(1)).unwrap_or(usize::MAX);
+        Ok(Self { validator, max_values, max_bytes })
     }
 
-    /// Judges a document of so many values.
+    /// Judges a document of so many values and bytes.
     ///
     /// # Errors
     /// The first place that does not satisfy the schema.
-    pub fn judge(&self, document: &Value, values: usize) -> Result<(), Mismatch> {
+    pub fn judge(&self, document: &Value, values: usize, bytes: usize) -> Result<(), Mismatch> {
+        let too_many = |keyword: &str| Err(Mismatch { place: String::new(), keyword: keyword.to_owned() });
         if values > self.max_values {
-            return Err(Mismatch { place: String::new(), keyword: "values".to_owned() });
+            return too_many("values");
+        }
+        if bytes > self.max_bytes {
+            return too_many("bytes");
         }
         if self.validator.is_valid(document) {
             return Ok(());
@@ -206,8 +215,8 @@ mod tests {
 
     fn judges(schema: &Value, document: &str) -> Result<(), Mismatch> {
         let mut left = MAX_VALUES;
-        let document = json::read(document.as_bytes(), &mut left).unwrap();
-        read(schema).unwrap().judge(&document, MAX_VALUES - left)
+        let read_document = json::read(document.as_bytes(), &mut left).unwrap();
+        read(schema).unwrap().judge(&read_document, MAX_VALUES - left, document.len())
     }
 
     #[test]
@@ -251,7 +260,7 @@ mod tests {
         ]);
         for key in ["main.json", "with-id.json", "urn.json"] {
             let schema = Schema::read(key, &documents).unwrap();
-            assert!(schema.judge(&json!([1]), 2).is_ok() && schema.judge(&json!(["1"]), 2).is_err(), "{key}");
+            assert!(schema.judge(&json!([1]), 2, 3).is_ok() && schema.judge(&json!(["1"]), 2, 5).is_err(), "{key}");
         }
         for reference in ["http://127.0.0.1:1/s.json#/x", "https://example.com/", "file:///etc/passwd", "other.json"] {
             let refused = read(&json!({"$ref": reference})).unwrap_err();
@@ -303,14 +312,30 @@ mod tests {
     }
 
     #[test]
+    fn a_schema_with_long_patterns_judges_fewer_bytes() {
+        let long = json!({"pattern": "[a-z]{250}"});
+        let most = |schema: Value| read(&schema).unwrap().max_bytes;
+        assert_eq!(most(json!({"pattern": "^[a-z]{0,250}$", "maxLength": 9})), 8_000_000);
+        assert_eq!(most(long.clone()), 8_000);
+        // A value is judged by one of these, and by both of those.
+        assert_eq!(most(json!({"properties": {"a": long, "b": long}})), 8_000);
+        assert_eq!(most(json!({"properties": {"a": {"allOf": [long, long]}}})), 4_000);
+        assert_eq!(most(json!({"patternProperties": {"[a-z]{250}": {}}})), 8_000);
+        assert_eq!(most(json!({"propertyNames": long})), 8_000);
+        let schema = read(&long).unwrap();
+        assert_eq!(schema.judge(&json!("a"), 1, 8_001).unwrap_err().keyword, "bytes");
+        assert_eq!(schema.judge(&json!("a"), 1, 8_000).unwrap_err().keyword, "pattern");
+    }
+
+    #[test]
     fn a_wide_schema_judges_fewer_values() {
         let branch = |n: usize| json!({"properties": {"kind": {"const": n}}});
         let wide = json!({"oneOf": (0..500).map(branch).collect::<Vec<_>>()});
         let schema = read(&wide).unwrap();
         let values = schema.max_values;
         assert!((1_000..2_500).contains(&values), "{values}");
-        assert!(schema.judge(&json!({"kind": 1}), values).is_ok());
-        assert_eq!(schema.judge(&json!({"kind": 1}), values + 1).unwrap_err().keyword, "values");
+        assert!(schema.judge(&json!({"kind": 1}), values, 10).is_ok());
+        assert_eq!(schema.judge(&json!({"kind": 1}), values + 1, 10).unwrap_err().keyword, "values");
     }
 
     #[test]
