@@ -30,7 +30,7 @@ const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 /// What the attacker has under way at once.
 const AT_ONCE: usize = 64;
 /// Open connections, and how often each sends a message.
-const OPEN: u8 = 20;
+pub(crate) const OPEN: u8 = 20;
 const PACE: Duration = Duration::from_millis(50);
 /// How often somebody else connects.
 const ARRIVALS: Duration = Duration::from_millis(20);
@@ -44,6 +44,8 @@ pub(crate) enum Attack {
     Guesses,
     /// A ClientHello on each connection and nothing after the gateway's answer, from one address.
     Hellos,
+    /// Whole handshakes on a route that takes no more connections: not a row of the table of attacks.
+    Flood,
 }
 
 impl Attack {
@@ -57,6 +59,7 @@ impl Attack {
             Self::Hellos => {
                 [["attack-hellos-echo", "attack-hellos-echo-99"], ["attack-hellos-open", "attack-hellos-open-99"]]
             }
+            Self::Flood => [[""; 2]; 2],
         }
     }
 }
@@ -78,28 +81,12 @@ impl Place<'_> {
     ) -> Result<Vec<Value>, Failure> {
         let config = client_config(&self.identity.der, Groups::Classic, false, None)?;
         let dial = Dial { fields: fixture.fields.as_str().into(), ..Dial::new(running.address, config) };
-        let (tally, trips, opens) = (Rc::new(Tally::default()), Rc::new(Times::default()), Rc::new(Times::default()));
-        let mut tasks = JoinSet::new();
-        for number in 0..OPEN {
-            let dial = Dial { source: from(Ipv4Addr::new(127, 0, 1, number + 1)), ..dial.clone() };
-            let mut socket = Socket::open(&dial).await?;
-            let trips = trips.clone();
-            tasks.spawn_local(record(tally.clone(), async move {
-                let message = Message::new(64, u64::from(number) + 1);
-                let mut ticks = interval(PACE);
-                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                loop {
-                    ticks.tick().await;
-                    let began = Instant::now();
-                    socket.echo(&message, 1, Some(1), &Tally::default()).await?;
-                    trips.add(began);
-                }
-            }));
-        }
+        let others = Others::open(&dial).await?;
+        let (tally, opens) = (others.tally.clone(), Rc::new(Times::default()));
         let window = 2 * self.scale.window;
         let attacker = self.attacker(running, attack, self.scale.warm_up + window)?;
         sleep(self.scale.warm_up).await;
-        trips.clear();
+        others.trips.clear();
         let arrivals = {
             let (tally, opens) = (tally.clone(), opens.clone());
             async move {
@@ -125,14 +112,18 @@ impl Place<'_> {
             Some(attacker) => attacker.report(window).await?,
             None => 0.0,
         };
-        if let Some(failure) = tally.failure.borrow_mut().take() {
-            return Err(failure.into());
-        }
+        others.are_well()?;
         let [echo, open] = attack.rows();
-        Ok(trips.values(echo, rate)?.into_iter().chain(opens.values(open, rate)?).collect())
+        Ok(others.trips.values(echo, rate)?.into_iter().chain(opens.values(open, rate)?).collect())
     }
 
-    fn attacker(&self, running: &Running, attack: Attack, time: Duration) -> Result<Option<Attacker>, Failure> {
+    /// Starts the attacker; `None` where the attack is nothing.
+    pub(crate) fn attacker(
+        &self,
+        running: &Running,
+        attack: Attack,
+        time: Duration,
+    ) -> Result<Option<Attacker>, Failure> {
         if attack == Attack::Nothing {
             return Ok(None);
         }
@@ -158,11 +149,11 @@ fn from(address: Ipv4Addr) -> Source {
 }
 
 /// The attacker's process; dropped, it is ended.
-struct Attacker(Child);
+pub(crate) struct Attacker(Child);
 
 impl Attacker {
     /// What it says that it did, in attempts per second.
-    async fn report(mut self, limit: Duration) -> Result<f64, Failure> {
+    pub(crate) async fn report(mut self, limit: Duration) -> Result<f64, Failure> {
         let deadline = Instant::now() + limit;
         while self.0.try_wait()?.is_none() {
             if Instant::now() > deadline {
@@ -183,26 +174,70 @@ impl Drop for Attacker {
     }
 }
 
+/// Those who do no harm: open connections that send a message each [`PACE`], each from an address of its own.
+pub(crate) struct Others {
+    /// How long their messages took to come back.
+    pub(crate) trips: Rc<Times>,
+    tally: Rc<Tally>,
+    _tasks: JoinSet<()>,
+}
+
+impl Others {
+    /// Opens all [`OPEN`] of them.
+    pub(crate) async fn open(dial: &Dial) -> Result<Self, Failure> {
+        let (tally, trips) = (Rc::new(Tally::default()), Rc::new(Times::default()));
+        let mut tasks = JoinSet::new();
+        for number in 0..OPEN {
+            let dial = Dial { source: from(Ipv4Addr::new(127, 0, 1, number + 1)), ..dial.clone() };
+            let mut socket = Socket::open(&dial).await?;
+            let trips = trips.clone();
+            tasks.spawn_local(record(tally.clone(), async move {
+                let message = Message::new(64, u64::from(number) + 1);
+                let mut ticks = interval(PACE);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    let began = Instant::now();
+                    socket.echo(&message, 1, Some(1), &Tally::default()).await?;
+                    trips.add(began);
+                }
+            }));
+        }
+        Ok(Self { trips, tally, _tasks: tasks })
+    }
+
+    /// Fails if one of them failed.
+    pub(crate) fn are_well(&self) -> Result<(), Failure> {
+        self.tally.failure.borrow_mut().take().map_or(Ok(()), |failure| Err(failure.into()))
+    }
+}
+
 /// How long each of a kind took.
 #[derive(Default)]
-struct Times(RefCell<Vec<Duration>>);
+pub(crate) struct Times(RefCell<Vec<Duration>>);
 
 impl Times {
     fn add(&self, began: Instant) {
         self.0.borrow_mut().push(began.elapsed());
     }
 
-    fn clear(&self) {
+    /// Forgets what was measured.
+    pub(crate) fn clear(&self) {
         self.0.borrow_mut().clear();
+    }
+
+    /// A percentile, in milliseconds.
+    pub(crate) fn percentile(&self, part: usize) -> Option<f64> {
+        let mut times = self.0.borrow_mut();
+        times.sort();
+        times.get(times.len() * part / 100).map(|time| time.as_secs_f64() * 1e3)
     }
 
     /// Median and 99th percentile, in milliseconds.
     fn values(&self, rows: [&'static str; 2], rate: f64) -> Result<[Value; 2], Failure> {
-        let mut times = self.0.borrow_mut();
-        times.sort();
-        let at = |part: usize| times.get(times.len() * part / 100).map(|time| time.as_secs_f64() * 1e3);
-        let (median, tail) = at(50).zip(at(99)).ok_or("nothing was measured")?;
-        let value = |row, value| Value { row, value, rate, note: format!("ms, of {}", times.len()) };
+        let (median, tail) = self.percentile(50).zip(self.percentile(99)).ok_or("nothing was measured")?;
+        let count = self.0.borrow().len();
+        let value = |row, value| Value { row, value, rate, note: format!("ms, of {count}") };
         Ok([value(rows[0], median), value(rows[1], tail)])
     }
 }

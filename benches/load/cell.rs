@@ -18,6 +18,7 @@ use crate::gateway::{Gateway, Identity, Running};
 use crate::judgement::{self, Judgement};
 use crate::method::{Fixture, Method, TICKETS};
 use crate::process;
+use crate::reliability::Harm;
 use crate::tls::{Groups, client_config};
 
 /// Connections of the echo cells.
@@ -52,10 +53,12 @@ pub(crate) enum Cell {
         judgement: Judgement,
         in_flight: usize,
     },
+    /// Of wssgate alone.
+    Harmed(Harm),
 }
 
 /// All cells with their names, in the table's order.
-pub(crate) const CELLS: [(&str, Cell); 31] = [
+pub(crate) const CELLS: [(&str, Cell); 37] = [
     ("echo-64-x1", Cell::Echo { size: 64, in_flight: 1 }),
     ("echo-64-x16", Cell::Echo { size: 64, in_flight: 16 }),
     ("echo-1k-x1", Cell::Echo { size: 1024, in_flight: 1 }),
@@ -87,6 +90,12 @@ pub(crate) const CELLS: [(&str, Cell); 31] = [
     ("judged-rates-x16", Cell::Judged { judgement: Judgement::Rates, in_flight: 16 }),
     ("judged-schema-x16", Cell::Judged { judgement: Judgement::Schema, in_flight: 16 }),
     ("judged-audit-x16", Cell::Judged { judgement: Judgement::Audit, in_flight: 16 }),
+    ("reliability-readers", Cell::Harmed(Harm::Readers)),
+    ("reliability-flood", Cell::Harmed(Harm::Flood)),
+    ("reliability-tcp", Cell::Harmed(Harm::Tcp)),
+    ("reliability-tls", Cell::Harmed(Harm::Tls)),
+    ("reliability-http", Cell::Harmed(Harm::Http)),
+    ("reliability-frame", Cell::Harmed(Harm::Frame)),
 ];
 
 /// How long and how many.
@@ -96,6 +105,8 @@ pub(crate) struct Scale {
     pub(crate) window: Duration,
     pub(crate) idle: usize,
     pub(crate) unread: usize,
+    /// Clients that never read, beside others.
+    pub(crate) readers: usize,
     /// How long memory may take to fall after the connections have closed.
     pub(crate) fall: Duration,
 }
@@ -112,6 +123,7 @@ impl Scale {
             window: Duration::from_millis(window),
             idle: idle.min(possible),
             unread: unread.min(possible),
+            readers: (10 * unread).min(possible),
             fall: Duration::from_secs(fall),
         }
     }
@@ -139,7 +151,7 @@ pub(crate) struct Place<'a> {
 impl Cell {
     /// Whether it says something of wssgate alone.
     pub(crate) fn is_own(self) -> bool {
-        matches!(self, Self::Authenticated(_) | Self::Attacked(_) | Self::Judged { .. })
+        matches!(self, Self::Authenticated(_) | Self::Attacked(_) | Self::Judged { .. } | Self::Harmed(_))
     }
 }
 
@@ -155,6 +167,7 @@ impl Place<'_> {
             Cell::Authenticated(method) => Fixture::new(method)?,
             Cell::Attacked(_) => attack::fixture()?,
             Cell::Judged { judgement, .. } => judgement.fixture(),
+            Cell::Harmed(harm) => harm.fixture(),
             _ => Fixture::default(),
         };
         let running = gateway.start(self.identity, self.backend, &fixture)?;
@@ -168,6 +181,7 @@ impl Place<'_> {
             Cell::Unread => self.unread(&running, name).await,
             Cell::Authenticated(method) => self.authenticated(&running, name, method, &fixture).await,
             Cell::Attacked(attack) => self.attacked(&running, attack, &fixture).await,
+            Cell::Harmed(harm) => self.harmed(&running, harm).await,
         };
         measured.map_err(|error| format!("{error}{}", running.last_words()).into())
     }
@@ -415,7 +429,7 @@ impl Place<'_> {
 }
 
 /// Waits until `count` connections are where the cell wants them.
-async fn wait_for(tally: &Tally, count: usize, within: Duration) -> Result<(), Failure> {
+pub(crate) async fn wait_for(tally: &Tally, count: usize, within: Duration) -> Result<(), Failure> {
     let deadline = Instant::now() + within;
     while tally.ready.get() < count {
         if let Some(failure) = tally.failure.borrow_mut().take() {

@@ -252,6 +252,11 @@ impl Message {
         Self { payload, frame, row }
     }
 
+    /// The whole frame.
+    pub(crate) fn frame(&self) -> &[u8] {
+        &self.frame
+    }
+
     /// `count` frames in as few pieces as there are.
     fn batches(&self, count: usize) -> impl Iterator<Item = &[u8]> {
         let (per_batch, whole) = if self.row.is_empty() { (1, &self.frame) } else { (16, &self.row) };

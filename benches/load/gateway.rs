@@ -110,6 +110,7 @@ impl Gateway {
                     .replace("@KEY@", &STANDARD.encode(&identity.key))
                     .replace("@TLS@", &tls.to_string())
                     .replace("@AUTHENTICATION@", &fixture.authentication.to_string())
+                    .replace("@CONNECTION@", &fixture.connection.to_string())
                     .replace("@MESSAGES@", &fixture.messages.to_string())
                     .replace("@ATTEMPTS@", &attempts);
                 for object in &fixture.objects {

@@ -16,6 +16,7 @@ mod judgement;
 mod method;
 mod options;
 mod process;
+mod reliability;
 mod report;
 #[path = "../say/mod.rs"]
 mod say;
@@ -91,9 +92,9 @@ async fn attack_or_measure(options: &Options) -> Result<ExitCode, Failure> {
 async fn run(options: &Options) -> Result<ExitCode, Failure> {
     if options.write
         && !options.only.is_empty()
-        && !matches!(options.only.as_slice(), [one] if ["auth", "attack", "judged"].contains(&one.as_str()))
+        && !matches!(options.only.as_slice(), [one] if ["auth", "attack", "judged", "reliability"].contains(&one.as_str()))
     {
-        return Err("--write needs all rows, or all those of --only auth, attack or judged".into());
+        return Err("--write needs all rows, or all those of --only auth, attack, judged or reliability".into());
     }
     let load_before = process::load_average();
     let repetitions = if options.quick { 1 } else { options.repetitions };
@@ -131,7 +132,7 @@ async fn run(options: &Options) -> Result<ExitCode, Failure> {
     }
     if options.write {
         report::write_document(&sections)?;
-        println!("docs/performance.md is written");
+        println!("the pages are written");
     }
     Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

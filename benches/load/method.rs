@@ -48,6 +48,8 @@ pub(crate) struct Fixture {
     pub(crate) authentication: Value,
     /// `handshake.rateLimit` of the route.
     pub(crate) attempts: Option<Value>,
+    /// `connection` of the route.
+    pub(crate) connection: Value,
     /// `messages` of the route.
     pub(crate) messages: Value,
     /// Members of the route's `tls` besides the certificate.
@@ -66,7 +68,16 @@ impl Default for Fixture {
         let (objects, fields) = (Vec::new(), String::new());
         let messages =
             json!({"fromClient": {"types": ["Text"], "maxSize": "64Ki"}, "fromBackend": {"maxSize": "16Mi"}});
-        Self { authentication, attempts: None, messages, tls: json!({}), objects, fields, shown: None }
+        Self {
+            authentication,
+            attempts: None,
+            connection: json!({}),
+            messages,
+            tls: json!({}),
+            objects,
+            fields,
+            shown: None,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::attack::Attack;
 #[command(name = "cargo bench --bench load --", version)]
 pub(crate) struct Options {
     /// Measure only the rows whose name begins so (echo, echo-64k, handshake, memory, unread, auth,
-    /// attack, judged); repeatable.
+    /// attack, judged, reliability); repeatable.
     #[arg(long, value_name = "ROW")]
     pub(crate) only: Vec<String>,
     /// Measure only this gateway (wssgate, against, nginx, haproxy, sozu); repeatable.
@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// How often each row is measured; the table has the medians.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=15))]
     pub(crate) repetitions: u8,
-    /// Write the tables to docs/performance.md; needs all rows, or all of auth, attack or judged, and not --quick.
+    /// Write the tables to docs/performance.md and docs/reliability.md; needs all rows, or all of auth, attack, judged or reliability, and not --quick.
     #[arg(long, conflicts_with_all = ["quick", "against"])]
     pub(crate) write: bool,
     /// The attacker's own process, which the run starts.

@@ -9,6 +9,7 @@ use crate::attack::Attack;
 use crate::cell::Value;
 use crate::gateway::{Gateway, Kind};
 use crate::process;
+use crate::reliability::Harm;
 
 /// What stands between two markers of docs/performance.md.
 #[derive(Clone, Copy)]
@@ -21,6 +22,8 @@ pub(crate) enum Section {
     Attack,
     /// What each way to judge messages costs.
     Judged,
+    /// What clients that mean harm take and leave behind.
+    Reliability,
 }
 
 impl Section {
@@ -36,6 +39,10 @@ impl Section {
             Self::Judged => (
                 "<!-- judged: begin, written by `cargo bench --bench load -- --only judged --write` -->",
                 "<!-- judged: end -->",
+            ),
+            Self::Reliability => (
+                "<!-- reliability: begin, written by `cargo bench --bench load -- --only reliability --write` -->",
+                "<!-- reliability: end -->",
             ),
             Self::Attack => (
                 "<!-- attack: begin, written by `cargo bench --bench load -- --only attack --write` -->",
@@ -87,6 +94,25 @@ const JUDGEMENTS: [([&str; 2], &str); 4] = [
     (["judged-rates-x1", "judged-rates-x16"], "rates of messages and bytes"),
     (["judged-schema-x1", "judged-schema-x16"], "a schema of ten properties"),
     (["judged-audit-x1", "judged-audit-x16"], "the schema, `mode: Audit`"),
+];
+
+/// The rows of reliability: of which cell, which of its values, what a reader calls it, unit.
+const HARMS: [(Harm, usize, &str, &str); 15] = [
+    (Harm::Readers, 0, "R12, clients that never read: memory of each at first", "KiB resident"),
+    (Harm::Readers, 1, "R12, memory of each later", "KiB resident"),
+    (Harm::Readers, 2, "R12, p99 of the others' round trips without them", "ms"),
+    (Harm::Readers, 3, "R12, the same with them", "ms"),
+    (Harm::Flood, 0, "R13, flood over `limits.total`: each refused handshake", "us CPU"),
+    (Harm::Flood, 1, "R13, p99 of the others' round trips without it", "ms"),
+    (Harm::Flood, 2, "R13, the same with it", "ms"),
+    (Harm::Tcp, 0, "R15, nothing after TCP: the last is ended after", "s"),
+    (Harm::Tcp, 1, "R15, memory afterwards", "% more"),
+    (Harm::Tls, 0, "R15, half a ClientHello: the last is ended after", "s"),
+    (Harm::Tls, 1, "R15, memory afterwards", "% more"),
+    (Harm::Http, 0, "R15, half a request: the last is ended after", "s"),
+    (Harm::Http, 1, "R15, memory afterwards", "% more"),
+    (Harm::Frame, 0, "R15, half a frame: the last is ended after", "s"),
+    (Harm::Frame, 1, "R15, memory afterwards", "% more"),
 ];
 
 struct Sample {
@@ -156,7 +182,33 @@ impl Report {
             let _infallible = self.judgements(&mut text, &kinds);
             sections.push((Section::Judged, text));
         }
+        if HARMS.iter().any(|(harm, ..)| of(harm.rows())) {
+            let mut text = circumstances(own.iter().copied(), repetitions, load);
+            let _infallible = self.harms(&mut text, &kinds);
+            sections.push((Section::Reliability, text));
+        }
         sections
+    }
+
+    fn harms(&self, out: &mut String, kinds: &[Kind]) -> std::fmt::Result {
+        write!(out, "\n| row | unit |")?;
+        for kind in kinds {
+            write!(out, " {} | spread |", kind.name())?;
+        }
+        writeln!(out, "\n|---|---|{}", "--:|".repeat(2 * kinds.len()))?;
+        for (harm, at, label, unit) in HARMS {
+            write!(out, "| {label} | {unit} |")?;
+            for kind in kinds {
+                match harm.rows().get(at).and_then(|row| self.median(row, *kind)) {
+                    Some(Median { value, spread, .. }) => {
+                        write!(out, " {} | {:.0} % |", three(value), 100.0 * spread)?;
+                    }
+                    None => write!(out, " failed | - |")?,
+                }
+            }
+            writeln!(out)?;
+        }
+        Ok(())
     }
 
     fn judgements(&self, out: &mut String, kinds: &[Kind]) -> std::fmt::Result {
@@ -335,17 +387,17 @@ fn circumstances<'a>(gateways: impl IntoIterator<Item = &'a Gateway>, repetition
     text
 }
 
-/// Puts tables between their markers in docs/performance.md; what is outside stays.
+/// Puts tables between their markers in their pages; what is outside stays.
 pub(crate) fn write_document(sections: &[(Section, String)]) -> Result<(), Failure> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
-    let mut text = fs::read_to_string(&path)?;
     for (section, tables) in sections {
+        let page = if matches!(section, Section::Reliability) { "docs/reliability.md" } else { "docs/performance.md" };
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+        let text = fs::read_to_string(&path)?;
         let (begin, end) = section.markers();
-        let (before, rest) = text.split_once(begin).ok_or_else(|| format!("docs/performance.md has lost {begin}"))?;
-        let (_, after) = rest.split_once(end).ok_or_else(|| format!("docs/performance.md has lost {end}"))?;
-        text = format!("{before}{begin}\n\n{}\n{end}{after}", tables.trim_start());
+        let (before, rest) = text.split_once(begin).ok_or_else(|| format!("{page} has lost {begin}"))?;
+        let (_, after) = rest.split_once(end).ok_or_else(|| format!("{page} has lost {end}"))?;
+        fs::write(&path, format!("{before}{begin}\n\n{}\n{end}{after}", tables.trim_start()))?;
     }
-    fs::write(&path, text)?;
     Ok(())
 }
 

@@ -207,6 +207,25 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
+    /// Seals and writes all of it.
+    pub(crate) async fn write(&mut self, plain: &[u8]) -> Result<(), Failure> {
+        poll_fn(|cx| Poll::Ready(self.send(cx, plain))).await?;
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Reads until the other end has ended the connection, in whatever way.
+    pub(crate) async fn until_it_ends(&mut self) {
+        poll_fn(|cx| {
+            loop {
+                match ready!(self.poll_receive(cx, &mut |_| {})) {
+                    Ok(0) | Err(_) => return Poll::Ready(()),
+                    Ok(_) => {}
+                }
+            }
+        })
+        .await;
+    }
+
     /// Seals `plain` and writes as much as the kernel takes; the rest is kept for [`Stream::poll_flush`].
     pub(crate) fn send(&mut self, cx: &mut Context<'_>, plain: &[u8]) -> Result<(), Failure> {
         self.advance(&mut [], &mut |_| {})?;
