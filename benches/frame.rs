@@ -51,9 +51,11 @@ fn judge(bytes: &mut [u8], masked: bool, keys: &mut u32) -> usize {
                 at += len;
                 messages += usize::from(message);
             }
-            Step::Held { len, .. } | Step::Dropped { len } | Step::Control { len, .. } | Step::Close { len, .. } => {
-                at += len;
-            }
+            Step::Held { len, .. }
+            | Step::Watched { len, .. }
+            | Step::Dropped { len }
+            | Step::Control { len, .. }
+            | Step::Close { len, .. } => at += len,
             Step::First { .. } => judge.rule(false),
         }
     }

@@ -99,6 +99,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         client_pacing: Pacing::default(),
         backend_pacing: Pacing::default(),
         content: wssgate::policy::Content::default(),
+        tunnels: wssgate::policy::Tunnels::default(),
         audits_messages: false,
         client_certificates: None,
     };

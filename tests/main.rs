@@ -60,6 +60,7 @@ mod swap;
 mod tickets;
 mod tls;
 mod trusted_proxies;
+mod tunnels;
 mod upgrade;
 mod words;
 mod ws_properties;

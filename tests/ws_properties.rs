@@ -302,7 +302,7 @@ fn schemas_judge_as_another_validator_does() {
 #[test]
 fn every_seed_of_the_corpus_holds() {
     type Body = fn(&[u8]);
-    let targets: [(&str, Body); 8] = [
+    let targets: [(&str, Body); 9] = [
         ("frame", bodies::frame::check),
         ("handshake", bodies::handshake::check),
         ("response", bodies::response::check),
@@ -311,6 +311,7 @@ fn every_seed_of_the_corpus_holds() {
         ("objects", bodies::objects::check),
         ("content", bodies::content::check),
         ("schema", bodies::schema::check),
+        ("tunnel", bodies::tunnel::check),
     ];
     for (target, check) in targets {
         let corpus = root().join("fuzz/corpus").join(target);

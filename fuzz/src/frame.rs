@@ -14,7 +14,7 @@ pub const LIMITS: Limits =
     Limits { text: true, binary: true, max_size: 70_000, max_fragments: 16, ..Limits::CONTROL_ONLY };
 
 /// Byte 0: bit 0 whether frames are masked, bit 1 no text, bit 2 no binary, bit 3 text is held, bit 4 binary is held,
-/// bit 5 messages whose first frame has an odd length are left out. Bytes 1 to 4: sizes of pieces. Then the stream.
+/// bit 5 messages whose first frame has an odd length are left out, bit 6 messages are shown. Bytes 1 to 4: sizes of pieces. Then the stream.
 pub fn check(data: &[u8]) {
     let Some((&[flags, pieces @ ..], stream)) = data.split_first_chunk::<5>() else { return };
     let masked = flags & 1 != 0;
@@ -24,6 +24,7 @@ pub fn check(data: &[u8]) {
         hold_text: flags & 8 != 0,
         hold_binary: flags & 16 != 0,
         ruled: flags & 32 != 0,
+        watched: flags & 64 != 0,
         ..LIMITS
     };
     check_header(stream, masked);
@@ -190,6 +191,13 @@ impl Run {
                             hold.release(&mut run.out, || masked.then(&mut key));
                             run.messages += 1;
                         }
+                        at += len;
+                    }
+                    Ok(Step::Watched { header, len, message }) => {
+                        assert!(len > 0, "a step that takes nothing");
+                        judge.mask(&mut kept[at + header..at + len]);
+                        run.out.extend_from_slice(&kept[at..at + len]);
+                        run.messages += usize::from(message);
                         at += len;
                     }
                     Ok(Step::First { payload }) => judge.rule(payload % 2 == 1),

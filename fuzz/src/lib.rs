@@ -9,3 +9,4 @@ pub mod path;
 pub mod proxy_protocol;
 pub mod response;
 pub mod schema;
+pub mod tunnel;

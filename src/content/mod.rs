@@ -8,5 +8,7 @@ pub mod format;
 pub mod json;
 mod pattern;
 pub mod pointer;
+pub mod protocol;
 pub mod rules;
 pub mod schema;
+pub mod tunnel;

@@ -20,6 +20,7 @@ pub mod network;
 pub mod origin;
 pub mod subprotocol;
 pub mod token;
+pub mod tunnel;
 
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub use message_rate::Pacing;
 pub use network::Networks;
 pub use origin::{OriginPattern, Origins};
 pub use rate::Rate;
+pub use tunnel::{TunnelRule, Tunnels};
 
 /// What one route demands, compiled: effective values only, no optional that means "look elsewhere".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +54,9 @@ pub struct Policy {
     pub backend_pacing: Pacing,
     /// What is judged of what messages say.
     pub content: Content,
-    /// Messages that exceed a rate or break the rules of `content` are counted, logged and let through.
+    /// What happens to raw protocols in messages.
+    pub tunnels: Tunnels,
+    /// Messages that exceed a rate, break the rules of `content` or begin a tunnel are counted, logged and let through.
     pub audits_messages: bool,
     /// What the route's host asks of client certificates; `None`: nothing.
     pub client_certificates: Option<ClientRule>,

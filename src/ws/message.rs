@@ -32,6 +32,8 @@ pub struct Limits {
     pub hold_text: bool,
     /// Whether binary messages are held until they are whole.
     pub hold_binary: bool,
+    /// Whether messages that stream are shown to the caller, unmasked, before they go on.
+    pub watched: bool,
     /// Whether each message is announced before it begins, so that the caller can rule on it.
     pub ruled: bool,
 }
@@ -45,6 +47,7 @@ impl Limits {
         max_fragments: 0,
         hold_text: false,
         hold_binary: false,
+        watched: false,
         ruled: false,
     };
 }
@@ -97,6 +100,15 @@ pub enum Step {
         /// The message ends with these bytes.
         message: bool,
     },
+    /// So many bytes of a data frame, judged. They go on once [`Judge::mask`] was called with their payload.
+    Watched {
+        /// Bytes of the header, 0 within a frame. What follows is payload, unmasked in place.
+        header: usize,
+        /// Bytes from the start.
+        len: usize,
+        /// The message ends with these bytes.
+        message: bool,
+    },
     /// A message would begin here, with a frame that may pass. Nothing of it was used: rule on it with [`Judge::rule`] and
     /// come again, or come again later.
     First {
@@ -143,8 +155,10 @@ pub struct Judge {
     total: u64,
     /// The message that is open.
     open: Option<Opcode>,
-    /// It does not stream: it is held or left out.
+    /// It does not simply stream: it is held, left out or shown.
     held: bool,
+    /// It is shown.
+    watched: bool,
     /// It is left out.
     dropped: bool,
     /// What the caller rules on the message that begins next: whether it is left out.
@@ -170,6 +184,7 @@ impl Judge {
             total: 0,
             open: None,
             held: false,
+            watched: false,
             dropped: false,
             ruling: None,
             size: 0,
@@ -247,13 +262,14 @@ impl Judge {
             };
             self.dropped = leave_out;
             self.held |= leave_out;
+            self.watched &= !leave_out;
         }
         self.fin = header.fin;
         self.remaining = header.len;
         self.done = 0;
         if let Some(theirs) = header.mask {
             self.theirs = theirs;
-            if !self.held {
+            if !self.held || self.watched {
                 self.ours = mask();
                 bytes[size - 4..size].copy_from_slice(&self.ours);
             }
@@ -277,7 +293,8 @@ impl Judge {
                     return Err(Violation::Type);
                 }
                 self.open = Some(opcode);
-                self.held = held;
+                self.watched = limits.watched && !held;
+                self.held = held || self.watched;
                 self.dropped = false;
                 self.size = 0;
                 self.fragments = 0;
@@ -318,7 +335,15 @@ impl Judge {
         Ok(Step::Data { len: start + len, message })
     }
 
-    /// Payload of a message that is held or left out: unmasked, and judged as that which streams.
+    /// Masks payload that [`Step::Watched`] showed, as the frame that goes on has it. Once for each step, with nothing in
+    /// between.
+    pub fn mask(&self, payload: &mut [u8]) {
+        if self.masked {
+            frame::mask(payload, self.ours, self.done as usize - payload.len());
+        }
+    }
+
+    /// Payload of a message that is held, left out or shown: unmasked, and judged as that which streams.
     #[cold]
     fn hold(&mut self, payload: &mut [u8], start: usize) -> Result<Step, Violation> {
         let opcode = self.open.unwrap_or(Opcode::Binary);
@@ -333,6 +358,9 @@ impl Judge {
         if self.dropped {
             self.total -= payload.len() as u64;
             return Ok(Step::Dropped { len: start + payload.len() });
+        }
+        if self.watched {
+            return Ok(Step::Watched { header: start, len: start + payload.len(), message });
         }
         let frame = self.remaining == 0;
         Ok(Step::Held { opcode, header: start, len: start + payload.len(), frame, message })
@@ -425,6 +453,7 @@ mod tests {
                 Step::First { .. } => return Ok(steps),
                 step @ (Step::Data { len, .. }
                 | Step::Held { len, .. }
+                | Step::Watched { len, .. }
                 | Step::Dropped { len }
                 | Step::Control { len, .. }
                 | Step::Close { len, .. }) => {
@@ -553,6 +582,48 @@ mod tests {
     }
 
     #[test]
+    fn a_watched_message_is_shown_unmasked_and_goes_on_as_one_that_streams() {
+        let sent = frames(&[(0x01, b"abc"), (0x89, b"?"), (0x80, b"defgh"), (0x82, b"xy")]);
+        for limits in [LIMITS, Limits { watched: true, ..LIMITS }] {
+            let (mut judge, mut shown, mut out, mut kept) = (Judge::new(true), Vec::new(), Vec::new(), Vec::new());
+            for byte in &sent {
+                kept.push(*byte);
+                let mut at = 0;
+                loop {
+                    at += match judge.next(&mut kept[at..], &limits, 0, &mut || OURS).unwrap() {
+                        Step::NeedMore => break,
+                        Step::Watched { header, len, .. } => {
+                            let payload = &mut kept[at + header..at + len];
+                            shown.extend_from_slice(payload);
+                            judge.mask(payload);
+                            out.extend_from_slice(&kept[at..at + len]);
+                            len
+                        }
+                        Step::Data { len, .. } | Step::Control { len, .. } => {
+                            out.extend_from_slice(&kept[at..at + len]);
+                            len
+                        }
+                        step => panic!("{step:?}"),
+                    };
+                }
+                kept.drain(..at);
+            }
+            let mut expected = Vec::new();
+            for (first, payload) in [(0x01, &b"abc"[..]), (0x89, b"?"), (0x80, b"defgh"), (0x82, b"xy")] {
+                let at = expected.len();
+                write(&mut expected, Opcode::Binary, payload, Some(OURS));
+                expected[at] = first;
+            }
+            // Of a control frame the payload comes unmasked.
+            let ping = out.iter().position(|byte| *byte == 0x89).unwrap();
+            out[ping + 2..ping + 6].copy_from_slice(&OURS);
+            out[ping + 6] ^= OURS[0];
+            assert_eq!(out, expected);
+            assert_eq!(shown, if limits.watched { &b"abcdefghxy"[..] } else { b"" });
+        }
+    }
+
+    #[test]
     fn a_held_message_is_judged_as_one_that_streams() {
         let limits = Limits { hold_text: true, ..LIMITS };
         let verdict = |sent: &[(u8, &[u8])]| judge(&frames(sent), &limits).err();
@@ -578,6 +649,7 @@ mod tests {
                 Step::First { .. } => judge.rule(*rulings.next().unwrap()),
                 Step::Data { len, .. }
                 | Step::Held { len, .. }
+                | Step::Watched { len, .. }
                 | Step::Dropped { len }
                 | Step::Control { len, .. }
                 | Step::Close { len, .. } => at += len,

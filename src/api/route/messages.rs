@@ -73,10 +73,14 @@ pub struct FromClient {
     /// What happens to a document that no selector takes: Deny (close with 1008) or Allow; Deny if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmatched: Option<Unmatched>,
-    /// What happens to a connection whose messages look like another protocol in a tunnel: Deny, Audit (count and
-    /// log) or Allow; Allow if absent.
+    /// What happens to a connection whose first messages are the beginning of a raw protocol such as SSH, TLS or HTTP: Deny
+    /// (close with 1008), Audit (count and log) or Allow; Allow if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnels: Option<Tunnels>,
+    /// Protocols that the route is for: tunnels does not apply to them. None if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 24), extend("x-kubernetes-list-type" = "set"))]
+    pub allow_protocols: Option<Vec<Protocol>>,
 }
 
 /// What backends may send.
@@ -123,6 +127,14 @@ pub struct FromBackend {
     /// What happens to a document that no selector takes: Deny (close with 1011) or Allow; Deny if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmatched: Option<Unmatched>,
+    /// What happens to a connection whose first messages are the beginning of a raw protocol such as SSH, TLS or HTTP: Deny
+    /// (close with 1011), Audit (count and log) or Allow; Allow if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnels: Option<Tunnels>,
+    /// Protocols that the route is for: tunnels does not apply to them. None if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 24), extend("x-kubernetes-list-type" = "set"))]
+    pub allow_protocols: Option<Vec<Protocol>>,
 }
 
 /// A type of message (RFC 6455 section 5.6).
@@ -139,12 +151,44 @@ pub enum MessageType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 pub enum Tunnels {
-    /// The connection is closed with 1008.
+    /// The connection is closed.
     Deny,
     /// It is counted and logged.
     Audit,
     /// Nothing.
     Allow,
+}
+
+/// A raw protocol that can be recognised in messages, and MQTT and STOMP, which are never taken for tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(description = "")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Protocol {
+    Amqp,
+    Ftp,
+    Http1,
+    Http2,
+    Imap,
+    Mongodb,
+    Mqtt,
+    Mysql,
+    Openvpn,
+    Pop3,
+    Postgresql,
+    Rdp,
+    Redis,
+    Rfb,
+    Smb,
+    Smtp,
+    Smux,
+    Socks4,
+    Socks5,
+    Ssh,
+    Stomp,
+    Tls,
+    Wireguard,
+    Yamux,
 }
 
 /// Compression toward clients.

@@ -4,7 +4,7 @@
 use crate::api::route::Messages;
 use crate::api::route::content::{Format, MessageSchema, Unmatched};
 use crate::api::route::message_rate::{ByteRateLimit, RateLimit};
-use crate::api::route::messages::{FromBackend, FromClient, MessageType};
+use crate::api::route::messages::{FromBackend, FromClient, MessageType, Protocol, Tunnels};
 use crate::api::scalar::{Duration, Size};
 use crate::compile::spec::layers::{Layers, Set, pick};
 
@@ -21,6 +21,8 @@ pub(super) struct Direction<'a> {
     pub(super) format: Option<Set<'a, Format>>,
     pub(super) schemas: Option<Set<'a, [MessageSchema]>>,
     pub(super) unmatched: Option<Set<'a, Unmatched>>,
+    pub(super) tunnels: Option<Set<'a, Tunnels>>,
+    pub(super) allow_protocols: Option<Set<'a, [Protocol]>>,
 }
 
 /// The fields that both directions have, of a part of the layers.
@@ -38,6 +40,8 @@ macro_rules! direction {
             format: pick(&layers, |written| written.format.as_ref()),
             schemas: pick(&layers, |written| written.schemas.as_deref()),
             unmatched: pick(&layers, |written| written.unmatched.as_ref()),
+            tunnels: pick(&layers, |written| written.tunnels.as_ref()),
+            allow_protocols: pick(&layers, |written| written.allow_protocols.as_deref()),
         }
     }};
 }

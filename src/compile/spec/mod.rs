@@ -15,3 +15,4 @@ pub mod policy;
 pub mod rate;
 pub mod rule;
 pub mod tls;
+mod tunnel;

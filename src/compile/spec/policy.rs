@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::api::route::connection::{self as api, OnCredentialExpiry};
 use crate::api::route::handshake::{MissingOrigin, Mode};
-use crate::api::route::messages::{CompressionMode, FromClient, MessageType, Tunnels};
+use crate::api::route::messages::{CompressionMode, MessageType};
 use crate::api::route::{Connection, Defaults, Handshake, Messages, RouteSpec};
 use crate::api::scalar;
 use crate::api::status::ConditionType as Type;
@@ -20,6 +20,7 @@ use crate::compile::spec::layers::{Layers, Set, pick};
 use crate::compile::spec::message_rate::{self, Subjects};
 use crate::compile::spec::origin;
 use crate::compile::spec::rate;
+use crate::compile::spec::tunnel;
 use crate::policy::{self, Authentication, Content, Heartbeat, Networks, OriginPattern, Origins, Policy};
 use crate::ws::message::Limits;
 
@@ -66,6 +67,7 @@ pub fn effective(spec: &RouteSpec, defaults: &Defaults, diagnostics: &mut Diagno
         None => Subjects::All,
     };
     let (client_pacing, backend_pacing) = message_rate::read(&messages, &subjects, diagnostics);
+    let tunnels = tunnel::read(&messages, diagnostics);
     let audits_messages = audits(&messages, diagnostics);
     // What a host asks is not the route's to know: it is added where the route is placed on one. What ConfigMaps hold is
     // added where they are resolved.
@@ -77,6 +79,7 @@ pub fn effective(spec: &RouteSpec, defaults: &Defaults, diagnostics: &mut Diagno
         client_pacing,
         backend_pacing,
         content: Content::default(),
+        tunnels,
         audits_messages,
         client_certificates: None,
     }
@@ -285,12 +288,6 @@ fn messages(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> (Li
     {
         diagnostics.unsupported_value(set.field("messages.compression.mode"), "PermessageDeflate");
     }
-    // Allow is what happens anyway.
-    if let Some(set) = pick(&layers.part(|m| m.from_client.as_ref()), |c: &FromClient| c.tunnels.as_ref())
-        && *set.value != Tunnels::Allow
-    {
-        diagnostics.unsupported_value(set.field("messages.fromClient.tunnels"), format_args!("{:?}", set.value));
-    }
     let bounds = Bounds { size: (CLIENT_SIZE, MAX_CLIENT_SIZE), fragments: CLIENT_FRAGMENTS };
     let from_client = limits(&Direction::from_client(layers), &bounds, diagnostics);
     let bounds = Bounds { size: (BACKEND_SIZE, MAX_BACKEND_SIZE), fragments: BACKEND_FRAGMENTS };
@@ -317,7 +314,7 @@ fn limits(direction: &Direction<'_>, bounds: &Bounds, diagnostics: &mut Diagnost
 /// Whether messages are judged and let through.
 fn audits(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> bool {
     let Some(set) = pick(layers, |m| m.mode.as_ref()).filter(|set| *set.value == Mode::Audit) else { return false };
-    let text = "Audit: rates and the content of messages are logged, not enforced";
+    let text = "Audit: rates, the content of messages and tunnels are logged, not enforced";
     diagnostics.warn(Type::AuditMode, set.field("messages.mode"), text);
     true
 }
@@ -420,10 +417,8 @@ mod tests {
 
     #[test]
     fn every_field_that_is_not_carried_out_is_refused_by_name() {
-        for (yaml, field) in [
-            ("messages: {compression: {mode: PermessageDeflate}}", "spec.messages.compression.mode"),
-            ("messages: {fromClient: {tunnels: Deny}}", "spec.messages.fromClient.tunnels: Deny is"),
-        ] {
+        for (yaml, field) in [("messages: {compression: {mode: PermessageDeflate}}", "spec.messages.compression.mode")]
+        {
             let yaml = if yaml.starts_with("handshake") { yaml.to_owned() } else { format!("{OPEN}\n{yaml}") };
             let (_, diagnostics) = read(&yaml, &Defaults::default());
             let [problem] = diagnostics.problems.as_slice() else { panic!("{yaml}: {:?}", diagnostics.problems) };

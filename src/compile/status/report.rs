@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use crate::api::route_id::RouteId;
 use crate::api::status::RouteStatus;
 use crate::content::format::Format;
+use crate::content::protocol::Protocol;
 use crate::content::rules::Rules;
-use crate::policy::Policy;
+use crate::policy::{Policy, Tunnels};
 use crate::snapshot::{RouteState, Snapshot};
 
 /// The columns.
@@ -64,13 +65,23 @@ fn messages(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     for (route, policy) in routes {
         let content = &policy.content;
-        for (who, rules) in [("clients", &content.from_client), ("backends", &content.from_backend)] {
+        let Tunnels { from_client, from_backend } = policy.tunnels;
+        for (who, rules, tunnels) in
+            [("clients", &content.from_client, from_client), ("backends", &content.from_backend, from_backend)]
+        {
             let by = match rules {
                 None => "size and type only".to_owned(),
                 Some(rules) => judges(rules),
             };
             let audit = if policy.audits_messages && rules.is_some() { ", in Audit mode" } else { "" };
             text.push_str(&format!("{route}: text messages of {who} are judged by {by}{audit}\n"));
+            if let Some(rule) = tunnels {
+                let what = if rule.audits || policy.audits_messages { "logged" } else { "refused" };
+                let except: Vec<&str> =
+                    Protocol::ALL.iter().filter(|one| rule.allowed.contains(**one)).map(|one| one.name()).collect();
+                let except = if except.is_empty() { String::new() } else { format!(" but for {}", except.join(", ")) };
+                text.push_str(&format!("{route}: tunnels in messages of {who} are {what}{except}\n"));
+            }
         }
     }
     text

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use crate::proxy::relay::activity::PeerActivity;
 use crate::proxy::relay::session::Session;
-use crate::telemetry::access::fields::{Id, Volume};
+use crate::reason::Reason;
+use crate::telemetry::access::fields::{Audited, Detail, Id, Volume};
 use crate::telemetry::access::worker::WorkerLog;
 use crate::telemetry::metrics::RouteMetrics;
 
@@ -28,4 +29,12 @@ pub(super) struct Flow<'a> {
     pub(super) began: Instant,
     /// What the connection has carried in this direction.
     pub(super) volume: &'a mut Volume,
+}
+
+impl Flow<'_> {
+    /// Counts and logs what passes because nothing is enforced.
+    pub(super) fn audit(&self, reason: Reason, detail: &Detail) {
+        self.metrics.audited(reason);
+        self.log.audited(&Audited { id: self.id, route: self.route, reason, detail });
+    }
 }

@@ -18,6 +18,7 @@ pub(crate) mod sweep;
 mod tests;
 pub(crate) mod throttle;
 mod waiting;
+mod watching;
 
 use std::any::Any;
 use std::rc::Rc;
@@ -219,6 +220,8 @@ impl<C: Peer, B: Peer> Relay<C, B> {
         };
         client.admit(policy.from_client, &policy.content.from_client, policy, held);
         backend.admit(policy.from_backend, &policy.content.from_backend, policy, held);
+        client.watch(policy.tunnels.from_client);
+        backend.watch(policy.tunnels.from_backend);
         let (route, facts) = (&lease.route.id, &session.facts);
         let shared = |from_client| Some(subject_rates.of(route, &facts.identity()?, from_client));
         client.pace(&policy.client_pacing, || shared(true));

@@ -10,8 +10,8 @@ use crate::proxy::relay::pause::{is_paused, pause, waits_for_memory};
 use crate::proxy::relay::side::{Party, Side, Wake};
 use crate::proxy::relay::stage::RefusedMessage;
 use crate::proxy::relay::throttle::{Exceeded, Ruling};
-use crate::reason::Reason;
-use crate::telemetry::access::fields::{Audited, Detail, Volume};
+use crate::proxy::relay::watching;
+use crate::telemetry::access::fields::{Detail, Volume};
 use crate::telemetry::metrics::MessageSizes;
 use crate::ws::frame::{self, Opcode};
 use crate::ws::message::{Step, Violation};
@@ -142,7 +142,11 @@ fn forward<A: Peer, B: Peer>(
         Stop::NeedMore | Stop::Release | Stop::Frame | Stop::Wait(_) | Stop::Ask => Pumped::Moved,
         Stop::Violation(violation) => Pumped::Violation(violation),
         Stop::Exceeded(exceeded) => Pumped::Exceeded(exceeded),
-        Stop::Refused(_) => Pumped::Refused,
+        Stop::Refused(_) => {
+            // What follows is read for a Close frame only.
+            from.stage = None;
+            Pumped::Refused
+        }
         Stop::Closed(code) => {
             from.closed = true;
             to.writer.told = true;
@@ -184,28 +188,18 @@ fn is_held_refused<A>(from: &mut Side<A>, flow: &Flow<'_>) -> bool {
 /// Judges a whole message that is not held; whether it does not go on.
 fn is_refused_at_once<A>(from: &mut Side<A>, payload: &[u8], flow: &Flow<'_>) -> bool {
     let judged = from.stage.as_mut().map_or(Ok(()), |stage| stage.judge_at_once(payload, flow.metrics));
-    let refused = is_refused(from, judged, flow);
-    if refused {
-        from.stage = None;
-    }
-    refused
+    is_refused(from, judged, flow)
 }
 
 /// Whether a message that was judged does not go on. In Audit mode it does, and is logged.
 fn is_refused<A>(from: &mut Side<A>, judged: Result<(), RefusedMessage>, flow: &Flow<'_>) -> bool {
     let Err(refused) = judged else { return false };
     if from.audits {
-        audit(refused.reason, &refused.detail, flow);
+        flow.audit(refused.reason, &refused.detail);
         return false;
     }
     from.refused = Some(Box::new(refused));
     true
-}
-
-/// Counts and logs what passes because nothing is enforced.
-fn audit(reason: Reason, detail: &Detail, flow: &Flow<'_>) {
-    flow.metrics.audited(reason);
-    flow.log.audited(&Audited { id: flow.id, route: flow.route, reason, detail });
 }
 
 /// Sends what a run over `wake.buffers.plain[start..]` lets go on; whether the receiver is lost by it.
@@ -294,6 +288,15 @@ struct Run {
     stop: Stop,
 }
 
+impl Run {
+    /// Stops at a message that does not go on; it was counted if it is whole.
+    fn refuse(&mut self, len: usize, header: usize, counted: bool) {
+        self.messages -= u64::from(counted);
+        self.used += len;
+        self.stop = Stop::Refused((len - header) as u64);
+    }
+}
+
 /// Judges frames in place and closes the gaps of those that do not go on, up to where something else must be done first.
 /// The end of a frame behind which the receiver is due a Close is such a place.
 fn judge<A: Peer, B>(
@@ -328,12 +331,15 @@ fn judge<A: Peer, B>(
                     run.messages += 1;
                     sizes.record(from.party.direction(), from.judge.message_size());
                 }
+                let tunnel = watching::read(from, &bytes[at + header..at + len], message, flow);
+                if is_refused(from, tunnel, flow) {
+                    run.refuse(len, header, message);
+                    break;
+                }
                 if header > 0 && message && from.stage.as_ref().is_some_and(|stage| stage.is_empty()) {
                     // All of it lies here: it is judged where it lies, and goes on with what lies beside it.
                     if is_refused_at_once(from, &bytes[at + header..at + len], flow) {
-                        run.messages -= 1;
-                        run.used += len;
-                        run.stop = Stop::Refused((len - header) as u64);
+                        run.refuse(len, header, message);
                         break;
                     }
                     remask(from, &mut bytes[at..at + len], header, masks);
@@ -354,11 +360,30 @@ fn judge<A: Peer, B>(
                     continue;
                 }
             }
+            Ok(Step::Watched { header, len, message }) => {
+                run.data = true;
+                if message {
+                    run.messages += 1;
+                    sizes.record(from.party.direction(), from.judge.message_size());
+                }
+                let payload = &mut bytes[at + header..at + len];
+                let tunnel = watching::read(from, payload, message, flow);
+                if is_refused(from, tunnel, flow) {
+                    run.refuse(len, header, message);
+                    break;
+                }
+                from.judge.mask(payload);
+                run.cut = Some(from.judge.in_frame());
+                if last && !from.judge.in_frame() {
+                    run.stop = Stop::Frame;
+                }
+                len
+            }
             Ok(Step::First { payload }) => {
                 match rule(from, to, payload, flow, now) {
                     Ruling::Pass => from.judge.rule(false),
                     Ruling::Audit(exceeded) => {
-                        audit(from.party.exceeded(exceeded), &Detail::default(), flow);
+                        flow.audit(from.party.exceeded(exceeded), &Detail::default());
                         from.judge.rule(false);
                     }
                     Ruling::Drop => from.judge.rule(true),

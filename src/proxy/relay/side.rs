@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::content::rules::Rules;
-use crate::policy::{Pacing, Policy};
+use crate::content::tunnel::Watch;
+use crate::policy::{Pacing, Policy, TunnelRule};
 use crate::proxy::clock::Tick;
 use crate::proxy::io::Peer;
 use crate::proxy::io::buffers::Buffers;
@@ -101,6 +102,13 @@ pub(super) struct Writer {
     pub(super) due: Option<Option<u16>>,
 }
 
+/// The watch over the first bytes of a peer, and what its route says of what is found.
+#[derive(Debug)]
+pub(super) struct Watching {
+    pub(super) watch: Watch,
+    pub(super) rule: TunnelRule,
+}
+
 /// One side of a relay.
 pub(super) struct Side<P> {
     pub(super) party: Party,
@@ -110,9 +118,11 @@ pub(super) struct Side<P> {
     pub(super) limits: Limits,
     /// Messages of the peer that must be seen whole; `None`: there are none.
     pub(super) stage: Option<Box<Stage>>,
+    /// The watch over the first bytes of the peer; `None`: there is none, or it is over.
+    pub(super) watching: Option<Box<Watching>>,
     /// Rates of the peer's messages; `None`: there are none.
     pub(super) throttle: Option<Box<Throttle>>,
-    /// Why the stage refused a message, which ends the connection.
+    /// Why what a message says was refused, which ends the connection.
     pub(super) refused: Option<Box<RefusedMessage>>,
     /// Messages that the stage refuses are counted, logged and let through.
     pub(super) audits: bool,
@@ -140,6 +150,7 @@ impl<P: Peer> Side<P> {
             judge: Judge::new(party == Party::Client),
             limits,
             stage: None,
+            watching: None,
             throttle: None,
             refused: None,
             audits: false,
@@ -176,6 +187,18 @@ impl<P: Peer> Side<P> {
         if let Some(stage) = &mut self.stage {
             stage.set_rules(rules.clone());
         }
+    }
+
+    /// Takes over what a policy says of tunnels. A watch begins with the first byte of the peer or not at all.
+    pub(super) fn watch(&mut self, rule: Option<TunnelRule>) {
+        self.watching = match (rule, self.watching.take()) {
+            (Some(rule), Some(before)) => Some(Box::new(Watching { rule, ..*before })),
+            (Some(rule), None) if self.judge.payload_total() == 0 => {
+                Some(Box::new(Watching { watch: Watch::default(), rule }))
+            }
+            (_, _) => None,
+        };
+        self.limits.watched = self.watching.is_some();
     }
 
     /// Sends one of our own control frames.

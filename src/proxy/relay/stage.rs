@@ -198,7 +198,12 @@ fn judge(
             either(Reason::MessageInvalid, Reason::BackendMessageInvalid),
             Some(rule),
             Verdict::Invalid,
-            Detail { schema: name(Some(rule)).cloned(), pointer: Some(place), keyword: Some(keyword), malformed: None },
+            Detail {
+                schema: name(Some(rule)).cloned(),
+                pointer: Some(place),
+                keyword: Some(keyword),
+                ..Detail::default()
+            },
         ),
     };
     count(rule, verdict).inc();

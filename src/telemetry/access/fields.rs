@@ -82,6 +82,8 @@ pub struct Detail {
     pub keyword: Option<String>,
     /// Why it could not be read: `syntax`, `duplicate_name`, `depth` or `values`.
     pub malformed: Option<&'static str>,
+    /// The raw protocol that begins in it.
+    pub protocol: Option<&'static str>,
 }
 
 /// A message was let through in Audit mode that Enforce would have refused.
@@ -187,6 +189,7 @@ impl Detail {
         line.maybe_text("pointer", self.pointer.as_deref());
         line.maybe_text("keyword", self.keyword.as_deref());
         line.maybe_text("malformed", self.malformed);
+        line.maybe_text("protocol", self.protocol);
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::api::route_id::RouteId;
-use crate::policy::{Connection, Content, Facts, Handshake, Heartbeat, Origin, Pacing, Policy};
+use crate::policy::{Connection, Content, Facts, Handshake, Heartbeat, Origin, Pacing, Policy, Tunnels};
 use crate::proxy::clock::{TICKS, Tick};
 use crate::proxy::io::buffers::Buffers;
 use crate::proxy::io::{Fill, Peer};
@@ -227,6 +227,7 @@ pub(super) struct Options {
     pub(super) backend_pacing: Pacing,
     pub(super) connection: Connection,
     pub(super) content: Content,
+    pub(super) tunnels: Tunnels,
     pub(super) audits: bool,
     pub(super) client_early: Vec<u8>,
     pub(super) backend_early: Vec<u8>,
@@ -254,6 +255,7 @@ impl Default for Options {
                 max_duration: None,
             },
             content: Content::default(),
+            tunnels: Tunnels::default(),
             audits: false,
             client_early: Vec::new(),
             backend_early: Vec::new(),
@@ -301,6 +303,7 @@ impl Fixture {
             client_pacing: options.client_pacing,
             backend_pacing: options.backend_pacing,
             content: options.content,
+            tunnels: options.tunnels,
             audits_messages: options.audits,
             client_certificates: None,
         };

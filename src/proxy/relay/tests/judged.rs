@@ -27,7 +27,7 @@ fn rules(most: usize) -> Arc<Rules> {
     Arc::new(Rules { format: Format::Json, rules: vec![rule], unmatched: false })
 }
 
-fn options(most: usize) -> Options {
+pub(super) fn options(most: usize) -> Options {
     let options = Options::default();
     let limits = Limits { hold_text: true, ..options.from_client };
     let content = Content { from_client: Some(rules(most)), from_backend: Some(rules(most)), incomplete: false };
@@ -107,7 +107,7 @@ fn the_log_names_the_schema_the_place_and_the_keyword_and_no_value() {
         schema: Some("say".into()),
         pointer: Some("/text".to_owned()),
         keyword: Some("maxLength".to_owned()),
-        malformed: None,
+        ..Detail::default()
     };
     assert_eq!(detail(&say("secret")), Some(invalid));
     assert_eq!(detail(r#"{"type":"shout"}"#), Some(Detail::default()));

@@ -7,3 +7,4 @@ mod fixture;
 mod judged;
 mod rates;
 mod time;
+mod tunnels;

@@ -59,6 +59,12 @@ pub(super) struct Judged {
     pub(super) verdict: Verdict,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Tunnel {
+    pub(super) direction: Direction,
+    pub(super) protocol: &'static str,
+}
+
 /// Counters of routes with further labels.
 pub(super) type Counts<L> = Family<(Route, L), Counter>;
 
@@ -76,6 +82,7 @@ pub(super) struct Families {
     pub(super) dropped: Counts<Violation>,
     pub(super) throttled: Counts<Violation>,
     pub(super) judged: Counts<Judged>,
+    pub(super) tunnels: Counts<Tunnel>,
     pub(super) closes: Counts<Closed>,
 }
 
@@ -138,6 +145,13 @@ impl Families {
                 "documents_judged",
                 "JSON documents in messages, by direction, schema (none without one) and verdict (matched, invalid, \
                  unmatched, malformed); counted in Audit mode too",
+                Family::default(),
+            ),
+            tunnels: declare(
+                registry,
+                "tunnels",
+                "Connections whose first messages are the beginning of a raw protocol that the route does not allow, by \
+                 direction and protocol; counted in Audit mode too",
                 Family::default(),
             ),
             closes: declare(

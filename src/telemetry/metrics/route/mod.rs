@@ -20,7 +20,7 @@ use super::duration::Durations;
 use super::label::{self, Direction, HandshakeOutcome, OrNone, Peer, Verdict};
 use crate::reason::Reason;
 use crate::telemetry::initiator::Initiator;
-use families::{Closed, Counters, Families, Handshake, Judged, Route, Sent, Violation};
+use families::{Closed, Counters, Families, Handshake, Judged, Route, Sent, Tunnel, Violation};
 
 /// Messages and bytes of one direction.
 #[derive(Debug, Clone)]
@@ -54,6 +54,7 @@ pub struct RouteMetrics {
     dropped: Counters<Violation>,
     throttled: Counters<Violation>,
     judged: Counters<Judged>,
+    tunnels: Counters<Tunnel>,
     closes: Counters<Closed>,
     /// Whether the route was removed.
     gone: AtomicBool,
@@ -84,6 +85,7 @@ impl RouteMetrics {
             dropped: Counters::new(&families.dropped, &route),
             throttled: Counters::new(&families.throttled, &route),
             judged: Counters::new(&families.judged, &route),
+            tunnels: Counters::new(&families.tunnels, &route),
             closes: Counters::new(&families.closes, &route),
             gone: AtomicBool::new(false),
             route,
@@ -107,6 +109,7 @@ impl RouteMetrics {
         self.dropped.remove();
         self.throttled.remove();
         self.judged.remove();
+        self.tunnels.remove();
         self.closes.remove();
     }
 
@@ -146,6 +149,11 @@ impl RouteMetrics {
     /// Documents that were judged so by this schema; `None`: by none. Takes a short lock: keep what is counted often.
     pub fn judged(&self, direction: Direction, schema: Option<&Arc<str>>, verdict: Verdict) -> Counter {
         self.judged.of(Judged { direction, schema: OrNone(schema.cloned()), verdict })
+    }
+
+    /// A tunnel of this protocol began.
+    pub fn tunnel(&self, direction: Direction, protocol: &'static str) {
+        self.tunnels.inc(Tunnel { direction, protocol });
     }
 
     /// An endpoint of the backend accepted the TCP connection after so long.
@@ -281,6 +289,7 @@ mod tests {
         route.throttled(Reason::BackendByteRateExceeded);
         route.judged(Direction::FromClient, Some(&"say".into()), Verdict::Invalid).inc();
         route.judged(Direction::FromBackend, None, Verdict::Malformed).inc();
+        route.tunnel(Direction::FromClient, "ssh");
         route.tickets_issued.inc();
         route.backend_connected(Duration::from_millis(5));
         has(&metrics, r#"wssgate_connections{route="shop/chat"} 0"#);
@@ -298,6 +307,7 @@ mod tests {
             &metrics,
             r#"wssgate_documents_judged_total{route="shop/chat",direction="from_backend",schema="none",verdict="malformed"} 1"#,
         );
+        has(&metrics, r#"wssgate_tunnels_total{route="shop/chat",direction="from_client",protocol="ssh"} 1"#);
         has(&metrics, r#"wssgate_tickets_issued_total{route="shop/chat"} 1"#);
         has(&metrics, r#"wssgate_backend_connect_duration_seconds_bucket{le="0.001",route="shop/chat"} 0"#);
         has(&metrics, r#"wssgate_backend_connect_duration_seconds_bucket{le="0.01",route="shop/chat"} 1"#);
@@ -332,6 +342,7 @@ mod tests {
         live.dropped(Reason::MessageRateExceeded, 1);
         live.throttled(Reason::MessageRateExceeded);
         live.judged(Direction::FromClient, None, Verdict::Matched).inc();
+        live.tunnel(Direction::FromClient, "ssh");
         live.ended(Reason::Draining, None, Initiator::Gateway);
         drop(live);
         has(&metrics, r#"wssgate_connections{route="shop/chat"} 0"#);
