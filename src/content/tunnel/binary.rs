@@ -75,7 +75,7 @@ pub(super) fn socks5(seen: Seen<'_>) -> Fit {
             return Some(false);
         }
         let mut at = 2 + methods;
-        if seen.message_ends(at)? == false {
+        if !seen.message_ends(at)? {
             return Some(false);
         }
         if *seen.bytes.get(at)? == 1 {
@@ -135,7 +135,7 @@ pub(super) fn postgresql(seen: Seen<'_>) -> Fit {
                     Some(_) => known.as_bytes() == written,
                     None => known.as_bytes().starts_with(written),
                 };
-                if known.iter().any(|one| fits(&one)) { end.map(|_| true) } else { Some(false) }
+                if known.iter().any(fits) { end.map(|_| true) } else { Some(false) }
             }
             _ => Some(false),
         }
