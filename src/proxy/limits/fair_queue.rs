@@ -8,7 +8,7 @@
 //! a client that has gone. Knows addresses and numbers, nothing of TLS.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use crate::policy::network::limit_key;
+use crate::proxy::limits::turns::Turns;
 use crate::reason::Reason;
 
 /// Clients of one worker that may wait for their first permit, about a second's work.
@@ -37,11 +38,9 @@ struct State {
 #[derive(Debug, Default)]
 struct Order {
     taken: bool,
-    /// The addresses that wait, in the order in which they come.
-    order: VecDeque<IpAddr>,
-    /// What each of them waits with: first what is begun, then in the order of asking. A waiter that has gone is passed
+    /// What each address waits with: first what is begun, then in the order of asking. A waiter that has gone is passed
     /// over when it would be its turn.
-    waiting: HashMap<IpAddr, VecDeque<oneshot::Sender<Permit>>>,
+    waiting: Turns<IpAddr, oneshot::Sender<Permit>>,
 }
 
 impl Order {
@@ -49,34 +48,12 @@ impl Order {
     /// complete no handshake in time, and have paid for each.
     fn wait(&mut self, address: IpAddr, begun: bool) -> oneshot::Receiver<Permit> {
         let (sender, receiver) = oneshot::channel();
-        let own = self.waiting.entry(address).or_default();
-        if own.is_empty() {
-            self.order.push_back(address);
-        }
         if begun {
-            own.push_front(sender)
+            self.waiting.push_front(address, sender);
         } else {
-            own.push_back(sender)
+            self.waiting.push_back(address, sender);
         }
         receiver
-    }
-
-    /// The next waiter, if there is one.
-    fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
-        let address = self.order.pop_front()?;
-        let own = self.waiting.get_mut(&address)?;
-        let next = own.pop_front();
-        if own.is_empty() {
-            self.waiting.remove(&address);
-            if self.waiting.is_empty() {
-                // After a flood the memory goes back.
-                self.waiting.shrink_to_fit();
-                self.order.shrink_to_fit();
-            }
-        } else {
-            self.order.push_back(address);
-        }
-        next
     }
 }
 
@@ -137,7 +114,7 @@ impl Drop for Permit {
         loop {
             let next = {
                 let mut turns = queue.0.order.borrow_mut();
-                let next = turns.next();
+                let next = turns.waiting.next();
                 turns.taken = next.is_some();
                 next
             };
@@ -291,7 +268,7 @@ mod tests {
             })
             .await;
         let turns = queue.0.order.borrow();
-        assert!(!turns.taken && turns.order.is_empty() && turns.waiting.is_empty(), "{turns:?}");
+        assert!(!turns.taken && turns.waiting.is_empty(), "{turns:?}");
         served.take()
     }
 

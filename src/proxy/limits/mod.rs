@@ -8,3 +8,4 @@ pub(crate) mod handshake_rate;
 pub(crate) mod permits;
 pub(crate) mod round_robin;
 pub(crate) mod subject_rate;
+pub(crate) mod turns;
