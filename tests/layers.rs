@@ -92,7 +92,7 @@ proxy::io | ws reason proxy::limits | aws_lc_rs http http_body_util hyper hyper_
 proxy::store | reason backoff api telemetry::metrics policy snapshot proxy::drain proxy::dependency_health
     proxy::limits | arc_swap aws_lc_rs base64 futures_util redis rustls rustls_pki_types serde serde_json tokio
     tokio_rustls tracing
-proxy::auth | ws reason api telemetry::metrics policy snapshot proxy::clock proxy::dependency_health proxy::limits
+proxy::auth | ws reason backoff api telemetry::metrics policy snapshot proxy::clock proxy::dependency_health proxy::limits
     proxy::io proxy::store | aws_lc_rs base64 http http_body_util hyper rustls rustls_pki_types tokio tokio_rustls
     tracing
 proxy::relay | ws reason api telemetry::initiator telemetry::metrics telemetry::access content policy snapshot

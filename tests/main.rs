@@ -35,6 +35,7 @@ mod files_source;
 mod files_source_watch;
 mod frames;
 mod handshake_deadline;
+mod hanging;
 mod health;
 mod key_sets;
 mod layers;

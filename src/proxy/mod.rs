@@ -180,9 +180,9 @@ async fn follow(shared: Arc<Shared>) {
             }
             _ = drain.wait_for(|drain| *drain == Drain::Over) => return,
         }
-        let dependencies = shared.live.load().dependencies();
-        shared.health.follow(&dependencies);
-        shared.auth.keys.follow(&dependencies);
+        let snapshot = shared.live.load();
+        shared.health.follow(&snapshot.dependencies());
+        shared.auth.keys.follow(&snapshot.key_sets());
     }
 }
 

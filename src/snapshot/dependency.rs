@@ -1,9 +1,11 @@
 //! What the data plane asks while it judges handshakes: reported back across the seam, so that the conditions of a route
 //! can say that it cannot be reached.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::api::route_id::RouteId;
+use crate::policy::Policy;
 use crate::policy::authentication::{Authentication, External, Jwt, KeySource, Kind};
 use crate::snapshot::{BackendId, RouteState, Snapshot};
 
@@ -62,14 +64,33 @@ impl fmt::Display for Dependency {
 impl Snapshot {
     /// Everything that the judging of handshakes depends on.
     pub fn dependencies(&self) -> BTreeSet<Dependency> {
-        let routes = self.exact.values().chain(self.wildcard.values()).flat_map(|host| &host.routes);
         let mut found = BTreeSet::new();
-        for route in routes {
-            let RouteState::Serving(policy) = &route.state else { continue };
-            found.extend(Dependency::of(&route.id.namespace, &policy.handshake.authentication).map(|(_, one)| one));
+        for (id, policy) in self.serving() {
+            found.extend(Dependency::of(&id.namespace, &policy.handshake.authentication).map(|(_, one)| one));
             found.extend(policy.connection.per_subject.map(|_| Dependency::Store));
         }
         found
+    }
+
+    /// The key sets that are fetched, each with the namespaces of the routes that name it.
+    pub fn key_sets(&self) -> BTreeMap<Box<str>, BTreeSet<Box<str>>> {
+        let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for (id, policy) in self.serving() {
+            for (_, dependency) in Dependency::of(&id.namespace, &policy.handshake.authentication) {
+                if let Dependency::KeySet(uri) = dependency {
+                    found.entry(uri).or_default().insert(id.namespace.clone());
+                }
+            }
+        }
+        found
+    }
+
+    fn serving(&self) -> impl Iterator<Item = (&RouteId, &Policy)> {
+        let routes = self.exact.values().chain(self.wildcard.values()).flat_map(|host| &host.routes);
+        routes.filter_map(|route| match &route.state {
+            RouteState::Serving(policy) => Some((&route.id, &**policy)),
+            RouteState::Refusing(_) => None,
+        })
     }
 }
 

@@ -1,5 +1,5 @@
 //! Fetches a small document over https for the gateway itself. The address is checked after DNS, redirects are not
-//! followed, size and time are bounded. Knows nothing of what it fetches.
+//! followed, size and time are bounded, not how many fetch at once. Knows nothing of what it fetches.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,7 +14,6 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -23,8 +22,6 @@ use crate::snapshot::live::Live;
 
 /// DNS, TCP, TLS, request and answer together.
 pub(crate) const LIMIT: Duration = Duration::from_secs(3);
-/// Fetches at a time; more wait for their turn, which comes: each that is before them has its limit of time.
-const AT_A_TIME: usize = 16;
 /// Addresses of a name that are tried.
 const ADDRESSES: usize = 3;
 
@@ -44,24 +41,21 @@ pub(crate) struct Fetcher {
     trust: Arc<rustls::ClientConfig>,
     /// Knows which addresses are blocked now.
     live: Arc<Live>,
-    slots: Semaphore,
 }
 
 impl fmt::Debug for Fetcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fetcher").field("slots", &self.slots).finish_non_exhaustive()
+        f.debug_struct("Fetcher").finish_non_exhaustive()
     }
 }
 
 impl Fetcher {
     pub(crate) fn new(trust: Arc<rustls::ClientConfig>, live: Arc<Live>) -> Self {
-        Self { trust, live, slots: Semaphore::new(AT_A_TIME) }
+        Self { trust, live }
     }
 
     /// The body of a 200 to a GET, at most `size` bytes.
     pub(crate) async fn get(&self, uri: &str, size: usize) -> Result<Bytes, Failed> {
-        // The time begins with the turn: servers that hang do not use up that of others.
-        let _slot = self.slots.acquire().await.map_err(|_| Failed("the gateway is ending"))?;
         timeout(LIMIT, self.fetch(uri, size)).await.unwrap_or(Err(Failed("no answer within 3s")))
     }
 
@@ -159,27 +153,6 @@ mod tests {
         let uri = uri("localhost");
         let (failed, _) = tokio::join!(fetcher.get(&uri, 1024), async { drop(listener.accept().await.unwrap()) });
         assert_eq!(failed, Err(Failed("the TLS handshake failed: is its certificate trusted?")));
-    }
-
-    #[tokio::test]
-    async fn who_waits_behind_servers_that_hang_still_gets_its_whole_time() {
-        let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let uri = |listener: &TcpListener| format!("https://127.0.0.1:{}/", listener.local_addr().unwrap().port());
-        let fetcher = Arc::new(fetcher(true, &[]));
-        let mut hang = tokio::task::JoinSet::new();
-        for _ in 0..AT_A_TIME {
-            let (fetcher, uri) = (Arc::clone(&fetcher), uri(&hanging));
-            hang.spawn(async move { fetcher.get(&uri, 1024).await });
-        }
-        // Nobody accepts, but the system connects; all places are taken when the last one is.
-        while fetcher.slots.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        let uri = uri(&other);
-        let (failed, _) = tokio::join!(fetcher.get(&uri, 1024), async { drop(other.accept().await.unwrap()) });
-        assert_eq!(failed, Err(Failed("the TLS handshake failed: is its certificate trusted?")));
-        assert!(hang.join_all().await.into_iter().all(|result| result == Err(Failed("no answer within 3s"))));
     }
 
     #[tokio::test]

@@ -3,17 +3,23 @@
 //! A set is fetched when a route begins to name it and again every few minutes, on the control runtime and never more
 //! than once at a time. Handshakes use the last good set for as long as it is not too old; only the first ones of a new
 //! URI, and those that need a key which is not there yet, wait, and that for a bounded time.
+//!
+//! Sets that hang delay no others: namespaces share the places for fetches, sets that were fetched before have places of
+//! their own, and what fails is asked less and less.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use crate::backoff::Backoff;
 use crate::policy::keys::{KeySet, MAX_SET};
 use crate::proxy::auth::fetch::{Fetcher, LIMIT};
+use crate::proxy::auth::places::{Places, Step};
 use crate::proxy::dependency_health::DependencyHealth;
 use crate::proxy::limits::permits::Count;
 use crate::snapshot::dependency::Dependency;
@@ -23,21 +29,31 @@ use crate::telemetry::metrics::Metrics;
 const FRESH: Duration = Duration::from_secs(5 * 60);
 /// How old a set may be and still verify: an issuer that cannot be asked for so long may have withdrawn its keys.
 const TOO_OLD: Duration = Duration::from_secs(60 * 60);
-/// The pause after a fetch that failed.
+/// The pause after the first fetch that failed, less a random part of up to a half. Each further one doubles it.
 const RETRY: Duration = Duration::from_secs(10);
+/// The longest pause of a set that was fetched before.
+const MOST_REACHED: Duration = Duration::from_secs(60);
+/// The longest pause of a set that never was. It is less than the time after which an outage is forgotten.
+const MOST_UNREACHED: Duration = Duration::from_secs(5 * 60);
 /// The pause between fetches for the sake of key ids that nobody knows: anyone can invent ids.
 const COOL_DOWN: Duration = Duration::from_secs(30);
 /// How long a handshake waits for a fetch.
 const PATIENCE: Duration = LIMIT.saturating_add(Duration::from_millis(500));
 /// Handshakes that wait for one URI at a time; more are refused at once.
 const WAITERS: usize = 256;
+/// Fetches at a time of sets that were never fetched, and as many of others.
+const PLACES: usize = 16;
 /// How often the age of sets is looked at.
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
 
-/// All fetched key sets of the process.
-#[derive(Debug)]
+/// The key sets that routes name, and the namespaces of these routes.
+pub(crate) type Named = BTreeMap<Box<str>, BTreeSet<Box<str>>>;
+
+/// All fetched key sets of the process. Clones are the same.
+#[derive(Debug, Clone)]
 pub(crate) struct Keys {
-    entries: Mutex<HashMap<Box<str>, Arc<Entry>>>,
+    entries: Arc<Mutex<HashMap<Box<str>, Arc<Entry>>>>,
+    fetches: Arc<Mutex<Fetches>>,
     fetcher: Arc<Fetcher>,
     control: Handle,
     metrics: Metrics,
@@ -55,14 +71,23 @@ struct Entry {
 }
 
 /// What is known of one URI. Pure: the time is passed in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     good: Option<(Arc<KeySet>, Instant)>,
-    /// When the last fetch began that failed or is under way.
-    tried: Option<Instant>,
+    /// When the last fetch failed, and the pause after it; `None`: it did not.
+    failed: Option<(Instant, Duration)>,
+    backoff: Backoff,
     /// When the last fetch began for the sake of an unknown id.
     renewed: Option<Instant>,
+    /// Whether a fetch waits for its place or is under way.
     flying: bool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let backoff = Backoff::new(RETRY, MOST_UNREACHED);
+        Self { good: None, failed: None, backoff, renewed: None, flying: false }
+    }
 }
 
 impl State {
@@ -72,49 +97,49 @@ impl State {
         (now.saturating_duration_since(*at) < TOO_OLD).then_some(keys)
     }
 
-    /// Whether a fetch is due at `now`; if so it has begun.
-    fn begin(&mut self, now: Instant) -> bool {
-        let since = |at: Instant| now.saturating_duration_since(at);
+    /// Whether the pause after a failure goes on, if it is no longer than `most`.
+    fn pauses(&self, now: Instant, most: Duration) -> bool {
+        self.failed.is_some_and(|(at, pause)| now.saturating_duration_since(at) < pause.min(most))
+    }
+
+    /// Whether a fetch is due at `now`; if so it has begun. A set that a handshake waits for is not waited for longer
+    /// than the first pause.
+    fn begin(&mut self, now: Instant, handshake: bool) -> bool {
         // What failed last is asked again soon, however fresh the set is: else nobody would learn that it answers again.
-        let fresh = self.tried.is_none() && self.good.as_ref().is_some_and(|(_, at)| since(*at) < FRESH);
-        if fresh || self.flying || self.tried.is_some_and(|at| since(at) < RETRY) {
-            return false;
-        }
-        self.fly(now);
-        true
+        let age = |at: Instant| now.saturating_duration_since(at);
+        let fresh = self.failed.is_none() && self.good.as_ref().is_some_and(|(_, at)| age(*at) < FRESH);
+        let most = if handshake && self.usable(now).is_none() { RETRY } else { MOST_UNREACHED };
+        let begin = !fresh && !self.flying && !self.pauses(now, most);
+        self.flying |= begin;
+        begin
     }
 
     /// Whether a fetch for an unknown id may begin at `now`; if so it has begun.
     fn begin_renewal(&mut self, now: Instant) -> bool {
-        let since = |at: Instant| now.saturating_duration_since(at);
-        if self.flying
-            || self.renewed.is_some_and(|at| since(at) < COOL_DOWN)
-            || self.tried.is_some_and(|at| since(at) < RETRY)
-        {
+        let cools = self.renewed.is_some_and(|at| now.saturating_duration_since(at) < COOL_DOWN);
+        if self.flying || cools || self.pauses(now, RETRY) {
             return false;
         }
         self.renewed = Some(now);
-        self.fly(now);
-        true
-    }
-
-    fn fly(&mut self, now: Instant) {
         self.flying = true;
-        self.tried = Some(now);
+        true
     }
 
     /// A fetch is over.
     fn land(&mut self, fetched: Option<KeySet>, now: Instant) {
         self.flying = false;
-        if let Some(next) = fetched {
-            self.tried = None;
-            // The same keys stay the same set, so that nobody verifies twice with them.
-            let keys = match self.good.take() {
-                Some((keys, _)) if *keys == next => keys,
-                _ => Arc::new(next),
-            };
-            self.good = Some((keys, now));
-        }
+        let Some(next) = fetched else {
+            self.failed = Some((now, self.backoff.next()));
+            return;
+        };
+        self.failed = None;
+        self.backoff = Backoff::new(RETRY, MOST_REACHED);
+        // The same keys stay the same set, so that nobody verifies twice with them.
+        let keys = match self.good.take() {
+            Some((keys, _)) if *keys == next => keys,
+            _ => Arc::new(next),
+        };
+        self.good = Some((keys, now));
     }
 }
 
@@ -124,36 +149,75 @@ impl Entry {
     }
 }
 
-impl Keys {
-    pub(crate) fn new(fetcher: Fetcher, control: Handle, metrics: Metrics, health: Arc<DependencyHealth>) -> Self {
-        Self { entries: Mutex::default(), fetcher: Arc::new(fetcher), control, metrics, health }
+/// The fetches that wait for a place or are under way, by URI.
+#[derive(Debug)]
+struct Fetches {
+    fetches: HashMap<Box<str>, Fetch>,
+    /// Places of sets that were never fetched.
+    first: Places<Box<str>>,
+    /// Places of sets that were.
+    again: Places<Box<str>>,
+    /// The number of the last task.
+    tasks: u64,
+}
+
+#[derive(Debug)]
+struct Fetch {
+    entry: Arc<Entry>,
+    /// Whether the set was fetched before.
+    again: bool,
+    /// What fetches it, by its number; `None`: it waits.
+    task: Option<(u64, AbortHandle)>,
+}
+
+impl Fetches {
+    fn new() -> Self {
+        Self { fetches: HashMap::new(), first: Places::new(PLACES), again: Places::new(PLACES), tasks: 0 }
     }
 
-    /// The keys of a URI; waits for them if there are none. `None`: they cannot be had.
-    pub(crate) async fn get(&self, uri: &str) -> Option<Arc<KeySet>> {
+    fn places(&mut self, again: bool) -> &mut Places<Box<str>> {
+        if again { &mut self.again } else { &mut self.first }
+    }
+
+    /// Ends what fetches a URI or waits to.
+    fn remove(&mut self, uri: &str) -> Option<Fetch> {
+        let (uri, fetch) = self.fetches.remove_entry(uri)?;
+        self.places(fetch.again).remove(&uri);
+        Some(fetch)
+    }
+}
+
+impl Keys {
+    pub(crate) fn new(fetcher: Fetcher, control: Handle, metrics: Metrics, health: Arc<DependencyHealth>) -> Self {
+        let (entries, fetches) = (Arc::default(), Arc::new(Mutex::new(Fetches::new())));
+        Self { entries, fetches, fetcher: Arc::new(fetcher), control, metrics, health }
+    }
+
+    /// The keys of a URI for a route of a namespace; waits for them if there are none. `None`: they cannot be had.
+    pub(crate) async fn get(&self, uri: &str, namespace: &str) -> Option<Arc<KeySet>> {
         let entry = self.entry(uri);
         let mut over = entry.over.subscribe();
         {
             let mut state = entry.state();
             let now = Instant::now();
-            let begin = state.begin(now);
+            let begin = state.begin(now, true);
             let usable = state.usable(now).cloned();
             let flying = state.flying;
             drop(state);
             if begin {
-                self.fetch(&entry);
+                self.fetch(&entry, [namespace]);
             }
             if usable.is_some() || !flying {
                 return usable;
             }
         }
-        wait(&entry, &mut over).await;
+        self.wait(&entry, &mut over, namespace).await;
         entry.state().usable(Instant::now()).cloned()
     }
 
     /// The keys of a URI after another look for the sake of an id that `stale` does not have. `None`: there is no
     /// newer set, and none may be fetched now.
-    pub(crate) async fn renew(&self, uri: &str, stale: &Arc<KeySet>) -> Option<Arc<KeySet>> {
+    pub(crate) async fn renew(&self, uri: &str, namespace: &str, stale: &Arc<KeySet>) -> Option<Arc<KeySet>> {
         let entry = self.entry(uri);
         let mut over = entry.over.subscribe();
         let newer = |state: &State| state.usable(Instant::now()).filter(|keys| !Arc::ptr_eq(keys, stale)).cloned();
@@ -166,33 +230,31 @@ impl Keys {
             let flying = state.flying;
             drop(state);
             if begin {
-                self.fetch(&entry);
+                self.fetch(&entry, [namespace]);
             }
             if !flying {
                 return None;
             }
         }
-        wait(&entry, &mut over).await;
+        self.wait(&entry, &mut over, namespace).await;
         newer(&entry.state())
     }
 
     /// Fetches what routes depend on and what is due, and forgets what they no longer depend on.
-    pub(crate) fn follow(&self, dependencies: &BTreeSet<Dependency>) {
-        let named = dependencies.iter().filter_map(|one| match one {
-            Dependency::KeySet(uri) => Some(uri.clone()),
-            Dependency::Service(_) | Dependency::Store => None,
-        });
-        let named: BTreeSet<Box<str>> = named.collect();
-        {
+    pub(crate) fn follow(&self, named: &Named) {
+        let gone: Vec<Arc<Entry>> = {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-            entries.retain(|uri, _| named.contains(uri));
+            entries.extract_if(|uri, _| !named.contains_key(uri)).map(|(_, entry)| entry).collect()
+        };
+        for entry in gone {
+            self.withdraw(&entry);
         }
-        self.metrics.retain_jwks(&named.iter().map(|uri| label(uri).to_owned()).collect());
-        for uri in named {
-            let entry = self.entry(&uri);
-            let begin = entry.state().begin(Instant::now());
+        self.metrics.retain_jwks(&named.keys().map(|uri| label(uri).to_owned()).collect());
+        for (uri, namespaces) in named {
+            let entry = self.entry(uri);
+            let begin = entry.state().begin(Instant::now(), false);
             if begin {
-                self.fetch(&entry);
+                self.fetch(&entry, namespaces.iter().map(|namespace| &**namespace));
             }
         }
     }
@@ -207,35 +269,94 @@ impl Keys {
         Arc::clone(entries.entry(uri.into()).or_insert(Arc::new(entry)))
     }
 
-    /// Fetches on the control runtime; whoever began it says so in the state.
-    fn fetch(&self, entry: &Arc<Entry>) {
-        let (entry, fetcher, metrics) = (Arc::clone(entry), Arc::clone(&self.fetcher), self.metrics.clone());
-        let health = Arc::clone(&self.health);
-        self.control.spawn(async move {
-            let label = label(&entry.uri);
-            let fetched = match fetcher.get(&entry.uri, MAX_SET).await {
-                Ok(body) => KeySet::parse(&body, false),
-                Err(failed) => Err(failed.0),
-            };
-            metrics.jwks_fetched(label, fetched.is_ok(), SystemTime::now());
-            let outcome = fetched.as_ref().map(drop).map_err(|problem| *problem);
-            health.record(&Dependency::KeySet(entry.uri.clone()), outcome);
-            if let Err(problem) = fetched {
-                tracing::warn!(
-                    uri = label,
-                    problem,
-                    "a key set could not be fetched; the last good one serves for an hour"
-                );
-            }
-            entry.state().land(fetched.ok(), Instant::now());
-            entry.over.send_modify(|count| *count += 1);
-        });
+    fn fetches(&self) -> MutexGuard<'_, Fetches> {
+        self.fetches.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// Waits until a fetch is over, if not too many wait already.
-async fn wait(entry: &Entry, over: &mut watch::Receiver<u64>) {
-    if let Some(_waiting) = entry.waiting.acquire(WAITERS) {
+    /// Fetches on the control runtime, by the part of any of these namespaces; whoever began it says so in the state.
+    fn fetch<'a>(&self, entry: &Arc<Entry>, namespaces: impl IntoIterator<Item = &'a str>) {
+        let again = entry.state().good.is_some();
+        let mut fetches = self.fetches();
+        // That of an entry that nobody named for a moment.
+        let stale = fetches.remove(&entry.uri).and_then(|fetch| fetch.task);
+        stale.into_iter().for_each(|(_, task)| task.abort());
+        fetches.places(again).wait(&entry.uri, namespaces);
+        fetches.fetches.insert(entry.uri.clone(), Fetch { entry: Arc::clone(entry), again, task: None });
+        self.advance(&mut fetches, again);
+    }
+
+    /// Gives places to those whose turn it is.
+    fn advance(&self, fetches: &mut Fetches, again: bool) {
+        while let Some(step) = fetches.places(again).step() {
+            let (Step::Begin(uri) | Step::GiveWay(uri)) = &step;
+            fetches.tasks += 1;
+            let (number, Some(fetch)) = (fetches.tasks, fetches.fetches.get_mut(uri)) else { continue };
+            let before = fetch.task.take();
+            match step {
+                Step::Begin(_) => {
+                    let task = self.control.spawn(self.clone().run(Arc::clone(&fetch.entry), number));
+                    fetch.task = Some((number, task.abort_handle()));
+                }
+                Step::GiveWay(_) => before.into_iter().for_each(|(_, task)| task.abort()),
+            }
+        }
+    }
+
+    async fn run(self, entry: Arc<Entry>, number: u64) {
+        let fetched = match self.fetcher.get(&entry.uri, MAX_SET).await {
+            Ok(body) => KeySet::parse(&body, false),
+            Err(failed) => Err(failed.0),
+        };
+        {
+            let mut fetches = self.fetches();
+            // Whoever has given way meanwhile, or is no longer named, has nothing to say.
+            let current = fetches.fetches.get(&entry.uri).and_then(|fetch| fetch.task.as_ref());
+            if current.is_none_or(|(current, _)| *current != number) {
+                return;
+            }
+            if let Some(fetch) = fetches.remove(&entry.uri) {
+                self.advance(&mut fetches, fetch.again);
+            }
+        }
+        let label = label(&entry.uri);
+        self.metrics.jwks_fetched(label, fetched.is_ok(), SystemTime::now());
+        let outcome = fetched.as_ref().map(drop).map_err(|problem| *problem);
+        self.health.record(&Dependency::KeySet(entry.uri.clone()), outcome);
+        if let Err(problem) = fetched {
+            tracing::warn!(
+                uri = label,
+                problem,
+                "a key set could not be fetched; the last good one serves for an hour"
+            );
+        }
+        entry.state().land(fetched.ok(), Instant::now());
+        entry.over.send_modify(|count| *count += 1);
+    }
+
+    /// Nobody names it any longer.
+    fn withdraw(&self, entry: &Arc<Entry>) {
+        let mut fetches = self.fetches();
+        if fetches.fetches.get(&entry.uri).is_none_or(|fetch| !Arc::ptr_eq(&fetch.entry, entry)) {
+            return;
+        }
+        let Some(fetch) = fetches.remove(&entry.uri) else { return };
+        fetch.task.into_iter().for_each(|(_, task)| task.abort());
+        self.advance(&mut fetches, fetch.again);
+        drop(fetches);
+        entry.state().flying = false;
+        entry.over.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until a fetch is over, if not too many wait already. It is the next of its namespace.
+    async fn wait(&self, entry: &Entry, over: &mut watch::Receiver<u64>, namespace: &str) {
+        let Some(_waiting) = entry.waiting.acquire(WAITERS) else { return };
+        {
+            let mut fetches = self.fetches();
+            if let Some(again) = fetches.fetches.get(&entry.uri).map(|fetch| fetch.again) {
+                fetches.places(again).hurry(&entry.uri, namespace);
+                self.advance(&mut fetches, again);
+            }
+        }
         let _ = timeout(PATIENCE, over.changed()).await;
     }
 }
@@ -256,14 +377,18 @@ mod tests {
         KeySet::parse(text.as_bytes(), false).unwrap()
     }
 
+    /// What a route that begins to name it does, and what a handshake does.
+    const ROUTE: bool = false;
+    const HANDSHAKE: bool = true;
+
     #[test]
     fn a_set_is_fetched_once_at_a_time_and_again_when_it_is_no_longer_fresh() {
         let (mut state, start) = (State::default(), Instant::now());
-        assert!(state.begin(start) && !state.begin(start) && !state.begin_renewal(start));
+        assert!(state.begin(start, ROUTE) && !state.begin(start, HANDSHAKE) && !state.begin_renewal(start));
         state.land(Some(set("a")), start);
         let later = |seconds| start + Duration::from_secs(seconds);
-        assert!(!state.begin(later(299)));
-        assert!(state.begin(later(300)));
+        assert!(!state.begin(later(299), HANDSHAKE));
+        assert!(state.begin(later(300), ROUTE));
         assert!(state.usable(later(300)).is_some());
     }
 
@@ -271,13 +396,13 @@ mod tests {
     fn a_source_that_fails_is_asked_again_after_a_pause_and_its_last_keys_serve_until_they_are_too_old() {
         let (mut state, start) = (State::default(), Instant::now());
         let later = |seconds| start + Duration::from_secs(seconds);
-        assert!(state.begin(start));
+        assert!(state.begin(start, ROUTE));
         state.land(None, start);
         assert!(state.usable(start).is_none());
-        assert!(!state.begin(later(9)) && !state.begin_renewal(later(9)) && state.begin(later(10)));
+        assert!(!state.begin(later(4), HANDSHAKE) && !state.begin_renewal(later(4)) && state.begin(later(10), ROUTE));
         state.land(Some(set("a")), later(10));
         for second in 0..4000 {
-            if state.begin(later(10 + second)) {
+            if state.begin(later(10 + second), ROUTE) {
                 state.land(None, later(10 + second));
             }
             assert_eq!(state.usable(later(10 + second)).is_some(), second < 3600, "{second}");
@@ -286,10 +411,40 @@ mod tests {
         assert!(state.usable(later(5000)).is_some());
     }
 
+    /// The seconds at which a set is fetched that fails for an hour.
+    fn fetched(state: &mut State, start: Instant, handshakes: bool) -> Vec<u64> {
+        let mut seconds = Vec::new();
+        for second in 0..3600 {
+            if state.begin(start + Duration::from_secs(second), handshakes) {
+                seconds.push(second);
+                state.land(None, start + Duration::from_secs(second));
+            }
+        }
+        seconds
+    }
+
+    #[test]
+    fn a_set_that_was_never_fetched_is_asked_less_and_less_and_a_handshake_waits_for_no_long_pause() {
+        let start = Instant::now();
+        let pauses = |seconds: &[u64]| seconds.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>();
+        let alone = pauses(&fetched(&mut State::default(), start, ROUTE));
+        assert!(alone.len() < 30 && alone[0] <= 11, "{alone:?}");
+        assert!(alone[6..].iter().all(|pause| (150..=301).contains(pause)), "{alone:?}");
+        let asked = pauses(&fetched(&mut State::default(), start, HANDSHAKE));
+        assert!(asked.iter().all(|pause| (5..=11).contains(pause)), "{asked:?}");
+        // One that was fetched before is asked every minute at the least; its keys serve, so that no handshake hurries it.
+        for handshakes in [ROUTE, HANDSHAKE] {
+            let mut state = State::default();
+            state.land(Some(set("a")), start);
+            let pauses = pauses(&fetched(&mut state, start + FRESH, handshakes));
+            assert!(pauses[3..50].iter().all(|pause| (30..=61).contains(pause)), "{pauses:?}");
+        }
+    }
+
     #[test]
     fn ids_that_nobody_knows_cause_one_fetch_per_cool_down() {
         let (mut state, start) = (State::default(), Instant::now());
-        assert!(state.begin(start));
+        assert!(state.begin(start, ROUTE));
         state.land(Some(set("a")), start);
         let mut fetches = 0;
         for tenth in 0..900 {

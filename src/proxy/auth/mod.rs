@@ -4,6 +4,7 @@
 pub(crate) mod external;
 pub mod fetch;
 pub(crate) mod jwks;
+mod places;
 pub(crate) mod tickets;
 pub(crate) mod verify;
 

@@ -136,11 +136,12 @@ impl Auth {
                 token.verify(method, jwt, &keys, wall()).map_err(refused)
             }
             KeySource::Remote(uri) => {
-                let keys = self.keys.get(uri).await.ok_or(Reason::KeysUnavailable)?;
+                let keys = self.keys.get(uri, &route.namespace).await.ok_or(Reason::KeysUnavailable)?;
                 match token.verify(method, jwt, &keys, wall()) {
                     // The issuer may have new keys: asked at most once in a while, whoever sends what.
                     Err(Failure::UnknownKey) => {
-                        let newer = self.keys.renew(uri, &keys).await.ok_or(Reason::TokenUntrusted)?;
+                        let newer =
+                            self.keys.renew(uri, &route.namespace, &keys).await.ok_or(Reason::TokenUntrusted)?;
                         token.verify(method, jwt, &newer, wall()).map_err(refused)
                     }
                     verified => verified.map_err(refused),
