@@ -1,9 +1,9 @@
 //! What a namespace depends on and what hangs costs this namespace alone: a victim beside it gets what it asks for, at its
 //! first attempt.
 
-use crate::harness::issuer::{any_of, bearer, claims, fixture_of, method, set};
+use crate::harness::issuer::{any_of, bearer, claims, external, fixture_of, fixture_with, method, set};
 use crate::harness::manifests::{route, secret, service_as, text};
-use crate::harness::{Authority, Behaviour, Frame, Key, Options, PATIENCE, Recorder, json, until};
+use crate::harness::{Authority, Behaviour, Frame, Head, Key, Options, PATIENCE, Recorder, json, until};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
@@ -90,4 +90,47 @@ async fn key_sets_of_one_namespace_that_hang_delay_no_route_and_no_rotation_of_a
     peer.echo(&Frame::text("a new route")).await;
     assert!(failed().await < 320.0, "the sets that hang are still waited for");
     drop(hanging);
+}
+
+/// A handshake whose cookie a Service judges.
+fn page(host: &str, session: usize) -> Head {
+    let head = Head::upgrade("/").set("Host", host).add("Origin", format!("https://{host}"));
+    head.add("Cookie", format!("sid={session}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_hangs_costs_its_own_routes_and_of_two_that_ask_it_each_has_its_part() {
+    let yes = || Behaviour::bytes("HTTP/1.1 204 No Content\r\n\r\n");
+    let asked = Recorder::start(Behaviour::Unanswered).await;
+    let healthy = Recorder::start(yes()).await;
+    let spec = |service: &str| any_of(&[external(&json!({"timeout": "10s", "backendRef": {"name": service}}))]);
+    let mut objects = service_as("sessions", "http", &[asked.port()]);
+    objects.extend(service_as("healthy", "http", &[healthy.port()]));
+    let setup = fixture_with(&spec("sessions"), &objects).await;
+    let more = ["own", "shared"].map(|name| format!("{name}.example.com"));
+    let leaf = setup.authority.leaf(&[&more[0], &more[1]]);
+    let objects = [
+        secret("more-tls", &leaf),
+        route("own", &more[0], "more-tls", "chat", &spec("healthy")),
+        route("shared", &more[1], "more-tls", "chat", &spec("sessions")),
+    ];
+    setup.gateway.edit("more.yaml", &text(&objects)).await;
+
+    let mut waiting = tokio::task::JoinSet::new();
+    for place in 0..256 {
+        let client = setup.client();
+        waiting.spawn(async move { client.ask(&page("chat.example.com", place)).await.0.status() });
+    }
+    until(PATIENCE, "every place of the Service to be taken", async || (asked.count().0 >= 256).then_some(())).await;
+    let admitted = async |host: &str| {
+        let mut peer = setup.client().named(host).open(&page(host, 1000)).await;
+        peer.echo(&Frame::text("a neighbour")).await;
+    };
+    admitted(&more[0]).await;
+    asked.behave(yes());
+    // The places of the first route are held by what hangs: one of them gives way.
+    admitted(&more[1]).await;
+    assert_eq!(waiting.join_next().await.unwrap().unwrap(), 503);
+    assert!(asked.count().0 >= 257);
+    waiting.abort_all();
 }

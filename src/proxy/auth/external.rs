@@ -21,9 +21,9 @@ use crate::policy::authentication::External;
 use crate::policy::credential;
 use crate::policy::token::is_clear;
 use crate::policy::{Facts, Origin};
+use crate::proxy::auth::calls::Calls;
 use crate::proxy::dependency_health::DependencyHealth;
 use crate::proxy::io::http::{bounded, exchange};
-use crate::proxy::limits::permits::Permits;
 use crate::proxy::limits::round_robin::RoundRobin;
 use crate::reason::Reason;
 use crate::snapshot::BackendId;
@@ -35,8 +35,6 @@ use crate::ws::upgrade;
 const KEPT: Duration = Duration::from_secs(3);
 /// Yess that are kept at the most; when there are more, the service is asked again.
 const MAX_KEPT: usize = 8192;
-/// Handshakes that wait for one Service at a time; more are refused at once.
-const WAITING: u32 = 256;
 /// Endpoints that are tried.
 const ATTEMPTS: usize = 2;
 
@@ -51,7 +49,7 @@ type Kept = (Arc<Headers>, Instant);
 pub(crate) struct Externals {
     kept: Mutex<HashMap<[u8; 32], Kept>>,
     /// Handshakes that wait for a Service.
-    waiting: Arc<Permits<BackendId>>,
+    calls: Arc<Calls>,
     /// Whose turn it is among the endpoints of a Service, by route. Were these counted with the turns of backends, each
     /// handshake that is judged would take two turns, and every other backend would get none.
     turns: RoundRobin,
@@ -66,7 +64,7 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Externals {
     /// Services whose endpoints are those of the snapshot.
     pub(crate) fn new(live: Arc<Live>, health: Arc<DependencyHealth>) -> Self {
-        Self { kept: Mutex::default(), waiting: Arc::default(), turns: RoundRobin::default(), live, health }
+        Self { kept: Mutex::default(), calls: Arc::default(), turns: RoundRobin::default(), live, health }
     }
 
     fn known(&self, key: &[u8; 32], now: Instant) -> Option<Arc<Headers>> {
@@ -100,10 +98,13 @@ impl Externals {
         }
         // A Service that there is not is told by the route's own status; one without an endpoint gives no answer.
         let endpoints = self.live.load().backends.get(&service).map(|found| found.endpoints.clone());
-        let (Some(endpoints), Some(_permit)) = (endpoints, self.waiting.acquire(service.clone(), WAITING)) else {
+        let (Some(endpoints), Some(mut call)) = (endpoints, self.calls.begin(route, &service)) else {
             return Err(Reason::ExternalUnavailable);
         };
-        let answer = self.put(route, external, facts, request, &shown, &endpoints).await;
+        let answer = tokio::select! {
+            answer = self.put(route, external, facts, request, &shown, &endpoints) => answer,
+            () = call.gives_way() => return Err(Reason::ExternalUnavailable),
+        };
         let outcome = answer.and_then(|answer| judge(external, answer));
         self.health.record(&Dependency::Service(service), outcome.as_ref().map(drop).map_err(|why| *why));
         let Yes { headers, keep } = outcome.map_err(|_| Reason::ExternalUnavailable)??;

@@ -19,9 +19,9 @@ use tokio::time::timeout;
 use crate::backoff::Backoff;
 use crate::policy::keys::{KeySet, MAX_SET};
 use crate::proxy::auth::fetch::{Fetcher, LIMIT};
-use crate::proxy::auth::places::{Places, Step};
 use crate::proxy::dependency_health::DependencyHealth;
 use crate::proxy::limits::permits::Count;
+use crate::proxy::limits::places::{Places, Step};
 use crate::snapshot::dependency::Dependency;
 use crate::telemetry::metrics::Metrics;
 
@@ -154,9 +154,9 @@ impl Entry {
 struct Fetches {
     fetches: HashMap<Box<str>, Fetch>,
     /// Places of sets that were never fetched.
-    first: Places<Box<str>>,
+    first: Places<Box<str>, Box<str>>,
     /// Places of sets that were.
-    again: Places<Box<str>>,
+    again: Places<Box<str>, Box<str>>,
     /// The number of the last task.
     tasks: u64,
 }
@@ -175,7 +175,7 @@ impl Fetches {
         Self { fetches: HashMap::new(), first: Places::new(PLACES), again: Places::new(PLACES), tasks: 0 }
     }
 
-    fn places(&mut self, again: bool) -> &mut Places<Box<str>> {
+    fn places(&mut self, again: bool) -> &mut Places<Box<str>, Box<str>> {
         if again { &mut self.again } else { &mut self.first }
     }
 
@@ -205,7 +205,7 @@ impl Keys {
             let flying = state.flying;
             drop(state);
             if begin {
-                self.fetch(&entry, [namespace]);
+                self.fetch(&entry, [namespace.into()]);
             }
             if usable.is_some() || !flying {
                 return usable;
@@ -230,7 +230,7 @@ impl Keys {
             let flying = state.flying;
             drop(state);
             if begin {
-                self.fetch(&entry, [namespace]);
+                self.fetch(&entry, [namespace.into()]);
             }
             if !flying {
                 return None;
@@ -254,7 +254,7 @@ impl Keys {
             let entry = self.entry(uri);
             let begin = entry.state().begin(Instant::now(), false);
             if begin {
-                self.fetch(&entry, namespaces.iter().map(|namespace| &**namespace));
+                self.fetch(&entry, namespaces.iter().cloned());
             }
         }
     }
@@ -274,7 +274,7 @@ impl Keys {
     }
 
     /// Fetches on the control runtime, by the part of any of these namespaces; whoever began it says so in the state.
-    fn fetch<'a>(&self, entry: &Arc<Entry>, namespaces: impl IntoIterator<Item = &'a str>) {
+    fn fetch(&self, entry: &Arc<Entry>, namespaces: impl IntoIterator<Item = Box<str>>) {
         let again = entry.state().good.is_some();
         let mut fetches = self.fetches();
         // That of an entry that nobody named for a moment.
@@ -353,7 +353,7 @@ impl Keys {
         {
             let mut fetches = self.fetches();
             if let Some(again) = fetches.fetches.get(&entry.uri).map(|fetch| fetch.again) {
-                fetches.places(again).hurry(&entry.uri, namespace);
+                fetches.places(again).hurry(&entry.uri, namespace.into());
                 self.advance(&mut fetches, again);
             }
         }

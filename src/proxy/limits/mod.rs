@@ -6,6 +6,7 @@ pub(crate) mod connections;
 pub(crate) mod fair_queue;
 pub(crate) mod handshake_rate;
 pub(crate) mod permits;
+pub(crate) mod places;
 pub(crate) mod round_robin;
 pub(crate) mod subject_rate;
 pub(crate) mod turns;

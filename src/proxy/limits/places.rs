@@ -1,6 +1,6 @@
-//! Who may fetch now: there are so many places, and namespaces have equal parts of them. While there is room each
-//! namespace has as many as it asks for. When there is none, a namespace with more than its part gives way: its newest
-//! fetch is put back, and a namespace with less gets the place. Pure: knows names and numbers, neither time nor sockets.
+//! Who has a place now: there are so many, and keys have equal parts of them. While there is room each key has as many as
+//! it asks for. When there is none, a key with more than its part gives way: it loses its newest place, and a key with less
+//! gets it. Pure: knows keys and numbers, neither time nor what a place is for.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,20 +9,30 @@ use crate::proxy::limits::turns::Turns;
 
 /// The places, who has them, and who waits.
 #[derive(Debug)]
-pub(crate) struct Places<T> {
+pub(crate) struct Places<K, T> {
     most: usize,
-    turns: Turns<Box<str>, T>,
-    waiting: HashMap<T, Vec<Asker>>,
-    /// Who has a place, by whose part; the newest is the last.
-    placed: Vec<(Box<str>, T, Vec<Asker>)>,
+    turns: Turns<K, T>,
+    waiting: HashMap<T, Vec<Asker<K>>>,
+    /// Who has a place; the newest is the last.
+    placed: Vec<Placed<K, T>>,
+    /// How many places each key has; keys without one are not in it.
+    held: HashMap<K, usize>,
 }
 
-/// A namespace that waits for something.
+/// A key by whose part something waits.
 #[derive(Debug)]
-struct Asker {
-    namespace: Box<str>,
-    /// Whether it goes before what else the namespace waits for.
+struct Asker<K> {
+    key: K,
+    /// Whether it goes before what else waits by this key.
     urgent: bool,
+}
+
+/// What has a place, by the part of one of those that asked.
+#[derive(Debug)]
+struct Placed<K, T> {
+    one: T,
+    key: K,
+    askers: Vec<Asker<K>>,
 }
 
 /// What is to be done now.
@@ -34,84 +44,94 @@ pub(crate) enum Step<T> {
     GiveWay(T),
 }
 
-impl<T: Clone + Eq + Hash> Places<T> {
+impl<K: Clone + Eq + Hash, T: Clone + Eq + Hash> Places<K, T> {
     /// So many places.
     pub(crate) fn new(most: usize) -> Self {
-        Self { most, turns: Turns::default(), waiting: HashMap::new(), placed: Vec::new() }
+        Self { most, turns: Turns::default(), waiting: HashMap::new(), placed: Vec::new(), held: HashMap::new() }
     }
 
-    /// Something waits for a place, by the part of any of these namespaces; it is not here yet.
-    pub(crate) fn wait<'a>(&mut self, one: &T, namespaces: impl IntoIterator<Item = &'a str>) {
-        let ask = |namespace: &str| Asker { namespace: namespace.into(), urgent: false };
-        let askers: Vec<Asker> = namespaces.into_iter().map(ask).collect();
+    /// Something waits for a place, by the part of any of these keys; it is not here yet.
+    pub(crate) fn wait(&mut self, one: &T, keys: impl IntoIterator<Item = K>) {
+        let askers: Vec<Asker<K>> = keys.into_iter().map(|key| Asker { key, urgent: false }).collect();
         for asker in &askers {
-            self.turns.push_back(asker.namespace.clone(), one.clone());
+            self.turns.push_back(asker.key.clone(), one.clone());
         }
         self.waiting.insert(one.clone(), askers);
     }
 
-    /// Somebody of this namespace waits for it: if it has no place yet, it is the next of the namespace.
-    pub(crate) fn hurry(&mut self, one: &T, namespace: &str) {
+    /// Somebody waits for it by this key: if it has no place yet, it is the next of the key.
+    pub(crate) fn hurry(&mut self, one: &T, key: K) {
         let Some(askers) = self.waiting.get_mut(one) else { return };
-        match askers.iter_mut().find(|asker| &*asker.namespace == namespace) {
+        match askers.iter_mut().find(|asker| asker.key == key) {
             Some(asker) if asker.urgent => return,
             Some(asker) => {
                 asker.urgent = true;
-                self.turns.remove(&asker.namespace, |waits| waits == one);
+                self.turns.remove(&key, |waits| waits == one);
             }
-            None => askers.push(Asker { namespace: namespace.into(), urgent: true }),
+            None => askers.push(Asker { key: key.clone(), urgent: true }),
         }
-        self.turns.push_front(namespace.into(), one.clone());
+        self.turns.push_front(key, one.clone());
     }
 
     /// The next step, until there is none.
     pub(crate) fn step(&mut self) -> Option<Step<T>> {
         // Of those with equally few, the first in turn.
-        let namespace = self.turns.keys().min_by_key(|namespace| self.held(namespace))?.clone();
+        let key = self.turns.keys().min_by_key(|key| self.held(key))?.clone();
         if self.placed.len() < self.most {
-            return self.begin(namespace);
+            return self.begin(key);
         }
-        let (largest, most) =
-            self.placed.iter().map(|(owner, _, _)| (owner, self.held(owner))).max_by_key(|(_, held)| *held)?;
+        let (largest, most) = self.held.iter().max_by_key(|(_, held)| **held)?;
         // Otherwise the two would only change places.
-        if self.held(&namespace) + 1 >= most {
+        if self.held(&key) + 1 >= *most {
             return None;
         }
-        let newest = self.placed.iter().rposition(|(owner, _, _)| owner == largest)?;
-        let (_, one, askers) = self.placed.remove(newest);
+        let newest = self.placed.iter().rposition(|placed| placed.key == *largest)?;
+        let Placed { one, key, askers } = self.placed.remove(newest);
+        self.free(&key);
         for asker in &askers {
-            self.turns.push_front(asker.namespace.clone(), one.clone());
+            self.turns.push_front(asker.key.clone(), one.clone());
         }
         self.waiting.insert(one.clone(), askers);
         Some(Step::GiveWay(one))
     }
 
-    fn begin(&mut self, namespace: Box<str>) -> Option<Step<T>> {
-        let one = self.turns.next_of(&namespace)?;
+    fn begin(&mut self, key: K) -> Option<Step<T>> {
+        let one = self.turns.next_of(&key)?;
         let askers = self.waiting.remove(&one).unwrap_or_default();
-        for other in askers.iter().filter(|asker| asker.namespace != namespace) {
-            self.turns.remove(&other.namespace, |waits| *waits == one);
+        for other in askers.iter().filter(|asker| asker.key != key) {
+            self.turns.remove(&other.key, |waits| *waits == one);
         }
-        self.placed.push((namespace, one.clone(), askers));
+        *self.held.entry(key.clone()).or_default() += 1;
+        self.placed.push(Placed { one: one.clone(), key, askers });
         Some(Step::Begin(one))
     }
 
-    /// Places by the part of a namespace.
-    fn held(&self, namespace: &str) -> usize {
-        self.placed.iter().filter(|(owner, _, _)| &**owner == namespace).count()
+    /// Places by the part of a key.
+    fn held(&self, key: &K) -> usize {
+        self.held.get(key).copied().unwrap_or(0)
+    }
+
+    fn free(&mut self, key: &K) {
+        match self.held.get_mut(key) {
+            Some(held) if *held > 1 => *held -= 1,
+            _ => drop(self.held.remove(key)),
+        }
     }
 
     /// It needs no place any longer, whether it has one or waits.
     pub(crate) fn remove(&mut self, one: &T) {
-        self.placed.retain(|(_, placed, _)| placed != one);
+        if let Some(at) = self.placed.iter().position(|placed| placed.one == *one) {
+            let placed = self.placed.remove(at);
+            self.free(&placed.key);
+        }
         for asker in self.waiting.remove(one).unwrap_or_default() {
-            self.turns.remove(&asker.namespace, |waits| waits == one);
+            self.turns.remove(&asker.key, |waits| waits == one);
         }
     }
 
-    #[cfg(test)]
-    fn is_empty(&self) -> bool {
-        self.turns.is_empty() && self.waiting.is_empty() && self.placed.is_empty()
+    /// Whether nothing has a place or waits for one.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.placed.is_empty() && self.waiting.is_empty()
     }
 }
 
@@ -121,38 +141,38 @@ mod tests {
 
     const MOST: usize = 16;
 
-    fn begun(places: &mut Places<u32>) -> Vec<Step<u32>> {
+    fn begun(places: &mut Places<String, u32>) -> Vec<Step<u32>> {
         std::iter::from_fn(|| places.step()).collect()
     }
 
     #[test]
-    fn while_there_is_room_one_namespace_has_it_all_and_another_gets_its_part_at_once() {
+    fn while_there_is_room_one_key_has_it_all_and_another_gets_its_part_at_once() {
         let mut places = Places::new(MOST);
         for one in 0..320 {
-            places.wait(&one, ["greedy"]);
+            places.wait(&one, ["greedy".to_owned()]);
         }
         assert_eq!(begun(&mut places), (0..16).map(Step::Begin).collect::<Vec<_>>());
-        places.wait(&1000, ["modest"]);
+        places.wait(&1000, ["modest".to_owned()]);
         assert_eq!(begun(&mut places), [Step::GiveWay(15), Step::Begin(1000)]);
         // What gave way is the next of its namespace, and nothing of the other waits behind it.
         places.remove(&1000);
         assert_eq!(begun(&mut places), [Step::Begin(15)]);
         for one in 2000..2010 {
-            places.wait(&one, ["modest"]);
+            places.wait(&one, ["modest".to_owned()]);
         }
         let steps = begun(&mut places);
         assert_eq!(steps.iter().filter(|step| matches!(step, Step::GiveWay(_))).count(), 8, "{steps:?}");
-        assert_eq!((places.held("greedy"), places.held("modest")), (8, 8));
+        assert_eq!((places.held(&"greedy".to_owned()), places.held(&"modest".to_owned())), (8, 8));
     }
 
     #[test]
-    fn what_two_namespaces_name_waits_for_the_better_of_their_turns() {
+    fn what_two_keys_ask_for_waits_for_the_better_of_their_turns() {
         let mut places = Places::new(2);
         for one in 0..3 {
-            places.wait(&one, ["greedy"]);
+            places.wait(&one, ["greedy".to_owned()]);
         }
         assert_eq!(begun(&mut places), [0, 1].map(Step::Begin));
-        places.wait(&9, ["greedy", "modest"]);
+        places.wait(&9, ["greedy", "modest"].map(str::to_owned));
         assert_eq!(begun(&mut places), [Step::GiveWay(1), Step::Begin(9)], "by the part of the one that has none");
         places.remove(&9);
         assert_eq!(begun(&mut places), [Step::Begin(1)], "nothing waits for it any longer");
@@ -163,16 +183,16 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_waits_for_is_the_next_of_its_namespace() {
+    fn what_somebody_waits_for_is_the_next_of_its_key() {
         let mut places = Places::new(1);
         for one in 0..4 {
-            places.wait(&one, ["a"]);
+            places.wait(&one, ["a".to_owned()]);
         }
         begun(&mut places);
-        places.hurry(&3, "a");
-        places.hurry(&3, "a");
-        places.hurry(&2, "b");
-        places.hurry(&0, "a");
+        places.hurry(&3, "a".to_owned());
+        places.hurry(&3, "a".to_owned());
+        places.hurry(&2, "b".to_owned());
+        places.hurry(&0, "a".to_owned());
         let mut order = Vec::new();
         for one in [0, 3, 2, 1] {
             places.remove(&one);
@@ -184,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_asked_for_a_namespace_with_less_than_its_part_never_waits() {
+    fn whatever_is_asked_for_a_key_with_less_than_its_part_never_waits() {
         let mut random: u64 = 17;
         let mut pick = |below: u64| {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -200,12 +220,12 @@ mod tests {
                     0..3 => {
                         let (first, second) = (name(pick(2) * pick(namespaces)), name(pick(namespaces)));
                         let both = pick(4) == 0 && first != second;
-                        places.wait(&one, [&*first].into_iter().chain(both.then_some(&*second)));
+                        places.wait(&one, [first].into_iter().chain(both.then_some(second)));
                         live.push(one);
                     }
                     3 if !live.is_empty() => {
                         let at = usize::try_from(pick(live.len() as u64)).unwrap();
-                        places.hurry(&live[at], &name(pick(namespaces)));
+                        places.hurry(&live[at], name(pick(namespaces)));
                     }
                     _ if !live.is_empty() => {
                         let at = usize::try_from(pick(live.len() as u64)).unwrap();
@@ -214,10 +234,12 @@ mod tests {
                     _ => {}
                 }
                 assert!(begun(&mut places).len() <= 2 * most + 2, "{round}: it comes to rest");
-                let held = |namespace: &str| places.held(namespace);
-                let largest = places.placed.iter().map(|(owner, _, _)| held(owner)).max().unwrap_or(0);
+                let largest = places.held.values().copied().max().unwrap_or(0);
                 for waits in places.turns.keys() {
-                    assert!(places.placed.len() == most && held(waits) + 1 >= largest, "{round}: {waits} {places:?}");
+                    assert!(
+                        places.placed.len() == most && places.held(waits) + 1 >= largest,
+                        "{round}: {waits} {places:?}"
+                    );
                 }
                 assert_eq!(
                     places.placed.len() + places.waiting.len(),
@@ -228,7 +250,7 @@ mod tests {
             for one in live {
                 places.remove(&one);
             }
-            assert!(places.is_empty(), "{round}: {places:?}");
+            assert!(places.is_empty() && places.held.is_empty(), "{round}: {places:?}");
         }
     }
 }
