@@ -15,6 +15,8 @@ use serde_json::Value;
 const PAGE: &str = "https://app.example.com";
 /// A host whose route is open to everybody.
 const OTHER: &str = "open.example.com";
+/// A host whose route issues tickets as well.
+const SECOND: &str = "second.example.com";
 
 /// Replicas of one gateway with one route, and who speaks to them.
 struct Fleet {
@@ -52,6 +54,13 @@ impl Fleet {
         let manifests = manifests(&authority, &recorder, &spec(limits))
             .with("keys.yaml", &[config_map("idp", &set(&[&key]))])
             .with(
+                "second.yaml",
+                &[
+                    secret("second-tls", &authority.leaf(&[SECOND])),
+                    route("second", SECOND, "second-tls", "chat", &spec(limits)),
+                ],
+            )
+            .with(
                 "open.yaml",
                 &[secret("open-tls", &authority.leaf(&[OTHER])), route("open", OTHER, "open-tls", "chat", &json!({}))],
             );
@@ -86,16 +95,11 @@ impl Fleet {
     }
 
     fn post(&self) -> Head {
-        Head::request("POST /ticket HTTP/1.1")
-            .add("Origin", PAGE)
-            .add("Content-Length", "0")
-            .add("Authorization", format!("Bearer {}", self.token("ada.lovelace")))
+        post(&self.token("ada.lovelace"))
     }
 
     async fn call(&self, replica: usize) -> Answer {
-        let mut peer = self.client(replica).connect().await;
-        peer.write(&self.post().bytes()).await;
-        Answer::parse(&peer.rest(SOON, "the end of a call").await).expect("an answer to the call")
+        call(&self.client(replica), &self.post()).await
     }
 
     /// Buys a ticket at a replica.
@@ -122,6 +126,17 @@ impl Fleet {
     }
 }
 
+fn post(token: &str) -> Head {
+    let head = Head::request("POST /ticket HTTP/1.1").add("Origin", PAGE).add("Content-Length", "0");
+    head.add("Authorization", format!("Bearer {token}"))
+}
+
+async fn call(client: &Client, head: &Head) -> Answer {
+    let mut peer = client.connect().await;
+    peer.write(&head.bytes()).await;
+    Answer::parse(&peer.rest(SOON, "the end of a call").await).expect("an answer to the call")
+}
+
 fn redeem(ticket: &str) -> Head {
     Head::upgrade(&format!("/room?ticket={ticket}")).add("Origin", PAGE)
 }
@@ -131,7 +146,7 @@ async fn a_ticket_of_one_replica_is_redeemed_once_at_any() {
     let redis = Redis::start().await;
     let fleet = Fleet::new(3, &redis.url(), &json!({})).await;
     let (token, ticket) = (fleet.token("ada.lovelace"), fleet.issue(0).await);
-    let left: i64 = redis.run(&["PTTL", &redis.keys()[0]]);
+    let left: i64 = redis.run(&["PTTL", &redis.tickets()[0]]);
     assert!((1..=60_000).contains(&left), "its time is bounded: {left}");
     for secret in [&ticket, "ada.lovelace", PAGE, "shop", harness::issuer::ISSUER] {
         assert!(!redis.dump().contains(secret), "{secret} is in the store: {}", redis.dump());
@@ -196,6 +211,52 @@ async fn of_a_thousand_who_redeem_at_three_replicas_one_gets_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_subject_has_its_part_of_the_tickets_over_all_replicas_and_others_buy_theirs() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::new(2, &redis.url(), &json!({})).await;
+    let mut tickets = Vec::new();
+    for number in 0..32 {
+        tickets.push(fleet.issue(number % 2).await);
+    }
+    for replica in 0..2 {
+        let answer = fleet.refused(replica, "E23 one more", &fleet.post(), 429, "ticket_limit").await;
+        assert!(answer.field("retry-after").is_some(), "{answer:?}");
+    }
+    assert_eq!(call(&fleet.client(0), &post(&fleet.token("bob"))).await.status(), 200, "E23 another subject");
+    let second = Client { name: SECOND.to_owned(), ..fleet.client(0) };
+    assert_eq!(call(&second, &fleet.post().set("Host", SECOND)).await.status(), 200, "E23 at another route");
+    // What was issued is good, and makes room at every replica when it is redeemed.
+    fleet.open(1, &redeem(&tickets[0])).await.expect("the first ticket");
+    fleet.issue(0).await;
+    fleet.refused(1, "E23 again", &fleet.post(), 429, "ticket_limit").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_route_has_its_part_of_the_stores_memory_and_another_still_sells() {
+    let redis = Redis::with(&["--maxmemory", "8mb", "--maxmemory-policy", "noeviction"]).await;
+    let fleet = Fleet::new(1, &redis.url(), &json!({})).await;
+    fleet.gateways[0].metric_becomes("wssgate_shared_store_memory_limit_bytes", &[], 8_388_608.0).await;
+    let mut issued = 0;
+    let refused = 'full: loop {
+        let subject = json!({"sub": format!("s{issued}"), "padding": "x".repeat(5000)});
+        let token = fleet.key.sign(&claims(&subject));
+        for _ in 0..32 {
+            let answer = call(&fleet.client(0), &post(&token)).await;
+            if answer.status() != 200 {
+                break 'full answer;
+            }
+            issued += 1;
+        }
+        assert!(issued < 260, "E23 an eighth of 8 MiB holds no more");
+    };
+    assert_eq!((refused.status(), refused.field("retry-after").is_some()), (503, true), "{refused:?}");
+    assert!(fleet.gateways[0].refusals(Some("tickets_unavailable")).await >= 1.0 && issued > 100, "{issued}");
+    let second = Client { name: SECOND.to_owned(), ..fleet.client(0) };
+    assert_eq!(call(&second, &fleet.post().set("Host", SECOND)).await.status(), 200, "E23 at another route");
+    assert!(fleet.gateways[0].metric("wssgate_shared_store_memory_bytes", &[]).await > 100_000.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_away_refuses_and_what_it_forgot_is_worth_nothing() {
     let redis = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
     let fleet = Fleet::new(2, &redis.url(), &json!({})).await;
@@ -215,7 +276,7 @@ async fn a_store_that_is_away_refuses_and_what_it_forgot_is_worth_nothing() {
     until(PATIENCE, "the condition of the route", told).await;
     redis.restart().await;
     fleet.connected(1.0).await;
-    assert_eq!(redis.keys().len(), 1, "what was not redeemed is kept on disk");
+    assert_eq!(redis.tickets().len(), 1, "what was not redeemed is kept on disk");
     // That it is there still does not prove that it was not redeemed: another run is another history.
     fleet.refused(0, "E14 of the run before", &redeem(&unspent), 401, "ticket_invalid").await;
     fleet.refused(1, "E14 redeemed before", &redeem(&spent), 401, "ticket_invalid").await;
@@ -271,11 +332,11 @@ async fn a_ticket_from_before_a_fail_over_is_refused() {
     let wire = Wire::to(&primary).await;
     let fleet = Fleet::new(2, &wire.url(), &json!({})).await;
     let (spent, unspent) = (fleet.issue(0).await, fleet.issue(1).await);
-    until(PATIENCE, "the tickets at the replica", async || (replica.keys().len() == 2).then_some(())).await;
+    until(PATIENCE, "the tickets at the replica", async || (replica.tickets().len() == 2).then_some(())).await;
     // The replica is cut off and promoted: it does not hear that a ticket is redeemed at the one before.
     replica.promote();
     fleet.open(0, &redeem(&spent)).await.expect("at the primary of before");
-    assert_eq!((primary.keys().len(), replica.keys().len()), (1, 2));
+    assert_eq!((primary.tickets().len(), replica.tickets().len()), (1, 2));
     wire.lead_to(&replica);
     let lost = async |gateway: &Gateway| {
         let said = |line: &Value| line["message"].as_str().is_some_and(|text| text.contains("store is connected"));
@@ -293,7 +354,7 @@ async fn a_ticket_from_before_a_fail_over_is_refused() {
     // Back to the first one, whose process never ended, as a replica that is promoted again.
     primary.follow(&replica).await;
     let kept = fleet.issue(0).await;
-    until(PATIENCE, "the ticket at the replica", async || primary.dump().contains("ticket:").then_some(())).await;
+    until(PATIENCE, "the ticket at the replica", async || (!primary.tickets().is_empty()).then_some(())).await;
     primary.promote();
     wire.lead_to(&primary);
     until(PATIENCE, "the history of the third", async || {
@@ -474,8 +535,8 @@ async fn a_store_is_reached_with_tls_of_a_trusted_authority_only() {
 async fn a_password_is_read_from_its_file_again_and_written_nowhere() {
     const PASSWORD: &str = "canary-of-the-store-0123456789";
     // What docs/operations/shared-store.md says that the user needs, and nothing else.
-    let rights =
-        "~gate:* +evalsha +script|load +info +get +set +del +time +zadd +zrem +zremrangebyscore +zcard +pexpire";
+    let rights = "~gate:* +evalsha +script|load +info +get +set +del +time +zadd +zrem +zremrangebyscore +zcard +pexpire \
+         +hgetall +hincrby +hdel";
     let password = format!(">{PASSWORD}");
     let user = ["--user", "wssgate", "on", &password].into_iter().chain(rights.split(' '));
     let redis = Redis::with(&user.collect::<Vec<_>>()).await;

@@ -221,6 +221,22 @@ async fn nobody_gets_a_ticket_who_could_not_connect() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_subject_has_its_part_of_the_tickets_and_others_buy_theirs() {
+    let key = Key::es256("one");
+    let setup = fixture(&key, &json!({})).await;
+    let of = |subject: &str| post(&key.sign(&claims(&json!({"sub": subject}))));
+    let mut tickets = Vec::new();
+    for _ in 0..32 {
+        tickets.push(issue(&setup.client(), &of("greedy")).await);
+    }
+    setup.refused("E23 one more", &of("greedy"), &[429], &["ticket_limit"]).await;
+    issue(&setup.client(), &of("modest")).await;
+    setup.admitted("E23 the first ticket", &redeem(&tickets[0])).await;
+    issue(&setup.client(), &of("greedy")).await;
+    setup.refused("E23 again", &of("greedy"), &[429], &["ticket_limit"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_preflight_allows_the_pages_of_the_route_and_no_other() {
     let key = Key::es256("one");
     let setup = fixture(&key, &json!({})).await;

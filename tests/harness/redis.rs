@@ -104,6 +104,11 @@ impl Redis {
         self.run(&["KEYS", "*"])
     }
 
+    /// The keys of tickets that are outstanding.
+    pub fn tickets(&self) -> Vec<String> {
+        self.keys().into_iter().filter(|key| key.contains("ticket:")).collect()
+    }
+
     /// Everything that it holds, as text.
     pub fn dump(&self) -> String {
         let mut text = String::new();
@@ -111,6 +116,7 @@ impl Redis {
             let kind: String = self.run(&["TYPE", &key]);
             let value: Vec<u8> = match kind.as_str() {
                 "string" => self.run(&["GET", &key]),
+                "hash" => self.run::<Vec<String>>(&["HGETALL", &key]).join(" ").into_bytes(),
                 _ => self.run::<Vec<String>>(&["ZRANGE", &key, "0", "-1"]).join(" ").into_bytes(),
             };
             text += &format!("{key} = {}\n", String::from_utf8_lossy(&value));

@@ -2,7 +2,8 @@
 //!
 //! Those of this replica are bounded in number, bytes and time; when it is full nobody gets a ticket, for a ticket that
 //! was forgotten would be one that was paid for. The last quarter is for routes that have less than a quarter, so that
-//! the clients of one route cannot take all. A ticket is kept by its digest, so that looking it up takes no longer for
+//! the clients of one route cannot take all. A subject has so many, so that one credential does not take those of its route:
+//! beyond it gets no more, and none that was issued is taken back. A ticket is kept by its digest, so that looking it up takes no longer for
 //! one that begins like another.
 
 use std::collections::hash_map::Entry;
@@ -17,11 +18,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::api::route_id::RouteId;
 use crate::policy::Facts;
 use crate::proxy::store::Store;
-use crate::proxy::store::record::{Handle, Record};
+use crate::proxy::store::record::{Handle, Holder, Record, Redeemable};
 use crate::reason::Reason;
 
 /// What is outstanding at the most: tickets, and bytes of their proofs and headers.
 const MOST: Taken = Taken { tickets: 65_536, bytes: 64 << 20 };
+/// Tickets of one subject of a route that are outstanding at the most.
+pub(crate) const OF_SUBJECT: u32 = 32;
+/// The same of one address, whose clients have credentials that name no subject.
+pub(crate) const OF_ADDRESS: u32 = 256;
 /// Bytes of chance in a ticket.
 const RANDOM: usize = 32;
 
@@ -35,14 +40,14 @@ pub(crate) enum Tickets {
 }
 
 impl Tickets {
-    /// A new ticket for a record, to be redeemed within `ttl`.
-    pub(crate) async fn issue(&self, record: Record, ttl: Duration) -> Result<String, Reason> {
+    /// A new ticket for a record, to be redeemed within `ttl`, if its holder has fewer than `most`.
+    pub(crate) async fn issue(&self, record: Record, ttl: Duration, most: u32) -> Result<String, Reason> {
         let mut random = [0; RANDOM];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| Reason::Internal)?;
         let ticket = URL_SAFE_NO_PAD.encode(random);
         match self {
-            Self::Memory(memory) => memory.issue(ticket.as_bytes(), record, ttl, Instant::now())?,
-            Self::Shared(store) => store.issue(ticket.as_bytes(), &record, ttl).await?,
+            Self::Memory(memory) => memory.issue(ticket.as_bytes(), record, ttl, most, Instant::now())?,
+            Self::Shared(store) => store.issue(ticket.as_bytes(), &record, ttl, most).await?,
         }
         Ok(ticket)
     }
@@ -53,20 +58,20 @@ impl Tickets {
         ticket: &[u8],
         route: &RouteId,
         facts: &Facts,
-    ) -> Result<(Handle, Arc<Record>), Reason> {
+    ) -> Result<(Redeemable, Arc<Record>), Reason> {
         let record = match self {
             Self::Memory(memory) => memory.look(ticket, Instant::now()),
-            Self::Shared(store) => store.look(ticket, route).await?.map(Arc::new),
+            Self::Shared(store) => store.look(ticket, route, &facts.origin).await?.map(Arc::new),
         };
         let record = record.filter(|record| record.fits(route, facts)).ok_or(Reason::TicketInvalid)?;
-        Ok((Handle::of(ticket), record))
+        Ok((Redeemable { handle: Handle::of(ticket), holder: record.holder }, record))
     }
 
     /// Redeems a ticket: for one caller only.
-    pub(crate) async fn redeem(&self, handle: &Handle, route: &RouteId) -> Result<(), Reason> {
+    pub(crate) async fn redeem(&self, ticket: &Redeemable, route: &RouteId) -> Result<(), Reason> {
         let redeemed = match self {
-            Self::Memory(memory) => memory.redeem(handle, Instant::now()),
-            Self::Shared(store) => store.redeem(handle, route).await?,
+            Self::Memory(memory) => memory.redeem(&ticket.handle, Instant::now()),
+            Self::Shared(store) => store.redeem(ticket, route).await?,
         };
         if redeemed { Ok(()) } else { Err(Reason::TicketInvalid) }
     }
@@ -99,11 +104,16 @@ struct Held {
     records: HashMap<Handle, (Arc<Record>, Instant)>,
     by_time: BTreeSet<(Instant, Handle)>,
     by_route: HashMap<RouteId, Taken>,
+    by_holder: HashMap<Holder, u32>,
     taken: Taken,
 }
 
 impl Held {
-    fn insert(&mut self, handle: Handle, record: Record, until: Instant) -> Result<(), Reason> {
+    fn insert(&mut self, handle: Handle, record: Record, until: Instant, most: u32) -> Result<(), Reason> {
+        let of_holder = self.by_holder.get(&record.holder).copied().unwrap_or(0);
+        if of_holder >= most {
+            return Err(Reason::TicketLimit);
+        }
         let taken = self.taken.with(&record);
         let of_route = self.by_route.get(&record.route).copied().unwrap_or_default().with(&record);
         if taken.exceeds(4) || (taken.exceeds(3) && of_route.exceeds(1)) {
@@ -111,6 +121,7 @@ impl Held {
         }
         self.taken = taken;
         self.by_route.insert(record.route.clone(), of_route);
+        self.by_holder.insert(record.holder, of_holder + 1);
         self.by_time.insert((until, handle));
         self.records.insert(handle, (Arc::new(record), until));
         Ok(())
@@ -127,6 +138,10 @@ impl Held {
             } else {
                 of_route.insert(left);
             }
+        }
+        match self.by_holder.get_mut(&record.holder) {
+            Some(left) if *left > 1 => *left -= 1,
+            _ => drop(self.by_holder.remove(&record.holder)),
         }
         Some(until)
     }
@@ -156,10 +171,10 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn issue(&self, ticket: &[u8], record: Record, ttl: Duration, now: Instant) -> Result<(), Reason> {
+    fn issue(&self, ticket: &[u8], record: Record, ttl: Duration, most: u32, now: Instant) -> Result<(), Reason> {
         let mut held = self.held();
         held.expire(now);
-        held.insert(Handle::of(ticket), record, now + ttl)
+        held.insert(Handle::of(ticket), record, now + ttl, most)
     }
 
     fn look(&self, ticket: &[u8], now: Instant) -> Option<Arc<Record>> {
@@ -209,7 +224,28 @@ mod tests {
             address: None,
             proof: Box::new(external.proof("m", Some("ada"))),
             headers: vec![],
+            holder: Holder::new(&RouteId::secure_web_socket("shop", "chat"), "1:aada"),
         }
+    }
+
+    #[test]
+    fn a_subject_has_so_many_and_another_gets_its_own_however_many_the_first_asks_for() {
+        let (tickets, now, ttl) = (Memory::default(), Instant::now(), Duration::from_secs(30));
+        let of = |name: &str| Record { holder: Holder::new(&record().route, name), ..record() };
+        let issue = |number: u32, name: &str, now| tickets.issue(&number.to_be_bytes(), of(name), ttl, OF_SUBJECT, now);
+        for number in 0..OF_SUBJECT {
+            issue(number, "greedy", now).unwrap();
+        }
+        assert_eq!(issue(100, "greedy", now), Err(Reason::TicketLimit));
+        issue(101, "modest", now).unwrap();
+        // What was issued stays good, and makes room when it is redeemed or over.
+        assert!(tickets.redeem(&Handle::of(&0_u32.to_be_bytes()), now));
+        issue(102, "greedy", now).unwrap();
+        assert_eq!(issue(103, "greedy", now), Err(Reason::TicketLimit));
+        issue(104, "greedy", now + ttl).unwrap();
+        assert_eq!(tickets.held().by_holder.len(), 1);
+        let other = RouteId::new(RouteKind::HttpRoute, "shop", "chat");
+        assert!(Holder::new(&record().route, "a") != Holder::new(&other, "a"));
     }
 
     #[test]
@@ -227,7 +263,7 @@ mod tests {
     fn a_ticket_is_redeemed_once_until_its_time_is_over() {
         let (tickets, now, ttl) = (Memory::default(), Instant::now(), Duration::from_secs(30));
         for ticket in [b"one", b"two"] {
-            tickets.issue(ticket, record(), ttl, now).unwrap();
+            tickets.issue(ticket, record(), ttl, u32::MAX, now).unwrap();
         }
         assert!(tickets.look(b"one", now).is_some() && tickets.look(b"One", now).is_none());
         assert!(tickets.look(b"one", now + ttl).is_none());
@@ -241,10 +277,10 @@ mod tests {
         let (tickets, now, ttl) = (Memory::default(), Instant::now(), Duration::from_secs(1));
         for number in 0..MOST.tickets {
             let route = RouteId::secure_web_socket("shop", &format!("r{}", number % 4));
-            tickets.issue(&number.to_be_bytes(), Record { route, ..record() }, ttl, now).unwrap();
+            tickets.issue(&number.to_be_bytes(), Record { route, ..record() }, ttl, u32::MAX, now).unwrap();
         }
-        assert_eq!(tickets.issue(b"more", record(), ttl, now), Err(Reason::TicketsUnavailable));
-        assert!(tickets.issue(b"more", record(), ttl, now + ttl).is_ok());
+        assert_eq!(tickets.issue(b"more", record(), ttl, u32::MAX, now), Err(Reason::TicketsUnavailable));
+        assert!(tickets.issue(b"more", record(), ttl, u32::MAX, now + ttl).is_ok());
         let held = tickets.held();
         assert_eq!((held.records.len(), held.by_time.len(), held.by_route.len()), (1, 1, 1));
         assert_eq!(held.taken, Taken { tickets: 1, bytes: record().size() });
@@ -253,7 +289,7 @@ mod tests {
     #[test]
     fn what_one_route_takes_leaves_a_quarter_to_others() {
         let (tickets, now, ttl) = (Memory::default(), Instant::now(), Duration::from_secs(1));
-        let issue = |number: usize, record: Record| tickets.issue(&number.to_be_bytes(), record, ttl, now);
+        let issue = |number: usize, record: Record| tickets.issue(&number.to_be_bytes(), record, ttl, u32::MAX, now);
         let other = || Record { route: RouteId::secure_web_socket("shop", "other"), ..record() };
         let three = MOST.tickets / 4 * 3;
         for number in 0..three {
@@ -276,7 +312,7 @@ mod tests {
         let (tickets, now) = (Memory::default(), Instant::now());
         for number in 0_u32..50 {
             let ticket = number.to_be_bytes();
-            tickets.issue(&ticket, record(), Duration::from_secs(30), now).unwrap();
+            tickets.issue(&ticket, record(), Duration::from_secs(30), u32::MAX, now).unwrap();
             let redeemed: usize = std::thread::scope(|scope| {
                 let each = |_| scope.spawn(|| usize::from(tickets.redeem(&Handle::of(&ticket), now)));
                 let all: Vec<_> = (0..8).map(each).collect();
@@ -292,8 +328,8 @@ mod tests {
         let facts = facts("192.0.2.1", record().origin);
         assert!(record().fits(&own, &facts) && !record().fits(&other, &facts));
         let (tickets, now, ttl) = (Memory::default(), Instant::now(), Duration::from_secs(30));
-        tickets.issue(b"one", record(), ttl, now).unwrap();
-        tickets.issue(b"two", Record { route: other, ..record() }, ttl, now).unwrap();
+        tickets.issue(b"one", record(), ttl, u32::MAX, now).unwrap();
+        tickets.issue(b"two", Record { route: other, ..record() }, ttl, u32::MAX, now).unwrap();
         assert_eq!(tickets.held().by_route.len(), 2);
     }
 }

@@ -11,7 +11,7 @@ use crate::policy::token::{self, Failure, Token};
 use crate::policy::{Facts, Proof};
 use crate::proxy::auth::Auth;
 use crate::proxy::clock::wall;
-use crate::proxy::store::record::Handle;
+use crate::proxy::store::record::Redeemable;
 use crate::reason::Reason;
 use crate::ws::upgrade::Request;
 
@@ -23,7 +23,7 @@ pub(crate) struct Verified {
     /// Headers that the request has by now, which nobody else can set.
     pub(crate) headers: Vec<(Box<str>, Box<[u8]>)>,
     /// The ticket that it was, to be redeemed when nothing else can refuse the handshake.
-    pub(crate) ticket: Option<Handle>,
+    pub(crate) ticket: Option<Redeemable>,
 }
 
 impl Auth {
@@ -64,11 +64,11 @@ impl Auth {
                 Kind::Jwt(jwt) => jwt,
                 Kind::External(_) => continue,
                 Kind::Ticket(_) => {
-                    let (handle, record) = self.tickets.look(raw, route, facts).await?;
+                    let (ticket, record) = self.tickets.look(raw, route, facts).await?;
                     withhold(methods, request);
                     credential.strip(request);
                     let (proof, headers) = (Some(record.proof.clone()), record.headers.clone());
-                    return Ok(Verified { proof, headers, ticket: Some(handle) });
+                    return Ok(Verified { proof, headers, ticket: Some(ticket) });
                 }
             };
             let token = match Token::parse(raw) {

@@ -16,7 +16,7 @@ use crate::proxy::handshake::backend::{self, Backend};
 use crate::proxy::handshake::refusal::Refusal;
 use crate::proxy::limits::connections::ConnectionPermits;
 use crate::proxy::shared::Shared;
-use crate::proxy::store::record::Handle;
+use crate::proxy::store::record::Redeemable;
 use crate::proxy::store::subject::SubjectLease;
 use crate::reason::Reason;
 use crate::snapshot::live::Lease;
@@ -76,7 +76,7 @@ pub(crate) struct Identified {
     /// Headers of the credential for the backend; the request has them already.
     pub(crate) headers: Vec<(Box<str>, Box<[u8]>)>,
     /// The ticket that the credential was, not redeemed yet.
-    ticket: Option<Handle>,
+    ticket: Option<Redeemable>,
     /// The credential came as a subprotocol.
     by_subprotocol: bool,
 }

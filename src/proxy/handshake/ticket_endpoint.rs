@@ -7,13 +7,14 @@ use std::time::Duration;
 use crate::policy::Handshake;
 use crate::policy::authentication::{Authentication, Carrier, Kind, Ticket};
 use crate::policy::network::limit_key;
+use crate::proxy::auth::tickets::{OF_ADDRESS, OF_SUBJECT};
 use crate::proxy::clock::wall;
 use crate::proxy::handshake::answer;
 use crate::proxy::handshake::asked::Asked;
 use crate::proxy::handshake::judge::{Identified, Purpose, Routed, facts, identify, route};
 use crate::proxy::handshake::refusal::Refusal;
 use crate::proxy::shared::Shared;
-use crate::proxy::store::record::Record;
+use crate::proxy::store::record::{Holder, Record};
 use crate::reason::Reason;
 use crate::snapshot::RouteState;
 use crate::ws::upgrade::{Origin, Request};
@@ -52,6 +53,9 @@ fn is_ticket_path(shared: &Shared, asked: &Asked) -> bool {
 /// A new ticket, as the body of the answer.
 async fn issue(shared: &Shared, routed: &Routed, ticket: &Ticket, identified: Identified) -> Result<String, Reason> {
     let Identified { facts, headers, .. } = identified;
+    // A credential that names nobody is one of its address.
+    let address = || format!("address {}", limit_key(facts.address));
+    let (identity, most) = facts.identity().map_or_else(|| (address().into(), OF_ADDRESS), |one| (one, OF_SUBJECT));
     let proof = facts.proof.ok_or(Reason::CredentialMissing)?;
     let ttl = lifetime(ticket, proof.expires, wall()).ok_or(Reason::CredentialExpired)?;
     let id = &routed.route().id;
@@ -61,8 +65,9 @@ async fn issue(shared: &Shared, routed: &Routed, ticket: &Ticket, identified: Id
         address: ticket.bind_address.then(|| limit_key(facts.address)),
         proof,
         headers,
+        holder: Holder::new(id, &identity),
     };
-    let value = shared.auth.tickets.issue(record, ttl).await?;
+    let value = shared.auth.tickets.issue(record, ttl, most).await?;
     shared.metrics.route(id.label()).tickets_issued.inc();
     Ok(format!("{{\"ticket\":\"{value}\",\"expiresIn\":{}}}\n", ttl.as_secs()))
 }

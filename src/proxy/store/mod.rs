@@ -6,6 +6,7 @@
 
 mod leases;
 pub(crate) mod lending;
+mod memory;
 pub(crate) mod record;
 pub(crate) mod subject;
 pub(crate) mod ticket;
@@ -37,6 +38,7 @@ use crate::reason::Reason;
 use crate::snapshot::dependency::Dependency;
 use crate::telemetry::metrics::Metrics;
 use leases::{Leases, Returned};
+use memory::Memory;
 
 /// Handshakes and calls of one route that wait for the store at a time; more are refused at once.
 const WAITING: u32 = 1024;
@@ -102,6 +104,7 @@ pub(crate) struct Store {
     /// Handshakes and calls that wait for an answer.
     waiting: Arc<Permits<RouteId>>,
     leases: Leases,
+    memory: Memory,
     metrics: Metrics,
     health: Arc<DependencyHealth>,
 }
@@ -129,6 +132,7 @@ impl Store {
             doubted: Notify::new(),
             waiting: Arc::default(),
             leases,
+            memory: Memory::default(),
             metrics,
             health,
         });
@@ -202,6 +206,17 @@ impl Store {
         Ok(line)
     }
 
+    /// Reads how much memory the server has and uses. A server that does not say is used as one without a limit.
+    async fn measure(&self, line: &Line) {
+        let mut connection = line.connection.clone();
+        let asked = redis::cmd("INFO").arg("memory").to_owned();
+        let answer = timeout(self.options.timeout, asked.query_async::<String>(&mut connection)).await;
+        let Ok(Ok(answer)) = answer else { return };
+        if let Some((used, limit)) = self.memory.read(&answer) {
+            self.metrics.store_memory(used, limit);
+        }
+    }
+
     /// Whether the server answers and is one that takes writes. A replica would answer too, with what was.
     async fn check(&self, line: &Line) -> Result<(), Failed> {
         let mut connection = line.connection.clone();
@@ -260,10 +275,15 @@ async fn watch_over(store: &Store, line: &Line) -> Failed {
     let renewal = store.options.lease / 3;
     // At once: a server that has just begun may know nothing of us.
     let mut renew = Instant::now();
+    let mut measure = Instant::now();
     loop {
         if Instant::now() >= renew {
             renew = Instant::now() + renewal;
             store.leases.renew(&line.connection).await;
+        }
+        if Instant::now() >= measure {
+            measure = Instant::now() + memory::LOOK;
+            store.measure(line).await;
         }
         let soon = Instant::now() + LOOK_AGAIN;
         tokio::select! {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -23,6 +23,42 @@ pub(crate) struct Record {
     pub(crate) proof: Box<Proof>,
     /// Headers for the backend.
     pub(crate) headers: Vec<(Box<str>, Box<[u8]>)>,
+    /// By whom it is counted while it is outstanding.
+    pub(crate) holder: Holder,
+}
+
+/// What redeems a ticket: where it is kept, and by whom it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Redeemable {
+    pub(crate) handle: Handle,
+    pub(crate) holder: Holder,
+}
+
+/// A subject of a route (or an address, where nobody is known) as tickets are counted: a digest, from which nobody's name
+/// is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Holder(pub(super) [u8; 16]);
+
+impl Holder {
+    pub(crate) fn new(route: &RouteId, identity: &str) -> Self {
+        let mut context = Context::new(&SHA256);
+        for part in [route.kind.as_str(), &*route.namespace, &*route.name, identity] {
+            context.update(&part.len().to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        Self(short(context.finish().as_ref()))
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+/// The first half of a digest of SHA-256: 128 bits, which nobody meets by chance or by trying.
+fn short(digest: &[u8]) -> [u8; 16] {
+    digest.get(..16).and_then(|half| half.try_into().ok()).unwrap_or_default()
 }
 
 impl Record {
@@ -40,8 +76,8 @@ impl Record {
 }
 
 /// What a ticket is kept by.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Handle([u8; 32]);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Handle([u8; 16]);
 
 impl fmt::Display for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,6 +87,6 @@ impl fmt::Display for Handle {
 
 impl Handle {
     pub(crate) fn of(ticket: &[u8]) -> Self {
-        Self(digest(&SHA256, ticket).as_ref().try_into().unwrap_or_default())
+        Self(short(digest(&SHA256, ticket).as_ref()))
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Dependencies {
     jwks: Mutex<BTreeSet<Arc<str>>>,
     store_connected: Absent<Gauge>,
     store_requests: Family<Request, Counter>,
+    store_memory: Absent<Gauge>,
+    store_memory_limit: Absent<Gauge>,
     up: Table<Dependency>,
 }
 
@@ -76,6 +78,19 @@ impl Dependencies {
                 "shared_store_requests",
                 "Requests to the shared store, by outcome (success, failure); absent without a shared store",
                 Family::default(),
+            ),
+            store_memory: declare(
+                registry,
+                "shared_store_memory_bytes",
+                "Memory that the shared store uses (`used_memory` of its server), read every 30 seconds; absent without a \
+                 shared store",
+                Absent::default(),
+            ),
+            store_memory_limit: declare(
+                registry,
+                "shared_store_memory_limit_bytes",
+                "Memory that the shared store can use (`maxmemory` of its server), 0 for no limit; absent without a shared store",
+                Absent::default(),
             ),
             up: declare(
                 registry,
@@ -131,6 +146,16 @@ impl Metrics {
         drop(Outcome::ALL.map(|outcome| dependencies.request(outcome)));
     }
 
+    /// The shared store uses so many bytes of memory, and may use at the most so many; `None`: as many as there are.
+    pub fn store_memory(&self, used: u64, limit: Option<u64>) {
+        let dependencies = &self.0.dependencies;
+        for (gauge, bytes) in
+            [(&dependencies.store_memory, used), (&dependencies.store_memory_limit, limit.unwrap_or(0))]
+        {
+            gauge.get().set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+    }
+
     /// The shared store was asked for a handshake or a call, and answered or not.
     pub fn store_asked(&self, answered: bool) {
         self.0.dependencies.request(Outcome::of(answered)).inc();
@@ -180,6 +205,9 @@ mod tests {
         has(&metrics, "wssgate_shared_store_connected 0");
         metrics.shared_store(true);
         metrics.store_asked(false);
+        metrics.store_memory(1000, None);
+        has(&metrics, "wssgate_shared_store_memory_bytes 1000");
+        has(&metrics, "wssgate_shared_store_memory_limit_bytes 0");
         has(&metrics, "wssgate_shared_store_connected 1");
         has(&metrics, r#"wssgate_shared_store_requests_total{outcome="success"} 0"#);
         has(&metrics, r#"wssgate_shared_store_requests_total{outcome="failure"} 1"#);
