@@ -26,6 +26,7 @@ use crate::{issuance, status};
 const CLASS: &str = "wssgate";
 /// The Pod's own address, name and namespace, by the downward API.
 const POD_IP: &str = "POD_IP";
+const POD_IPS: &str = "POD_IPS";
 const POD_NAME: &str = "POD_NAME";
 const POD_NAMESPACE: &str = "POD_NAMESPACE";
 
@@ -168,10 +169,13 @@ impl Opened {
 
 /// What no backend of a cluster may be.
 fn blocked(connection: &Connection) -> BlockedAddresses {
-    let own = variable(POD_IP).and_then(|text| text.parse::<IpAddr>().ok());
+    // The Pod's addresses of both families, where the installation names them.
+    let own = [POD_IPS, POD_IP].into_iter().filter_map(variable);
+    let own =
+        own.flat_map(|text| text.split(',').filter_map(|one| one.trim().parse::<IpAddr>().ok()).collect::<Vec<_>>());
     BlockedAddresses {
         allow_loopback: false,
-        addresses: own.into_iter().map(|address| address.to_canonical()).collect(),
+        addresses: own.map(|address| address.to_canonical()).collect(),
         sockets: connection.addresses.iter().copied().collect(),
     }
 }

@@ -51,7 +51,7 @@
 {{- fail "sharedStore.caSecret needs TLS: let sharedStore.url begin with rediss://." }}
 {{- end }}
 {{- range $values.extraEnv }}
-{{- if has .name (list "POD_NAME" "POD_NAMESPACE" "POD_IP" "WSSGATE_LOG") }}
+{{- if has .name (list "POD_NAME" "POD_NAMESPACE" "POD_IP" "POD_IPS" "WSSGATE_LOG") }}
 {{- fail (printf "extraEnv sets %s, which the chart sets itself; WSSGATE_LOG is logLevel." .name) }}
 {{- end }}
 {{- if and (eq .name "SSL_CERT_FILE") $values.trustedAuthorities.configMap }}

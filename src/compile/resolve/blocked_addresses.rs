@@ -23,9 +23,23 @@ pub fn of_cluster(blocked: &BlockedAddresses, own: Option<&Key>, objects: &Objec
     if let Some(own) = own {
         // With every port, as the Pod's own address: the admin port is in no slice of this Service.
         let replicas = block(&mut blocked, own, objects);
+        blocked.addresses.extend(outside(own, objects));
         blocked.addresses.extend(replicas.into_iter().map(|replica| replica.ip()));
     }
     blocked
+}
+
+/// The addresses by which a Service is reached from outside the cluster, and often from within: external ones, and those of
+/// its load balancer.
+fn outside(service: &Key, objects: &Objects) -> Vec<IpAddr> {
+    let Some(service) = objects.services.get(service) else { return Vec::new() };
+    let spec = service.spec.as_ref();
+    let external = spec.and_then(|spec| spec.external_ips.as_ref()).into_iter().flatten();
+    let wanted = spec.and_then(|spec| spec.load_balancer_ip.as_ref());
+    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let given = balancer.and_then(|balancer| balancer.ingress.as_ref()).into_iter().flatten();
+    let all = external.chain(wanted).chain(given.filter_map(|one| one.ip.as_ref()));
+    all.filter_map(|text| text.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()).collect()
 }
 
 /// Blocks the addresses of a Service with every port; returns its endpoints.
@@ -72,11 +86,17 @@ mod tests {
         objects.endpoint_slices.insert(Key::new("default", "kubernetes"), slice(label, "192.0.2.1"));
         objects.endpoint_slices.insert(Key::new("default", "more"), slice(label, "192.0.2.2"));
         objects.endpoint_slices.insert(Key::new("shop", "kubernetes"), slice(label, "192.0.2.3"));
-        let service = serde_saphyr::from_str("{spec: {clusterIPs: [10.96.0.2], ports: [{port: 443}]}}");
+        let service = serde_saphyr::from_str(
+            "{spec: {clusterIPs: [10.96.0.2], externalIPs: [198.51.100.1], loadBalancerIP: 198.51.100.2, ports: [{port: 443}]},
+              status: {loadBalancer: {ingress: [{ip: 198.51.100.3}, {ip: '2001:db8::3'}, {hostname: lb.test}]}}}",
+        );
         objects.services.insert(Key::new("wssgate", "gate"), Arc::new(service.unwrap()));
         let label = "{kubernetes.io/service-name: gate}";
         objects.endpoint_slices.insert(Key::new("wssgate", "gate-1"), slice(label, "192.0.2.4"));
-        let own = BlockedAddresses { addresses: ["192.0.2.9".parse().unwrap()].into(), ..BlockedAddresses::default() };
+        let own = BlockedAddresses {
+            addresses: ["192.0.2.9", "2001:db8::9"].map(|own| own.parse().unwrap()).into(),
+            ..BlockedAddresses::default()
+        };
         let blocked = of_cluster(&own, Some(&Key::new("wssgate", "gate")), &objects);
         let blocks = |address: &str, port| blocked.blocks(address.parse().unwrap(), port);
         for (address, port) in [
@@ -90,6 +110,11 @@ mod tests {
             ("10.96.0.2", 443),
             ("192.0.2.4", 6443),
             ("192.0.2.4", 9900),
+            ("198.51.100.1", 443),
+            ("198.51.100.2", 443),
+            ("198.51.100.3", 8080),
+            ("2001:db8::3", 443),
+            ("2001:db8::9", 8443),
             ("127.0.0.1", 80),
         ] {
             assert!(blocks(address, port), "{address} {port}");
