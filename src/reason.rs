@@ -105,6 +105,7 @@ reasons! {
     // The judgement.
     Misdirected              "misdirected"                  421   -: "`Host` differs from the server name of the TLS handshake (RFC 9110 §15.5.20)."
     RouteNotFound            "route_not_found"              404   -: "No route matches this host and path."
+    LoopDetected             "loop_detected"                508   -: "The request came through this gateway before (`CDN-Loop`, RFC 8586), or the backend answered 508: the endpoint of the route leads back to the gateway, or to another circle. The gateway and its replicas are known by the UID of their IngressClass."
     RouteUnavailable         "route_unavailable"            503   -: "The route was never valid, or lost the right to its hostname or to what it refers to."
     AddressDenied            "address_denied"               403   -: "`networks` denies the client's address or does not allow it."
     OriginDenied             "origin_denied"                403   -: "`origins` does not allow the Origin."

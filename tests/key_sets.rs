@@ -61,6 +61,7 @@ async fn a_set_of_several_keys_is_fetched_once_for_a_crowd_and_kept() {
     let asked = issuer.last().head();
     assert_eq!(asked.line, "GET /jwks?key=canary-0123456789 HTTP/1.1");
     assert_eq!((asked.count("cookie"), asked.count("authorization")), (0, 0));
+    assert!(asked.field("cdn-loop").is_some_and(|hop| hop.starts_with("wssgate-")), "{asked:?}");
     setup.gateway.metric_becomes("wssgate_jwks_fetches_total", &[("outcome", "success")], 1.0).await;
     let said = setup.gateway.log_text() + &setup.gateway.get("/metrics").await.1;
     assert!(!said.contains("canary"), "the query of a URI may be a secret");

@@ -40,6 +40,7 @@ mod health;
 mod key_sets;
 mod layers;
 mod limits;
+mod loops;
 mod message_rate;
 mod messages;
 mod messages_clients;

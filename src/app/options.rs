@@ -1,7 +1,8 @@
 //! Settings as each part takes them.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::error::Error;
 use crate::compile;
@@ -86,9 +87,17 @@ pub(super) fn of_compile(settings: &Settings) -> compile::Options {
         certificate_grace: settings.certificate_grace,
         hostname_suffixes: settings.hostname_suffixes.clone(),
         defaults: settings.defaults.clone(),
+        hop: hop(),
         unshared: settings.replicas.filter(|replicas| replicas.get() > 1 && settings.shared_store.is_none()),
         ..compile::Options::default()
     }
+}
+
+/// The name of this process among those that a request came through: one that nobody else has, for as long as it runs.
+fn hop() -> Arc<str> {
+    static HOP: OnceLock<Arc<str>> = OnceLock::new();
+    let new = || format!("wssgate-{:016x}", RandomState::new().build_hasher().finish()).into();
+    Arc::clone(HOP.get_or_init(new))
 }
 
 /// A directory of manifests.

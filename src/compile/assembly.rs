@@ -184,13 +184,16 @@ pub struct Shared {
     pub reserved: HashSet<Box<str>>,
     /// Addresses to which the gateway never connects.
     pub blocked: BlockedAddresses,
+    /// The gateway's own name among those that a request came through.
+    pub hop: Arc<str>,
 }
 
 /// The next snapshot: parts that are equal to those of `before` are those of `before`, and if all are, so is the
 /// version.
 pub fn snapshot(hosts: Vec<Host>, shared: Shared, before: Option<&Snapshot>) -> Snapshot {
-    let Shared { backends, keys, default_tls, challenges, reserved, blocked } = shared;
-    let mut next = Snapshot { version: 1, keys, default_tls, challenges, reserved, blocked, ..Snapshot::default() };
+    let Shared { backends, keys, default_tls, challenges, reserved, blocked, hop } = shared;
+    let mut next =
+        Snapshot { version: 1, keys, default_tls, challenges, reserved, blocked, hop, ..Snapshot::default() };
     for host in hosts {
         let wildcard: Option<Box<str>> = host.name.strip_prefix("*.").map(Into::into);
         let (map, name, old) = match wildcard {
@@ -217,7 +220,8 @@ pub fn snapshot(hosts: Vec<Host>, shared: Shared, before: Option<&Snapshot>) -> 
             && before.default_tls == next.default_tls
             && before.challenges == next.challenges
             && before.reserved == next.reserved
-            && before.blocked == next.blocked;
+            && before.blocked == next.blocked
+            && before.hop == next.hop;
         next.version = if same { before.version } else { before.version + 1 };
     }
     next

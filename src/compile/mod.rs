@@ -157,7 +157,8 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let (backends, clients) = resolver.finish();
     let (keys, reserved) = (keys.finish(), std::mem::take(&mut ownership.reserved));
     let default_tls = served.default_tls;
-    let shared = assembly::Shared { backends, keys, default_tls, challenges, reserved, blocked: blocked.clone() };
+    let hop = ownership::class::hop(objects, options);
+    let shared = assembly::Shared { backends, keys, default_tls, challenges, reserved, blocked: blocked.clone(), hop };
     let snapshot = assembly::snapshot(served.hosts, shared, previous.map(|previous| &previous.snapshot));
 
     let candidates = routes.iter().zip(compiled);

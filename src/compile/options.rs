@@ -42,6 +42,8 @@ pub struct Options {
     pub failing: Arc<BTreeSet<Dependency>>,
     /// Certificates that the API server refuses, and its message.
     pub refused: Arc<BTreeMap<Key, String>>,
+    /// The gateway's own name among those that a request came through, where no IngressClass says more.
+    pub hop: Arc<str>,
     /// Schemas of messages that were read.
     pub schemas: Arc<KnownSchemas>,
 }
@@ -63,6 +65,7 @@ impl Default for Options {
             unshared: None,
             failing: Arc::default(),
             refused: Arc::default(),
+            hop: Arc::default(),
             schemas: Arc::default(),
         }
     }

@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub challenges: BTreeMap<Box<str>, BTreeMap<Box<str>, BackendId>>,
     /// Addresses to which the gateway itself never connects. No backend has one of them.
     pub blocked: BlockedAddresses,
+    /// The gateway's own name in `CDN-Loop` (RFC 8586), that of all replicas of its class; empty: it has none.
+    pub hop: Arc<str>,
 }
 
 impl Snapshot {

@@ -1,5 +1,7 @@
 //! Which routes and Ingresses are ours: by IngressClass. Knows classes, not what routes want.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::networking::v1::IngressClass;
 
 use crate::api::objects::{Key, Objects};
@@ -31,13 +33,7 @@ pub fn of(route: &SecureWebSocketRoute, objects: &Objects, options: &Options) ->
 
 /// The class of an object that names it so in `spec.ingressClassName`, or names none.
 pub fn named(name: Option<&str>, objects: &Objects, options: &Options) -> Class {
-    let ours = |key: &Key| {
-        options.ingress_class_name.as_ref().is_none_or(|only| *only == key.name)
-            && objects.ingress_classes.get(key).is_some_and(|class| {
-                let controller = class.spec.as_ref().and_then(|spec| spec.controller.as_deref());
-                controller == Some(options.controller_name.as_str())
-            })
-    };
+    let ours = |key: &Key| objects.ingress_classes.get(key).is_some_and(|class| is_ours(key, class, options));
     let Some(name) = name else {
         let default = objects.ingress_classes.iter().any(|(key, class)| is_default(class) && ours(key));
         return if default || options.standalone { Class::Ours } else { Class::Foreign };
@@ -58,6 +54,21 @@ pub fn named(name: Option<&str>, objects: &Objects, options: &Options) -> Class 
     }
 }
 
+fn is_ours(key: &Key, class: &IngressClass, options: &Options) -> bool {
+    let controller = class.spec.as_ref().and_then(|spec| spec.controller.as_deref());
+    options.ingress_class_name.as_ref().is_none_or(|only| *only == key.name)
+        && controller == Some(options.controller_name.as_str())
+}
+
+/// The gateway's own name among those that a request came through (RFC 8586). In a cluster all replicas of a class have
+/// one, by the UID of its IngressClass, which no other cluster has: of two gateways of one configuration in two clusters,
+/// each may be the other's backend.
+pub fn hop(objects: &Objects, options: &Options) -> Arc<str> {
+    let uids = objects.ingress_classes.iter().filter(|(key, class)| is_ours(key, class, options));
+    let uid = uids.filter_map(|(_, class)| class.metadata.uid.as_deref()).min();
+    uid.filter(|_| !options.standalone).map_or_else(|| Arc::clone(&options.hop), |uid| format!("wssgate-{uid}").into())
+}
+
 /// Whether a class is that of routes that name none.
 pub fn is_default(class: &IngressClass) -> bool {
     let annotations = class.metadata.annotations.as_ref();
@@ -67,7 +78,6 @@ pub fn is_default(class: &IngressClass) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     fn route(class: Option<&str>) -> SecureWebSocketRoute {
         let mut spec: crate::api::route::RouteSpec =

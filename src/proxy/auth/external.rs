@@ -128,7 +128,8 @@ impl Externals {
         let asked = async {
             for endpoint in endpoints.iter().cycle().skip(turn).take(ATTEMPTS.min(endpoints.len())) {
                 if let Ok(tcp) = TcpStream::connect(endpoint).await {
-                    let query = query(external, facts, request, shown).map_err(|_| "the question cannot be put")?;
+                    let query = query(external, facts, request, shown, &self.live.load().hop)
+                        .map_err(|_| "the question cannot be put")?;
                     return answer(tcp, query).await.ok_or("no valid HTTP answer");
                 }
             }
@@ -185,6 +186,7 @@ fn query(
     facts: &Facts,
     request: &upgrade::Request,
     shown: &[(Box<str>, &[u8])],
+    hop: &str,
 ) -> Result<Request<Empty<Bytes>>, http::Error> {
     let mut asked = Request::get(&*external.path)
         .header(header::HOST, &*request.authority)
@@ -193,7 +195,8 @@ fn query(
         .header("x-forwarded-proto", "https")
         .header("x-forwarded-host", &*request.authority)
         .header("x-forwarded-uri", &*request.path)
-        .header("x-forwarded-for", facts.address.to_canonical().to_string());
+        .header("x-forwarded-for", facts.address.to_canonical().to_string())
+        .header("cdn-loop", upgrade::hops::appended(request.cdn_loop.as_deref(), hop));
     if let Origin::One(origin) = &facts.origin {
         asked = asked.header(header::ORIGIN, &**origin);
     }

@@ -73,6 +73,7 @@ impl Fetcher {
             .header(HOST, authority.as_str())
             .header(ACCEPT, "application/jwk-set+json, application/json")
             .header(USER_AGENT, concat!("wssgate/", env!("CARGO_PKG_VERSION")))
+            .header("cdn-loop", &*self.live.load().hop)
             .body(Empty::<Bytes>::new())
             .map_err(|_| Failed("not a URI that can be asked for"))?;
         let answer = exchange(http1::Builder::new(), tls, request, async |answer| {

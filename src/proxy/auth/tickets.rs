@@ -23,10 +23,6 @@ use crate::reason::Reason;
 
 /// What is outstanding at the most: tickets, and bytes of their proofs and headers.
 const MOST: Taken = Taken { tickets: 65_536, bytes: 64 << 20 };
-/// Tickets of one subject of a route that are outstanding at the most.
-pub(crate) const OF_SUBJECT: u32 = 32;
-/// The same of one address, whose clients have credentials that name no subject.
-pub(crate) const OF_ADDRESS: u32 = 256;
 /// Bytes of chance in a ticket.
 const RANDOM: usize = 32;
 
@@ -194,6 +190,7 @@ mod tests {
     use crate::api::route_id::RouteKind;
     use crate::policy::Origin;
     use crate::policy::network::limit_key;
+    use crate::proxy::store::record::OF_SUBJECT;
 
     fn facts(address: &str, origin: Origin) -> Facts {
         Facts {

@@ -64,7 +64,8 @@ pub(crate) async fn connect(
                 continue;
             }
         };
-        let answer = handshake(io, &asked.request, facts, admission);
+        let hop = Arc::clone(&shared.live.load().hop);
+        let answer = handshake(io, &asked.request, facts, admission, &hop);
         let answer = within(UPGRADE, asked.deadline, answer).await;
         return match answer.unwrap_or(Err((Reason::BackendUpgradeTimeout, None))) {
             Ok((io, subprotocol, early)) => Ok(Backend { io, early, subprotocol, endpoint, connect_took, permit }),
@@ -134,13 +135,14 @@ async fn handshake(
     request: &Request,
     facts: &Facts,
     admission: &Admission,
+    hop: &str,
 ) -> Result<(BackendIo, Option<Box<str>>, Vec<u8>), (Reason, Option<u16>)> {
     let mut random = [0; 16];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| (Reason::Internal, None))?;
     let key = upgrade::fresh_key(random);
     let mut head = Vec::with_capacity(1024);
     let identity = identity(facts);
-    let forwarded = Forwarded { identity: &identity, ..Forwarded::of(request, facts.address) };
+    let forwarded = Forwarded { identity: &identity, hop, ..Forwarded::of(request, facts.address) };
     upgrade::write_request(&mut head, request, &key, admission.offered(), &forwarded);
     let lost = |_| (Reason::BackendHandshakeInvalid, None);
     write(&mut io, &head).await.map_err(lost)?;
@@ -151,6 +153,8 @@ async fn handshake(
             Ok(Some((Response::Switching { subprotocol }, used))) => {
                 return Ok((io, subprotocol, answer.split_off(used)));
             }
+            // Behind it the request came back here, or would have gone in a circle further on.
+            Ok(Some((Response::Refused { status: 508 }, _))) => return Err((Reason::LoopDetected, None)),
             Ok(Some((Response::Refused { status }, _))) => return Err((Reason::BackendRefused, Some(status))),
             Ok(None) if n > 0 && answer.len() < upgrade::MAX_HEAD => {}
             Ok(None) => return Err((Reason::BackendHandshakeInvalid, None)),

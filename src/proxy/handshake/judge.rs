@@ -22,6 +22,7 @@ use crate::reason::Reason;
 use crate::snapshot::live::Lease;
 use crate::snapshot::{Route, RouteState};
 use crate::telemetry::metrics::Stage;
+use crate::ws::upgrade;
 
 /// What a request is judged for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,9 @@ pub(crate) fn route(shared: &Shared, asked: &Asked) -> Result<Routed, Refusal> {
         return Err(Reason::Draining.into());
     }
     let lease = shared.live.lease(&request.host, &request.path)?;
+    if request.cdn_loop.as_ref().is_some_and(|list| upgrade::hops::names(list, &shared.live.load().hop)) {
+        return Err(Refusal::by(&lease.route, Reason::LoopDetected));
+    }
     match &lease.route.state {
         // A message that nothing can judge is not let in; connections that are open keep the rules that they have.
         RouteState::Serving(policy) if policy.content.incomplete => {

@@ -11,6 +11,11 @@ use crate::api::route_id::RouteId;
 use crate::policy::network::limit_key;
 use crate::policy::{Facts, Origin, Proof};
 
+/// Tickets of one subject of a route that are outstanding at the most.
+pub(crate) const OF_SUBJECT: u32 = 32;
+/// The same of one address, whose clients have credentials that name no subject.
+pub(crate) const OF_ADDRESS: u32 = 256;
+
 /// What a ticket stands for.
 pub(crate) struct Record {
     /// The route that issued it.

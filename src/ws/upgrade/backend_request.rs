@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::ws::upgrade::hops;
 use crate::ws::upgrade::origin::Origin;
 use crate::ws::upgrade::request::Request;
 
@@ -16,12 +17,14 @@ pub struct Forwarded<'a> {
     pub port: u16,
     /// Who the client proved to be: names that no client can send through, and values that are visible ASCII.
     pub identity: &'a [(&'static str, String)],
+    /// The gateway's own name in `CDN-Loop` (RFC 8586); empty: it has none.
+    pub hop: &'a str,
 }
 
 impl<'a> Forwarded<'a> {
     /// What a request itself says, for a client at this address.
     pub fn of(request: &'a Request, client: IpAddr) -> Self {
-        Self { client, host: &request.authority, port: request.port.unwrap_or(443), identity: &[] }
+        Self { client, host: &request.authority, port: request.port.unwrap_or(443), identity: &[], hop: "" }
     }
 }
 
@@ -58,6 +61,10 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request, key: &str, offered: &
     }
     for (name, value) in &request.headers {
         field(name, value);
+    }
+    let hops = hops::appended(request.cdn_loop.as_deref(), forwarded.hop);
+    if !hops.is_empty() {
+        field("CDN-Loop", &hops);
     }
     let client = forwarded.client.to_canonical();
     let plain = client.to_string();

@@ -4,6 +4,7 @@
 /// Hop-by-hop fields (RFC 9110 §7.6.1), those that the gateway writes itself, and those that have no meaning without a
 /// body. `proxy` alone is no field of HTTP, but CGI backends turn it into `HTTP_PROXY`.
 const OURS: &[&str] = &[
+    "cdn-loop",
     "connection",
     "expect",
     "forwarded",

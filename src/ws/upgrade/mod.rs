@@ -9,6 +9,7 @@ pub mod backend_request;
 mod bounds;
 mod fields;
 mod head;
+pub mod hops;
 pub mod host;
 mod origin;
 pub mod request;

@@ -38,6 +38,8 @@ pub struct Request {
     /// The values of `X-Forwarded-For`, in order, joined by commas; where there is none, `None`. For the gateway alone,
     /// which asks whether whoever sent it is to be believed.
     pub forwarded_for: Option<Box<[u8]>>,
+    /// The values of `CDN-Loop`, in order, joined by commas; where there is none, `None` (RFC 8586).
+    pub cdn_loop: Option<Box<[u8]>>,
     /// The other end-to-end fields, in order and in the same form: they never go on, but may hold a credential for the
     /// gateway itself.
     pub withheld: Vec<(Box<str>, Box<[u8]>)>,
@@ -104,6 +106,7 @@ struct Found<'a> {
     /// Lower-case options of `Connection`.
     connection: Vec<String>,
     forwarded_for: Option<Vec<u8>>,
+    cdn_loop: Option<Vec<u8>>,
     subprotocols: Vec<Box<str>>,
     subprotocols_bad: bool,
 }
@@ -222,9 +225,18 @@ fn parse(bytes: &[u8], call: bool) -> Result<Option<(Box<str>, Request, usize)>,
         headers,
         withheld,
         forwarded_for: found.forwarded_for.map(Into::into),
+        cdn_loop: found.cdn_loop.map(Into::into),
         subprotocols: found.subprotocols.into(),
     };
     Ok(Some((method.into(), request, size)))
+}
+
+/// Adds a line of a list to those before.
+fn add(list: &mut Option<Vec<u8>>, line: &[u8]) {
+    match list {
+        Some(list) => list.extend([b",", line].concat()),
+        None => *list = Some(line.to_vec()),
+    }
 }
 
 fn find<'a>(headers: &[httparse::Header<'a>]) -> Result<Found<'a>, RequestError> {
@@ -251,10 +263,8 @@ fn find<'a>(headers: &[httparse::Header<'a>]) -> Result<Found<'a>, RequestError>
             "sec-websocket-protocol" => found.offer(value),
             // RFC 9110 §5.3: several lines of a list are one. That `Connection` may name it takes nothing from it: the
             // list is the proxy's, the options may be the client's.
-            "x-forwarded-for" => match &mut found.forwarded_for {
-                Some(list) => list.extend([b",", value].concat()),
-                None => found.forwarded_for = Some(value.to_vec()),
-            },
+            "x-forwarded-for" => add(&mut found.forwarded_for, value),
+            "cdn-loop" => add(&mut found.cdn_loop, value),
             _ => {}
         }
     }
