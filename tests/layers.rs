@@ -85,7 +85,7 @@ status | kube_error api telemetry::metrics writer | futures_util jiff k8s_openap
 issuance | kube_error api writer | k8s_openapi kube serde_json tokio tracing
 proxy::clock | | tokio
 proxy::drain | |
-proxy::dependency_health | telemetry::metrics snapshot | arc_swap tokio tracing
+proxy::dependency_health | api telemetry::metrics snapshot | arc_swap tokio tracing
 proxy::limits | reason api telemetry::metrics policy | rustix tokio
 proxy::io | ws reason proxy::limits | aws_lc_rs http http_body_util hyper hyper_util rustls rustls_pki_types tokio
     tokio_rustls

@@ -45,6 +45,8 @@ async fn a_handshake_whose_route_leads_back_here_ends_at_its_second_visit() {
     let labels = [("route", "shop/chat"), ("reason", "loop_detected")];
     assert_eq!(gateway.samples("wssgate_handshakes_total", &labels).await.iter().sum::<f64>(), 6.0);
     gateway.metric_becomes("wssgate_client_sockets", &[], 0.0).await;
+    let told = |line: &serde_json::Value| line["condition"] == "Degraded" && line["reason"] == "LoopDetected";
+    until(PATIENCE, "the condition", async || gateway.logs().iter().any(told).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -286,6 +286,20 @@ fn the_request_for_the_backend_is_one_that_we_would_read_alike() {
 }
 
 #[test]
+fn all_lines_of_cdn_loop_are_one_list_which_goes_on_once() {
+    let request = good(&with("CDN-Loop: edge; v=\"1\"\r\nCDN_Loop: forged\r\ncdn-loop: other"));
+    assert_eq!(request.cdn_loop.as_deref(), Some(b"edge; v=\"1\",other".as_slice()));
+    assert!(request.headers.iter().all(|(name, _)| !name.contains("loop")), "{request:?}");
+    let mut out = Vec::new();
+    let forwarded = Forwarded { hop: "wssgate-1", ..Forwarded::of(&request, "192.0.2.7".parse().unwrap()) };
+    write_request(&mut out, &request, "k", &[], &forwarded);
+    let text = String::from_utf8_lossy(&out);
+    assert_eq!(text.matches("CDN-Loop: ").count(), 1);
+    assert!(text.contains("\r\nCDN-Loop: edge; v=\"1\",other, wssgate-1\r\n"), "{text}");
+    assert_eq!(good(&with("CDN-Loop: ")).cdn_loop, None);
+}
+
+#[test]
 fn all_lines_of_forwarded_for_are_one_list_and_none_goes_on() {
     let request = good(&with(
         "X-Forwarded-For: 1.2.3.4\r\nX_Forwarded_For: 9.9.9.9\r\nx-forwarded-FOR: \r\nX-Forwarded-For: 5.6.7.8, 8.8.8.8",

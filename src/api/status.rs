@@ -207,6 +207,8 @@ pub enum ConditionReason {
     ServiceUnavailable,
     /// The store that all replicas share cannot be reached.
     StoreUnavailable,
+    /// A backend leads back to the gateway.
+    LoopDetected,
     /// A warning, chosen by the user.
     Configured,
     /// The gateway's settings have no `sharedStore`, and there are several replicas.
@@ -254,6 +256,7 @@ impl ConditionReason {
             Self::KeysUnavailable => "KeysUnavailable",
             Self::ServiceUnavailable => "ServiceUnavailable",
             Self::StoreUnavailable => "StoreUnavailable",
+            Self::LoopDetected => "LoopDetected",
             Self::Configured => "Configured",
             Self::NoSharedStore => "NoSharedStore",
         }

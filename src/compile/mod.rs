@@ -218,7 +218,7 @@ fn references(
     if let Some(policy) = &candidate.effective().policy {
         let authentication = &policy.handshake.authentication;
         let counted = policy.connection.per_subject.is_some();
-        report.warnings.extend(status::dependency::warnings(home, authentication, counted, &options.failing));
+        report.warnings.extend(status::dependency::warnings(&candidate.id, authentication, counted, &options.failing));
         of_policy.add(keys.route(home, authentication));
         of_policy.add(resolve::external::resolve(home, policy, grants, resolver));
     }

@@ -4,7 +4,7 @@
 //! A failure or two say nothing; no answer at all for some seconds is an outage, and it is over when answers come without
 //! a failure among them. So whoever acts on it hears of a change at the most every few seconds, however things flap.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use crate::api::route_id::RouteId;
 use crate::snapshot::dependency::Dependency;
 use crate::telemetry::metrics::Metrics;
 
@@ -21,6 +22,10 @@ const HOLD: Duration = Duration::from_secs(5);
 const CALM: Duration = Duration::from_secs(10);
 /// After so long without being asked nothing is known any more.
 const FORGET: Duration = Duration::from_secs(10 * 60);
+/// How long a route is told to lead back here after it last did.
+const LOOPED: Duration = Duration::from_secs(60);
+/// Routes that are told to lead back here at a time; of more, these are mended first.
+const MAX_LOOPS: usize = 1024;
 /// How often the verdict is looked at.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
@@ -32,6 +37,8 @@ pub type Failing = Arc<BTreeSet<Dependency>>;
 pub(crate) struct DependencyHealth {
     began: Instant,
     records: ArcSwap<HashMap<Dependency, Arc<Record>>>,
+    /// Routes whose backends lead back here, and when they last did.
+    loops: Mutex<BTreeMap<RouteId, u64>>,
     reported: watch::Sender<Failing>,
     metrics: Metrics,
 }
@@ -87,7 +94,7 @@ impl Record {
 impl DependencyHealth {
     /// Nothing is known yet. What cannot be reached is reported to `reported`.
     pub(crate) fn new(reported: watch::Sender<Failing>, metrics: Metrics) -> Self {
-        Self { began: Instant::now(), records: ArcSwap::default(), reported, metrics }
+        Self { began: Instant::now(), records: ArcSwap::default(), loops: Mutex::default(), reported, metrics }
     }
 
     /// Whoever asked says whether there was a valid answer, and what there was instead: a constant text. Waits for no
@@ -96,6 +103,23 @@ impl DependencyHealth {
         if let Some(record) = self.records.load().get(dependency) {
             record.record(outcome, self.now());
         }
+    }
+
+    /// A backend of this route has answered that the request came back to where it was.
+    pub(crate) fn looped(&self, route: &RouteId) {
+        let (mut loops, now) = (self.loops.lock().unwrap_or_else(PoisonError::into_inner), self.now());
+        if let Some(last) = loops.get_mut(route) {
+            *last = now;
+        } else if loops.len() < MAX_LOOPS {
+            loops.insert(route.clone(), now);
+        }
+    }
+
+    /// The routes that led back here lately.
+    fn looping(&self, now: u64) -> Vec<Dependency> {
+        let mut loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        loops.retain(|_, last| now.saturating_sub(*last) < millis(LOOPED));
+        loops.keys().cloned().map(Dependency::Loop).collect()
     }
 
     /// These are what handshakes are judged with from now on; what is known of them stays.
@@ -116,6 +140,7 @@ impl DependencyHealth {
             .iter()
             .filter(|(one, record)| record.is_out(before.contains(one), now))
             .map(|(one, _)| one.clone())
+            .chain(self.looping(now))
             .collect();
         let asked = records.iter().filter(|(_, record)| record.was_asked());
         let numbers = asked.map(|(one, _)| (one.kind(), one.to_string(), out.contains(one)));
@@ -194,6 +219,24 @@ mod tests {
         // Neither is a failure long after that one more of the same row.
         let asked = |second| second < 20 || second == 700;
         assert_eq!(turns(1000, |second| if asked(second) { vec![false] } else { vec![] }), [6, 619]);
+    }
+
+    #[test]
+    fn a_route_that_leads_back_is_told_for_a_while_after_it_last_did() {
+        let (sender, reported) = watch::channel(Failing::default());
+        let health = DependencyHealth::new(sender, Metrics::new());
+        let route = |name: &str| RouteId::secure_web_socket("shop", name);
+        health.looped(&route("chat"));
+        health.look();
+        assert_eq!(**reported.borrow(), [Dependency::Loop(route("chat"))].into());
+        let later = |seconds: u64| health.now() + seconds * 1000;
+        assert_eq!((health.looping(later(59)).len(), health.looping(later(61)).len()), (1, 0));
+        health.look();
+        assert!(reported.borrow().is_empty());
+        for number in 0..MAX_LOOPS + 10 {
+            health.looped(&route(&number.to_string()));
+        }
+        assert_eq!(health.looping(later(0)).len(), MAX_LOOPS);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub enum Dependency {
     Service(BackendId),
     /// The store that all replicas share.
     Store,
+    /// A backend of the route, which leads back to the gateway.
+    Loop(RouteId),
 }
 
 impl Dependency {
@@ -40,12 +42,13 @@ impl Dependency {
         })
     }
 
-    /// Its kind, as metrics call it: `jwks`, `external`, `shared_store`.
+    /// Its kind, as logs and metrics call it: `jwks`, `external`, `shared_store`, `loop`.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::KeySet(_) => "jwks",
             Self::Service(_) => "external",
             Self::Store => "shared_store",
+            Self::Loop(_) => "loop",
         }
     }
 }
@@ -57,6 +60,7 @@ impl fmt::Display for Dependency {
             Self::KeySet(uri) => f.write_str(uri.split('?').next().unwrap_or_default()),
             Self::Service(service) => service.fmt(f),
             Self::Store => f.write_str("shared"),
+            Self::Loop(route) => f.write_str(route.label()),
         }
     }
 }

@@ -210,6 +210,7 @@ fn is_stalling(reason: Reason) -> bool {
         | Reason::KeysUnavailable
         | Reason::ServiceUnavailable
         | Reason::StoreUnavailable
+        | Reason::LoopDetected
         | Reason::Configured
         | Reason::NoSharedStore => false,
     }

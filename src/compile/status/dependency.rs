@@ -3,15 +3,16 @@
 
 use std::collections::BTreeSet;
 
+use crate::api::route_id::RouteId;
 use crate::api::status::{ConditionReason as Reason, ConditionType};
 use crate::compile::problem::{Problem, quote};
 use crate::policy::authentication::Authentication;
 use crate::snapshot::dependency::Dependency;
 
-/// The warnings of a route in the namespace `home`, where the data plane cannot reach `failing`. `counted`: connections
+/// The warnings of a route, where the data plane cannot reach `failing`. `counted`: connections
 /// of its subjects are limited.
 pub fn warnings(
-    home: &str,
+    id: &RouteId,
     authentication: &Authentication,
     counted: bool,
     failing: &BTreeSet<Dependency>,
@@ -19,10 +20,14 @@ pub fn warnings(
     if failing.is_empty() {
         return Vec::new();
     }
-    let own = Dependency::of(home, authentication).filter(|(_, dependency)| failing.contains(dependency));
-    let methods = own.map(|(index, dependency)| {
+    let looped = failing.contains(&Dependency::Loop(id.clone())).then(|| {
+        let text = "a backend leads back to the gateway; its handshakes get 508: correct the endpoints of the Service";
+        Problem::new(Reason::LoopDetected, "spec.rules", text)
+    });
+    let own = Dependency::of(&id.namespace, authentication).filter(|(_, dependency)| failing.contains(dependency));
+    let methods = own.filter_map(|(index, dependency)| {
         let method = format!("spec.handshake.authentication.methods[{index}]");
-        match &dependency {
+        Some(match &dependency {
             Dependency::KeySet(_) => Problem::new(
                 Reason::KeysUnavailable,
                 format_args!("{method}.jwt.jwks.remote.uri"),
@@ -42,13 +47,15 @@ pub fn warnings(
                 format_args!("{method}.ticket"),
                 "the shared store cannot be reached; tickets get 503",
             ),
-        }
+            // Of the route, and of none of its methods.
+            Dependency::Loop(_) => return None,
+        })
     });
     let subjects = (counted && failing.contains(&Dependency::Store)).then(|| {
         let text = "the shared store cannot be reached; new connections of authenticated clients get 503";
         Problem::new(Reason::StoreUnavailable, "spec.connection.limits.perSubject", text)
     });
-    methods.chain(subjects).map(|problem| (ConditionType::Degraded, problem)).collect()
+    methods.chain(subjects).chain(looped).map(|problem| (ConditionType::Degraded, problem)).collect()
 }
 
 #[cfg(test)]
@@ -80,11 +87,15 @@ mod tests {
             };
             Dependency::Service(Dependency::service(namespace, external))
         };
+        let own = RouteId::secure_web_socket("shop", "chat");
         let reported = |failing: &[Dependency]| -> Vec<(Reason, String)> {
-            let warnings = warnings("shop", &authentication, true, &failing.iter().cloned().collect());
+            let warnings = warnings(&own, &authentication, true, &failing.iter().cloned().collect());
             warnings.into_iter().map(|(_, problem)| (problem.reason, problem.to_string())).collect()
         };
         assert_eq!(reported(&[]), []);
+        let looped = Dependency::Loop(own.clone());
+        assert_eq!(reported(&[Dependency::Loop(RouteId::secure_web_socket("shop", "other"))]), []);
+        assert!(matches!(&*reported(&[looped]), [(Reason::LoopDetected, text)] if text.contains("spec.rules")));
         assert_eq!(reported(&[service("other"), Dependency::KeySet("https://idp.test/".into())]), []);
         let both = reported(&[service("shop"), Dependency::Store]);
         assert_eq!((both[0].0, both[1].0), (Reason::ServiceUnavailable, Reason::StoreUnavailable));

@@ -69,7 +69,12 @@ pub(crate) async fn connect(
         let answer = within(UPGRADE, asked.deadline, answer).await;
         return match answer.unwrap_or(Err((Reason::BackendUpgradeTimeout, None))) {
             Ok((io, subprotocol, early)) => Ok(Backend { io, early, subprotocol, endpoint, connect_took, permit }),
-            Err((reason, backend_status)) => Err(Refusal { reason, backend_status, ..refusal }),
+            Err((reason, backend_status)) => {
+                if reason == Reason::LoopDetected {
+                    shared.health.looped(&route.id);
+                }
+                Err(Refusal { reason, backend_status, ..refusal })
+            }
         };
     }
     Err(refusal)

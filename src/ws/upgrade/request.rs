@@ -225,7 +225,7 @@ fn parse(bytes: &[u8], call: bool) -> Result<Option<(Box<str>, Request, usize)>,
         headers,
         withheld,
         forwarded_for: found.forwarded_for.map(Into::into),
-        cdn_loop: found.cdn_loop.map(Into::into),
+        cdn_loop: found.cdn_loop.filter(|list| !list.is_empty()).map(Into::into),
         subprotocols: found.subprotocols.into(),
     };
     Ok(Some((method.into(), request, size)))
