@@ -48,6 +48,11 @@ impl<K: Hash + Eq + Clone, T> Turns<K, T> {
         self.order.iter()
     }
 
+    /// The first that waits for this key.
+    pub(crate) fn first(&self, key: &K) -> Option<&T> {
+        self.waiting.get(key)?.front()
+    }
+
     /// The first of this key, which gives its turn up for it.
     pub(crate) fn next_of(&mut self, key: &K) -> Option<T> {
         let at = self.order.iter().position(|one| one == key)?;
