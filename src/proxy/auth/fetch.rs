@@ -109,7 +109,7 @@ impl Fetcher {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::policy::blocked_addresses::BlockedAddresses;
     use crate::snapshot::Snapshot;
@@ -127,6 +127,11 @@ mod tests {
         let blocked = BlockedAddresses { allow_loopback, addresses, ..BlockedAddresses::default() };
         live.publish(Snapshot { blocked, ..Snapshot::default() });
         Fetcher::new(Arc::new(tls), live)
+    }
+
+    /// One that connects to loopback addresses and trusts nobody.
+    pub(in crate::proxy::auth) fn open() -> Fetcher {
+        fetcher(true, &[])
     }
 
     async fn asked(listener: &TcpListener) -> bool {

@@ -63,6 +63,7 @@ pub(crate) struct Keys {
 #[derive(Debug)]
 struct Entry {
     uri: Box<str>,
+    made: Instant,
     state: Mutex<State>,
     /// Changes when a fetch is over.
     over: watch::Sender<u64>,
@@ -244,7 +245,9 @@ impl Keys {
     pub(crate) fn follow(&self, named: &Named) {
         let gone: Vec<Arc<Entry>> = {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-            entries.extract_if(|uri, _| !named.contains_key(uri)).map(|(_, entry)| entry).collect()
+            // A handshake may be of a snapshot that is newer than `named`.
+            let gone = |uri: &str, entry: &Entry| !named.contains_key(uri) && entry.made.elapsed() >= LOOK;
+            entries.extract_if(|uri, entry| gone(uri, entry)).map(|(_, entry)| entry).collect()
         };
         for entry in gone {
             self.withdraw(&entry);
@@ -264,8 +267,8 @@ impl Keys {
         if let Some(entry) = entries.get(uri) {
             return Arc::clone(entry);
         }
-        let entry =
-            Entry { uri: uri.into(), state: Mutex::default(), over: watch::Sender::new(0), waiting: Arc::default() };
+        let (made, over) = (Instant::now(), watch::Sender::new(0));
+        let entry = Entry { uri: uri.into(), made, state: Mutex::default(), over, waiting: Arc::default() };
         Arc::clone(entries.entry(uri.into()).or_insert(Arc::new(entry)))
     }
 
@@ -303,13 +306,18 @@ impl Keys {
     }
 
     async fn run(self, entry: Arc<Entry>, number: u64) {
-        let fetched = match self.fetcher.get(&entry.uri, MAX_SET).await {
+        let flight = Flight { keys: self, entry, number, fetched: None };
+        let fetched = match flight.keys.fetcher.get(&flight.entry.uri, MAX_SET).await {
             Ok(body) => KeySet::parse(&body, false),
             Err(failed) => Err(failed.0),
         };
+        flight.lands(fetched);
+    }
+
+    /// A fetch is over, and its place is free. One that has given way meanwhile, or is no longer named, has nothing to say.
+    fn over(&self, entry: &Entry, number: u64, fetched: Result<KeySet, &'static str>) {
         {
             let mut fetches = self.fetches();
-            // Whoever has given way meanwhile, or is no longer named, has nothing to say.
             let current = fetches.fetches.get(&entry.uri).and_then(|fetch| fetch.task.as_ref());
             if current.is_none_or(|(current, _)| *current != number) {
                 return;
@@ -358,6 +366,27 @@ impl Keys {
             }
         }
         let _ = timeout(PATIENCE, over.changed()).await;
+    }
+}
+
+/// A fetch that is under way. However it ends, a fault of the gateway itself (a panic) included, its place is free then.
+struct Flight {
+    keys: Keys,
+    entry: Arc<Entry>,
+    number: u64,
+    fetched: Option<Result<KeySet, &'static str>>,
+}
+
+impl Flight {
+    fn lands(mut self, fetched: Result<KeySet, &'static str>) {
+        self.fetched = Some(fetched);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let fetched = self.fetched.take().unwrap_or(Err("a fault of the gateway"));
+        self.keys.over(&self.entry, self.number, fetched);
     }
 }
 
@@ -455,6 +484,37 @@ mod tests {
             }
         }
         assert_eq!(fetches, 3);
+    }
+
+    #[tokio::test]
+    async fn however_a_fetch_ends_its_place_is_free_and_what_nobody_names_takes_none() {
+        let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = hanging.local_addr().unwrap().port();
+        let health = Arc::new(DependencyHealth::new(watch::Sender::default(), Metrics::new()));
+        let keys = Keys::new(crate::proxy::auth::fetch::tests::open(), Handle::current(), Metrics::new(), health);
+        let named = |count: usize| -> Named {
+            (0..count).map(|at| (format!("https://127.0.0.1:{port}/{at:02}").into(), ["shop".into()].into())).collect()
+        };
+        keys.follow(&named(PLACES + 2));
+        let under_way = || keys.fetches().fetches.values().filter(|fetch| fetch.task.is_some()).count();
+        let (uri, last) = (named(1).pop_first().unwrap().0, named(PLACES + 1).pop_last().unwrap().0);
+        let has_begun = |uri: &str| keys.fetches().fetches.get(uri).is_some_and(|fetch| fetch.task.is_some());
+        assert!(under_way() == PLACES && has_begun(&uri) && !has_begun(&last));
+        // It is ended from without, as a panic would end it: the next begins, and it is tried again after a pause.
+        tokio::task::yield_now().await;
+        let task = keys.fetches().fetches[&*uri].task.as_ref().map(|(_, task)| task.clone()).unwrap();
+        task.abort();
+        while !has_begun(&last) {
+            tokio::task::yield_now().await;
+        }
+        assert!(under_way() == PLACES && keys.entry(&uri).state().failed.is_some() && !keys.entry(&uri).state().flying);
+        // Entries as old as a look are forgotten with their routes; these are not that old.
+        keys.follow(&Named::new());
+        assert_eq!(under_way(), PLACES);
+        for entry in named(PLACES + 2).keys().map(|uri| keys.entry(uri)).collect::<Vec<_>>() {
+            keys.withdraw(&entry);
+        }
+        assert!(keys.fetches().fetches.is_empty() && keys.fetches().first.is_empty());
     }
 
     #[test]
