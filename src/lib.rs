@@ -18,6 +18,7 @@ pub mod policy;
 pub mod proxy;
 pub mod reason;
 pub mod settings;
+mod shares;
 pub mod snapshot;
 pub mod source;
 pub mod status;
