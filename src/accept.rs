@@ -70,6 +70,26 @@ pub(crate) async fn until(
     }
 }
 
+/// Accepts until dropped, and spawns what `serve` makes of a socket and the address of its peer; `None` ends the socket.
+/// What is served ends with it.
+pub(crate) async fn each<F>(
+    name: &'static str,
+    listener: TcpListener,
+    serve: impl Fn(TcpStream, SocketAddr) -> Option<F>,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    let mut failures = Failures::new(name);
+    loop {
+        while tasks.try_join_next().is_some() {}
+        let (tcp, peer) = failures.outlast(|| listener.accept()).await;
+        if let Some(served) = serve(tcp, peer) {
+            tasks.spawn(served);
+        }
+    }
+}
+
 /// Accepts until dropped, and serves `connections` at a time; more wait in the backlog. What is served ends with it.
 pub(crate) async fn bounded<F>(
     name: &'static str,

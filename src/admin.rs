@@ -20,13 +20,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::accept;
+use crate::policy::network::limit_key;
+use crate::shares::{Loses, Shares};
 use crate::telemetry::metrics::CONTENT_TYPE;
 use crate::telemetry::metrics::Metrics;
 
-/// Connections at a time; more wait in the backlog.
+/// Connections at a time, shared by address (IPv6: by /64).
 const CONNECTIONS: usize = 64;
-/// Time for a request head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a request head. The kubelet gives a probe a second.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for a whole connection, which serves one request.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -155,12 +157,22 @@ fn respond(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
 }
 
 /// Serves until dropped; its connections end with it.
+///
+/// When all places are held, the address that has most loses its oldest connection, be it the address that asks. A probe
+/// is answered within a moment of its connection, so what is oldest is a client that does not send its request or does
+/// not read the answer: half requests keep nobody out, not even another client of their own address.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    accept::bounded("admin", listener, CONNECTIONS, |stream| {
+    let places = Arc::new(Shares::new(CONNECTIONS, Loses::Oldest));
+    accept::each("admin", listener, |stream, peer| {
+        let mut place = places.acquire(&[limit_key(peer.ip())])?;
         let admin = Arc::clone(&admin);
-        async move {
-            let _ = tokio::time::timeout(CONNECTION_TIMEOUT, one(stream, &admin)).await;
-        }
+        Some(async move {
+            tokio::select! {
+                biased;
+                _ = tokio::time::timeout(CONNECTION_TIMEOUT, one(stream, &admin)) => {}
+                () = place.revoked() => {}
+            }
+        })
     })
     .await;
 }
@@ -273,6 +285,30 @@ mod tests {
             }
             assert_eq!(answer.headers().contains_key(header::ALLOW), expected == 405);
         }
+    }
+
+    #[tokio::test]
+    async fn half_requests_of_any_number_keep_no_probe_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, Arc::new(Admin::new(Metrics::new(), &[]))));
+        let mut halves = Vec::new();
+        for _ in 0..4 * CONNECTIONS {
+            let mut half = TcpStream::connect(address).await.unwrap();
+            half.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
+            halves.push(half);
+        }
+        // Of the same address as all of them.
+        let mut probe = TcpStream::connect(address).await.unwrap();
+        probe.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        let _ = tokio::time::timeout(Duration::from_secs(10), probe.read_to_string(&mut text)).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+        // The oldest went, without an answer.
+        let mut rest = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(10), halves[0].read_to_end(&mut rest)).await.unwrap();
+        assert!(rest.is_empty());
+        server.abort();
     }
 
     #[tokio::test]

@@ -309,14 +309,14 @@ impl<K: Hash + Eq + Clone, const N: usize> Share<K, N> {
         Claim { shares: Arc::clone(&self.claim.shares), place: self.claim.place }
     }
 
-    /// The place cannot be lost any more. It counts for nobody then, only among all. False: it is lost already.
-    pub(crate) fn keep(&mut self) -> bool {
-        let mut table = self.claim.shares.table();
-        if !self.kept && table.remove(self.claim.place).is_some() {
+    /// The place cannot be lost any more. It counts for nobody then, only among all. A place that is lost already is one
+    /// beyond the capacity from now on.
+    pub(crate) fn keep(&mut self) {
+        if !std::mem::replace(&mut self.kept, true) {
+            let mut table = self.claim.shares.table();
+            table.remove(self.claim.place);
             table.kept += 1;
-            self.kept = true;
         }
-        self.kept
     }
 }
 
@@ -431,7 +431,9 @@ mod tests {
                     }
                     Step::Keep(at) if !held.is_empty() => {
                         let at = at.index(held.len());
-                        held[at].1.keep();
+                        if !held[at].1.is_revoked() {
+                            held[at].1.keep();
+                        }
                     }
                     _ => {}
                 }
@@ -469,7 +471,7 @@ mod tests {
     fn a_place_that_is_kept_is_never_lost() {
         let shares = Arc::new(Shares::<_, 1>::new(2, Loses::Newest));
         let mut held = [0, 1].map(|_| shares.acquire(&["many"]).unwrap());
-        assert!(held.iter_mut().all(Share::keep));
+        held.iter_mut().for_each(Share::keep);
         assert!(shares.acquire(&["one"]).is_none() && shares.held() == 2);
         drop(held);
         assert!(shares.acquire(&["one"]).is_some() && shares.held() == 0);

@@ -125,3 +125,37 @@ async fn slow_visitors_do_not_keep_others_out() {
         let _ = harness::within(PATIENCE, "the end of a slow visitor", tcp.read_to_end(&mut sink)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_requests_without_end_never_let_a_probe_time_out() {
+    let setup = Setup::new(&json!({})).await;
+    let target = setup.gateway.admin;
+    let attackers: Vec<_> = (0..2)
+        .map(|_| {
+            tokio::spawn(async move {
+                let mut held = std::collections::VecDeque::new();
+                loop {
+                    let mut tcp = TcpStream::connect(target).await.unwrap();
+                    // It may have been ended already.
+                    let _ = tcp.write_all(b"GET /livez HTTP/1.1\r\nHost: ").await;
+                    held.push_back(tcp);
+                    if held.len() > 100 {
+                        held.pop_front();
+                        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                    }
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    for _ in 0..10 {
+        for path in ["/livez", "/readyz"] {
+            // The kubelet waits for a second, and is of the same address as the attackers here.
+            let asked = harness::within(SOON, "a probe beside half requests", setup.gateway.get(path)).await;
+            assert_eq!(asked.0, 200, "{path}");
+        }
+    }
+    for attacker in attackers {
+        attacker.abort();
+    }
+}

@@ -50,6 +50,7 @@ ws | | aws_lc_rs base64 httparse simdutf8
 reason | ws |
 backoff | |
 accept | | rustix tokio tracing
+shares | | tokio
 kube_error | | kube
 tls | | rustls rustls_pki_types
 api | | k8s_openapi kube schemars serde serde_json serde_saphyr
@@ -57,7 +58,7 @@ telemetry::format | | clap serde
 telemetry::initiator | |
 telemetry::logging | telemetry::format | tracing tracing_subscriber
 telemetry::metrics | reason telemetry::initiator | prometheus_client
-telemetry::access | reason telemetry::format telemetry::initiator telemetry::metrics | jiff tokio
+telemetry::access | reason shares telemetry::format telemetry::initiator telemetry::metrics | jiff tokio
 telemetry | |
 settings | api telemetry::format | http ipnet serde serde_json
 content | | jsonschema referencing regex_syntax serde serde_json
@@ -86,7 +87,7 @@ issuance | kube_error api writer | k8s_openapi kube serde_json tokio tracing
 proxy::clock | | tokio
 proxy::drain | |
 proxy::dependency_health | api telemetry::metrics snapshot | arc_swap tokio tracing
-proxy::limits | reason api telemetry::metrics policy | rustix tokio
+proxy::limits | reason shares api telemetry::metrics policy | rustix tokio
 proxy::io | ws reason proxy::limits | aws_lc_rs http http_body_util hyper hyper_util rustls rustls_pki_types tokio
     tokio_rustls
 proxy::store | reason backoff api telemetry::metrics policy snapshot proxy::drain proxy::dependency_health
@@ -104,12 +105,12 @@ proxy::worker | telemetry::metrics telemetry::access proxy::clock proxy::drain p
 proxy::handshake | ws reason telemetry::metrics telemetry::access policy snapshot proxy::clock proxy::limits
     proxy::io proxy::store proxy::relay proxy::shared proxy::worker | aws_lc_rs base64 rustix rustls_pki_types tokio
     tokio_rustls tracing
-proxy::plain | ws accept policy snapshot proxy::drain proxy::limits proxy::io proxy::shared proxy::worker
+proxy::plain | ws accept shares policy snapshot proxy::drain proxy::limits proxy::io proxy::shared proxy::worker
     proxy::handshake | http http_body_util hyper hyper_util tokio tracing
 proxy::acceptor | reason accept telemetry::access proxy::drain proxy::limits proxy::relay proxy::shared
     proxy::worker proxy::handshake proxy::plain | tokio tracing
 proxy | telemetry::metrics telemetry::access policy snapshot | arc_swap rustls socket2 tokio tracing
-admin | accept telemetry::metrics | http http_body_util hyper hyper_util tokio
+admin | accept shares telemetry::metrics policy | http http_body_util hyper hyper_util tokio
 echo | accept | futures_util http tokio tokio_tungstenite
 args | api telemetry::format settings | clap
 app | api telemetry::metrics telemetry::access settings content policy snapshot compile::guard compile::ownership compile::resolve compile
