@@ -2,7 +2,7 @@
 //! §7.2). It answers ACME challenges that the snapshot knows by asking their solver; their folder is never redirected.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,55 +22,63 @@ use crate::proxy::drain::Drain;
 use crate::proxy::handshake::answer::SECURE_HEADERS;
 use crate::proxy::handshake::proxy_protocol;
 use crate::proxy::handshake::refusal::turned_away;
-use crate::proxy::limits::permits::{Count, Permits};
 use crate::proxy::plain::acme::Solvers;
 use crate::proxy::shared::Shared;
 use crate::proxy::worker::Worker;
+use crate::shares::{Claim, Loses, Shares};
 use crate::snapshot::{BackendId, Snapshot};
 use crate::ws::upgrade::host;
 
-/// Requests that are answered at a time.
+/// Requests that are answered at a time, shared by address (IPv6: by /64): the address with most loses its newest.
 const CONNECTIONS: usize = 256;
-/// Those of them that may be of one address (IPv6: one /64).
-const OF_ADDRESS: u32 = 64;
+/// How long a request's head may take.
+const HEAD: Duration = Duration::from_secs(2);
 /// How long a request may take, answer included.
-const TIME: Duration = Duration::from_secs(5);
+const TIME: Duration = Duration::from_secs(10);
 
 /// Answers until the drain closes the listener.
 pub(crate) async fn serve(worker: Rc<Worker>, listener: Listener) {
-    let connections: Arc<Count> = Arc::default();
-    let addresses: Arc<Permits<IpAddr>> = Arc::default();
+    let places = Arc::new(Shares::new(CONNECTIONS, Loses::Newest));
     let solvers = Rc::new(Solvers::default());
     let mut drain = worker.shared.drain.clone();
     let closing = async { drop(drain.wait_for(|drain| *drain != Drain::Serving).await) };
     accept::until("http", listener, closing, |tcp, peer| {
-        let Ok(mut tcp) = TcpStream::from_std(tcp) else { return };
-        let Some(counted) = connections.acquire(CONNECTIONS) else { return };
-        let (worker, solvers, addresses) = (Rc::clone(&worker), Rc::clone(&solvers), Arc::clone(&addresses));
+        let Ok(tcp) = TcpStream::from_std(tcp) else { return };
+        let Some(mut place) = places.acquire(&[limit_key(peer.ip())]) else { return };
+        let (worker, solvers) = (Rc::clone(&worker), Rc::clone(&solvers));
         tokio::task::spawn_local(async move {
-            let proxies = worker.shared.proxies.load_full();
-            let client = match proxy_protocol::read(&proxies, &mut tcp, peer).await {
-                Ok(client) => client,
-                Err(reason) => return turned_away(&worker, reason, peer),
-            };
-            let Some(_permit) = addresses.acquire(limit_key(client.ip()), OF_ADDRESS) else { return };
-            let answer = service_fn(|request| {
-                let (shared, solvers) = (&worker.shared, &solvers);
-                async move { Ok::<_, Infallible>(answer(shared, solvers, &request).await) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(TIME)
-                .max_buf_size(16 * 1024)
-                .max_headers(64)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(tcp), answer);
-            // A client that breaks off or is too slow is its own affair.
-            let _ = timeout(TIME * 2, connection).await;
-            drop(counted);
+            let claim = place.claim();
+            tokio::select! {
+                biased;
+                // A client that breaks off or is too slow is its own affair.
+                _ = timeout(TIME, one(&worker, &solvers, tcp, peer, claim)) => {}
+                () = place.revoked() => {}
+            }
         });
     })
     .await;
+}
+
+/// One connection, one request.
+async fn one(worker: &Worker, solvers: &Rc<Solvers>, mut tcp: TcpStream, peer: SocketAddr, place: Claim<IpAddr, 1>) {
+    let proxies = worker.shared.proxies.load_full();
+    let client = match proxy_protocol::read(&proxies, &mut tcp, peer).await {
+        Ok(client) => client,
+        Err(reason) => return turned_away(worker, reason, peer),
+    };
+    if limit_key(client.ip()) != limit_key(peer.ip()) {
+        place.rename(&[limit_key(client.ip())]);
+    }
+    let answer =
+        service_fn(|request| async move { Ok::<_, Infallible>(answer(&worker.shared, solvers, &request).await) });
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(16 * 1024)
+        .max_headers(64)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(tcp), answer)
+        .await;
 }
 
 async fn answer(shared: &Shared, solvers: &Rc<Solvers>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
