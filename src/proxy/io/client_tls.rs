@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use crate::proxy::io::buffers::{Buffers, READ, RECORD};
 use crate::proxy::io::client_hello::MAX_HELLO;
 use crate::proxy::io::{Fill, Peer};
-use crate::proxy::limits::fair_queue::Queued;
+use crate::proxy::limits::fair_queue::{Begun, Permit, Queued};
 use crate::reason::Reason;
 
 /// How often one wake-up reads before it lets others run.
@@ -73,7 +73,8 @@ impl ClientTls {
         let (opened, unsent) = (Vec::new(), Vec::new());
         let mut this =
             Self { tcp, tls, partial: hello, opened, unsent, sent: 0, ended: false, failed: false, broken: None };
-        match this.handshake(queued).await {
+        let first = queued.first().await?;
+        match this.handshake(first).await {
             Ok(()) => Ok(this),
             Err(error) => Err(reason(&error)),
         }
@@ -84,8 +85,7 @@ impl ClientTls {
         self.tls.peer_certificates().unwrap_or_default()
     }
 
-    async fn handshake(&mut self, queued: Queued) -> io::Result<()> {
-        let (mut permit, begun) = queued.first().await;
+    async fn handshake(&mut self, (mut permit, begun): (Permit, Begun)) -> io::Result<()> {
         loop {
             let stepped = self.step();
             // No permit is held while the client is waited for.

@@ -3,14 +3,15 @@
 //! turns as well: however many handshakes one of them has begun, another address waits for one of them.
 //!
 //! Nobody holds a permit while a client is waited for: a client that stalls delays nobody. A client that waits for its
-//! first permit has a place in a queue of bounded length, of which one address has half; beyond it a ClientHello is not
-//! answered. The queue is no longer than what a worker does within the time-out of TLS, so that no handshake is done for
+//! first permit has a place in a queue of bounded length, whose places addresses share: when the queue is full, the
+//! address with most loses its newest place to one with less, and a ClientHello without a place is not answered. The queue is no longer than what a worker does within the time-out of TLS, so that no handshake is done for
 //! a client that has gone. Knows addresses and numbers, nothing of TLS.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
@@ -18,20 +19,27 @@ use tokio::task::yield_now;
 use crate::policy::network::limit_key;
 use crate::proxy::limits::turns::Turns;
 use crate::reason::Reason;
+use crate::shares::{Loses, Share, Shares};
 
 /// Clients of one worker that may wait for their first permit, about a second's work.
 const QUEUE: usize = 2048;
-/// Those of them that may be of one address (IPv6: one /64).
-const OF_ADDRESS: usize = QUEUE / 2;
 
 /// The queue of one worker. Clones share it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct FairQueue(Rc<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     order: RefCell<Order>,
-    occupancy: RefCell<Occupancy>,
+    /// Places of those that wait for their first permit, by address (IPv6: by /64).
+    places: Arc<Shares<IpAddr, 1>>,
+}
+
+impl Default for FairQueue {
+    fn default() -> Self {
+        let places = Arc::new(Shares::new(QUEUE, Loses::Newest));
+        Self(Rc::new(State { order: RefCell::default(), places }))
+    }
 }
 
 /// Whether the permit is out, and who gets it next.
@@ -48,6 +56,11 @@ impl Order {
     /// complete no handshake in time, and have paid for each.
     fn wait(&mut self, address: IpAddr, begun: bool) -> oneshot::Receiver<Permit> {
         let (sender, receiver) = oneshot::channel();
+        let own = self.waiting.count(&address);
+        if own >= QUEUE && own.is_power_of_two() {
+            // Places are lost faster than turns come: those who have gone are not kept until it would be theirs.
+            self.waiting.remove(&address, |waiter| waiter.is_closed());
+        }
         if begun {
             self.waiting.push_front(address, sender);
         } else {
@@ -57,48 +70,12 @@ impl Order {
     }
 }
 
-/// The places in the queue that are occupied.
-#[derive(Debug, Default)]
-struct Occupancy {
-    all: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
-
-impl Occupancy {
-    fn enter(&mut self, address: IpAddr) -> Result<(), Reason> {
-        let own = self.by_address.get(&address).copied().unwrap_or(0);
-        if self.all >= QUEUE || own >= OF_ADDRESS {
-            return Err(Reason::TlsQueueFull);
-        }
-        self.all += 1;
-        self.by_address.insert(address, own + 1);
-        Ok(())
-    }
-
-    fn leave(&mut self, address: IpAddr) {
-        self.all -= 1;
-        match self.by_address.get_mut(&address) {
-            Some(own) if *own > 1 => *own -= 1,
-            _ => drop(self.by_address.remove(&address)),
-        }
-        if self.all == 0 {
-            // After a flood the queue returns its memory.
-            self.by_address.shrink_to_fit();
-        }
-    }
-}
-
 /// A place in the queue, until it is dropped or has its first permit.
 #[derive(Debug)]
 pub(crate) struct Queued {
     queue: FairQueue,
     address: IpAddr,
-}
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        self.queue.0.occupancy.borrow_mut().leave(self.address);
-    }
+    place: Share<IpAddr, 1>,
 }
 
 /// The right to compute a step of a handshake, until it is dropped.
@@ -132,11 +109,11 @@ impl FairQueue {
     /// A place for a client whose ClientHello is whole.
     ///
     /// # Errors
-    /// [`Reason::TlsQueueFull`]: too many wait, in total or of its address.
+    /// [`Reason::TlsQueueFull`]: too many wait, and no address has more of them than its part.
     pub(crate) fn enter(&self, address: IpAddr) -> Result<Queued, Reason> {
         let address = limit_key(address);
-        self.0.occupancy.borrow_mut().enter(address)?;
-        Ok(Queued { queue: self.clone(), address })
+        let place = self.0.places.acquire(&[address]).ok_or(Reason::TlsQueueFull)?;
+        Ok(Queued { queue: self.clone(), address, place })
     }
 
     /// Waits for the permit: addresses in turn, and those of one address in the order of asking, but what is begun
@@ -158,9 +135,17 @@ impl FairQueue {
 
 impl Queued {
     /// Waits for the first permit of a handshake; then the place is free. What comes back queues again for the next.
-    pub(crate) async fn first(self) -> (Permit, Begun) {
-        let begun = Begun { queue: self.queue.clone(), address: self.address };
-        (self.queue.acquire(self.address, false).await, begun)
+    ///
+    /// # Errors
+    /// [`Reason::TlsQueueFull`]: the place was lost to an address with fewer.
+    pub(crate) async fn first(self) -> Result<(Permit, Begun), Reason> {
+        let Self { queue, address, mut place } = self;
+        let permit = tokio::select! {
+            biased;
+            permit = queue.acquire(address, false) => permit,
+            () = place.revoked() => return Err(Reason::TlsQueueFull),
+        };
+        Ok((permit, Begun { queue, address }))
     }
 }
 
@@ -186,28 +171,41 @@ mod tests {
         text.parse().unwrap()
     }
 
-    #[test]
-    fn one_address_has_half_of_the_queue_and_all_together_the_whole() {
-        let (one, other) = (address("192.0.2.1"), address("192.0.2.2"));
+    #[tokio::test]
+    async fn a_full_queue_takes_a_place_from_the_address_with_most() {
+        let (many, few) = (address("2001:db8::1"), address("192.0.2.3"));
         let queue = FairQueue::default();
-        let mut places: Vec<Queued> = (0..OF_ADDRESS).map(|_| queue.enter(one).unwrap()).collect();
-        assert_eq!(queue.enter(one).unwrap_err(), Reason::TlsQueueFull);
-        places.extend((0..QUEUE - OF_ADDRESS).map(|_| queue.enter(other).unwrap()));
-        assert_eq!(queue.enter(address("192.0.2.3")).unwrap_err(), Reason::TlsQueueFull);
-        places.pop();
-        assert!(queue.enter(address("192.0.2.3")).is_ok());
-        drop(places);
-        let left = queue.0.occupancy.borrow();
-        assert!(left.all == 0 && left.by_address.is_empty(), "{left:?}");
+        let taken = queue.acquire(address("198.51.100.1"), false).await;
+        let mut places: Vec<Queued> = (0..QUEUE).map(|_| queue.enter(many).unwrap()).collect();
+        // Of the same /64.
+        assert_eq!(queue.enter(address("2001:db8::ffff:1")).unwrap_err(), Reason::TlsQueueFull);
+        let newcomer = queue.enter(few).unwrap();
+        assert_eq!(places.pop().unwrap().first().await.unwrap_err(), Reason::TlsQueueFull);
+        assert!(!places[0].place.is_revoked() && !newcomer.place.is_revoked());
+        drop((places, newcomer, taken));
+        assert_eq!(queue.0.places.held(), 0);
     }
 
-    #[test]
-    fn an_ipv6_64_is_one_address() {
-        let queue = FairQueue::default();
-        let places: Vec<Queued> =
-            (0..OF_ADDRESS).map(|n| queue.enter(address(&format!("2001:db8::{n:x}"))).unwrap()).collect();
-        assert!(queue.enter(address("2001:db8::ffff:1")).is_err() && queue.enter(address("2001:db8:0:1::1")).is_ok());
-        drop(places);
+    #[tokio::test]
+    async fn addresses_that_ask_without_end_refuse_no_newcomer() {
+        for attackers in [1, 3, 8] {
+            let queue = FairQueue::default();
+            let mut held = Vec::new();
+            let attack = |held: &mut Vec<Queued>| {
+                for number in 0..attackers {
+                    held.extend((0..QUEUE).filter_map(|_| queue.enter(address(&format!("192.0.2.{number}"))).ok()));
+                    held.retain(|queued| !queued.place.is_revoked());
+                }
+            };
+            let mut newcomers = Vec::new();
+            for number in 0..18 {
+                attack(&mut held);
+                newcomers.push(queue.enter(address(&format!("198.51.100.{number}"))).unwrap());
+            }
+            attack(&mut held);
+            assert!(newcomers.iter().all(|newcomer| !newcomer.place.is_revoked()), "{attackers} attackers");
+            assert_eq!(queue.0.places.held(), QUEUE);
+        }
     }
 
     #[tokio::test]

@@ -37,6 +37,11 @@ impl<K: Hash + Eq + Clone, T> Turns<K, T> {
         self.waiting.entry(key).or_default()
     }
 
+    /// How many wait for this key.
+    pub(crate) fn count(&self, key: &K) -> usize {
+        self.waiting.get(key).map_or(0, VecDeque::len)
+    }
+
     /// The first of the key whose turn it is.
     pub(crate) fn next(&mut self) -> Option<T> {
         let key = self.order.pop_front()?;
