@@ -197,7 +197,7 @@ impl Audited<'_> {
     /// The name of the event.
     pub(super) const EVENT: &'static str = "audited";
 
-    /// `suppressed` is how many lines of this reason were not written before this one.
+    /// `suppressed` is how many lines of this reason and route were not written before this one.
     pub(super) fn write(&self, line: &mut Line<'_>, suppressed: u64) {
         line.shown("connection_id", self.id);
         line.text("route", self.route);
@@ -213,7 +213,7 @@ impl Refused<'_> {
     /// The name of the event.
     pub(super) const EVENT: &'static str = "refused";
 
-    /// `suppressed` is how many refusals of this reason were not written before this one.
+    /// `suppressed` is how many refusals of this reason and route were not written before this one.
     pub(super) fn write(&self, line: &mut Line<'_>, suppressed: u64) {
         line.text("reason", self.reason.label());
         line.maybe_number("status", self.status);
@@ -229,8 +229,9 @@ impl Refused<'_> {
 }
 
 /// A line that does nothing but count refusals that were suppressed.
-pub(super) fn write_suppressed(line: &mut Line<'_>, reason: Reason, suppressed: u64) {
+pub(super) fn write_suppressed(line: &mut Line<'_>, reason: Reason, route: Option<&str>, suppressed: u64) {
     line.text("reason", reason.label());
+    line.maybe_text("route", route);
     line.number("suppressed", suppressed);
 }
 

@@ -76,19 +76,19 @@ impl AccessLog {
     }
 
     /// Whether a refusal may be written, and how many were suppressed before it.
-    pub(super) fn admit(&self, reason: Reason, second: u64) -> Option<u64> {
-        self.0.writer.as_ref().and_then(|_| self.0.refusals.admit(reason, second))
+    pub(super) fn admit(&self, reason: Reason, route: Option<&str>, second: u64) -> Option<u64> {
+        self.0.writer.as_ref().and_then(|_| self.0.refusals.admit(reason, route, second))
     }
 
-    /// Writes how many refusals were suppressed since the last line of their reason, and waits until everything is
+    /// Writes how many refusals were suppressed since the last line of their reason and route, and waits until everything is
     /// written, but not longer than `patience`. Blocks its thread: for the end of the process, after the workers have
     /// ended. Whether all was written.
     pub fn flush(&self, patience: Duration) -> bool {
         let Some(writer) = &self.0.writer else { return true };
         let (mut batch, mut stamp) = (Batch::default(), Stamp::default());
-        for (reason, suppressed) in self.0.refusals.take_suppressed() {
+        for (reason, route, suppressed) in self.0.refusals.take_suppressed() {
             let mut line = Line::new(self.0.format, &mut stamp, Refused::EVENT, &mut batch.bytes);
-            fields::write_suppressed(&mut line, reason, suppressed);
+            fields::write_suppressed(&mut line, reason, route.as_deref(), suppressed);
             line.finish();
             batch.lines += 1;
         }

@@ -60,7 +60,7 @@ impl WorkerLog {
         self.write(Ended::EVENT, |line| ended.write(line));
     }
 
-    /// Writes that a handshake was refused: of each reason a few in a second, the next one then says how many were
+    /// Writes that a handshake was refused: of each reason and route a few in a second, the next one then says how many were
     /// suppressed.
     pub fn refused(&self, refused: &Refused<'_>) {
         self.refused_at(refused, self.0.log.second());
@@ -68,13 +68,13 @@ impl WorkerLog {
 
     /// Writes that a message was let through in Audit mode, sampled as refusals are.
     pub fn audited(&self, audited: &Audited<'_>) {
-        if let Some(suppressed) = self.0.log.admit(audited.reason, self.0.log.second()) {
+        if let Some(suppressed) = self.0.log.admit(audited.reason, Some(audited.route), self.0.log.second()) {
             self.write(Audited::EVENT, |line| audited.write(line, suppressed));
         }
     }
 
     pub(super) fn refused_at(&self, refused: &Refused<'_>, second: u64) {
-        if let Some(suppressed) = self.0.log.admit(refused.reason, second) {
+        if let Some(suppressed) = self.0.log.admit(refused.reason, refused.route, second) {
             self.write(Refused::EVENT, |line| refused.write(line, suppressed));
         }
     }
