@@ -133,6 +133,7 @@ reasons! {
     TotalLimit               "total_limit"                  503   -: "The route has `limits.total` connections."
     AddressLimit             "address_limit"                429   -: "The client's address has `limits.perAddress` connections."
     SubjectLimit             "subject_limit"                429   -: "The subject has `limits.perSubject` connections."
+    SocketShare              "socket_share"                 503   -: "The client's address, the route or its namespace has its part of the client sockets; those that are free are left to others."
     Overloaded               "overloaded"                   503   1013: "Memory use exceeds the budget. New connections are refused before TLS; far beyond the budget connections whose peer does not read are ended. Also a backend that could not be connected to for lack of a file descriptor."
     Draining                 "draining"                     503   1001: "The gateway shuts down."
 

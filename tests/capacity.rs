@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::harness::gateway::configuration;
-use crate::harness::peer::connect_from;
 use crate::harness::{self, Behaviour, Frame, HOST, Head, Options, PATIENCE, Peer, SOON, Setup, json, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// A connection that is ended before TLS: nothing comes, and the end does.
 async fn turned_away(setup: &Setup) {
@@ -22,9 +22,16 @@ async fn as_many_connections_as_files_allow_get_in_and_no_more() {
     let setup = Setup::with(Behaviour::Echo, &json!({}), &options).await;
     setup.gateway.metric_becomes("wssgate_client_sockets_limit", &[], 50.0).await;
     let mut peers = Vec::new();
-    for _ in 0..50 {
+    // One address on one route has eight sockets for each that is free.
+    for _ in 0..45 {
         peers.push(setup.open().await);
     }
+    setup.refused("G18 a part of the sockets", &Head::upgrade("/"), &[503], &["socket_share"]).await;
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.push(setup.client().tcp().await);
+    }
+    setup.gateway.metric_becomes("wssgate_client_sockets", &[], 50.0).await;
     let before = setup.recorder.count();
     for _ in 0..20 {
         turned_away(&setup).await;
@@ -41,7 +48,7 @@ async fn as_many_connections_as_files_allow_get_in_and_no_more() {
     for peer in &mut peers {
         peer.echo(&Frame::text("still in")).await;
     }
-    drop(peers);
+    drop((peers, silent));
     until(PATIENCE, "places after the end", async || (setup.gateway.connections().await < 0.5).then_some(())).await;
     setup.open().await.echo(&Frame::text("in again")).await;
 }
@@ -65,14 +72,14 @@ async fn a_flood_of_tls_handshakes_is_cut_short_and_live_connections_and_others_
     let hello = client_hello(&setup);
     let client = setup.client();
     let mut flood = Vec::new();
-    for _ in 0..2000 {
+    for _ in 0..3000 {
         flood.push(client.tcp().await);
     }
     for tcp in &mut flood {
         tcp.write_all(&hello).await.unwrap();
     }
     live.echo(&Frame::text("in the flood")).await;
-    // One address cannot take the whole line.
+    // The line is full of one address, which loses a place to another.
     let tcp = client.tcp_from("127.0.0.2").await;
     let neighbour = harness::within(PATIENCE, "G6: another address", client.connect_over(tcp)).await;
     assert!(neighbour.is_ok(), "G6: another address was shut out");
@@ -91,12 +98,18 @@ async fn without_file_descriptors_it_waits_without_a_busy_loop_and_recovers() {
     let options = Options { files: Some(160), ..Options::default() };
     let setup = Setup::with(Behaviour::Echo, &json!({}), &options).await;
     let mut live = setup.open().await;
-    // Visitors of the plain port who say nothing take what is kept for it, and more.
-    let mut silent = Vec::new();
-    for number in 0..200 {
-        // One address has a quarter of the places.
-        silent.push(connect_from(&format!("127.0.0.{}", 1 + number % 4), setup.gateway.http).await);
-    }
+    // Visitors of the plain port who say nothing take what is kept for it, and more, and come again when they are ended.
+    let target = setup.gateway.http;
+    let silent = tokio::spawn(async move {
+        let mut held = std::collections::VecDeque::new();
+        loop {
+            held.push_back(TcpStream::connect(target).await.unwrap());
+            if held.len() > 200 {
+                held.pop_front();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    });
     until(PATIENCE, "G10: all descriptors in use", async || (setup.gateway.descriptors() >= 160).then_some(())).await;
     let mut waiting = setup.client().tcp().await;
     waiting.write_all(&[22]).await.unwrap();
@@ -110,7 +123,8 @@ async fn without_file_descriptors_it_waits_without_a_busy_loop_and_recovers() {
     let spent = setup.gateway.processor() - before;
     assert!(spent < Duration::from_millis(700), "G10: {spent:?} of processor time in two seconds of waiting");
     assert!(echoes > 3, "G10: {echoes} echoes");
-    drop((silent, waiting));
+    silent.abort();
+    drop(waiting);
     setup.gateway.metric_becomes("wssgate_connections", &[], 1.0).await;
     assert_eq!(setup.gateway.get("/readyz").await.0, 200, "G10");
     setup.open().await.echo(&Frame::text("in again")).await;

@@ -57,6 +57,7 @@ mod schema_suite;
 mod served_certificates;
 mod settings;
 mod shared_store;
+mod shares;
 mod supply_chain;
 mod swap;
 mod tickets;

@@ -18,7 +18,7 @@ use crate::accept::{self, Listener};
 use crate::proxy::drain::Drain;
 use crate::proxy::handshake::connection;
 use crate::proxy::handshake::refusal::turned_away;
-use crate::proxy::limits::capacity;
+use crate::proxy::limits::capacity::{self, Socket};
 use crate::proxy::limits::permits::{Count, Counted};
 use crate::proxy::plain;
 use crate::proxy::relay::Relay;
@@ -35,7 +35,8 @@ const QUEUE: usize = 1024;
 struct Accepted {
     tcp: StdStream,
     peer: SocketAddr,
-    held: (Counted, Counted),
+    socket: Socket,
+    counted: Counted,
 }
 
 /// How the acceptor sees a worker.
@@ -129,9 +130,10 @@ async fn run(
 
 fn spawn(worker: &Rc<Worker>, accepted: Accepted) {
     let Ok(tcp) = TcpStream::from_std(accepted.tcp) else { return };
-    let serve = connection::serve(Rc::clone(worker), tcp, accepted.peer);
-    let stage = Stage::Handshake(Box::pin(serve));
-    tokio::task::spawn_local(Task { worker: Rc::clone(worker), stage, _held: accepted.held });
+    let Accepted { peer, socket, counted, .. } = accepted;
+    let serve = connection::serve(Rc::clone(worker), tcp, peer, socket.claim());
+    let stage = Stage::Handshake(Box::pin(serve), peer);
+    tokio::task::spawn_local(Task { worker: Rc::clone(worker), stage, socket, _counted: counted });
 }
 
 /// A connection's task: the handshake in a box of its own, freed before the relay begins, so that a live connection
@@ -139,13 +141,15 @@ fn spawn(worker: &Rc<Worker>, accepted: Accepted) {
 struct Task {
     worker: Rc<Worker>,
     stage: Stage,
-    /// Its place in the capacity of the process, and among the connections of its worker.
-    _held: (Counted, Counted),
+    /// Its place in the capacity of the process, which it can lose until its 101.
+    socket: Socket,
+    /// Its place among the connections of its worker.
+    _counted: Counted,
 }
 
 #[expect(clippy::large_enum_variant, reason = "the large one is what lives long; a box of its own would cost more")]
 enum Stage {
-    Handshake(Pin<Box<dyn Future<Output = Option<Relay>>>>),
+    Handshake(Pin<Box<dyn Future<Output = Option<Relay>>>>, SocketAddr),
     Relay(Relay),
 }
 
@@ -153,12 +157,19 @@ impl Future for Task {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { worker, stage, .. } = &mut *self;
+        let Self { worker, stage, socket, .. } = &mut *self;
         loop {
             match stage {
-                Stage::Handshake(handshake) => match handshake.as_mut().poll(cx) {
-                    Poll::Ready(Some(relay)) => *stage = Stage::Relay(relay),
+                Stage::Handshake(handshake, peer) => match handshake.as_mut().poll(cx) {
+                    Poll::Ready(Some(relay)) => {
+                        socket.keep();
+                        *stage = Stage::Relay(relay);
+                    }
                     Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending if socket.poll_revoked(cx).is_ready() => {
+                        turned_away(worker, Reason::ConnectionLimit, *peer);
+                        return Poll::Ready(());
+                    }
                     Poll::Pending => return Poll::Pending,
                 },
                 Stage::Relay(relay) => {
@@ -183,10 +194,10 @@ async fn accept(worker: Rc<Worker>, listener: Listener, workers: Rc<Vec<WorkerHa
 
 /// Hands a connection to the worker with the fewest.
 fn hand_over(shared: &Shared, workers: &[WorkerHandle], tcp: StdStream, peer: SocketAddr) -> Result<(), Reason> {
-    let place = shared.capacity.acquire()?;
+    let socket = shared.capacity.acquire(peer.ip())?;
     let worker = workers.iter().min_by_key(|worker| worker.connections.get()).ok_or(Reason::Internal)?;
     let counted = worker.connections.acquire(usize::MAX).ok_or(Reason::Internal)?;
-    let accepted = Accepted { tcp, peer, held: (place, counted) };
+    let accepted = Accepted { tcp, peer, socket, counted };
     worker.queue.try_send(accepted).map_err(|_| Reason::Overloaded)
 }
 

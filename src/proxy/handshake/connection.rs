@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 
 use crate::policy::client::TrustedProxies;
+use crate::policy::network::limit_key;
 use crate::policy::{ClientCertificate, Origin};
 use crate::proxy::clock::wall;
 use crate::proxy::handshake::asked::Asked;
@@ -22,6 +23,7 @@ use crate::proxy::handshake::{answer, proxy_protocol, ticket_endpoint};
 use crate::proxy::io::backend::BackendPeer;
 use crate::proxy::io::client_hello;
 use crate::proxy::io::client_tls::ClientTls;
+use crate::proxy::limits::capacity::SocketClaim;
 use crate::proxy::relay::report::Report;
 use crate::proxy::relay::session::Session;
 use crate::proxy::relay::{Parts, Relay};
@@ -40,8 +42,13 @@ const HEAD: Duration = Duration::from_secs(5);
 /// Writing the answer and waiting for the client to take it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Serves one accepted socket up to its 101; the relay does the rest.
-pub(crate) async fn serve(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr) -> Option<Relay> {
+/// Serves one accepted socket up to its 101; the relay does the rest. `socket` is the place that it has.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    mut tcp: TcpStream,
+    peer: SocketAddr,
+    socket: SocketClaim,
+) -> Option<Relay> {
     let began = Instant::now();
     let mut address = ClientAddress::new(peer);
     // One and the same for the whole connection.
@@ -49,6 +56,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAd
     match proxy_protocol::read(&proxies, &mut tcp, address.client).await {
         Ok(client) => address.stands_for(client),
         Err(reason) => return end(&worker, address, None, &reason.into()),
+    }
+    if address.proxy.is_some() {
+        // Whoever came through the proxy competes as himself from now on.
+        socket.rename(&[limit_key(address.client.ip())]);
     }
     let tls_began = Instant::now();
     let accepted = timeout(TLS, accept(&worker, tcp, address.client.ip())).await;

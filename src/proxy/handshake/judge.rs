@@ -191,7 +191,8 @@ async fn acquire(
     facts: &Facts,
 ) -> Result<(ConnectionPermits, Option<SubjectLease>), Reason> {
     let (limits, id) = (&routed.policy.connection, &routed.route().id);
-    let mut permits = shared.connections.acquire(id, facts.address, limits.total, limits.per_address)?;
+    let sockets = shared.capacity.sockets();
+    let mut permits = shared.connections.acquire(id, facts.address, limits.total, limits.per_address, sockets)?;
     let Some(identity) = facts.identity() else { return Ok((permits, None)) };
     shared.connections.acquire_subject(&mut permits, identity.clone(), limits.per_subject)?;
     let lease = match (&shared.store, limits.per_subject) {

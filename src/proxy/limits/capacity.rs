@@ -3,13 +3,15 @@
 //! backend. Knows limits of the operating system and numbers, nothing of connections.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::proxy::limits::permits::{Count, Counted};
+use crate::policy::network::limit_key;
 use crate::reason::Reason;
+use crate::shares::{Claim, Loses, Share, Shares};
 use crate::telemetry::metrics;
 
 /// How often resident memory is looked at.
@@ -21,13 +23,17 @@ const ENTRY: u64 = 64 * 1024;
 /// Local ports where the system does not say how many there are: Linux' own default.
 const PORTS: u32 = 28_232;
 
+/// The place of a client connection.
+pub(crate) type Socket = Share<IpAddr, 1>;
+/// What a [`Socket`] is called by.
+pub(crate) type SocketClaim = Claim<IpAddr, 1>;
+
 /// The bounds of this process and how far they are used.
 #[derive(Debug)]
 pub(crate) struct Capacity {
-    /// Client connections, from accept to end.
-    open: Arc<Count>,
-    /// The most of them: each needs two sockets.
-    sockets: usize,
+    /// Client connections, from accept to end; each needs two sockets. Until its 101 an address (IPv6: a /64) that has
+    /// most can lose its newest.
+    sockets: Arc<Shares<IpAddr, 1>>,
     /// Connections that one endpoint can have.
     ports: u32,
     /// Resident bytes above which new connections are refused; 0: no budget.
@@ -45,8 +51,7 @@ impl Capacity {
         let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(1 << 20);
         let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok();
         let capacity = Self {
-            open: Arc::default(),
-            sockets: sockets(files),
+            sockets: Arc::new(Shares::new(sockets(files), Loses::Newest)),
             ports: range.and_then(|range| ports(&range)).unwrap_or(PORTS),
             budget: AtomicU64::new(0),
             resident: AtomicU64::new(0),
@@ -68,12 +73,13 @@ impl Capacity {
     }
 
     /// A place for one client connection, or the bound that is reached.
-    pub(crate) fn acquire(&self) -> Result<Counted, Reason> {
-        let place = self.open.acquire(self.sockets).ok_or(Reason::ConnectionLimit)?;
+    pub(crate) fn acquire(&self, address: IpAddr) -> Result<Socket, Reason> {
+        // First: nobody loses a place to a client that is refused.
         let unseen = self.entered.load(Ordering::Relaxed) * ENTRY;
         if self.budgeted().is_some_and(|budget| self.resident.load(Ordering::Relaxed) + unseen >= budget) {
             return Err(Reason::Overloaded);
         }
+        let place = self.sockets.acquire(&[limit_key(address)]).ok_or(Reason::ConnectionLimit)?;
         self.entered.fetch_add(1, Ordering::Relaxed);
         Ok(place)
     }
@@ -102,12 +108,12 @@ impl Capacity {
 
     /// Connections that are open, handshakes included.
     pub(crate) fn open(&self) -> usize {
-        self.open.get()
+        self.sockets.held()
     }
 
     /// The most connections that can be open.
     pub(crate) fn sockets(&self) -> usize {
-        self.sockets
+        self.sockets.capacity()
     }
 
     /// Connections that one endpoint can have.
@@ -119,7 +125,7 @@ impl Capacity {
     pub(crate) fn measured(&self, busiest: u32) -> metrics::Capacity {
         metrics::Capacity {
             sockets: self.open() as u64,
-            sockets_limit: self.sockets as u64,
+            sockets_limit: self.sockets() as u64,
             resident: self.resident.load(Ordering::Relaxed),
             budget: self.budget.load(Ordering::Relaxed),
             endpoint: u64::from(busiest),
@@ -170,10 +176,11 @@ fn allowed(mount: &Path, groups: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
     fn capacity(sockets: usize, budget: u64, resident: u64) -> Arc<Capacity> {
         Arc::new(Capacity {
-            open: Arc::default(),
-            sockets,
+            sockets: Arc::new(Shares::new(sockets, Loses::Newest)),
             ports: 1,
             budget: AtomicU64::new(budget),
             resident: AtomicU64::new(resident),
@@ -184,22 +191,22 @@ mod tests {
     #[test]
     fn the_last_socket_is_given_once_and_comes_back() {
         let capacity = capacity(2, 0, u64::MAX / 2);
-        let (_one, two) = (capacity.acquire().unwrap(), capacity.acquire().unwrap());
-        assert_eq!(capacity.acquire().unwrap_err(), Reason::ConnectionLimit);
+        let (_one, two) = (capacity.acquire(CLIENT).unwrap(), capacity.acquire(CLIENT).unwrap());
+        assert_eq!(capacity.acquire(CLIENT).unwrap_err(), Reason::ConnectionLimit);
         drop(two);
-        assert!(capacity.acquire().is_ok());
+        assert!(capacity.acquire(CLIENT).is_ok());
         assert_eq!(capacity.open(), 1);
     }
 
     #[test]
     fn a_burst_between_two_looks_does_not_exceed_the_budget() {
         let capacity = capacity(1000, 10 * ENTRY, 7 * ENTRY);
-        let slots: Vec<_> = (0..3).map(|_| capacity.acquire().unwrap()).collect();
-        assert_eq!(capacity.acquire().unwrap_err(), Reason::Overloaded);
+        let slots: Vec<_> = (0..3).map(|_| capacity.acquire(CLIENT).unwrap()).collect();
+        assert_eq!(capacity.acquire(CLIENT).unwrap_err(), Reason::Overloaded);
         assert!(!capacity.is_pressed());
         drop(slots);
         // What they really took is known after the next look only.
-        assert_eq!(capacity.acquire().unwrap_err(), Reason::Overloaded);
+        assert_eq!(capacity.acquire(CLIENT).unwrap_err(), Reason::Overloaded);
         assert_eq!(capacity.open(), 0);
         capacity.resident.store(12 * ENTRY, Ordering::Relaxed);
         assert!(capacity.is_pressed());
