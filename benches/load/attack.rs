@@ -27,7 +27,9 @@ use crate::tls::{Groups, HOST, Source, client_config};
 
 /// Where the attacker comes from; a limit of attempts is kept for each address.
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
-/// What the attacker has under way at once.
+/// How many addresses a crowd has, from the attacker's on.
+const CROWD: u8 = 8;
+/// What each address of the attacker has under way at once.
 const AT_ONCE: usize = 64;
 /// Open connections, and how often each sends a message.
 pub(crate) const OPEN: u8 = 20;
@@ -44,6 +46,8 @@ pub(crate) enum Attack {
     Guesses,
     /// A ClientHello on each connection and nothing after the gateway's answer, from one address.
     Hellos,
+    /// The same from eight addresses, each with as many under way.
+    Crowd,
     /// Whole handshakes on a route that takes no more connections: not a row of the table of attacks.
     Flood,
 }
@@ -58,6 +62,9 @@ impl Attack {
             }
             Self::Hellos => {
                 [["attack-hellos-echo", "attack-hellos-echo-99"], ["attack-hellos-open", "attack-hellos-open-99"]]
+            }
+            Self::Crowd => {
+                [["attack-crowd-echo", "attack-crowd-echo-99"], ["attack-crowd-open", "attack-crowd-open-99"]]
             }
             Self::Flood => [[""; 2]; 2],
         }
@@ -250,15 +257,17 @@ pub(crate) async fn run(attack: Attack, target: SocketAddr, time: Duration) -> R
     let config = client_config(&CertificateDer::from(certificate), Groups::Classic, false, None)?;
     // Another key than the gateway's: the token is well-formed, and signed by nobody that it trusts.
     let fields = fixture()?.fields.as_str().into();
-    // A connection ends by RST, or the address is out of ports within seconds.
-    let source = Source { address: Some(ATTACKER), reset: true, ..Source::default() };
-    let dial = Dial { source, fields, ..Dial::new(target, config) };
+    let dial = Dial { fields, ..Dial::new(target, config) };
     let mut hello = Vec::new();
     rustls::ClientConnection::new(dial.config.clone(), ServerName::try_from(HOST)?)?.write_tls(&mut hello)?;
     let (hello, count) = (Rc::new(hello), Rc::new(Cell::new(0u64)));
     let mut tasks = JoinSet::new();
-    for _ in 0..AT_ONCE {
-        let (dial, hello, count) = (dial.clone(), hello.clone(), count.clone());
+    let addresses = if attack == Attack::Crowd { CROWD } else { 1 };
+    for number in (0..addresses).flat_map(|number| [number; AT_ONCE]) {
+        let [a, b, c, d] = ATTACKER.octets();
+        // A connection ends by RST, or the address is out of ports within seconds.
+        let source = Source { address: Some(Ipv4Addr::new(a, b, c, d + number)), reset: true, ..Source::default() };
+        let (dial, hello, count) = (Dial { source, ..dial.clone() }, hello.clone(), count.clone());
         tasks.spawn_local(async move {
             loop {
                 // A gateway that cuts the attacker short does what it should: the next attempt follows at once.
@@ -274,7 +283,7 @@ pub(crate) async fn run(attack: Attack, target: SocketAddr, time: Duration) -> R
 }
 
 async fn attempt(attack: Attack, dial: &Dial, hello: &[u8]) -> Result<(), Failure> {
-    if attack == Attack::Hellos {
+    if matches!(attack, Attack::Hellos | Attack::Crowd) {
         let mut tcp = dial.source.connect(dial.address).await?;
         tcp.write_all(hello).await?;
         tcp.read_exact(&mut [0; 64]).await?;

@@ -58,7 +58,7 @@ pub(crate) enum Cell {
 }
 
 /// All cells with their names, in the table's order.
-pub(crate) const CELLS: [(&str, Cell); 37] = [
+pub(crate) const CELLS: [(&str, Cell); 38] = [
     ("echo-64-x1", Cell::Echo { size: 64, in_flight: 1 }),
     ("echo-64-x16", Cell::Echo { size: 64, in_flight: 16 }),
     ("echo-1k-x1", Cell::Echo { size: 1024, in_flight: 1 }),
@@ -82,6 +82,7 @@ pub(crate) const CELLS: [(&str, Cell); 37] = [
     ("attack-none", Cell::Attacked(Attack::Nothing)),
     ("attack-guesses", Cell::Attacked(Attack::Guesses)),
     ("attack-hellos", Cell::Attacked(Attack::Hellos)),
+    ("attack-crowd", Cell::Attacked(Attack::Crowd)),
     ("judged-none-x1", Cell::Judged { judgement: Judgement::None, in_flight: 1 }),
     ("judged-rates-x1", Cell::Judged { judgement: Judgement::Rates, in_flight: 1 }),
     ("judged-schema-x1", Cell::Judged { judgement: Judgement::Schema, in_flight: 1 }),

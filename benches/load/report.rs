@@ -82,10 +82,11 @@ const METHODS: [(&str, &str); 9] = [
 ];
 
 /// The attacks, and what a reader calls them.
-const ATTACKS: [(Attack, &str); 3] = [
+const ATTACKS: [(Attack, &str); 4] = [
     (Attack::Nothing, "none"),
     (Attack::Guesses, "handshakes with tokens that nobody signed"),
     (Attack::Hellos, "ClientHellos, and nothing after the answer"),
+    (Attack::Crowd, "the same from eight addresses"),
 ];
 
 /// The ways to judge 1 KiB of JSON, with one message in flight and with sixteen; all compare with the first.

@@ -32,8 +32,11 @@ struct State {
     left: u32,
     /// Of refusals before a route was found, and of those whose window was lost.
     reasons: Vec<Window>,
-    routes: HashMap<(Box<str>, Reason), (Window, Share<Box<str>, 1>)>,
+    routes: HashMap<(Box<str>, Reason), Kept>,
 }
+
+/// A window of a route, and its place among those that are kept.
+type Kept = (Window, Share<Box<str>, 1>);
 
 /// The refusals of one reason and route in the second that is counted now.
 #[derive(Default)]
@@ -98,7 +101,7 @@ impl Sampling {
         if let Some((window, _)) = routes.get_mut(&key).filter(|(_, share)| !share.is_revoked()) {
             return window.admit(second, left);
         }
-        let Some(share) = self.shares.acquire(&[key.0.clone()]) else {
+        let Some(share) = self.shares.acquire(std::array::from_ref(&key.0)) else {
             return reasons.get_mut(reason as usize)?.admit(second, left);
         };
         let mut window = Window::default();
