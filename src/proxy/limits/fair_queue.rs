@@ -8,7 +8,6 @@
 //! a client that has gone. Knows addresses and numbers, nothing of TLS.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
