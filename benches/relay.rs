@@ -126,6 +126,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         ..Snapshot::default()
     });
     let wss = proxy::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    proxy::SocketBuffers::default().set(&wss).unwrap();
     let address = wss.local_addr().unwrap();
     let (drain, draining) = watch::channel(Drain::Serving);
     let (changed, changes) = watch::channel(0);
@@ -138,6 +139,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         wss: vec![wss],
         plain: vec![],
         workers: 1,
+        socket_buffers: proxy::SocketBuffers::default(),
         memory_budget: None,
         proxies: wssgate::policy::client::TrustedProxies::default(),
         store: None,

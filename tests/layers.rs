@@ -88,8 +88,8 @@ proxy::clock | | tokio
 proxy::drain | |
 proxy::dependency_health | api telemetry::metrics snapshot | arc_swap tokio tracing
 proxy::limits | reason shares api telemetry::metrics policy | rustix tokio
-proxy::io | ws reason proxy::limits | aws_lc_rs http http_body_util hyper hyper_util rustls rustls_pki_types tokio
-    tokio_rustls
+proxy::io | ws reason proxy::limits | aws_lc_rs http http_body_util hyper hyper_util rustls rustls_pki_types
+    socket2 tokio tokio_rustls
 proxy::store | reason backoff api telemetry::metrics policy snapshot proxy::drain proxy::dependency_health
     proxy::limits | arc_swap aws_lc_rs base64 futures_util redis rustls rustls_pki_types serde serde_json tokio
     tokio_rustls tracing
@@ -98,8 +98,8 @@ proxy::auth | ws reason backoff api telemetry::metrics policy snapshot proxy::cl
     tracing
 proxy::relay | ws reason api telemetry::initiator telemetry::metrics telemetry::access content policy snapshot
     proxy::clock proxy::limits proxy::io | rustls_pki_types
-proxy::shared | telemetry::metrics policy snapshot proxy::drain proxy::dependency_health proxy::limits proxy::store
-    proxy::auth proxy::relay | arc_swap tokio
+proxy::shared | telemetry::metrics policy snapshot proxy::drain proxy::dependency_health proxy::limits proxy::io
+    proxy::store proxy::auth proxy::relay | arc_swap tokio
 proxy::worker | telemetry::metrics telemetry::access proxy::clock proxy::drain proxy::limits proxy::io proxy::relay
     proxy::shared | tokio
 proxy::handshake | ws reason telemetry::metrics telemetry::access policy snapshot proxy::clock proxy::limits

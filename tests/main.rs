@@ -58,6 +58,7 @@ mod served_certificates;
 mod settings;
 mod shared_store;
 mod shares;
+mod socket_memory;
 mod supply_chain;
 mod swap;
 mod tickets;

@@ -21,7 +21,7 @@ use super::reload::Reload;
 use super::{cluster, options, process};
 use crate::admin::{self, Admin};
 use crate::echo;
-use crate::proxy::{self, Drain, Proxy};
+use crate::proxy::{self, Drain, Proxy, SocketBuffers};
 use crate::settings::{Overrides, Settings};
 use crate::snapshot::live::Live;
 use crate::source::Source;
@@ -77,6 +77,10 @@ impl Listeners {
     fn bind(settings: &Settings) -> io::Result<Self> {
         let wss = bind("wss", settings.listeners.wss)?;
         let http = bind("http", settings.listeners.http)?;
+        // The sockets that are accepted have the options of their listener.
+        let buffers = SocketBuffers::new(settings.socket_buffers);
+        buffers.set(&wss)?;
+        buffers.set(&http)?;
         let admin = bind("admin", settings.listeners.admin)?;
         if let Some(address) = settings.echo {
             let echo = bind("echo", address)?;
@@ -128,6 +132,7 @@ impl Gateway {
             wss: vec![wss],
             plain: vec![http],
             workers: settings.workers.map_or(0, usize::from),
+            socket_buffers: SocketBuffers::new(settings.socket_buffers),
             memory_budget: settings.memory_budget,
             proxies: options::proxies(&settings),
             store,

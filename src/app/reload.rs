@@ -80,10 +80,12 @@ fn keep(current: &Settings, next: &mut Settings) -> Vec<&'static str> {
         ("echo", current.echo != next.echo),
         ("workers", current.workers != next.workers),
         ("logFormat", current.log_format != next.log_format),
+        ("socketBuffers", current.socket_buffers != next.socket_buffers),
         ("sharedStore", current.shared_store != next.shared_store),
     ];
     next.listeners = current.listeners;
     next.manifests.clone_from(&current.manifests);
+    next.socket_buffers = current.socket_buffers;
     next.shared_store.clone_from(&current.shared_store);
     (next.echo, next.workers, next.log_format) = (current.echo, current.workers, current.log_format);
     differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

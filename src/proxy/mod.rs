@@ -36,6 +36,7 @@ use auth::tickets::{Memory, Tickets};
 use dependency_health::DependencyHealth;
 pub use dependency_health::Failing;
 pub use drain::Drain;
+pub use io::socket_buffers::SocketBuffers;
 use limits::capacity::Capacity;
 use limits::connections::Connections;
 use limits::handshake_rate::HandshakeRates;
@@ -60,7 +61,9 @@ pub struct Options {
     pub plain: Vec<std::net::TcpListener>,
     /// Worker threads; 0: one per core.
     pub workers: usize,
-    /// Resident bytes above which new connections are refused; `None`: by the limit of the control group, if there is one.
+    /// The bound on the kernel's buffers of each socket to a backend; the listeners have it already ([`SocketBuffers::set`]).
+    pub socket_buffers: SocketBuffers,
+    /// Bytes in use above which new connections are refused; `None`: by the limit of the control group, if there is one.
     pub memory_budget: Option<u64>,
     /// Whose word is taken for who the client is.
     pub proxies: TrustedProxies,
@@ -91,7 +94,7 @@ impl Proxy {
     /// # Errors
     /// A thread or runtime that cannot be created, or a listener that cannot be registered.
     pub fn start(options: Options) -> std::io::Result<Self> {
-        let capacity = Capacity::new(options.memory_budget);
+        let capacity = Capacity::new(options.memory_budget, options.socket_buffers.direction());
         let connections = capacity.sockets();
         let health = Arc::new(DependencyHealth::new(options.dependencies, options.metrics.clone()));
         let fetcher = Fetcher::new(options.trust, Arc::clone(&options.live));
@@ -120,6 +123,7 @@ impl Proxy {
             metrics: options.metrics,
             store,
             capacity,
+            buffers: options.socket_buffers,
             connections: Connections::default(),
             handshake_rates: HandshakeRates::default(),
             subject_rates: Arc::new(subject_rates),

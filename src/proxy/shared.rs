@@ -9,6 +9,7 @@ use crate::policy::client::TrustedProxies;
 use crate::proxy::auth::Auth;
 use crate::proxy::dependency_health::DependencyHealth;
 use crate::proxy::drain::Drain;
+use crate::proxy::io::socket_buffers::SocketBuffers;
 use crate::proxy::limits::capacity::Capacity;
 use crate::proxy::limits::connections::Connections;
 use crate::proxy::limits::handshake_rate::HandshakeRates;
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) live: Arc<Live>,
     pub(crate) metrics: Metrics,
     pub(crate) capacity: Capacity,
+    /// The bound on the kernel's buffers of each socket.
+    pub(crate) buffers: SocketBuffers,
     /// Connections that are open.
     pub(crate) connections: Connections,
     /// Handshakes per route and address.

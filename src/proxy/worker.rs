@@ -84,6 +84,7 @@ impl Worker {
         // A tick that came late stands for those that it left out, a second's work at most.
         for tick in now.count().saturating_sub(TICKS).max(visited.count()) + 1..=now.count() {
             for session in self.sessions.part(tick % TICKS, TICKS) {
+                session.count_holding(&self.shared.capacity);
                 session.sweep(pressed, now, wall);
             }
         }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ pub const KIND: &str = "GatewayConfiguration";
 
 /// The largest settings file that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
+
+/// What the bound on the buffers of a socket may be, in bytes.
+const SOCKET_BUFFERS_RANGE: RangeInclusive<u64> = 32 << 10..=16 << 20;
 
 /// Why settings cannot be read. Its `Display` is one line with file, place, field and fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +113,10 @@ pub struct GatewayConfiguration {
     /// Defaults of routes.
     #[serde(default)]
     pub defaults: Defaults,
-    /// Resident memory in bytes above which new connections are refused.
+    /// Bytes in flight that the kernel's buffers of one socket leave room for in each direction. A change needs a restart.
+    #[serde(default, deserialize_with = "socket_buffers")]
+    pub socket_buffers: Option<u64>,
+    /// Memory in use in bytes above which new connections are refused.
     #[serde(default, deserialize_with = "size")]
     pub memory_budget: Option<u64>,
     /// Proxies in front of the gateway, which say who the client is.
@@ -192,6 +199,16 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let Some(size) = Option::<scalar::Size>::deserialize(deserializer)? else { return Ok(None) };
     size.bytes().map(Some).map_err(D::Error::custom)
+}
+
+fn socket_buffers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let bytes = size(deserializer)?;
+    match bytes {
+        Some(bytes) if !SOCKET_BUFFERS_RANGE.contains(&bytes) => {
+            Err(D::Error::custom("write a size from 32Ki to 16Mi, such as 256Ki"))
+        }
+        bytes => Ok(bytes),
+    }
 }
 
 impl GatewayConfiguration {

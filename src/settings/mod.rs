@@ -22,6 +22,9 @@ pub use file::{GatewayConfiguration, SettingsError};
 use proxies::TrustedProxies;
 use store::SharedStore;
 
+/// Default of `socketBuffers` in bytes: 20 Mbit/s over a round trip of 100 ms.
+const SOCKET_BUFFERS: u64 = 256 * 1024;
+
 /// What the gateway runs with: effective values only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -52,7 +55,9 @@ pub struct Settings {
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
     /// Defaults of routes, before the defaults of the gateway.
     pub defaults: Defaults,
-    /// Resident memory in bytes above which new connections are refused; `None`: by the limit of the control group, if it
+    /// Bytes in flight that the kernel's buffers of one socket leave room for in each direction.
+    pub socket_buffers: u64,
+    /// Memory in use in bytes above which new connections are refused; `None`: by the limit of the control group, if it
     /// has one.
     pub memory_budget: Option<u64>,
     /// Proxies in front of the gateway, which say who the client is.
@@ -165,6 +170,7 @@ impl Settings {
             },
             hostname_suffixes: file.hostname_suffixes,
             defaults: file.defaults,
+            socket_buffers: file.socket_buffers.unwrap_or(SOCKET_BUFFERS),
             memory_budget: file.memory_budget,
             trusted_proxies: file.trusted_proxies,
             shared_store: file.shared_store,
@@ -202,7 +208,7 @@ mod tests {
         assert_eq!(settings.listeners.http, address("[::]:8080"));
         assert_eq!(settings.listeners.admin, address("127.0.0.1:9900"));
         assert_eq!(settings.controller_name, "wssgate.io/ingress-controller");
-        assert_eq!(settings.log_format, Format::Json);
+        assert_eq!((settings.log_format, settings.socket_buffers), (Format::Json, 256 << 10));
         assert!(!settings.dev && settings.echo.is_none() && settings.manifests.is_none());
     }
 
@@ -212,7 +218,7 @@ mod tests {
             Overrides::default(),
             Some(file(
                 "listeners: {wss: '127.0.0.1:1', http: '127.0.0.1:2', admin: '127.0.0.1:3'}\n\
-                 manifests: /m\necho: 127.0.0.1:4\nworkers: 2\nlogFormat: text\nmemoryBudget: 512Mi\n\
+                 manifests: /m\necho: 127.0.0.1:4\nworkers: 2\nlogFormat: text\nmemoryBudget: 512Mi\nsocketBuffers: 64Ki\n\
                  drain: {acceptGrace: 1s, window: 2s, deadline: 3s}\n\
                  defaultCertificate: {namespace: shop, name: tls}\ncontrollerName: example.com/own\n",
             )),
@@ -225,6 +231,7 @@ mod tests {
         assert_eq!(settings.workers.map(NonZeroUsize::get), Some(2));
         assert_eq!(settings.log_format, Format::Text);
         assert_eq!(settings.memory_budget, Some(512 << 20));
+        assert_eq!(settings.socket_buffers, 64 << 10);
         assert_eq!(settings.drain.window, Duration::from_secs(2));
         assert_eq!(settings.default_certificate, Some(Key::new("shop", "tls")));
         assert_eq!(settings.controller_name, "example.com/own");

@@ -34,6 +34,8 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// The limit of open files.
     pub files: Option<u64>,
+    /// The control group of version 1 that it runs in.
+    pub group: Option<PathBuf>,
     /// Whether the kernel refuses to watch directories for it: in a user namespace that has no inotify instances.
     pub unwatched: bool,
 }
@@ -132,6 +134,9 @@ impl Gateway {
         }
         let mut command = Command::new("sh");
         let mut limit = options.files.map_or_else(String::new, |files| format!("ulimit -n {files} && "));
+        if let Some(group) = &options.group {
+            limit.push_str(&format!("echo $$ >{}/cgroup.procs && ", group.display()));
+        }
         if options.unwatched {
             command = Command::new("unshare");
             command.args(["--user", "--map-root-user", "sh"]);

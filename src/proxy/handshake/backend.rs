@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 
@@ -15,6 +15,7 @@ use crate::proxy::handshake::asked::Asked;
 use crate::proxy::handshake::balance::candidates;
 use crate::proxy::handshake::refusal::Refusal;
 use crate::proxy::io::backend::BackendIo;
+use crate::proxy::io::socket_buffers::SocketBuffers;
 use crate::proxy::limits::permits::Permit;
 use crate::proxy::shared::Shared;
 use crate::reason::Reason;
@@ -57,7 +58,7 @@ pub(crate) async fn connect(
             refusal.reason = Reason::PortsExhausted;
             continue;
         };
-        let (io, connect_took) = match reach(route, endpoint, asked.deadline).await {
+        let (io, connect_took) = match reach(shared, route, endpoint, asked.deadline).await {
             Ok(reached) => reached,
             Err(reason) => {
                 refusal.reason = reason;
@@ -86,9 +87,14 @@ async fn within<T>(time: Duration, deadline: Instant, future: impl Future<Output
 }
 
 /// Connects to an endpoint, with TLS where the route asks for it; and how long TCP took.
-async fn reach(route: &Route, endpoint: SocketAddr, deadline: Instant) -> Result<(BackendIo, Duration), Reason> {
+async fn reach(
+    shared: &Shared,
+    route: &Route,
+    endpoint: SocketAddr,
+    deadline: Instant,
+) -> Result<(BackendIo, Duration), Reason> {
     let began = Instant::now();
-    let tcp = match within(CONNECT, deadline, TcpStream::connect(endpoint)).await {
+    let tcp = match within(CONNECT, deadline, dial(endpoint, shared.buffers)).await {
         Some(Ok(tcp)) => tcp,
         Some(Err(error)) => {
             tracing::debug!(%endpoint, %error, "backend not reached");
@@ -108,6 +114,13 @@ async fn reach(route: &Route, endpoint: SocketAddr, deadline: Instant) -> Result
         }
         None => Err(Reason::BackendUpgradeTimeout),
     }
+}
+
+/// Connects to an endpoint from a socket whose buffers are bounded.
+async fn dial(endpoint: SocketAddr, buffers: SocketBuffers) -> std::io::Result<TcpStream> {
+    let socket = if endpoint.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    buffers.set(&socket)?;
+    socket.connect(endpoint).await
 }
 
 /// Why an endpoint was not reached: because of a lack of something here, or because of the endpoint.

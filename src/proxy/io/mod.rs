@@ -6,6 +6,7 @@ pub(crate) mod buffers;
 pub(crate) mod client_hello;
 pub(crate) mod client_tls;
 pub(crate) mod http;
+pub(crate) mod socket_buffers;
 
 use std::io;
 use std::task::{Context, Poll};

@@ -3,6 +3,7 @@
 pub(crate) mod borrowed;
 pub(crate) mod capacity;
 pub(crate) mod connections;
+pub(crate) mod control_group;
 pub(crate) mod fair_queue;
 pub(crate) mod handshake_rate;
 pub(crate) mod permits;

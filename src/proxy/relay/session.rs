@@ -11,6 +11,8 @@ use rustls_pki_types::UnixTime;
 
 use crate::policy::{Connection, Facts, Policy, admit};
 use crate::proxy::clock::{TICKS, Tick, ticks};
+use crate::proxy::limits::capacity::Capacity;
+use crate::proxy::limits::permits::Counted;
 use crate::proxy::relay::activity::{Heartbeat, PeerActivity};
 use crate::proxy::relay::waiting::{Waiting, WakerCell};
 use crate::reason::Reason;
@@ -55,6 +57,8 @@ pub(crate) struct Session {
     pub(crate) backend: PeerActivity,
     /// When a data frame passed last, in either direction.
     pub(crate) data: Cell<Tick>,
+    /// Its count among the directions that make the kernel hold bytes: because of the client, and of the backend.
+    holding: Cell<[Option<Counted>; 2]>,
     /// When the Close handshake began.
     pub(crate) closing: Cell<Option<Tick>>,
     /// When the connection was accepted.
@@ -79,6 +83,7 @@ impl Session {
             client: PeerActivity::new(now),
             backend: PeerActivity::new(now),
             data: Cell::new(now),
+            holding: Cell::default(),
             closing: Cell::new(None),
             opened: now,
             expires: left.map(|left| now.after(ticks(Duration::from_secs(left)))),
@@ -173,6 +178,15 @@ impl Session {
         if let Some(reason) = reason {
             self.end(reason);
         }
+    }
+
+    /// Counts the directions that make the kernel hold bytes. Called about once a second.
+    pub(crate) fn count_holding(&self, capacity: &Capacity) {
+        let [client, backend] = self.holding.take();
+        let count = |peer: &PeerActivity, held: Option<Counted>| {
+            peer.makes_us_hold().then(|| held.or_else(|| capacity.hold())).flatten()
+        };
+        self.holding.set([count(&self.client, client), count(&self.backend, backend)]);
     }
 
     fn overdue(&self, now: Tick, wall: i64) -> Option<Reason> {

@@ -19,7 +19,11 @@ pub struct Capacity {
     pub sockets_limit: u64,
     /// Resident bytes.
     pub resident: u64,
-    /// Resident bytes above which new connections are refused; 0: no budget.
+    /// Bytes of the kernel's socket buffers.
+    pub buffered: u64,
+    /// Bytes in use, by whichever figure is the larger.
+    pub used: u64,
+    /// Bytes in use above which new connections are refused; 0: no budget.
     pub budget: u64,
     /// Connections of the endpoint that has the most.
     pub endpoint: u64,
@@ -35,6 +39,8 @@ pub(super) struct Process {
     sockets: Number,
     sockets_limit: Number,
     memory: Number,
+    buffered: Number,
+    used: Number,
     memory_budget: Number,
     endpoint: Number,
     endpoint_limit: Number,
@@ -62,10 +68,22 @@ impl Process {
                 Number::default(),
             ),
             memory: declare(registry, "resident_memory_bytes", "Resident memory of the process", Number::default()),
+            buffered: declare(
+                registry,
+                "socket_buffer_bytes",
+                "Memory of the kernel's socket buffers, by the control group's count or else estimated",
+                Number::default(),
+            ),
+            used: declare(
+                registry,
+                "memory_used_bytes",
+                "Memory that the budget is compared with: resident memory and socket buffers, or the control group's count",
+                Number::default(),
+            ),
             memory_budget: declare(
                 registry,
                 "memory_budget_bytes",
-                "Resident memory above which new connections are refused; 0 without a budget",
+                "Memory in use above which new connections are refused; 0 without a budget",
                 Number::default(),
             ),
             endpoint: declare(
@@ -121,6 +139,8 @@ impl Metrics {
         process.sockets.set(capacity.sockets);
         process.sockets_limit.set(capacity.sockets_limit);
         process.memory.set(capacity.resident);
+        process.buffered.set(capacity.buffered);
+        process.used.set(capacity.used);
         process.memory_budget.set(capacity.budget);
         process.endpoint.set(capacity.endpoint);
         process.endpoint_limit.set(capacity.endpoint_limit);
