@@ -101,6 +101,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         content: wssgate::policy::Content::default(),
         tunnels: wssgate::policy::Tunnels::default(),
         audits_messages: false,
+        compresses: false,
         client_certificates: None,
     };
     let id = BackendId { namespace: "bench".into(), service: "echo".into(), port: 80 };

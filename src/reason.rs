@@ -156,6 +156,8 @@ reasons! {
     TypeNotAllowed           "type_not_allowed"             -     1003 cut: "The route does not allow the type of the message."
     InvalidUtf8              "invalid_utf8"                 -     1007 cut: "A text message is not UTF-8 (RFC 6455 §8.1)."
     MessageTooBig            "message_too_big"              -     1009 cut: "A message is larger than `fromClient.maxSize`."
+    CompressionInvalid       "compression_invalid"          -     1007 cut: "A compressed message of the client cannot be inflated (RFC 7692 §7.2.2)."
+    CompressionRatio         "compression_ratio"            -     1009 cut: "A compressed message of the client would inflate to more than 256 KiB and to more than 128 times its compressed size."
     TooManyFragments         "too_many_fragments"           -     1008 cut: "A message of the client has more frames than `fromClient.maxFragments`."
     ControlFlood             "control_flood"                -     1008 cut: "The client sent too many control frames in one second."
     MessageTimeout           "message_timeout"              -     1008 cut: "A message of the client took longer than `fromClient.messageTimeout`."

@@ -134,7 +134,7 @@ fn a_thousand_invalid_routes_leave_the_good_ones_as_they_are() {
     let before = compile(&objects, &options, NOW, None);
     let sorts = [
         "hostnames: [good0.example.com]\nconnection: {limits: {total: 0}}",
-        "hostnames: [good1.example.com]\nmessages: {compression: {mode: PermessageDeflate}}",
+        "hostnames: [good1.example.com]\nmessages: {fromClient: {maxSize: 1Gi}}",
         "hostnames: [good2.example.com]\ntls: {issuerRef: {name: x}}",
         "hostnames: [UPPER.example.com]",
         "hostnames: [good3.example.com]\ntls: {certificateRefs: [{name: nothing}]}\nconnection: {maxDuration: x}",
@@ -357,8 +357,8 @@ fn many(routes: &[(u8, u8, u8, u8, bool, i64)], mint: &mut Mint) -> Objects {
     let mut objects = base(mint);
     for (name, host, path, sort, tls, created) in routes {
         let tls = if *tls { "tls: {certificateRefs: [{name: tls}]}\n" } else { "" };
-        let sort = ["", "connection: {limits: {total: 0}}", "messages: {compression: {mode: PermessageDeflate}}"]
-            [usize::from(*sort)];
+        let sort =
+            ["", "connection: {limits: {total: 0}}", "messages: {fromClient: {maxSize: 1Gi}}"][usize::from(*sort)];
         let mut route = route(&format!("r{name}"), &format!("hostnames: [h{host}.example.com]\n{tls}{sort}"));
         route.spec.rules[0].matches = serde_saphyr::from_str(&format!("[{{path: {{value: /p{path}}}}}]")).unwrap();
         route.metadata.namespace = Some(if name % 2 == 0 { "shop" } else { "other" }.into());

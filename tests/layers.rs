@@ -46,7 +46,7 @@ fn rows(table: &str) -> Vec<Row<'_>> {
 
 /// One row per part: its path, the parts that it may import, the crates that it may name.
 const TABLE: &str = "
-ws | | aws_lc_rs base64 httparse simdutf8
+ws | | aws_lc_rs base64 flate2 httparse simdutf8
 reason | ws |
 backoff | |
 accept | | rustix tokio tracing

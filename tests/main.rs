@@ -24,6 +24,7 @@ mod check;
 mod client_certificates;
 mod command;
 mod compile;
+mod compression;
 mod crd;
 mod credential_life;
 mod credentials;

@@ -198,8 +198,7 @@ async fn a_broken_manifest_is_named_and_changes_nothing() {
     let mut peer = setup.open().await;
     let good = harness::setup::route_text(&json!({}));
     let unknown = route("chat", HOST, "chat-tls", "chat", &json!({"handshake": {"origin": {"allow": ["*"]}}}));
-    let unsupported =
-        route("chat", HOST, "chat-tls", "chat", &json!({"messages": {"compression": {"mode": "PermessageDeflate"}}}));
+    let unsupported = route("chat", HOST, "chat-tls", "chat", &json!({"tls": {"alpnProtocols": ["h2"]}}));
     let no_value = route("chat", HOST, "chat-tls", "chat", &json!({"messages": {"fromClient": {"maxSize": "many"}}}));
     for (case, broken) in [
         ("not YAML", "apiVersion: wssgate.io/v1alpha1\nkind: [SecureWebSocketRoute\n".to_owned()),

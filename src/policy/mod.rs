@@ -58,6 +58,8 @@ pub struct Policy {
     pub tunnels: Tunnels,
     /// Messages that exceed a rate, break the rules of `content` or begin a tunnel are counted, logged and let through.
     pub audits_messages: bool,
+    /// Clients may negotiate permessage-deflate (RFC 7692).
+    pub compresses: bool,
     /// What the route's host asks of client certificates; `None`: nothing.
     pub client_certificates: Option<ClientRule>,
 }

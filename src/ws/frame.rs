@@ -1,5 +1,7 @@
 //! Frame headers (RFC 6455 §5.2), masking (§5.3) and small frames of our own.
 
+use crate::ws::deflate::RSV1;
+
 /// The largest header: two bytes, eight of length, four of mask.
 pub const MAX_HEADER: usize = 14;
 /// The largest payload of a control frame (RFC 6455 §5.5).
@@ -95,8 +97,18 @@ impl Header {
     /// What RFC 6455 §5 forbids, in [`HeaderError`].
     #[inline]
     pub fn parse(bytes: &[u8], masked: bool) -> Result<Option<(Self, usize)>, HeaderError> {
+        Self::parse_with(bytes, masked, false)
+    }
+
+    /// The same where permessage-deflate may have been negotiated (`deflate`): then RSV1 may be set in the first frame of a
+    /// message, and only there (RFC 7692 §6).
+    ///
+    /// # Errors
+    /// Those of [`Header::parse`].
+    #[inline]
+    pub fn parse_with(bytes: &[u8], masked: bool, deflate: bool) -> Result<Option<(Self, usize)>, HeaderError> {
         let Some(&first) = bytes.first() else { return Ok(None) };
-        if first & 0x70 != 0 {
+        if first & 0x70 != 0 && !(deflate && first & 0x70 == RSV1 && matches!(first & 0x0F, 0x1 | 0x2)) {
             return Err(HeaderError::ReservedBit);
         }
         let fin = first & 0x80 != 0;
@@ -233,6 +245,14 @@ mod tests {
         let parse = |bytes: &[u8]| Header::parse(bytes, false);
         for rsv in [0xC1, 0xA1, 0x91] {
             assert_eq!(parse(&[rsv]), Err(HeaderError::ReservedBit));
+        }
+        let compressed = |first: u8| Header::parse_with(&[first], false, true);
+        for allowed in [0xC1, 0xC2, 0x41, 0x42] {
+            assert_eq!(compressed(allowed), Ok(None));
+        }
+        // On a continuation, on control frames, on reserved opcodes, and with other bits.
+        for rsv in [0xC0, 0x40, 0xC8, 0xC9, 0xCA, 0xC3, 0xA1, 0x91, 0xE1, 0xD2, 0xF1] {
+            assert_eq!(compressed(rsv), Err(HeaderError::ReservedBit));
         }
         for opcode in [3, 4, 5, 6, 7, 0xB, 0xC, 0xD, 0xE, 0xF] {
             assert_eq!(parse(&[0x80 | opcode]), Err(HeaderError::ReservedOpcode));

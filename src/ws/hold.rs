@@ -3,7 +3,10 @@
 //! Nothing of it has gone on, so it can still be refused. Its size is bounded by the judge, which refuses a frame by its
 //! header before its payload arrives; here memory grows with what has arrived, never with what was announced.
 
-use crate::ws::frame::{Header, Opcode, mask};
+use crate::ws::deflate::{self, Codec, RSV1};
+use crate::ws::frame::{self, Header, Opcode, mask};
+use crate::ws::message::Violation;
+use crate::ws::utf8::Utf8;
 
 /// A message in the making.
 #[derive(Debug, Default)]
@@ -32,6 +35,34 @@ impl Hold {
     /// Payload that is held.
     pub fn payload(&self) -> &[u8] {
         &self.payload
+    }
+
+    /// Inflates the message, which is whole and compressed, and judges what no frame could tell: its size and, of text, that
+    /// it is UTF-8 (RFC 7692 §6.2: both are of the message, not of what is on the wire). It is one frame then.
+    ///
+    /// # Errors
+    /// What it breaks.
+    pub fn inflate(&mut self, codec: &mut Codec, max_size: u64) -> Result<(), Violation> {
+        let payload = codec.inflate(&self.payload, max_size)?;
+        if self.opcode == Some(Opcode::Text) {
+            let mut utf8 = Utf8::NEW;
+            utf8.feed(&payload).and_then(|()| utf8.finish()).map_err(|_| Violation::Utf8)?;
+        }
+        (self.payload, self.ends) = (payload, Vec::new());
+        Ok(())
+    }
+
+    /// Appends the whole message to `out` in one compressed frame without a mask, if it came in one frame, is of a size that
+    /// is compressed and gets smaller by it; whether it did. Then nothing is held any more.
+    pub fn release_deflated(&mut self, out: &mut Vec<u8>, codec: &mut Codec, window: u8) -> bool {
+        let one = self.ends.is_empty() && (deflate::MIN..=deflate::MAX).contains(&(self.payload.len() as u64));
+        let (Some(opcode), true) = (self.opcode, one) else { return false };
+        let Some(small) = codec.deflate(&self.payload, window) else { return false };
+        let at = out.len();
+        frame::write(out, opcode, &small, None);
+        out[at] |= RSV1;
+        *self = Self::default();
+        true
     }
 
     /// Appends the whole message to `out` in its own frames, each with a fresh mask if `key` gives one, and holds nothing

@@ -5,6 +5,7 @@
 //! predictable for the one who chose the payload); header sizes do not change, so what is judged is what is sent.
 
 use crate::ws::close::{self, CloseError};
+use crate::ws::deflate::{self, InflateError, RSV1};
 use crate::ws::frame::{self, Header, HeaderError, MAX_HEADER, Opcode};
 use crate::ws::utf8::Utf8;
 
@@ -69,10 +70,24 @@ pub enum Violation {
     Utf8,
     /// A Close frame whose payload RFC 6455 §5.5.1 and §7.4 forbid.
     Close,
+    /// A compressed message that cannot be inflated (RFC 7692 §7.2.2).
+    Deflate,
+    /// A compressed message that inflates to too many times its size.
+    Ratio,
     /// Too many control frames.
     ControlFlood,
     /// A frame after Close (§5.5.1).
     AfterClose,
+}
+
+impl From<InflateError> for Violation {
+    fn from(error: InflateError) -> Self {
+        match error {
+            InflateError::Data => Self::Deflate,
+            InflateError::Size => Self::Size,
+            InflateError::Ratio => Self::Ratio,
+        }
+    }
 }
 
 /// What lies at the start of the bytes that were judged.
@@ -144,6 +159,8 @@ pub enum Step {
 #[derive(Debug, Clone)]
 pub struct Judge {
     masked: bool,
+    /// permessage-deflate was negotiated with the client.
+    deflate: bool,
     closed: bool,
     /// The frame whose payload is being streamed.
     fin: bool,
@@ -159,6 +176,8 @@ pub struct Judge {
     held: bool,
     /// It is shown.
     watched: bool,
+    /// It is compressed.
+    compressed: bool,
     /// It is left out.
     dropped: bool,
     /// What the caller rules on the message that begins next: whether it is left out.
@@ -175,6 +194,7 @@ impl Judge {
     pub const fn new(masked: bool) -> Self {
         Self {
             masked,
+            deflate: false,
             closed: false,
             fin: true,
             theirs: [0; 4],
@@ -185,6 +205,7 @@ impl Judge {
             open: None,
             held: false,
             watched: false,
+            compressed: false,
             dropped: false,
             ruling: None,
             size: 0,
@@ -193,6 +214,24 @@ impl Judge {
             control_second: 0,
             controls: 0,
         }
+    }
+
+    /// permessage-deflate was negotiated with the client (RFC 7692): compressed messages of the client are held, and so are
+    /// messages of the backend that can be compressed toward it.
+    pub const fn set_deflate(&mut self) {
+        self.deflate = true;
+    }
+
+    /// Whether the message of the last data frame is compressed.
+    pub const fn is_compressed(&self) -> bool {
+        self.compressed
+    }
+
+    /// The compressed message that ended was inflated to so many bytes: they count in place of those that came, if they are
+    /// more.
+    pub const fn set_inflated(&mut self, size: u64) {
+        self.total += size.saturating_sub(self.size);
+        self.size = size;
     }
 
     /// Whether this direction's frames carry a mask.
@@ -248,13 +287,15 @@ impl Judge {
         if self.closed {
             return Err(Violation::AfterClose);
         }
-        let Some((header, size)) = Header::parse(bytes, self.masked).map_err(Violation::Header)? else {
+        let deflate = self.deflate && self.masked;
+        let header = Header::parse_with(bytes, self.masked, deflate).map_err(Violation::Header)?;
+        let Some((header, size)) = header else {
             return Ok(Step::NeedMore);
         };
         if header.opcode.is_control() {
             return self.control(bytes, &header, size, second);
         }
-        let first = self.begin(&header, limits)?;
+        let first = self.begin(&header, limits, bytes[0] & RSV1 != 0)?;
         if limits.ruled && first {
             let Some(leave_out) = self.ruling.take() else {
                 self.open = None;
@@ -278,7 +319,7 @@ impl Judge {
     }
 
     /// Judges the header of a data frame; whether it begins a message.
-    fn begin(&mut self, header: &Header, limits: &Limits) -> Result<bool, Violation> {
+    fn begin(&mut self, header: &Header, limits: &Limits, compressed: bool) -> Result<bool, Violation> {
         let first = self.open.is_none();
         match (header.opcode, self.open) {
             (Opcode::Continuation, None) => return Err(Violation::Sequence),
@@ -293,6 +334,8 @@ impl Judge {
                     return Err(Violation::Type);
                 }
                 self.open = Some(opcode);
+                let held = held || (self.deflate && (compressed || self.can_be_compressed(header)));
+                self.compressed = compressed;
                 self.watched = limits.watched && !held;
                 self.held = held || self.watched;
                 self.dropped = false;
@@ -303,13 +346,19 @@ impl Judge {
         // Neither sum can overflow: the length has at most 63 bits, the size is at most `max_size`.
         self.size = self.size.saturating_add(header.len);
         self.fragments = self.fragments.saturating_add(1);
-        if self.size > limits.max_size {
+        if self.size > limits.max_size && !(self.compressed && self.size <= deflate::compressed_bound(limits.max_size))
+        {
             return Err(Violation::Size);
         }
         if self.fragments > limits.max_fragments {
             return Err(Violation::Fragments);
         }
         Ok(first)
+    }
+
+    /// Whether a message of the backend is one frame of a size that is compressed.
+    const fn can_be_compressed(&self, header: &Header) -> bool {
+        !self.masked && header.fin && deflate::MIN <= header.len && header.len <= deflate::MAX
     }
 
     fn payload(&mut self, bytes: &mut [u8], start: usize) -> Result<Step, Violation> {
@@ -351,7 +400,8 @@ impl Judge {
         if self.masked {
             frame::mask(payload, self.theirs, self.done as usize);
         }
-        if text {
+        // A compressed text is judged when it is inflated.
+        if text && !self.compressed {
             self.utf8.feed(payload).map_err(|_| Violation::Utf8)?;
         }
         let message = self.pass(payload.len(), text)?;

@@ -2,6 +2,7 @@
 //! verdicts out.
 
 pub mod close;
+pub mod deflate;
 pub mod frame;
 pub mod hold;
 pub mod message;

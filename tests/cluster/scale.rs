@@ -114,13 +114,7 @@ async fn bad_routes(fixture: &Fixture<'_>, gateway: &Gateway) {
         ("secret", json!({"tls": {"certificateRefs": [{"name": "nowhere"}]}}), "ResolvedRefs", "RefNotFound", 0),
         ("service", to("nowhere"), "ResolvedRefs", "BackendNotFound", 503),
         ("keys", jwt("nowhere"), "ResolvedRefs", "RefNotFound", 503),
-        (
-            "field",
-            json!({"messages": {"compression": {"mode": "PermessageDeflate"}}}),
-            "Accepted",
-            "UnsupportedValue",
-            503,
-        ),
+        ("field", json!({"tls": {"alpnProtocols": ["h2"]}}), "Accepted", "UnsupportedValue", 503),
         ("name", json!({"hostnames": [host(5)]}), "Accepted", "HostnameConflict", 101),
     ];
     let bad: Vec<Value> = cases
@@ -135,7 +129,7 @@ async fn bad_routes(fixture: &Fixture<'_>, gateway: &Gateway) {
     }
     // One that was good is served as it was while what it says now is wrong.
     let mut socket = fixture.open(gateway, &host(7)).await;
-    let wrong = json!({"messages": {"compression": {"mode": "PermessageDeflate"}}});
+    let wrong = json!({"tls": {"alpnProtocols": ["h2"]}});
     fixture.apply(&[fixture.route("r7", &host(7), &wrong)]);
     fixture.condition("r7", "Accepted", "False", "UnsupportedValue");
     fixture.condition("r7", "Programmed", "False", "LastGood");

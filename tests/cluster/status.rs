@@ -194,7 +194,7 @@ fn an_older_route_that_is_refused_keeps_its_hosts_from_other_namespaces(clusters
             });
         };
         refused();
-        let wrong = json!({"messages": {"compression": {"mode": "PermessageDeflate"}}});
+        let wrong = json!({"tls": {"alpnProtocols": ["h2"]}});
         fixture.apply(&[fixture.route("older", host, &wrong)]);
         fixture.condition("older", "Programmed", "False", "LastGood");
         // This one never saw it good.

@@ -69,6 +69,8 @@ pub fn effective(spec: &RouteSpec, defaults: &Defaults, diagnostics: &mut Diagno
     let (client_pacing, backend_pacing) = message_rate::read(&messages, &subjects, diagnostics);
     let tunnels = tunnel::read(&messages, diagnostics);
     let audits_messages = audits(&messages, diagnostics);
+    let compression = pick(&messages, |m| m.compression.as_ref());
+    let compresses = compression.is_some_and(|set| set.value.mode == CompressionMode::PermessageDeflate);
     // What a host asks is not the route's to know: it is added where the route is placed on one. What ConfigMaps hold is
     // added where they are resolved.
     Policy {
@@ -81,6 +83,7 @@ pub fn effective(spec: &RouteSpec, defaults: &Defaults, diagnostics: &mut Diagno
         content: Content::default(),
         tunnels,
         audits_messages,
+        compresses,
         client_certificates: None,
     }
 }
@@ -283,11 +286,6 @@ fn time(set: Option<Set<'_, scalar::Duration>>, field: &str, diagnostics: &mut D
 }
 
 fn messages(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> (Limits, Limits) {
-    if let Some(set) = pick(layers, |m| m.compression.as_ref())
-        && set.value.mode != CompressionMode::Off
-    {
-        diagnostics.unsupported_value(set.field("messages.compression.mode"), "PermessageDeflate");
-    }
     let bounds = Bounds { size: (CLIENT_SIZE, MAX_CLIENT_SIZE), fragments: CLIENT_FRAGMENTS };
     let from_client = limits(&Direction::from_client(layers), &bounds, diagnostics);
     let bounds = Bounds { size: (BACKEND_SIZE, MAX_BACKEND_SIZE), fragments: BACKEND_FRAGMENTS };
@@ -416,15 +414,19 @@ mod tests {
     }
 
     #[test]
-    fn every_field_that_is_not_carried_out_is_refused_by_name() {
-        let (_, diagnostics) =
-            read(&format!("{OPEN}\nmessages: {{compression: {{mode: PermessageDeflate}}}}"), &Defaults::default());
-        let [problem] = diagnostics.problems.as_slice() else { panic!("{:?}", diagnostics.problems) };
-        assert_eq!(problem.reason, Reason::UnsupportedValue);
-        assert!(problem.to_string().starts_with("spec.messages.compression.mode"), "{problem}");
-        let defaults = serde_saphyr::from_str("{compression: {mode: PermessageDeflate}}").unwrap();
-        let (_, diagnostics) = read(OPEN, &Defaults { messages: defaults, ..Defaults::default() });
-        assert!(diagnostics.problems[0].to_string().starts_with("defaults.messages.compression.mode: Permessage"));
+    fn compression_is_off_unless_the_route_or_the_defaults_ask_for_it() {
+        let compresses = |mode: &str, default: &str| {
+            let mode =
+                if mode.is_empty() { mode.to_owned() } else { format!("messages: {{compression: {{mode: {mode}}}}}") };
+            let defaults = serde_saphyr::from_str(&format!("{{compression: {{mode: {default}}}}}")).unwrap();
+            let (policy, diagnostics) =
+                read(&format!("{OPEN}\n{mode}"), &Defaults { messages: defaults, ..Defaults::default() });
+            assert!(diagnostics.problems.is_empty(), "{:?}", diagnostics.problems);
+            policy.compresses
+        };
+        assert!(!read(OPEN, &Defaults::default()).0.compresses);
+        assert!(compresses("PermessageDeflate", "\"Off\"") && compresses("", "PermessageDeflate"));
+        assert!(!compresses("\"Off\"", "PermessageDeflate"));
     }
 
     #[test]

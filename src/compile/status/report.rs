@@ -83,6 +83,9 @@ fn messages(snapshot: &Snapshot) -> String {
                 text.push_str(&format!("{route}: tunnels in messages of {who} are {what}{except}\n"));
             }
         }
+        if policy.compresses {
+            text.push_str(&format!("{route}: messages are compressed with clients that offer permessage-deflate\n"));
+        }
     }
     text
 }

@@ -2,6 +2,7 @@
 
 use crate::policy::Handshake;
 use crate::ws::upgrade;
+use crate::ws::upgrade::extensions::Deflate;
 
 /// Headers of every answer over TLS. They protect whoever opens the endpoint as a page; a route may replace each.
 pub(crate) const SECURE_HEADERS: &[(&str, &str)] = &[
@@ -25,9 +26,17 @@ fn headers(handshake: Option<&Handshake>) -> Vec<(&str, &str)> {
 }
 
 /// The 101 that completes the client's handshake (RFC 6455 §4.2.2).
-pub(crate) fn switching(key: &str, subprotocol: Option<&str>, handshake: &Handshake) -> Vec<u8> {
+pub(crate) fn switching(
+    key: &str,
+    subprotocol: Option<&str>,
+    deflate: Option<Deflate>,
+    handshake: &Handshake,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
-    upgrade::write_switching(&mut out, key, subprotocol, &headers(Some(handshake)));
+    let extensions = deflate.map(Deflate::answer);
+    let mut headers = headers(Some(handshake));
+    headers.extend(extensions.as_deref().map(|extensions| ("Sec-WebSocket-Extensions", extensions)));
+    upgrade::write_switching(&mut out, key, subprotocol, &headers);
     out
 }
 

@@ -31,6 +31,7 @@ use crate::proxy::worker::Worker;
 use crate::reason::Reason;
 use crate::telemetry::access::fields::{Id, Opened};
 use crate::telemetry::metrics::Stage;
+use crate::ws::upgrade::extensions::{self, Deflate};
 use crate::ws::upgrade::{self, Call, Request, RequestError};
 
 /// Everything before the 101, all stages together.
@@ -236,7 +237,9 @@ async fn open(
 ) -> Option<Relay> {
     let shared = &worker.shared;
     let handshake = &admitted.policy.handshake;
-    let switching = answer::switching(&asked.request.key, admitted.backend.subprotocol.as_deref(), handshake);
+    let deflate = negotiate(worker, &admitted, &asked.request);
+    let subprotocol = admitted.backend.subprotocol.as_deref();
+    let switching = answer::switching(&asked.request.key, subprotocol, deflate, handshake);
     if !matches!(timeout(FAREWELL, tls.send_all(&worker.buffers, &switching)).await, Ok(Ok(()))) {
         return end(worker, address, Some(&asked.request), &Refusal::by(&admitted.lease.route, Reason::ClientLost));
     }
@@ -267,8 +270,20 @@ async fn open(
         nonce,
         held: Arc::clone(&shared.held),
         subject_rates: Arc::clone(&shared.subject_rates),
+        deflate: deflate.map(Deflate::window),
         permits: Box::new((permits, backend.permit)),
     }))
+}
+
+/// Accepts an offer of compression, if the route allows it and memory is not short. What it needs is reserved before the
+/// 101.
+fn negotiate(worker: &Worker, admitted: &Admitted, request: &Request) -> Option<Deflate> {
+    if !admitted.policy.compresses || worker.shared.capacity.is_short() {
+        return None;
+    }
+    let deflate = extensions::negotiate(request.extensions.as_deref()?)?;
+    worker.buffers.borrow_mut().codec.reserve(deflate.window());
+    Some(deflate)
 }
 
 fn record_opened(worker: &Worker, id: Id, route: &str, admitted: &Admitted, tls: &str, address: ClientAddress) {

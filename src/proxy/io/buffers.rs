@@ -1,5 +1,6 @@
 //! Buffers that a worker lends to whichever connection moves bytes, so that an idle connection holds none.
 
+use crate::ws::deflate::Codec;
 use crate::ws::message::MAX_KEPT;
 
 /// TLS bytes read in one wake-up. The read size is the strongest knob for large messages.
@@ -21,6 +22,8 @@ pub(crate) struct Buffers {
     pub(crate) sealed: Box<[u8]>,
     /// Masking keys.
     pub(crate) masks: Masks,
+    /// Compression; it allocates nothing before a connection negotiates it.
+    pub(crate) codec: Codec,
 }
 
 impl Buffers {
@@ -31,6 +34,7 @@ impl Buffers {
             plain: vec![0; HEADROOM + READ + RECORD].into(),
             sealed: vec![0; READ + RECORD].into(),
             masks: Masks { bytes: vec![0; 1024].into(), used: usize::MAX },
+            codec: Codec::default(),
         }
     }
 }

@@ -95,6 +95,8 @@ pub(crate) struct Parts<C = ClientTls, B = BackendPeer> {
     pub(crate) held: Arc<HeldBytes>,
     /// What the connections of a subject share of a rate.
     pub(crate) subject_rates: Arc<SubjectRates>,
+    /// The window of what is compressed toward the client (RFC 7692), if compression was negotiated.
+    pub(crate) deflate: Option<u8>,
     /// What is held against limits.
     pub(crate) permits: Box<dyn Any>,
 }
@@ -125,6 +127,10 @@ impl<C: Peer, B: Peer> Relay<C, B> {
             subject_rates: parts.subject_rates,
             _permits: parts.permits,
         };
+        if let Some(window) = parts.deflate {
+            relay.client.set_deflate(window, &relay.held);
+            relay.backend.set_deflate(window, &relay.held);
+        }
         relay.refresh();
         relay
     }

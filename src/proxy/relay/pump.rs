@@ -8,7 +8,7 @@ use crate::proxy::io::{Fill, Peer};
 use crate::proxy::relay::flow::Flow;
 use crate::proxy::relay::pause::{is_paused, pause, waits_for_memory};
 use crate::proxy::relay::side::{Party, Side, Wake};
-use crate::proxy::relay::stage::RefusedMessage;
+use crate::proxy::relay::stage::{RefusedMessage, Stage};
 use crate::proxy::relay::throttle::{Exceeded, Ruling};
 use crate::proxy::relay::watching;
 use crate::telemetry::access::fields::{Detail, Volume};
@@ -95,16 +95,19 @@ fn forward<A: Peer, B: Peer>(
     from.early = false;
     let payload_before = from.judge.payload_total();
     let (mut start, mut messages, mut data, mut lost) = (range.start, 0, false, false);
+    let mut unpassed = 0;
     let stop = loop {
         let bytes = &mut wake.buffers.plain[start..range.end];
         let lent = (&mut wake.buffers.masks, wake.sizes);
         let run = judge(from, to, bytes, flow, lent, wake.now);
         messages += run.messages;
         data |= run.data;
-        if run.stop == Stop::Release && is_held_refused(from, flow) {
+        let refused = if run.stop == Stop::Release { inspect(from, flow, wake) } else { None };
+        if let Some(stop) = refused {
             lost |= send(from, to, &Run { stop: Stop::NeedMore, ..run }, start, flow, wake);
             messages -= 1;
-            break Stop::Refused(from.stage.take().map_or(0, |stage| stage.held() as u64));
+            unpassed = from.stage.take().map_or(0, |stage| stage.held() as u64);
+            break stop;
         }
         lost |= send(from, to, &run, start, flow, wake);
         start += run.used;
@@ -118,7 +121,9 @@ fn forward<A: Peer, B: Peer>(
     if from.throttle.is_some() {
         settle(from, stop, flow, wake.now);
     }
-    let unpassed = if let Stop::Refused(unpassed) = stop { unpassed } else { 0 };
+    if let Stop::Refused(judged) = stop {
+        unpassed += judged;
+    }
     let bytes = (from.judge.payload_total() - payload_before).saturating_sub(unpassed);
     let passed = Volume { messages, bytes, ..Volume::default() };
     flow.volume.messages += passed.messages;
@@ -179,10 +184,29 @@ fn settle<A>(from: &mut Side<A>, stop: Stop, flow: &mut Flow<'_>, now: Tick) {
     }
 }
 
-/// Judges the held message that is whole; whether it does not go on.
-fn is_held_refused<A>(from: &mut Side<A>, flow: &Flow<'_>) -> bool {
+/// Inflates the held message that is whole, if it is compressed, and judges it; why it does not go on, if so.
+fn inspect<A>(from: &mut Side<A>, flow: &Flow<'_>, wake: &mut Wake<'_, '_>) -> Option<Stop> {
+    if from.judge.is_compressed() {
+        flow.metrics.traffic(from.party.direction()).compressed.inc();
+        let mut stage = from.stage.take()?;
+        let inflated = stage.inflate(&mut wake.buffers.codec, from.limits.max_size);
+        let tunnel = inflated.map(|size| {
+            from.judge.set_inflated(size);
+            wake.sizes.record(from.party.direction(), size);
+            watching::read(from, stage.payload(), true, flow)
+        });
+        from.stage = Some(stage);
+        match tunnel {
+            Err(violation) => return Some(Stop::Violation(violation)),
+            Ok(tunnel) => {
+                if is_refused(from, tunnel, flow) {
+                    return Some(Stop::Refused(0));
+                }
+            }
+        }
+    }
     let judged = from.stage.as_mut().map_or(Ok(()), |stage| stage.judge_held(flow.metrics));
-    is_refused(from, judged, flow)
+    is_refused(from, judged, flow).then_some(Stop::Refused(0))
 }
 
 /// Judges a whole message that is not held; whether it does not go on.
@@ -211,7 +235,7 @@ fn send<A: Peer, B: Peer>(
     flow: &Flow<'_>,
     wake: &mut Wake<'_, '_>,
 ) -> bool {
-    let Buffers { plain, sealed, masks, .. } = &mut *wake.buffers;
+    let Buffers { plain, sealed, masks, codec, .. } = &mut *wake.buffers;
     // After its Close frame a peer gets nothing, and what is not sent cuts nothing: it is owed a clean end.
     let goes_on = !to.writer.told && !to.gone;
     let mut lost = false;
@@ -222,7 +246,7 @@ fn send<A: Peer, B: Peer>(
         lost |= is_lost(to, sent, flow, wake.now);
     }
     if let (Stop::Release, Some(stage)) = (run.stop, &mut from.stage) {
-        let message = stage.release(masks, to.party == Party::Backend);
+        let message = stage.release(masks, codec, to.party == Party::Backend, flow.metrics);
         if goes_on {
             let sent = to.peer.poll_send(wake.cx, &message, sealed, false);
             lost |= is_lost(to, sent, flow, wake.now);
@@ -329,14 +353,20 @@ fn judge<A: Peer, B>(
                 run.data = true;
                 if message {
                     run.messages += 1;
-                    sizes.record(from.party.direction(), from.judge.message_size());
+                    if !from.judge.is_compressed() {
+                        sizes.record(from.party.direction(), from.judge.message_size());
+                    }
                 }
-                let tunnel = watching::read(from, &bytes[at + header..at + len], message, flow);
+                // What is compressed is judged when it is inflated.
+                let plain = !from.judge.is_compressed();
+                let tunnel =
+                    if plain { watching::read(from, &bytes[at + header..at + len], message, flow) } else { Ok(()) };
                 if is_refused(from, tunnel, flow) {
                     run.refuse(len, header, message);
                     break;
                 }
-                if header > 0 && message && from.stage.as_ref().is_some_and(|stage| stage.is_empty()) {
+                let at_once = |stage: &Stage| stage.can_judge_at_once(len - header);
+                if plain && header > 0 && message && from.stage.as_deref().is_some_and(at_once) {
                     // All of it lies here: it is judged where it lies, and goes on with what lies beside it.
                     if is_refused_at_once(from, &bytes[at + header..at + len], flow) {
                         run.refuse(len, header, message);

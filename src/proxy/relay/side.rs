@@ -67,6 +67,8 @@ impl Party {
                 Violation::Size => Reason::MessageTooBig,
                 Violation::Fragments => Reason::TooManyFragments,
                 Violation::Utf8 => Reason::InvalidUtf8,
+                Violation::Deflate => Reason::CompressionInvalid,
+                Violation::Ratio => Reason::CompressionRatio,
                 Violation::ControlFlood => Reason::ControlFlood,
             },
         }
@@ -162,6 +164,16 @@ impl<P: Peer> Side<P> {
             writer: Writer::default(),
             ping: false,
         }
+    }
+
+    /// permessage-deflate was negotiated with the client, which is sent what was compressed with this window.
+    pub(super) fn set_deflate(&mut self, window: u8, held: &Arc<HeldBytes>) {
+        self.judge.set_deflate();
+        let mut stage = Stage::new(self.party.direction(), Arc::clone(held));
+        if self.party == Party::Backend {
+            stage.set_window(window);
+        }
+        self.stage = Some(stage);
     }
 
     /// Takes over the rates of the peer's messages; `shared` gives what the connections of the subject share.

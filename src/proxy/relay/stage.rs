@@ -11,8 +11,10 @@ use crate::proxy::io::buffers::Masks;
 use crate::reason::Reason;
 use crate::telemetry::access::fields::Detail;
 use crate::telemetry::metrics::{Counter, Direction, Gauge, RouteMetrics, Verdict};
+use crate::ws::deflate::{self, Codec};
 use crate::ws::frame::Opcode;
 use crate::ws::hold::Hold;
+use crate::ws::message::Violation;
 
 /// Bytes that all stages of the process hold.
 #[derive(Debug, Default)]
@@ -69,6 +71,8 @@ pub(crate) struct Stage {
     rules: Option<Arc<Rules>>,
     /// What judges the message that is held: the rules at its beginning.
     judges: Option<Arc<Rules>>,
+    /// The window with which messages are compressed toward the client; `None`: they are not.
+    window: Option<u8>,
     /// Where its rules count what passes, by the rule, and last what none of them judges: looked up once.
     passed: Vec<Option<Counter>>,
 }
@@ -83,6 +87,7 @@ impl Stage {
             counted: 0,
             rules: None,
             judges: None,
+            window: None,
             passed: Vec::new(),
         })
     }
@@ -92,9 +97,32 @@ impl Stage {
         self.rules = rules;
     }
 
-    /// Whether no message is held.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.hold.is_empty()
+    /// Whether a message of so many bytes that lies there whole need not be held: none is, and it is not compressed.
+    pub(crate) fn can_judge_at_once(&self, len: usize) -> bool {
+        let compresses = self.window.is_some() && (deflate::MIN..=deflate::MAX).contains(&(len as u64));
+        self.hold.is_empty() && !compresses
+    }
+
+    /// Payload of the message that is held.
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.hold.payload()
+    }
+
+    /// Compresses messages with this window when they are released.
+    pub(crate) fn set_window(&mut self, window: u8) {
+        self.window = Some(window);
+    }
+
+    /// Inflates the whole message, which is compressed; its size then.
+    ///
+    /// # Errors
+    /// What it breaks.
+    pub(crate) fn inflate(&mut self, codec: &mut Codec, max_size: u64) -> Result<u64, Violation> {
+        self.hold.inflate(codec, max_size)?;
+        self.forget();
+        self.counted = self.hold.payload().len();
+        self.held.add(self.counted);
+        Ok(self.counted as u64)
     }
 
     /// A message begins: it is judged by the rules as they are now.
@@ -133,10 +161,23 @@ impl Stage {
         let Self { direction, passed, judges, .. } = self;
         judge(*direction, judges.as_deref(), passed, payload, metrics)
     }
-    /// The whole message, in frames that are ready to be sent; `masked` toward a backend.
-    pub(crate) fn release(&mut self, masks: &mut Masks, masked: bool) -> Vec<u8> {
-        let mut frames = Vec::with_capacity(self.hold.payload().len() + 16);
-        self.hold.release(&mut frames, || masked.then(|| masks.next()));
+
+    /// The whole message, in frames that are ready to be sent; `masked` toward a backend. Toward a client it is compressed
+    /// where that was negotiated and helps.
+    pub(crate) fn release(
+        &mut self,
+        masks: &mut Masks,
+        codec: &mut Codec,
+        masked: bool,
+        metrics: &RouteMetrics,
+    ) -> Vec<u8> {
+        let mut frames = Vec::new();
+        if self.window.is_some_and(|window| self.hold.release_deflated(&mut frames, codec, window)) {
+            metrics.traffic(self.direction).compressed.inc();
+        } else {
+            frames.reserve(self.hold.payload().len() + 16);
+            self.hold.release(&mut frames, || masked.then(|| masks.next()));
+        }
         self.forget();
         frames
     }

@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod backend_request;
 mod bounds;
+pub mod extensions;
 mod fields;
 mod head;
 pub mod hops;

@@ -31,6 +31,8 @@ pub struct Request {
     /// The offered subprotocols in the client's order, without duplicates. May hold secrets until credentials are taken
     /// out: not for logs.
     pub subprotocols: Box<[Box<str>]>,
+    /// The offers of `Sec-WebSocket-Extensions`, lines joined by commas (RFC 6455 §9.1); never for the backend.
+    pub extensions: Option<Box<[u8]>>,
     /// The fields that may go on to the backend, in order; names in lower case. Values are opaque bytes without
     /// controls but HTAB: bytes from 0x80 are kept, as RFC 9110 §5.5 asks, since browsers send cookies that were set
     /// with them.
@@ -107,6 +109,7 @@ struct Found<'a> {
     connection: Vec<String>,
     forwarded_for: Option<Vec<u8>>,
     cdn_loop: Option<Vec<u8>>,
+    extensions: Option<Vec<u8>>,
     subprotocols: Vec<Box<str>>,
     subprotocols_bad: bool,
 }
@@ -226,6 +229,7 @@ fn parse(bytes: &[u8], call: bool) -> Result<Option<(Box<str>, Request, usize)>,
         withheld,
         forwarded_for: found.forwarded_for.map(Into::into),
         cdn_loop: found.cdn_loop.filter(|list| !list.is_empty()).map(Into::into),
+        extensions: found.extensions.map(Into::into),
         subprotocols: found.subprotocols.into(),
     };
     Ok(Some((method.into(), request, size)))
@@ -265,10 +269,19 @@ fn find<'a>(headers: &[httparse::Header<'a>]) -> Result<Found<'a>, RequestError>
             // list is the proxy's, the options may be the client's.
             "x-forwarded-for" => add(&mut found.forwarded_for, value),
             "cdn-loop" => add(&mut found.cdn_loop, value),
+            "sec-websocket-extensions" => add(&mut found.extensions, value),
             _ => {}
         }
     }
     Ok(found)
+}
+
+/// Adds a line to a list.
+fn join(list: &mut Option<Vec<u8>>, value: &[u8]) {
+    match list {
+        Some(list) => list.extend([b",", value].concat()),
+        None => *list = Some(value.to_vec()),
+    }
 }
 
 impl Found<'_> {

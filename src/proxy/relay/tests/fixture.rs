@@ -229,6 +229,8 @@ pub(super) struct Options {
     pub(super) content: Content,
     pub(super) tunnels: Tunnels,
     pub(super) audits: bool,
+    /// The window that was negotiated with compression.
+    pub(super) deflate: Option<u8>,
     pub(super) client_early: Vec<u8>,
     pub(super) backend_early: Vec<u8>,
     /// When the credential expires, seconds after the beginning.
@@ -257,6 +259,7 @@ impl Default for Options {
             content: Content::default(),
             tunnels: Tunnels::default(),
             audits: false,
+            deflate: None,
             client_early: Vec::new(),
             backend_early: Vec::new(),
             expires: None,
@@ -305,6 +308,7 @@ impl Fixture {
             content: options.content,
             tunnels: options.tunnels,
             audits_messages: options.audits,
+            compresses: options.deflate.is_some(),
             client_certificates: None,
         };
         let live = Live::default();
@@ -348,6 +352,7 @@ impl Fixture {
             nonce: NONCE,
             held: Arc::clone(&held),
             subject_rates: options.subject_rates,
+            deflate: options.deflate,
             permits: Box::new(()),
         });
         let (now, buffers, sizes) = (Tick::FIRST, Buffers::new(), all.message_sizes());

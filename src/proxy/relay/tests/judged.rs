@@ -145,7 +145,7 @@ fn audit_counts_and_lets_through() {
     assert_eq!(fixture.ending().map(|ending| ending.0), Some(Reason::InvalidUtf8));
 }
 
-fn publish(fixture: &mut Fixture, options: Options) {
+pub(super) fn publish(fixture: &mut Fixture, options: Options) {
     let lease = fixture.session.lease.borrow().route.clone();
     let RouteState::Serving(policy) = &lease.state else { unreachable!() };
     let policy = Policy {

@@ -2,6 +2,7 @@
 //! held.
 
 mod closing;
+mod compression;
 mod content;
 mod fixture;
 mod judged;

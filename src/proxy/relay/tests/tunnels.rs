@@ -9,9 +9,9 @@ use crate::telemetry::access::fields::Detail;
 use crate::ws::frame::Opcode::{Binary, Continuation, Text};
 
 const SSH: &str = "SSH-2.0-OpenSSH_9.2\r\n";
-const DENY: TunnelRule = TunnelRule { audits: false, allowed: Protocols::NONE };
+pub(super) const DENY: TunnelRule = TunnelRule { audits: false, allowed: Protocols::NONE };
 
-fn watched(rule: TunnelRule) -> Options {
+pub(super) fn watched(rule: TunnelRule) -> Options {
     Options { tunnels: Tunnels { from_client: Some(rule), from_backend: Some(rule) }, ..Options::default() }
 }
 

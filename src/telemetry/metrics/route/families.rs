@@ -79,6 +79,7 @@ pub(super) struct Families {
     pub(super) tickets_redeemed: Family<Route, Counter>,
     pub(super) messages: Counts<Sent>,
     pub(super) bytes: Counts<Sent>,
+    pub(super) compressed: Counts<Sent>,
     pub(super) dropped: Counts<Violation>,
     pub(super) throttled: Counts<Violation>,
     pub(super) judged: Counts<Judged>,
@@ -125,6 +126,13 @@ impl Families {
                 registry,
                 "payload_bytes",
                 "Payload bytes of data messages relayed, by direction (from_client, from_backend)",
+                Family::default(),
+            ),
+            compressed: declare(
+                registry,
+                "compressed_messages",
+                "Data messages that were compressed between client and gateway (permessage-deflate), by direction (from_client, \
+                 from_backend)",
                 Family::default(),
             ),
             dropped: declare(

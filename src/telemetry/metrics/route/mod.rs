@@ -29,6 +29,8 @@ pub struct Traffic {
     pub messages: Counter,
     /// Payload bytes of data frames.
     pub bytes: Counter,
+    /// Messages that were compressed between client and gateway.
+    pub compressed: Counter,
 }
 
 /// The metrics of one route, shared by its connections. The fields are relaxed atomics; the methods, which are called once
@@ -68,6 +70,7 @@ impl RouteMetrics {
             Traffic {
                 messages: families.messages.get_or_create_owned(&labels),
                 bytes: families.bytes.get_or_create_owned(&labels),
+                compressed: families.compressed.get_or_create_owned(&labels),
             }
         };
         let handshakes = Counters::new(&families.handshakes, &route);
@@ -103,6 +106,7 @@ impl RouteMetrics {
             let labels = (route.clone(), Sent { direction });
             families.messages.remove(&labels);
             families.bytes.remove(&labels);
+            families.compressed.remove(&labels);
         }
         self.handshakes.remove();
         self.audited.remove();
