@@ -3,7 +3,7 @@
 //! ```text
 //! cargo bench --bench content
 //! ```
-#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark fails by panicking")]
 
 mod say;
 
@@ -17,6 +17,7 @@ use wssgate::content::json::{self, MAX_VALUES};
 use wssgate::content::pointer::Pointer;
 use wssgate::content::rules::{Literal, Rule, Rules};
 use wssgate::content::schema::{Documents, Schema};
+use wssgate::ws::deflate::{Codec, MAX_WINDOW};
 
 fn read(schema: &Value) -> Arc<Schema> {
     let documents = Documents::from([("s".to_owned(), schema.to_string())]);
@@ -89,5 +90,25 @@ fn schemas(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, judge, worst, schemas);
+/// Lists of small records, as many interfaces send them.
+fn compression(c: &mut Criterion) {
+    let record = |n: u64| {
+        let (id, at) = (n * 7919 % 100_003, 1_234_567_890_123 + n * 104_729);
+        format!("{{\"id\":{id},\"user\":\"user {}\",\"room\":\"general\",\"at\":{at},\"read\":false}},", id % 97)
+    };
+    let all: String = (0..2_000).map(record).collect();
+    let mut codec = Codec::default();
+    for kib in [1, 16, 64] {
+        let message = &all.as_bytes()[..kib << 10];
+        let small = codec.deflate(message, MAX_WINDOW).unwrap();
+        println!("{kib} KiB: {} bytes compressed", small.len());
+        let mut group = c.benchmark_group(format!("compression of {kib} KiB of JSON"));
+        group.throughput(Throughput::Bytes(message.len() as u64));
+        group.bench_function("deflate", |b| b.iter(|| codec.deflate(black_box(message), MAX_WINDOW)));
+        group.bench_function("inflate", |b| b.iter(|| codec.inflate(black_box(&small), 64 << 10)));
+        group.finish();
+    }
+}
+
+criterion_group!(benches, judge, worst, schemas, compression);
 criterion_main!(benches);

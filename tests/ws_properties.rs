@@ -302,7 +302,7 @@ fn schemas_judge_as_another_validator_does() {
 #[test]
 fn every_seed_of_the_corpus_holds() {
     type Body = fn(&[u8]);
-    let targets: [(&str, Body); 9] = [
+    let targets: [(&str, Body); 10] = [
         ("frame", bodies::frame::check),
         ("handshake", bodies::handshake::check),
         ("response", bodies::response::check),
@@ -310,6 +310,7 @@ fn every_seed_of_the_corpus_holds() {
         ("proxy_protocol", bodies::proxy_protocol::check),
         ("objects", bodies::objects::check),
         ("content", bodies::content::check),
+        ("deflate", bodies::deflate::check),
         ("schema", bodies::schema::check),
         ("tunnel", bodies::tunnel::check),
     ];

@@ -2,6 +2,7 @@
 //! property tests and the replay of the seed corpus, which need no fuzzer.
 
 pub mod content;
+pub mod deflate;
 pub mod frame;
 pub mod handshake;
 pub mod objects;
