@@ -276,14 +276,6 @@ fn find<'a>(headers: &[httparse::Header<'a>]) -> Result<Found<'a>, RequestError>
     Ok(found)
 }
 
-/// Adds a line to a list.
-fn join(list: &mut Option<Vec<u8>>, value: &[u8]) {
-    match list {
-        Some(list) => list.extend([b",", value].concat()),
-        None => *list = Some(value.to_vec()),
-    }
-}
-
 impl Found<'_> {
     fn offer(&mut self, value: &[u8]) {
         for element in head::elements(value) {
