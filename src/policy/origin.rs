@@ -84,11 +84,12 @@ impl Origins {
     }
 }
 
-/// `https://HOST`, with the port of the request where it names one that is not https's own.
+/// `https://HOST`, where the name may have its final dot, with the port of the request where it names one that is not https's own.
 fn is_same_host(origin: &str, host: &str, port: Option<u16>) -> bool {
     let Some(rest) = origin.strip_prefix("https://").and_then(|rest| rest.strip_prefix(host)) else {
         return false;
     };
+    let rest = rest.strip_prefix('.').unwrap_or(rest);
     match port {
         None | Some(443) => rest.is_empty(),
         Some(port) => rest.strip_prefix(':') == Some(port.to_string().as_str()),

@@ -29,7 +29,11 @@ pub(crate) async fn read(tcp: &mut TcpStream) -> Result<(Vec<u8>, Option<String>
             acceptor.read_tls(&mut fresh).map_err(|_| Reason::TlsFailed)?;
             match acceptor.accept() {
                 Ok(Some(accepted)) => {
-                    let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+                    // RFC 6066 §3: without a final dot; some clients leave it there.
+                    let name = accepted
+                        .client_hello()
+                        .server_name()
+                        .map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase());
                     return Ok((hello, name));
                 }
                 Ok(None) => {}

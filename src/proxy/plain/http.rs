@@ -83,17 +83,25 @@ async fn one(worker: &Worker, solvers: &Rc<Solvers>, mut tcp: TcpStream, peer: S
 
 async fn answer(shared: &Shared, solvers: &Rc<Solvers>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let snapshot = shared.live.load();
-    let host = own_host(request).filter(|host| snapshot.host(host).is_some());
-    let Some(host) = host else { return text(StatusCode::NOT_FOUND, "not found\n") };
+    let named = own_host(request).filter(|named| snapshot.host(&named.host).is_some());
+    let Some(host::Authority { host, port }) = named else { return text(StatusCode::NOT_FOUND, "not found\n") };
+    // RFC 9112 §3.2.2: the authority of an absolute form is the Host, or there are two.
+    let absolute = request.uri().authority().map(|authority| host::parse(authority.as_str().as_bytes()));
+    let other = absolute.is_some_and(|absolute| {
+        absolute.is_none_or(|absolute| absolute.host != host || absolute.port.unwrap_or(80) != port.unwrap_or(80))
+    });
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    // It stands in a Location: bytes that readers disagree about do not, nor what would become a part of the name.
+    if other || !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return text(StatusCode::BAD_REQUEST, "bad request\n");
+    }
     if request.headers().contains_key(header::UPGRADE) {
         let body = format!("WebSocket is served over TLS only: use wss://{host}{}\n", request.uri().path());
         return text(StatusCode::BAD_REQUEST, body);
     }
     if path.starts_with("/.well-known/acme-challenge/") {
-        // Path, query and form of the target are the challenge's own, or there is none.
-        let solver = if request.uri().authority().is_none() { snapshot.challenge(&host, path) } else { None };
-        let Some(solver) = solver else { return text(StatusCode::NOT_FOUND, "not found\n") };
+        // Path and query are the challenge's own, or there is none.
+        let Some(solver) = snapshot.challenge(&host, path) else { return text(StatusCode::NOT_FOUND, "not found\n") };
         return challenge(&snapshot, solvers, solver, &host, path, request).await;
     }
     if !is_read(request) {
@@ -121,7 +129,9 @@ async fn challenge(
     if !is_read(request) {
         return not_allowed();
     }
-    if [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| request.headers().contains_key(name)) {
+    let mut lengths = request.headers().get_all(header::CONTENT_LENGTH).iter();
+    let empty = lengths.next().is_none_or(|length| length == "0") && lengths.next().is_none();
+    if !empty || request.headers().contains_key(header::TRANSFER_ENCODING) {
         return text(StatusCode::BAD_REQUEST, "bad request\n");
     }
     let mut response = match solvers.ask(snapshot, solver, host, path).await {
@@ -143,10 +153,10 @@ fn not_allowed() -> Response<Full<Bytes>> {
 }
 
 /// The one Host header, as handshakes are read.
-fn own_host(request: &Request<Incoming>) -> Option<Box<str>> {
+fn own_host(request: &Request<Incoming>) -> Option<host::Authority> {
     let mut values = request.headers().get_all(header::HOST).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
-    host::parse(value.as_bytes()).map(|authority| authority.host)
+    host::parse(value.as_bytes())
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

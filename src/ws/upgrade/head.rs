@@ -55,9 +55,9 @@ pub(super) fn token(value: &[u8]) -> Option<&str> {
     (!text.is_empty() && text.bytes().all(tchar)).then_some(text)
 }
 
-/// The elements of a comma-separated list, trimmed, empty ones included.
+/// The elements of a comma-separated list, trimmed. Empty ones are passed over, as RFC 9110 §5.6.1.2 demands.
 pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&byte| byte == b',').map(trim)
+    value.split(|&byte| byte == b',').map(trim).filter(|element| !element.is_empty())
 }
 
 /// A field that may stand once only.
@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn lists_and_tokens_are_read_as_the_rfc_writes_them() {
-        assert_eq!(elements(b" a ,\tb,,c").collect::<Vec<_>>(), [&b"a"[..], b"b", b"", b"c"]);
+        assert_eq!(elements(b" a ,\tb,,c").collect::<Vec<_>>(), [&b"a"[..], b"b", b"c"]);
+        assert_eq!(elements(b" , ,").count(), 0);
         assert_eq!(token(b"a-b.c"), Some("a-b.c"));
         assert!(
             token(b"").is_none() && token(b"a b").is_none() && token(b"a\"").is_none() && token(b"\xc3\xa9").is_none()

@@ -3,24 +3,34 @@
 /// What a `Host` field names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
-    /// The name, lower case, without port.
+    /// The name, lower case, without port and without a final dot.
     pub host: Box<str>,
     /// The port, if the field has one.
     pub port: Option<u16>,
 }
 
+impl Authority {
+    /// Whether both are one host and port on a listener for TLS, where no port is 443 (RFC 6455 §3).
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.host == other.host && self.port.unwrap_or(443) == other.port.unwrap_or(443)
+    }
+}
+
 /// Reads `name[:port]`; `None` for anything else that a URI could have there (RFC 3986 §3.2): user information, IP
-/// literals in brackets, percent-encoding, an empty port, a final dot.
+/// literals in brackets, percent-encoding. One final dot says that the name is complete (RFC 1034 §3.1): it is passed
+/// over. An empty port is none (RFC 3986 §3.2.3).
 ///
 /// Hosts of routes are DNS names, so nothing else could match; it is refused early because the field goes on to the
 /// backend as it came.
 pub fn parse(value: &[u8]) -> Option<Authority> {
     let text = std::str::from_utf8(value).ok()?;
     let (name, port) = match text.split_once(':') {
+        Some((name, "")) => (name, None),
         Some((name, port)) => (name, Some(parse_port(port)?)),
         None => (text, None),
     };
-    // RFC 1035 §2.3.4: 255 octets on the wire are 253 characters. The final dot makes an empty last label.
+    let name = name.strip_suffix('.').unwrap_or(name);
+    // RFC 1035 §2.3.4: 255 octets on the wire are 253 characters.
     if name.len() > 253 || !name.split('.').all(is_label) {
         return None;
     }
@@ -51,6 +61,9 @@ mod tests {
     fn names_are_lowered_and_ports_read() {
         let parse = |text: &str| parse(text.as_bytes()).map(|a| (a.host.to_string(), a.port));
         assert_eq!(parse("App.Example.COM:8443"), Some(("app.example.com".into(), Some(8443))));
+        assert_eq!(parse("App.Example.com."), Some(("app.example.com".into(), None)));
+        assert_eq!(parse("a.test.:8443"), Some(("a.test".into(), Some(8443))));
+        assert_eq!(parse("a.test:"), Some(("a.test".into(), None)));
         assert_eq!(parse("192.0.2.1"), Some(("192.0.2.1".into(), None)));
         assert_eq!(parse(&format!("{}.test", "a".repeat(63))).map(|a| a.1), Some(None));
     }
@@ -62,7 +75,8 @@ mod tests {
         for bad in [
             "",
             ".",
-            "a.test.",
+            "..",
+            "a.test..",
             ".a.test",
             "a..test",
             "-a.test",
@@ -75,7 +89,7 @@ mod tests {
             "[::1]",
             "[::1]:443",
             "::1",
-            "a.test:",
+            ":",
             "a.test:0",
             "a.test:0443",
             "a.test:65536",

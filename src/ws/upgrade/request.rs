@@ -71,15 +71,15 @@ pub enum RequestError {
     TargetTooLong,
     /// A method other than GET.
     Method,
-    /// `Content-Length` or `Transfer-Encoding`.
+    /// `Transfer-Encoding`, or a `Content-Length` that is not 0 once.
     Body,
     /// HTTP/1.0, which has no upgrades.
     Version,
-    /// A target that is not in origin form.
+    /// A target that is neither in origin form nor in absolute form.
     TargetForm,
     /// A path or query that can be read in two ways.
     Path,
-    /// `Host` missing, repeated or not a plain name.
+    /// `Host` missing, repeated, not a plain name, or not the host that the target names.
     Host,
     /// `Expect` or `Trailer`, which only a request with a body has.
     Expectation,
@@ -97,6 +97,7 @@ pub enum RequestError {
 #[derive(Default)]
 struct Found<'a> {
     host: Single<'a>,
+    /// The elements of `Upgrade`, over all its lines.
     upgrade: Single<'a>,
     key: Single<'a>,
     version: Single<'a>,
@@ -181,22 +182,28 @@ fn parse(bytes: &[u8], call: bool) -> Result<Option<(Box<str>, Request, usize)>,
     if !(if call { ["POST", "OPTIONS"].contains(&method) } else { method == "GET" }) {
         return Err(RequestError::Method);
     }
-    // RFC 9112 §6: either field announces a body; what follows a handshake is frames. Browsers write Content-Length: 0
-    // into a POST without content.
-    if found.body || !(found.length.is_missing() || call && found.length.one() == Some(b"0")) {
+    // RFC 9112 §6: either field announces a body; what follows a handshake is frames. RFC 9110 §8.6: a length of 0 says
+    // that there is none; the JDK, Dart and browsers (in a POST) write it.
+    if found.body || !(found.length.is_missing() || found.length.one() == Some(b"0")) {
         return Err(RequestError::Body);
     }
     // RFC 9110 §7.8: Upgrade in an HTTP/1.0 request must be ignored, and §15.2: no 1xx to HTTP/1.0.
     if version != 1 {
         return Err(RequestError::Version);
     }
-    let (path, query) = target::parse(target).map_err(|error| match error {
+    let (absolute, target) = target::split(target).ok_or(RequestError::TargetForm)?;
+    let (path, query) = target::parse(&target).map_err(|error| match error {
         TargetError::Form => RequestError::TargetForm,
         TargetError::Path => RequestError::Path,
     })?;
     // RFC 9112 §3.2: 400 to a request with no Host, more than one, or an invalid one.
     let authority = found.host.one().ok_or(RequestError::Host)?;
     let named = host::parse(authority).ok_or(RequestError::Host)?;
+    // RFC 9112 §3.2.2: the authority of the target would take the place of Host. They are one, or backends and the
+    // gateway could take different ones.
+    if absolute.is_some_and(|absolute| !host::parse(absolute).is_some_and(|absolute| absolute.is(&named))) {
+        return Err(RequestError::Host);
+    }
     // RFC 9110 §10.1.1 and §6.6.2: both speak of content, which a handshake has not.
     if found.expectation {
         return Err(RequestError::Expectation);
@@ -249,7 +256,8 @@ fn find<'a>(headers: &[httparse::Header<'a>]) -> Result<Found<'a>, RequestError>
         let value = head::trim(header.value);
         match header.name.to_ascii_lowercase().as_str() {
             "host" => found.host.add(value),
-            "upgrade" => found.upgrade.add(value),
+            // RFC 9110 §7.8 and §5.6.1.2: a list, whose empty elements are passed over.
+            "upgrade" => head::elements(value).for_each(|element| found.upgrade.add(element)),
             "sec-websocket-key" => found.key.add(value),
             "sec-websocket-version" => found.version.add(value),
             "origin" => found.origin.add(value),
@@ -258,8 +266,8 @@ fn find<'a>(headers: &[httparse::Header<'a>]) -> Result<Found<'a>, RequestError>
             "expect" | "trailer" => found.expectation = true,
             "http2-settings" => found.h2c = true,
             "connection" => {
-                // RFC 9110 §7.6.1: a list of tokens; §5.6.1.2: empty elements are to be skipped.
-                for option in head::elements(value).filter(|option| !option.is_empty()) {
+                // RFC 9110 §7.6.1: a list of tokens.
+                for option in head::elements(value) {
                     let option = head::token(option).ok_or(RequestError::Syntax)?;
                     found.connection.push(option.to_ascii_lowercase());
                 }

@@ -32,7 +32,7 @@ pub enum ResponseError {
     Upgrade,
     /// `Sec-WebSocket-Accept` is missing, repeated or does not answer our key.
     Accept,
-    /// `Content-Length` or `Transfer-Encoding` on a 101.
+    /// `Transfer-Encoding`, or a `Content-Length` that is not 0 once, on a 101.
     Body,
     /// An extension; none was offered.
     Extension,
@@ -85,17 +85,18 @@ fn check_switching(
     key: &str,
     offered: &[Box<str>],
 ) -> Result<Option<Box<str>>, ResponseError> {
-    let [mut upgrade, mut accept, mut protocol] = [Single::default(); 3];
+    let [mut upgrade, mut accept, mut protocol, mut length] = [Single::default(); 4];
     let (mut connection, mut body, mut extension) = (false, false, false);
     for header in headers {
         let value = head::trim(header.value);
         match header.name.to_ascii_lowercase().as_str() {
-            "upgrade" => upgrade.add(value),
+            "upgrade" => head::elements(value).for_each(|element| upgrade.add(element)),
             "connection" => connection |= head::elements(value).any(|o| o.eq_ignore_ascii_case(b"upgrade")),
             "sec-websocket-accept" => accept.add(value),
-            "sec-websocket-protocol" => protocol.add(value),
-            "sec-websocket-extensions" => extension = true,
-            "content-length" | "transfer-encoding" => body = true,
+            "sec-websocket-protocol" => head::elements(value).for_each(|element| protocol.add(element)),
+            "sec-websocket-extensions" => extension |= head::elements(value).next().is_some(),
+            "content-length" => length.add(value),
+            "transfer-encoding" => body = true,
             _ => {}
         }
     }
@@ -107,8 +108,9 @@ fn check_switching(
     if accept.one() != Some(accept_key(key).as_bytes()) {
         return Err(ResponseError::Accept);
     }
-    // RFC 9112 §6.1 and RFC 9110 §8.6: neither may be on a 1xx.
-    if body {
+    // RFC 9112 §6.1 and RFC 9110 §8.6: neither may be on a 1xx. A length of 0, which some frameworks write into every
+    // answer, has no second reading: what follows is frames either way.
+    if body || !(length.is_missing() || length.one() == Some(b"0")) {
         return Err(ResponseError::Body);
     }
     // Item 5.
@@ -228,6 +230,12 @@ mod tests {
         assert_eq!(switching(GOOD), Ok(Some(Response::Switching { subprotocol: None })));
         let chosen = switching(&format!("{GOOD}Sec-WebSocket-Protocol: b\r\nSet-Cookie: x=y\r\n"));
         assert_eq!(chosen, Ok(Some(Response::Switching { subprotocol: Some("b".into()) })));
+        for none in
+            ["Content-Length: 0", "Sec-WebSocket-Protocol:", "Sec-WebSocket-Protocol: ,", "Sec-WebSocket-Extensions: "]
+        {
+            let answer = switching(&format!("{GOOD}{none}\r\n"));
+            assert_eq!(answer, Ok(Some(Response::Switching { subprotocol: None })), "{none}");
+        }
         let head = format!("HTTP/1.1 101\r\n{GOOD}\r\n");
         let with_frame = [head.as_bytes(), b"\x81\x00\0\n"].concat();
         let (_, size) = parse_response(&with_frame, KEY, &[]).unwrap().unwrap();
@@ -259,10 +267,12 @@ mod tests {
         assert_eq!(without("s3pPL", "S3PPL"), Err(ResponseError::Accept));
         assert_eq!(without("Sec-WebSocket-Accept", "X"), Err(ResponseError::Accept));
         assert_eq!(with("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), Err(ResponseError::Accept));
-        assert_eq!(with("Content-Length: 0"), Err(ResponseError::Body));
+        for length in ["1", "", "+0", "-0", "00", "0, 0", "0\r\nContent-Length: 0", "0\r\nTransfer-Encoding: chunked"] {
+            assert_eq!(with(&format!("Content-Length: {length}")), Err(ResponseError::Body), "{length}");
+        }
         assert_eq!(with("Transfer-Encoding: chunked"), Err(ResponseError::Body));
         assert_eq!(with("Sec-WebSocket-Extensions: permessage-deflate"), Err(ResponseError::Extension));
-        for protocol in ["c", "A", "a, b", "", "a\r\nSec-WebSocket-Protocol: a"] {
+        for protocol in ["c", "A", "a, b", "a\r\nSec-WebSocket-Protocol: a"] {
             let answer = with(&format!("Sec-WebSocket-Protocol: {protocol}"));
             assert_eq!(answer, Err(ResponseError::Subprotocol), "{protocol}");
         }

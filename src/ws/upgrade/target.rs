@@ -3,21 +3,37 @@
 //! Nothing is decoded or normalised: the bytes that are matched against routes are the bytes that go to the backend.
 //! What a backend might decode or normalise into another path is refused here.
 
+use std::borrow::Cow;
+
 use crate::ws::utf8::Utf8;
 
 /// Why a target is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TargetError {
-    /// Not in origin form.
+    /// In neither form.
     Form,
     /// A path or query that is not what it seems.
     Path,
 }
 
+/// Splits a target into the authority that it names, in absolute form (RFC 9112 §3.2.2), and what it is in origin form;
+/// `None` for a scheme that no WebSocket client has.
+pub(super) fn split(target: &str) -> Option<(Option<&[u8]>, Cow<'_, str>)> {
+    let Some((scheme, rest)) = target.split_once("://").filter(|_| !target.starts_with('/')) else {
+        return Some((None, Cow::Borrowed(target)));
+    };
+    if !["ws", "wss", "http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return None;
+    }
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // RFC 9112 §3.2.1: an empty path is sent as `/`.
+    let origin = if rest.starts_with('/') { Cow::Borrowed(rest) } else { Cow::Owned(format!("/{rest}")) };
+    Some((Some(authority.as_bytes()), origin))
+}
+
 /// Splits a target in origin form (RFC 9112 §3.2.1) into path and query, both byte for byte.
 pub(super) fn parse(target: &str) -> Result<(&str, Option<&str>), TargetError> {
-    // RFC 9112 §3.2.2-§3.2.4: absolute form would name a second host, authority form belongs to CONNECT, asterisk form
-    // to OPTIONS. A server must understand absolute form; no WebSocket client sends it to one.
+    // RFC 9112 §3.2.3 and §3.2.4: authority form belongs to CONNECT, asterisk form to OPTIONS.
     if !target.starts_with('/') {
         return Err(TargetError::Form);
     }
@@ -152,6 +168,26 @@ mod tests {
             "/a`b",
         ] {
             assert_eq!(parse(bad), Err(TargetError::Path), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_form_is_split_into_its_authority_and_its_origin_form() {
+        for (target, authority, origin) in [
+            ("wss://a.test/ws?x", Some("a.test"), "/ws?x"),
+            ("WS://a.test:80", Some("a.test:80"), "/"),
+            ("http://a.test?x", Some("a.test"), "/?x"),
+            ("https://u@a.test//ws", Some("u@a.test"), "//ws"),
+            ("https://a.test#x", Some("a.test"), "/#x"),
+            ("https:///ws", Some(""), "/ws"),
+            ("/ws?next=https://b.test/", None, "/ws?next=https://b.test/"),
+            ("*", None, "*"),
+        ] {
+            let authority = authority.map(str::as_bytes);
+            assert_eq!(split(target), Some((authority, Cow::Borrowed(origin))), "{target}");
+        }
+        for bad in ["ftp://a.test/", "://a.test/", "?://a.test/"] {
+            assert_eq!(split(bad), None, "{bad}");
         }
     }
 
