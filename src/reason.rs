@@ -117,6 +117,9 @@ reasons! {
     CredentialMissing        "credential_missing"           401   -: "The request has no credential where a method of the route looks for one."
     CredentialAmbiguous      "credential_ambiguous"         401   -: "The request has more than one credential, or two cookies of one name."
     TokenMalformed           "token_malformed"              401   -: "The token is not a signed JWT in compact form, or can be read in two ways."
+    TokenTooLarge            "token_too_large"              401   -: "The token is larger than 8 KiB."
+    TokenAlgorithm           "token_algorithm"              401   -: "The token is signed with an algorithm that the gateway does not verify, or with none."
+    TokenType                "token_type"                   401   -: "The `typ` of the token is neither JWT, at+jwt nor one of `jwt.types`."
     TokenUntrusted           "token_untrusted"              401   -: "No key of the issuer verifies the token's signature."
     TokenExpired             "token_expired"                401   -: "The token has expired."
     TokenNotYetValid         "token_not_yet_valid"          401   -: "The token is not valid yet, or was issued in the future."
@@ -199,6 +202,9 @@ impl Reason {
             Self::CredentialMissing => Some("Bearer"),
             Self::CredentialAmbiguous => Some("Bearer error=\"invalid_request\""),
             Self::TokenMalformed
+            | Self::TokenTooLarge
+            | Self::TokenAlgorithm
+            | Self::TokenType
             | Self::TokenUntrusted
             | Self::TokenExpired
             | Self::TokenNotYetValid

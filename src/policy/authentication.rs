@@ -119,6 +119,8 @@ pub struct Jwt {
     pub audiences: Vec<Box<str>>,
     /// Where the keys come from. The keys themselves are no part of the policy: their rotation changes no route.
     pub keys: KeySource,
+    /// Values of `typ` that are taken beside `JWT` and `at+jwt`, lower case, without `application/`.
+    pub types: Vec<Box<str>>,
     /// Where the token may be.
     pub places: Vec<Place>,
     /// Claims that must be there besides.
@@ -184,6 +186,8 @@ pub enum Carrier {
     Cookie(Box<str>),
     /// An offered subprotocol.
     Subprotocol,
+    /// The offered subprotocol after the one of this name.
+    SubprotocolPair(Box<str>),
 }
 
 /// A claim that must be there.
@@ -198,10 +202,12 @@ pub struct Required {
 /// A claim that becomes a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimHeader {
-    /// Name of the claim.
+    /// Name of the claim, or a JSON pointer (RFC 6901) if it begins with `/`.
     pub claim: Box<str>,
     /// Name of the header, lower case.
     pub header: Box<str>,
+    /// Whether a token without a value that can be a header is refused.
+    pub required: bool,
 }
 
 /// The proof that a method was met. Holds what was proved, never the credential. Made by verification, and read again where
@@ -350,6 +356,7 @@ pub(in crate::policy) mod tests {
             issuer: issuer.into(),
             audiences: vec!["chat".into()],
             keys: KeySource::Remote("https://idp.test/jwks".into()),
+            types: vec![],
             places: vec![Place { carrier: Carrier::Header("authorization".into()), prefix: "Bearer ".into() }],
             required: vec![],
             headers: vec![],

@@ -31,6 +31,8 @@ pub struct Presented {
     pub ambiguous: bool,
     /// A subprotocol was a credential and is no longer among those that are offered.
     pub by_subprotocol: bool,
+    /// The subprotocol that stood before a credential: an offer that can be answered without saying anything of it.
+    pub answer: Option<Box<str>>,
 }
 
 impl Credential {
@@ -44,39 +46,63 @@ impl Credential {
         let (name, value) = match &self.carrier {
             Carrier::Header(name) => (&**name, self.raw.clone()),
             Carrier::Cookie(name) => ("cookie", [name.as_bytes(), b"=", &self.raw].concat().into()),
-            Carrier::Query(_) | Carrier::Subprotocol => return,
+            Carrier::Query(_) | Carrier::Subprotocol | Carrier::SubprotocolPair(_) => return,
         };
         if !request.headers.iter().any(|(field, _)| **field == *name) {
             request.headers.push((name.into(), value));
         }
     }
+}
 
-    /// Takes it out of the request, for the backend must not get it.
-    pub fn strip(&self, request: &mut Request) {
-        match &self.carrier {
-            Carrier::Header(name) => request.headers.retain(|(field, _)| field != name),
+/// Takes every carrier that a method of the route names out of a request, in every spelling that a backend could read as
+/// it, whether there was a credential in it or not: the backend gets nothing there that was not verified. `kept` is the
+/// verified credential, where the backend is to get it.
+pub fn cleanse(authentication: &Authentication, kept: Option<&Credential>, request: &mut Request) {
+    for (carrier, _) in carriers(authentication) {
+        let kept = kept.filter(|kept| kept.carrier == *carrier);
+        match carrier {
+            // The verified one is the only header of its name, or there would be two credentials.
+            Carrier::Header(name) if kept.is_none() => request.headers.retain(|(field, _)| field != name),
+            Carrier::Header(_) => {}
             Carrier::Query(name) => {
-                let Some(query) = request.query.take() else { return };
-                let kept: Vec<&str> = query.split('&').filter(|parameter| named(parameter) != **name).collect();
-                if !kept.is_empty() {
-                    request.query = Some(kept.join("&").into());
+                let Some(query) = request.query.take() else { continue };
+                let stays = |parameter: &&str| match kept {
+                    Some(kept) if named(parameter) == **name => value(parameter) == kept.raw,
+                    _ => !is_read_as(parameter, name),
+                };
+                let left: Vec<&str> = query.split('&').filter(stays).collect();
+                if !left.is_empty() {
+                    request.query = Some(left.join("&").into());
                 }
             }
             Carrier::Cookie(name) => {
-                for (_, value) in request.headers.iter_mut().filter(|(field, _)| **field == *"cookie") {
-                    let kept: Vec<&[u8]> = value
-                        .split(|byte| *byte == b';')
-                        .map(<[u8]>::trim_ascii)
-                        .filter(|pair| !pair.is_empty() && split(pair).0 != name.as_bytes())
-                        .collect();
-                    *value = kept.join(&b"; "[..]).into();
+                let stays = |pair: &&[u8]| match (kept, split(pair)) {
+                    (Some(kept), (own, raw)) if own == name.as_bytes() => *raw == *kept.raw,
+                    // Readers of the older RFC 2109 §4.3.2 take a comma for a semicolon.
+                    _ => {
+                        !pair.split(|byte| *byte == b',').any(|one| split(one).0.eq_ignore_ascii_case(name.as_bytes()))
+                    }
+                };
+                for (_, cookies) in request.headers.iter_mut().filter(|(field, _)| **field == *"cookie") {
+                    let pairs = cookies.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+                    let left: Vec<&[u8]> = pairs.filter(|pair| !pair.is_empty()).filter(stays).collect();
+                    *cookies = left.join(&b"; "[..]).into();
                 }
                 request.headers.retain(|(field, value)| **field != *"cookie" || !value.is_empty());
             }
-            // It left the list of offers when it was taken.
-            Carrier::Subprotocol => {}
+            // They left the list of offers when they were taken.
+            Carrier::Subprotocol | Carrier::SubprotocolPair(_) => {}
         }
     }
+}
+
+/// Whether some backend reads a parameter of the query as the one of this name: without regard to case (ASP.NET), after a
+/// semicolon (the older advice of HTML 4.01 appendix B.2.2), as a list (`name[]`), or with spaces around.
+fn is_read_as(parameter: &str, name: &str) -> bool {
+    parameter.split(';').any(|part| {
+        let own = named(part);
+        own.split(['[', '\0']).next().unwrap_or_default().trim().eq_ignore_ascii_case(name)
+    })
 }
 
 /// Finds the credential of a request. Subprotocols that carry one leave the request at once, whatever becomes of them:
@@ -84,6 +110,7 @@ impl Credential {
 pub fn take(authentication: &Authentication, request: &mut Request) -> Presented {
     let mut found: Vec<Credential> = Vec::new();
     let mut ambiguous = false;
+    let mut answer = None;
     for (carrier, takers) in carriers(authentication) {
         let values: Vec<Box<[u8]>> = match carrier {
             Carrier::Header(name) => fields(request, name).map(Into::into).collect(),
@@ -98,15 +125,32 @@ pub fn take(authentication: &Authentication, request: &mut Request) -> Presented
                 .map(|(_, value)| value.into())
                 .collect(),
             Carrier::Subprotocol => {
-                let token = |offer: &&str| takers.iter().any(|(_, prefix)| offer.starts_with(*prefix));
-                let offers = request.subprotocols.iter().map(|offer| &**offer);
-                offers.filter(token).map(|offer| offer.as_bytes().into()).collect()
+                // One that has the prefix in another case is no credential, and no offer either.
+                let marked = |offer: &Box<str>| {
+                    takers.iter().any(|(_, prefix)| {
+                        offer.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+                    })
+                };
+                let (tokens, others): (Vec<_>, Vec<_>) = request.subprotocols.iter().cloned().partition(marked);
+                request.subprotocols = others.into();
+                let token = |offer: &Box<str>| takers.iter().any(|(_, prefix)| offer.starts_with(*prefix));
+                tokens.into_iter().filter(token).map(|offer| offer.into_boxed_bytes()).collect()
+            }
+            Carrier::SubprotocolPair(name) => {
+                let (mut tokens, mut others) = (Vec::new(), Vec::new());
+                let mut offers = request.subprotocols.iter();
+                while let Some(offer) = offers.next() {
+                    if !offer.eq_ignore_ascii_case(name) {
+                        others.push(offer.clone());
+                    } else if let Some(token) = offers.next() {
+                        tokens.push(token.as_bytes().into());
+                        answer = Some(offer.clone());
+                    }
+                }
+                request.subprotocols = others.into();
+                tokens
             }
         };
-        if *carrier == Carrier::Subprotocol && !values.is_empty() {
-            let others = request.subprotocols.iter().filter(|offer| !values.iter().any(|v| **v == *offer.as_bytes()));
-            request.subprotocols = others.cloned().collect();
-        }
         let several = values.len() > 1;
         // Two cookies of one name are two answers to one question, whatever they say.
         ambiguous |= several && matches!(carrier, Carrier::Cookie(_));
@@ -130,8 +174,9 @@ pub fn take(authentication: &Authentication, request: &mut Request) -> Presented
         }
     }
     ambiguous |= found.len() > 1;
-    let by_subprotocol = found.iter().any(|credential| credential.carrier == Carrier::Subprotocol);
-    Presented { credential: found.pop().filter(|_| !ambiguous), ambiguous, by_subprotocol }
+    let by_subprotocol =
+        found.iter().any(|credential| matches!(credential.carrier, Carrier::Subprotocol | Carrier::SubprotocolPair(_)));
+    Presented { credential: found.pop().filter(|_| !ambiguous), ambiguous, by_subprotocol, answer }
 }
 
 impl Presented {
@@ -278,7 +323,7 @@ mod tests {
         let credential = presented.one().unwrap();
         let (_, token) = credential.takers().next().unwrap();
         let token = String::from_utf8(token.to_vec()).unwrap();
-        credential.strip(&mut request);
+        cleanse(&any_of(vec![("idp", everywhere())]), None, &mut request);
         (token, request)
     }
 
@@ -305,7 +350,7 @@ mod tests {
             ("Cookie: session=T", None),
             ("Cookie: a=1; session=T; b=2", Some("a=1; b=2")),
             ("Cookie: session = T ;a=1", Some("a=1")),
-            ("Cookie: Session=x; session=T; sessions=y", Some("Session=x; sessions=y")),
+            ("Cookie: Session=x; session=T; sessions=y", Some("sessions=y")),
         ] {
             let (token, request) = stripped("/", &[line]);
             assert_eq!((token.as_str(), cookie(&request).as_deref()), ("T", left), "{line}");
@@ -341,12 +386,82 @@ mod tests {
         for (target, fields) in [
             ("/", &[][..]),
             ("/?Token=T&x=token", &["Authorization: Basic dTpw", "Cookie: Session=x; a=session=T"]),
-            ("/", &["Sec-WebSocket-Protocol: chat, Bearer.T"]),
+            ("/", &["Sec-WebSocket-Protocol: chat, bearer"]),
         ] {
             let (presented, request) = taken(target, fields);
             assert_eq!(presented.one().err(), Some(Reason::CredentialMissing), "{target} {fields:?}");
             assert_eq!(request, self::request(target, fields));
         }
+    }
+
+    #[test]
+    fn a_carrier_that_holds_no_verified_credential_never_goes_on() {
+        for forged in [
+            "Authorization: Bearer\tforged",
+            "Authorization: Basic forged",
+            "Authorization: forged",
+            "Authorization: \"Bearer forged\"",
+            "Authorization: Bearer",
+            "Authorization: BearerX forged",
+            "Cookie: Session=forged",
+            "Cookie: a=1,session=forged",
+            "Cookie: a=1, SESSION = forged",
+        ] {
+            let (token, request) = stripped("/?token=T", &[forged, "Cookie: b=2"]);
+            assert_eq!((token.as_str(), request.headers.len()), ("T", 1), "{forged}");
+            assert_eq!(cookie(&request).as_deref(), Some("b=2"), "{forged}");
+        }
+        for forged in [
+            "Token=forged",
+            "x;token=forged",
+            "token[]=forged",
+            "+token=forged",
+            "%54oken=f",
+            "token%00=f",
+            "x=1;TOKEN",
+        ] {
+            let (token, request) = stripped(&format!("/?a=1&{forged}"), &["Authorization: Bearer T"]);
+            assert_eq!((token.as_str(), request.query.as_deref()), ("T", Some("a=1")), "{forged}");
+        }
+        let (_, request) = stripped("/?token=T", &["Sec-WebSocket-Protocol: chat, Bearer.forged"]);
+        assert_eq!(*request.subprotocols, [Box::<str>::from("chat")]);
+    }
+
+    #[test]
+    fn a_credential_that_is_kept_is_the_only_one_in_its_carrier() {
+        let route = any_of(vec![("idp", everywhere())]);
+        for (target, field, query, left) in [
+            ("/?token=T&Token=x&a=1", "X: y", Some("token=T&a=1"), None),
+            ("/?Token=x", "Cookie: Session=x; session=T; a=1", None, Some("session=T; a=1")),
+        ] {
+            let (presented, mut request) = taken(target, &[field, "Authorization: Basic x"]);
+            let credential = presented.one().unwrap();
+            cleanse(&route, Some(credential), &mut request);
+            credential.keep(&mut request);
+            assert_eq!((request.query.as_deref(), cookie(&request).as_deref()), (query, left), "{target} {field}");
+            assert!(request.headers.iter().all(|(name, _)| **name != *"authorization"), "{target} {field}");
+        }
+    }
+
+    #[test]
+    fn a_pair_of_subprotocols_is_a_name_and_its_credential() {
+        let pair = Jwt {
+            places: vec![Place { carrier: Carrier::SubprotocolPair("Bearer".into()), prefix: "".into() }],
+            ..jwt("https://idp.test")
+        };
+        let route = any_of(vec![("idp", pair)]);
+        let take = |offers: &str| {
+            let mut request = request("/", &[&format!("Sec-WebSocket-Protocol: {offers}")]);
+            let presented = take(&route, &mut request);
+            let token = presented.one().map(|one| one.takers().next().map(|(_, raw)| raw.to_vec()).unwrap());
+            (token, request.subprotocols.join(" "), presented.answer)
+        };
+        let bearer = Some(Box::<str>::from("Bearer"));
+        assert_eq!(take("Bearer, T"), (Ok(b"T".to_vec()), String::new(), bearer.clone()));
+        assert_eq!(take("chat, Bearer, T, v2"), (Ok(b"T".to_vec()), "chat v2".to_owned(), bearer.clone()));
+        assert_eq!(take("chat, Bearer").0, Err(Reason::CredentialMissing));
+        assert_eq!(take("T, chat"), (Err(Reason::CredentialMissing), "T chat".to_owned(), None));
+        assert_eq!(take("Bearer, T, bearer, U").0, Err(Reason::CredentialAmbiguous));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod rate;
 
 pub mod keys;
 pub mod network;
+pub mod numeric_date;
 pub mod origin;
 pub mod subprotocol;
 pub mod token;

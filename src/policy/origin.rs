@@ -121,6 +121,7 @@ mod tests {
     fn the_default_is_the_host_of_the_request_itself() {
         let same = Origins::default();
         assert_eq!(judge(&same, "https://app.example.com"), Ok(()));
+        assert_eq!(judge(&same, "https://app.example.com."), Ok(()));
         for refused in [
             "null",
             "",
@@ -129,7 +130,8 @@ mod tests {
             "https://app.example.com:443",
             "https://app.example.com:8443",
             "https://app.example.com/",
-            "https://app.example.com.",
+            "https://app.example.com..",
+            "https://app.example.com.:8443",
             "https://app.example.com.evil.test",
             "https://evilapp.example.com",
             "https://app.example.com@evil.test",

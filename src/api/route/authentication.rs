@@ -104,6 +104,15 @@ pub struct Jwt {
     pub audiences: Vec<String>,
     /// Where the keys that verify the token come from.
     pub jwks: Jwks,
+    /// Values of the token's typ that are accepted beside JWT and at+jwt, without application/ and in any case, such as
+    /// the one of a vendor. A token without typ is always accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 8),
+        inner(length(min = 1, max = 64), pattern(TOKEN_PATTERN)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub types: Option<Vec<String>>,
     /// Where the token is looked for, in this order; the Authorization header with Bearer if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "atomic"))]
@@ -181,15 +190,17 @@ pub struct LocalJwks {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[(
-    "self.type == 'Subprotocol' ? has(self.valuePrefix) && !has(self.name) : has(self.name)",
-    "Header, Query and Cookie need the name of the header, parameter or cookie; Subprotocol needs valuePrefix and no name"
+    "self.type == 'Subprotocol' ? has(self.valuePrefix) != has(self.name) : has(self.name)",
+    "Header, Query and Cookie need the name of the header, parameter or cookie; Subprotocol needs either valuePrefix or \
+     name"
 )])))]
 pub struct ExtractFrom {
-    /// Header, Query (a parameter of the query), Cookie, or Subprotocol (an offered subprotocol that begins with
-    /// valuePrefix; browsers can set no header).
+    /// Header, Query (a parameter of the query), Cookie, or Subprotocol (browsers can set no header): an offered
+    /// subprotocol that begins with valuePrefix, or the one that follows the subprotocol called name.
     #[serde(rename = "type")]
     pub kind: ExtractFromKind,
-    /// Name of the header, query parameter or cookie.
+    /// Name of the header, query parameter or cookie; for type Subprotocol the subprotocol before the token, as Bearer is
+    /// in ["Bearer", TOKEN].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), pattern(TOKEN_PATTERN))]
     pub name: Option<String>,
@@ -231,12 +242,17 @@ pub struct RequiredClaim {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimToHeader {
-    /// Name of the claim.
+    /// Name of the claim, or a JSON pointer to a value within one if it begins with a slash, such as
+    /// /realm_access/roles.
     #[schemars(length(min = 1, max = 128))]
     pub claim: String,
-    /// Name of the header that the backend gets.
+    /// Name of the header that the backend gets. The value is the text, number or boolean of the claim, in UTF-8, or a
+    /// list of them joined by commas. Anything else, control characters and more than 4 KiB are left out.
     #[schemars(length(min = 1, max = 64), pattern(TOKEN_PATTERN))]
     pub header: String,
+    /// Whether a token is refused if its claim is absent or cannot be a header; false if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required: Option<bool>,
 }
 
 /// A service of yours that judges a handshake that has one of the allowedHeaders and no credential of another method: any

@@ -73,10 +73,19 @@ impl<'a> Reader<'a> {
             let same = self.before.and_then(|before| before.get(source)).filter(|before| ***before == set);
             Ok(same.cloned().unwrap_or_else(|| Arc::new(set)))
         });
-        Ok(read.as_ref().err().map(|why| {
-            let text = format_args!("key {} of {kind} {key} {why}; handshakes get 503 until it is fixed", quote(entry));
-            Problem::new(Reason::InvalidKeySet, field, text)
-        }))
+        let problem = |text: &dyn Display| {
+            Problem::new(Reason::InvalidKeySet, field, format_args!("key {} of {kind} {key} {text}", quote(entry)))
+        };
+        Ok(match read {
+            Err(why) => Some(problem(&format_args!("{why}; handshakes get 503 until it is fixed"))),
+            Ok(set) => set.unusable().first().map(|first| {
+                let more = match set.unusable().len() {
+                    1 => String::new(),
+                    several => format!(" (and {} more)", several - 1),
+                };
+                problem(&format_args!("has a key that verifies no token: {first}{more}; correct or remove it"))
+            }),
+        })
     }
 
     fn bytes(&self, field: impl Display, key: &Key, entry: &str, secret: bool) -> Result<&'a [u8], Problem> {

@@ -16,6 +16,7 @@ use crate::compile::spec::header::is_token;
 use crate::policy::authentication::{
     Authentication, Carrier, ClaimHeader, External, Jwt, KeySource, Kind, Method, Place, Required, Ticket,
 };
+use crate::policy::token::plain_type;
 use crate::ws::upgrade;
 
 /// Where authentication is written. The defaults of the class have no say in it.
@@ -143,7 +144,7 @@ fn check_places(methods: &[Method], diagnostics: &mut Diagnostics) {
             Carrier::Subprotocol => {
                 TICKET_PREFIX.starts_with(&*place.prefix) || place.prefix.starts_with(TICKET_PREFIX)
             }
-            Carrier::Header(_) | Carrier::Cookie(_) => false,
+            Carrier::SubprotocolPair(_) | Carrier::Header(_) | Carrier::Cookie(_) => false,
         });
         if shared {
             let text = "must not read the query parameter ticket or subprotocols that begin with ticket., because tickets are there";
@@ -206,7 +207,8 @@ fn jwt(spec: &api::Jwt, field: &str, diagnostics: &mut Diagnostics) -> Jwt {
         Some(list) => places(list, &field, diagnostics),
     };
     let forward = spec.forward_credential.unwrap_or(false);
-    if forward && places.iter().any(|place| place.carrier == Carrier::Subprotocol) {
+    let subprotocol = |place: &Place| matches!(place.carrier, Carrier::Subprotocol | Carrier::SubprotocolPair(_));
+    if forward && places.iter().any(subprotocol) {
         let text =
             "a token in a subprotocol cannot be forwarded; remove forwardCredential or that entry of extractFrom";
         diagnostics.invalid(format_args!("{field}.forwardCredential"), text);
@@ -216,6 +218,7 @@ fn jwt(spec: &api::Jwt, field: &str, diagnostics: &mut Diagnostics) -> Jwt {
         issuer: spec.issuer.as_str().into(),
         audiences: spec.audiences.iter().map(|audience| audience.as_str().into()).collect(),
         keys: keys(&spec.jwks, &field, diagnostics),
+        types: types(spec.types.as_deref(), &field, diagnostics),
         places,
         required: required
             .map(|claim| Required {
@@ -227,6 +230,16 @@ fn jwt(spec: &api::Jwt, field: &str, diagnostics: &mut Diagnostics) -> Jwt {
         skew: skew(spec, &field, diagnostics),
         forward,
     }
+}
+
+fn types(list: Option<&[String]>, field: &str, diagnostics: &mut Diagnostics) -> Vec<Box<str>> {
+    let list = list.unwrap_or_default();
+    for (number, one) in list.iter().enumerate().filter(|(_, one)| !is_token(&plain_type(one))) {
+        let text =
+            format_args!("{} is not a type of tokens; write the typ of their header, such as at+jwt", quote(one));
+        diagnostics.invalid(format_args!("{field}.types[{number}]"), text);
+    }
+    list.iter().map(|one| plain_type(one)).collect()
 }
 
 fn external(spec: &api::External, field: &str, diagnostics: &mut Diagnostics) -> External {
@@ -329,8 +342,13 @@ fn places(list: &[ExtractFrom], field: &str, diagnostics: &mut Diagnostics) -> V
             (ExtractFromKind::Subprotocol, None) if one.value_prefix.as_deref().is_some_and(is_token) => {
                 Carrier::Subprotocol
             }
+            (ExtractFromKind::Subprotocol, Some(name)) if one.value_prefix.is_none() && is_token(name) => {
+                Carrier::SubprotocolPair(name.into())
+            }
             (ExtractFromKind::Subprotocol, _) => {
-                diagnostics.invalid(&field, "type Subprotocol needs a valuePrefix such as \"bearer.\" and no name");
+                let text = "type Subprotocol needs either a valuePrefix such as \"bearer.\", or the name of the \
+                            subprotocol that stands before the token, such as Bearer";
+                diagnostics.invalid(&field, text);
                 continue;
             }
             (_, None) => {
@@ -368,7 +386,8 @@ fn headers(list: &[api::ClaimToHeader], field: &str, diagnostics: &mut Diagnosti
     for (number, one) in list.iter().enumerate() {
         let field = format_args!("{field}.claimToHeaders[{number}].header").to_string();
         let header = header(&one.header, &field, headers.iter().map(|earlier| &*earlier.header), diagnostics);
-        headers.push(ClaimHeader { claim: one.claim.as_str().into(), header: header.into() });
+        let required = one.required.unwrap_or(false);
+        headers.push(ClaimHeader { claim: one.claim.as_str().into(), header: header.into(), required });
     }
     headers
 }

@@ -38,11 +38,17 @@ const MAX_KEPT: usize = 8192;
 /// Endpoints that are tried.
 const ATTEMPTS: usize = 2;
 
-/// Headers for the backend.
-type Headers = Vec<(Box<str>, Box<[u8]>)>;
+/// What a yes gives the backend.
+#[derive(Debug, Default)]
+pub(crate) struct Answered {
+    /// Headers, by their lower-case names.
+    pub(crate) headers: Vec<(Box<str>, Box<[u8]>)>,
+    /// How many of those that the route lists cannot be passed on.
+    pub(crate) left_out: usize,
+}
 
 /// A yes, and until when it counts.
-type Kept = (Arc<Headers>, Instant);
+type Kept = (Arc<Answered>, Instant);
 
 /// What is known of services between two handshakes.
 #[derive(Debug)]
@@ -67,12 +73,12 @@ impl Externals {
         Self { kept: Mutex::default(), calls: Arc::default(), turns: RoundRobin::default(), live, health }
     }
 
-    fn known(&self, key: &[u8; 32], now: Instant) -> Option<Arc<Headers>> {
+    fn known(&self, key: &[u8; 32], now: Instant) -> Option<Arc<Answered>> {
         let kept = held(&self.kept);
         kept.get(key).filter(|(_, until)| now < *until).map(|(headers, _)| Arc::clone(headers))
     }
 
-    fn keep(&self, key: [u8; 32], headers: &Arc<Headers>, now: Instant) {
+    fn keep(&self, key: [u8; 32], headers: &Arc<Answered>, now: Instant) {
         let mut kept = held(&self.kept);
         if kept.len() >= MAX_KEPT {
             kept.retain(|_, (_, until)| now < *until);
@@ -89,7 +95,7 @@ impl Externals {
         external: &External,
         facts: &Facts,
         request: &upgrade::Request,
-    ) -> Result<Arc<Headers>, Reason> {
+    ) -> Result<Arc<Answered>, Reason> {
         let shown = credential::shown(external, request)?;
         let service = Dependency::service(&route.namespace, external);
         let key = digest(route, &service, external, facts, request, &shown);
@@ -142,7 +148,7 @@ impl Externals {
 /// A yes.
 struct Yes {
     /// For the backend.
-    headers: Arc<Headers>,
+    headers: Arc<Answered>,
     /// Whether it may count for a while.
     keep: bool,
 }
@@ -165,18 +171,23 @@ fn judge(
     Ok(Ok(Yes { headers: Arc::new(headers), keep }))
 }
 
-/// The headers of an answer that the backend gets: each once, and nothing that two readers could read differently.
-fn passed_on(external: &External, answered: &HeaderMap) -> Option<Headers> {
-    let mut headers = Vec::with_capacity(external.answers.len());
-    for name in &external.answers {
+/// The headers of an answer that the backend gets: each once, and nothing that two readers could read differently. What is
+/// not so is left out, except the first, which says whose connection limits count.
+fn passed_on(external: &External, answered: &HeaderMap) -> Option<Answered> {
+    let mut passed = Answered { headers: Vec::with_capacity(external.answers.len()), left_out: 0 };
+    for (at, name) in external.answers.iter().enumerate() {
         let mut values = answered.get_all(&**name).iter();
         let Some(value) = values.next() else { continue };
-        if values.next().is_some() || !value.to_str().is_ok_and(is_clear) {
+        if values.next().is_none() && std::str::from_utf8(value.as_bytes()).is_ok_and(is_clear) {
+            passed.headers.push((name.clone(), value.as_bytes().into()));
+        } else if at == 0 {
             return None;
+        } else if !value.is_empty() {
+            tracing::debug!(header = &**name, "a header of an External service cannot be passed on and is left out");
+            passed.left_out += 1;
         }
-        headers.push((name.clone(), value.as_bytes().into()));
     }
-    Some(headers)
+    Some(passed)
 }
 
 /// The request for the service. It names the same host and path, byte for byte, that the backend would see; the query
@@ -260,7 +271,7 @@ mod tests {
     #[test]
     fn a_yes_counts_for_seconds_and_what_does_not_fit_is_asked_again() {
         let (externals, start) = (externals(), Instant::now());
-        let headers = Arc::new(Headers::new());
+        let headers = Arc::new(Answered::default());
         let key = |number: usize| {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&number.to_be_bytes());

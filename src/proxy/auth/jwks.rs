@@ -330,6 +330,9 @@ impl Keys {
         self.metrics.jwks_fetched(label, fetched.is_ok(), SystemTime::now());
         let outcome = fetched.as_ref().map(drop).map_err(|problem| *problem);
         self.health.record(&Dependency::KeySet(entry.uri.clone()), outcome);
+        for key in fetched.iter().flat_map(KeySet::unusable) {
+            tracing::warn!(uri = label, key, "a key of a key set verifies no token");
+        }
         if let Err(problem) = fetched {
             tracing::warn!(
                 uri = label,

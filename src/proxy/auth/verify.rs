@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::api::route_id::RouteId;
 use crate::policy::authentication::{Authentication, Jwt, KeySource, Kind, Method};
-use crate::policy::credential::{Credential, Presented};
+use crate::policy::credential::{self, Credential, Presented};
 use crate::policy::keys::KeySet;
 use crate::policy::token::{self, Failure, Token};
 use crate::policy::{Facts, Proof};
-use crate::proxy::auth::Auth;
+use crate::proxy::auth::{Auth, external};
 use crate::proxy::clock::wall;
 use crate::proxy::store::record::Redeemable;
 use crate::reason::Reason;
@@ -22,6 +22,8 @@ pub(crate) struct Verified {
     pub(crate) proof: Option<Box<Proof>>,
     /// Headers that the request has by now, which nobody else can set.
     pub(crate) headers: Vec<(Box<str>, Box<[u8]>)>,
+    /// How many headers the backend would have got if their values could be headers.
+    pub(crate) left_out: usize,
     /// The ticket that it was, to be redeemed when nothing else can refuse the handshake.
     pub(crate) ticket: Option<Redeemable>,
 }
@@ -39,9 +41,13 @@ impl Auth {
     ) -> Result<Verified, Reason> {
         let Authentication::AnyOf(methods) = authentication else { return Ok(Verified::default()) };
         let verified = match presented.one() {
-            Ok(credential) => self.by_credential(route, methods, credential, facts, request).await?,
+            Ok(credential) => self.by_credential(route, authentication, credential, facts, request).await?,
             // What no other method looks for is for the first service that gets any of it.
-            Err(Reason::CredentialMissing) => self.asked(route, methods, facts, request).await?,
+            Err(Reason::CredentialMissing) => {
+                let verified = self.asked(route, methods, facts, request).await?;
+                credential::cleanse(authentication, None, request);
+                verified
+            }
             Err(reason) => return Err(reason),
         };
         request.headers.retain(|(name, _)| !authentication.headers().any(|own| own == &**name));
@@ -52,11 +58,12 @@ impl Auth {
     async fn by_credential(
         &self,
         route: &RouteId,
-        methods: &[Method],
+        authentication: &Authentication,
         credential: &Credential,
         facts: &Facts,
         request: &mut Request,
     ) -> Result<Verified, Reason> {
+        let methods = authentication.methods();
         let mut reason = Reason::TokenMalformed;
         for (index, raw) in credential.takers() {
             let Some(method) = methods.get(index) else { continue };
@@ -66,29 +73,35 @@ impl Auth {
                 Kind::Ticket(_) => {
                     let (ticket, record) = self.tickets.look(raw, route, facts).await?;
                     withhold(methods, request);
-                    credential.strip(request);
+                    credential::cleanse(authentication, None, request);
                     let (proof, headers) = (Some(record.proof.clone()), record.headers.clone());
-                    return Ok(Verified { proof, headers, ticket: Some(ticket) });
+                    return Ok(Verified { proof, headers, left_out: 0, ticket: Some(ticket) });
                 }
             };
             let token = match Token::parse(raw) {
                 Ok(token) => token,
-                Err(_) => continue,
+                Err(fault) => {
+                    reason = fault;
+                    continue;
+                }
             };
             reason = Reason::TokenClaims;
             if token.issuer() != Some(&*jwt.issuer) {
                 continue;
             }
             // This method decides, and no other is asked.
-            let token::Verified { proof, headers } = self.verify_token(route, &token, method, jwt).await?;
+            let token::Verified { proof, headers, left_out } = self.verify_token(route, &token, method, jwt).await?;
             withhold(methods, request);
+            credential::cleanse(authentication, jwt.forward.then_some(credential), request);
             if jwt.forward {
                 credential.keep(request);
-            } else {
-                credential.strip(request);
+            }
+            for claim in &left_out {
+                tracing::debug!(%route, method = &*method.name, %claim, "a claim cannot be a header and is left out");
             }
             let headers = headers.into_iter().map(|(name, value)| (name, value.into_boxed_bytes())).collect();
-            return Ok(Verified { proof: Some(Box::new(proof)), headers, ticket: None });
+            let left_out = left_out.len();
+            return Ok(Verified { proof: Some(Box::new(proof)), headers, left_out, ticket: None });
         }
         Err(reason)
     }
@@ -104,17 +117,19 @@ impl Auth {
     ) -> Result<Verified, Reason> {
         for method in methods {
             let Kind::External(external) = &method.kind else { continue };
-            let headers = match self.externals.ask(route, external, facts, request).await {
-                Ok(headers) => headers,
+            let answered = match self.externals.ask(route, external, facts, request).await {
+                Ok(answered) => answered,
                 Err(Reason::CredentialMissing) => continue,
                 Err(reason) => return Err(reason),
             };
             let first = external.answers.first();
+            let external::Answered { headers, left_out } = &*answered;
             let subject = headers.iter().find(|(name, _)| Some(name) == first);
             let subject = subject.and_then(|(_, value)| std::str::from_utf8(value).ok());
             let proof = external.proof(&method.name, subject);
             withhold(methods, request);
-            return Ok(Verified { proof: Some(Box::new(proof)), headers: headers.to_vec(), ticket: None });
+            let (headers, left_out) = (headers.clone(), *left_out);
+            return Ok(Verified { proof: Some(Box::new(proof)), headers, left_out, ticket: None });
         }
         Err(Reason::CredentialMissing)
     }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use rustls_pki_types::UnixTime;
 
+use crate::policy::credential::Presented;
 use crate::policy::{Admission, Facts, Policy, admit, credential, screen};
 use crate::proxy::clock::wall;
 use crate::proxy::handshake::asked::Asked;
@@ -83,6 +84,8 @@ pub(crate) struct Identified {
     ticket: Option<Redeemable>,
     /// The credential came as a subprotocol.
     by_subprotocol: bool,
+    /// What is answered where the client offered nothing but its credential.
+    answer: Option<Box<str>>,
 }
 
 /// Judges who asks: networks, origin, rate, subprotocol, client certificate, credential, and what is proved by it.
@@ -116,7 +119,7 @@ pub(crate) async fn identify(
         policy.handshake.origins.judge(&facts).map_err(refuse)?;
     }
     // Browsers take no answer without one of their offers, and a token is never answered.
-    if presented.by_subprotocol && facts.subprotocols.is_empty() {
+    if presented.by_subprotocol && presented.answer.is_none() && facts.subprotocols.is_empty() {
         return Err(refuse(Reason::SubprotocolDenied));
     }
     let verified = shared.auth.verify(id, authentication, &presented, &facts, &mut asked.request).await;
@@ -125,10 +128,14 @@ pub(crate) async fn identify(
     if purpose == Purpose::Ticket && verified.ticket.is_some() {
         return Err(refuse(Reason::TicketInvalid));
     }
+    if verified.left_out > 0 {
+        shared.metrics.route(id.label()).headers_left_out.inc_by(verified.left_out as u64);
+    }
     facts.proof = verified.proof;
     let admission = admit(policy, &facts, wall()).map_err(refuse)?;
     let (headers, ticket) = (verified.headers, verified.ticket);
-    Ok(Identified { facts, admission, headers, ticket, by_subprotocol: presented.by_subprotocol })
+    let Presented { by_subprotocol, answer, .. } = presented;
+    Ok(Identified { facts, admission, headers, ticket, by_subprotocol, answer })
 }
 
 /// What counts of a request, its credential apart.
@@ -163,7 +170,7 @@ pub(crate) struct Admitted {
 /// Judges a handshake, from the route to the backend's 101.
 pub(crate) async fn handshake(shared: &Arc<Shared>, asked: &mut Asked) -> Result<Admitted, Refusal> {
     let routed = route(shared, asked)?;
-    let Identified { facts, admission, ticket, by_subprotocol, .. } =
+    let Identified { facts, admission, ticket, by_subprotocol, answer, .. } =
         identify(shared, &routed, asked, Purpose::Handshake).await?;
     let permits = acquire(shared, &routed, &facts).await.map_err(|reason| routed.refuse(reason))?;
     // Last: a handshake that something else refuses costs no ticket.
@@ -177,7 +184,7 @@ pub(crate) async fn handshake(shared: &Arc<Shared>, asked: &mut Asked) -> Result
     let mut backend = backend::connect(shared, routed.route(), asked, &facts, &admission).await?;
     shared.metrics.handshake_stage(Stage::Backend, judged.elapsed());
     if by_subprotocol && backend.subprotocol.is_none() {
-        backend.subprotocol = admission.offered().first().cloned();
+        backend.subprotocol = admission.offered().first().cloned().or(answer);
     }
     let Routed { lease, policy } = routed;
     Ok(Admitted { lease, policy, facts, audited: admission.audited(), backend, permits })

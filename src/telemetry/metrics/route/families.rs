@@ -77,6 +77,7 @@ pub(super) struct Families {
     pub(super) audited: Counts<Violation>,
     pub(super) tickets_issued: Family<Route, Counter>,
     pub(super) tickets_redeemed: Family<Route, Counter>,
+    pub(super) headers_left_out: Family<Route, Counter>,
     pub(super) messages: Counts<Sent>,
     pub(super) bytes: Counts<Sent>,
     pub(super) compressed: Counts<Sent>,
@@ -114,6 +115,12 @@ impl Families {
                 registry,
                 "tickets_redeemed",
                 "Single-use tickets redeemed by a handshake",
+                Family::default(),
+            ),
+            headers_left_out: declare(
+                registry,
+                "identity_headers_left_out",
+                "Headers that the backend did not get, because the claim or the answer of the External service cannot be the value of one",
                 Family::default(),
             ),
             messages: declare(

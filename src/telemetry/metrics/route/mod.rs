@@ -47,6 +47,8 @@ pub struct RouteMetrics {
     pub tickets_issued: Counter,
     /// Tickets that opened a connection.
     pub tickets_redeemed: Counter,
+    /// Headers of claims and External services that the backend did not get.
+    pub headers_left_out: Counter,
     backend_connect: Histogram,
     /// Those of all routes.
     durations: Arc<Durations>,
@@ -80,6 +82,7 @@ impl RouteMetrics {
             from_backend: traffic(Direction::FromBackend),
             tickets_issued: families.tickets_issued.get_or_create_owned(&route),
             tickets_redeemed: families.tickets_redeemed.get_or_create_owned(&route),
+            headers_left_out: families.headers_left_out.get_or_create_owned(&route),
             backend_connect: families.backend_connect.get_or_create_owned(&route),
             durations: Arc::clone(durations),
             accepted: handshakes.of(Handshake { outcome: HandshakeOutcome::Accepted, reason: OrNone(None) }),
@@ -102,6 +105,7 @@ impl RouteMetrics {
         families.backend_connect.remove(route);
         families.tickets_issued.remove(route);
         families.tickets_redeemed.remove(route);
+        families.headers_left_out.remove(route);
         for direction in [Direction::FromClient, Direction::FromBackend] {
             let labels = (route.clone(), Sent { direction });
             families.messages.remove(&labels);
