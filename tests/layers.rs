@@ -67,14 +67,16 @@ snapshot | reason tls api policy | arc_swap percent_encoding rustls_pki_types
 writer | backoff kube_error api | futures_util k8s_openapi kube tokio tracing
 compile::provider | | aws_lc_rs rustls
 compile::guard | |
+compile::pem | |
 compile::problem | api |
 compile::options | api content policy snapshot |
 compile::status | api content policy snapshot compile::problem | jiff k8s_openapi serde_json
 compile::spec | ws api content policy snapshot compile::problem | http ipnet rustls_pki_types serde_json
 compile::ownership | api compile::problem compile::options compile::spec | k8s_openapi
-compile::resolve | tls api content policy snapshot compile::provider compile::guard compile::problem compile::spec |
+compile::resolve | tls api content policy snapshot compile::provider compile::guard compile::pem compile::problem
+    compile::spec |
     aws_lc_rs k8s_openapi rustls rustls_pki_types webpki_roots
-compile::tls | tls api policy snapshot compile::provider compile::guard compile::problem compile::options
+compile::tls | tls api policy snapshot compile::provider compile::guard compile::pem compile::problem compile::options
     compile::status compile::spec compile::ownership compile::resolve | aws_lc_rs jiff k8s_openapi rcgen rustls
     rustls_pki_types serde_json x509_parser
 compile::assembly | reason api policy snapshot compile::problem compile::status compile::ownership compile::resolve

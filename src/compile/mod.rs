@@ -13,6 +13,7 @@ pub mod assembly;
 pub mod guard;
 pub mod options;
 pub mod ownership;
+pub mod pem;
 pub mod problem;
 pub mod provider;
 pub mod resolve;

@@ -9,6 +9,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use crate::compile::pem;
 use crate::compile::provider::provider;
 
 /// The most bytes of one CA bundle; the API server allows no ConfigMap over 1 MiB.
@@ -50,17 +51,32 @@ pub fn client(roots: Roots<'_>) -> Result<Arc<ClientConfig>, String> {
 ///
 /// # Errors
 /// What is wrong with it; the text names its key `ca.crt`.
-pub fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), &'static str> {
-    if pem.len() > MAX_BYTES {
-        return Err("ca.crt is larger than 1 MiB");
+pub fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), String> {
+    for (at, der) in read(pem)?.into_iter().enumerate() {
+        roots
+            .add(der)
+            .map_err(|_| format!("certificate {} of ca.crt is not a CA certificate of X.509 version 3", at + 1))?;
     }
-    let mut some = false;
-    for der in CertificateDer::pem_slice_iter(pem) {
-        let der = der.map_err(|_| "ca.crt is not valid PEM; put CERTIFICATE blocks there")?;
-        roots.add(der).map_err(|_| "ca.crt has a certificate that is not a CA certificate of X.509 version 3")?;
-        some = true;
+    Ok(())
+}
+
+/// The certificates of a bundle: all of them, and at least one.
+///
+/// # Errors
+/// What is wrong with it; the text names its key `ca.crt`.
+pub fn read(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    if text.len() > MAX_BYTES {
+        return Err("ca.crt is larger than 1 MiB".to_owned());
     }
-    if some { Ok(()) } else { Err("ca.crt has no CERTIFICATE block") }
+    let broken = |why: &str| format!("ca.crt is not valid PEM: {why}; put whole CERTIFICATE blocks there");
+    let count = pem::check(text, "CERTIFICATE").map_err(|why| broken(&why))?;
+    let list: Vec<_> =
+        CertificateDer::pem_slice_iter(text).collect::<Result<_, _>>().map_err(|_| broken("a block is not base64"))?;
+    match list.len() {
+        0 => Err("ca.crt has no CERTIFICATE block".to_owned()),
+        read if read != count => Err(broken("it cannot be read whole")),
+        _ => Ok(list),
+    }
 }
 
 #[cfg(test)]

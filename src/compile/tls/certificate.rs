@@ -15,6 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use crate::api::status::ConditionReason as Reason;
+use crate::compile::pem as structure;
 use crate::compile::problem::{Problem, quote};
 use crate::compile::provider::provider;
 use crate::policy::certificate::fingerprint;
@@ -73,6 +74,9 @@ impl Certificate {
                 return Err(bad(&format!("{name} is larger than 1 MiB")));
             }
         }
+        let blocks =
+            structure::check(crt, "CERTIFICATE").map_err(|why| bad(&format!("tls.crt is not valid PEM: {why}")))?;
+        structure::check(key, "PRIVATE KEY").map_err(|why| bad(&format!("tls.key is not valid PEM: {why}")))?;
         let chain = CertificateDer::pem_slice_iter(crt)
             .take(MAX_CHAIN + 1)
             .collect::<Result<Vec<_>, _>>()
@@ -83,11 +87,18 @@ impl Certificate {
         let Some(der) = chain.first() else {
             return Err(bad("tls.crt has no CERTIFICATE block"));
         };
-        let (rest, leaf) = X509Certificate::from_der(der)
-            .map_err(|_| bad("the first certificate of tls.crt is not an X.509 certificate"))?;
-        if !rest.is_empty() {
-            return Err(bad("the first certificate of tls.crt has bytes after its end"));
+        if chain.len() != blocks {
+            return Err(bad("tls.crt is not valid PEM: it cannot be read whole"));
         }
+        for (at, der) in chain.iter().enumerate() {
+            match X509Certificate::from_der(der) {
+                Ok((rest, _)) if rest.is_empty() => {}
+                Ok(_) => return Err(bad(&format!("certificate {} of tls.crt has bytes after its end", at + 1))),
+                Err(_) => return Err(bad(&format!("certificate {} of tls.crt is not an X.509 certificate", at + 1))),
+            }
+        }
+        let (_, leaf) = X509Certificate::from_der(der)
+            .map_err(|_| bad("the first certificate of tls.crt is not an X.509 certificate"))?;
         let elliptic = key_strength(&leaf).map_err(|text| bad(&text).because(Reason::WeakKey))?;
 
         let private = PrivateKeyDer::from_pem_slice(key).map_err(|error| {

@@ -11,12 +11,13 @@ use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
-use x509_parser::prelude::{CertificateRevocationList, FromDer};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use crate::api::objects::{Key, Objects};
 use crate::api::route::reference::ConfigMapRef;
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::guard::guarded;
+use crate::compile::pem;
 use crate::compile::problem::Problem;
 use crate::compile::provider::provider;
 use crate::compile::resolve::backend_tls;
@@ -160,7 +161,19 @@ fn make(sources: &Sources, maps: &[Arc<ConfigMap>]) -> Result<Expiring, Problem>
     let (authorities, revocations) = maps.split_at(sources.authorities.len().min(maps.len()));
     let mut roots = RootCertStore::empty();
     for (key, map) in sources.authorities.iter().zip(authorities) {
-        backend_tls::add(&mut roots, value(map, CA)).map_err(|text| bad("caCertificateRefs", key, text))?;
+        let bad = |text: &str| bad("caCertificateRefs", key, text);
+        for (at, der) in backend_tls::read(value(map, CA)).map_err(|text| bad(&text))?.into_iter().enumerate() {
+            if !may_issue(&der) {
+                return Err(bad(&format!(
+                    "certificate {} of ca.crt is not that of an authority (basicConstraints CA, keyUsage keyCertSign); \
+                     put the certificate of its issuer there",
+                    at + 1
+                )));
+            }
+            roots.add(der).map_err(|_| {
+                bad(&format!("certificate {} of ca.crt is not a CA certificate of X.509 version 3", at + 1))
+            })?;
+        }
     }
     let mut lists = Vec::new();
     let mut expires: Option<(i64, Key)> = None;
@@ -171,6 +184,8 @@ fn make(sources: &Sources, maps: &[Arc<ConfigMap>]) -> Result<Expiring, Problem>
             return Err(bad("crl.pem is larger than 1 MiB"));
         }
         let before = lists.len();
+        let count = pem::check(pem, "X509 CRL")
+            .map_err(|why| bad(&format!("crl.pem is not valid PEM: {why}; put whole X509 CRL blocks there")))?;
         for der in CertificateRevocationListDer::pem_slice_iter(pem) {
             let der = der.map_err(|_| bad("crl.pem is not valid PEM; put X509 CRL blocks there"))?;
             let unusable = "crl.pem has a revocation list that is not of X.509 version 2 with a nextUpdate";
@@ -186,8 +201,10 @@ fn make(sources: &Sources, maps: &[Arc<ConfigMap>]) -> Result<Expiring, Problem>
             }
             lists.push(der);
         }
-        if lists.len() == before {
-            return Err(bad("crl.pem has no X509 CRL block"));
+        match lists.len() - before {
+            0 => return Err(bad("crl.pem has no X509 CRL block")),
+            read if read != count => return Err(bad("crl.pem is not valid PEM: it cannot be read whole")),
+            _ => {}
         }
     }
     let trust = verifier(sources.required, &roots, lists).map_err(|error| {
@@ -195,6 +212,14 @@ fn make(sources: &Sources, maps: &[Arc<ConfigMap>]) -> Result<Expiring, Problem>
         Problem::new(Reason::InvalidCertificateRef, "spec.tls.clientValidation", text)
     })?;
     Ok(Expiring { trust, expires })
+}
+
+/// Whether a certificate says that its key may sign others (RFC 5280 §4.2.1.9 and §4.2.1.3). The key of one that may not
+/// could otherwise make any client.
+fn may_issue(der: &[u8]) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
+    certificate.is_ca()
+        && certificate.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()))
 }
 
 /// A verifier that knows revocations of the whole chain or refuses, and takes no list whose time is over.
