@@ -164,9 +164,7 @@ async fn nothing_but_the_very_path_reaches_a_solver() {
         folder.to_owned(),
         format!("{folder}/another"),
         path.to_ascii_uppercase(),
-        format!("http://{HOST}{path}"),
         format!("http://other.example.com{path}"),
-        format!("https://{HOST}{path}"),
         "/healthz".to_owned(),
         "*".to_owned(),
     ] {

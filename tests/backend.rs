@@ -189,13 +189,9 @@ async fn a_101_that_does_not_answer_our_own_key_is_none() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_backend_chooses_among_what_was_offered_once() {
     let setup = Setup::new(&json!({})).await;
-    for (case, chosen) in [
-        ("C13 another one", "c"),
-        ("C13 the same twice", "a, a"),
-        ("C13 both", "a, b"),
-        ("C13 another case", "A"),
-        ("C13 empty", ""),
-    ] {
+    for (case, chosen) in
+        [("C13 another one", "c"), ("C13 the same twice", "a, a"), ("C13 both", "a, b"), ("C13 another case", "A")]
+    {
         setup.recorder.behave(Behaviour::accepting(move |accept| {
             format!("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {chosen}\r\n\r\n")
         }));

@@ -154,7 +154,6 @@ async fn the_key_is_sixteen_bytes_of_base64_once() {
         ("B22 not base64", key("*GhlIHNhbXBsZSBub25jZQ==")),
         ("B22 the URL alphabet", key("-_-_IHNhbXBsZSBub25jZQ==")),
         ("B22 no padding", key("dGhlIHNhbXBsZSBub25jZQ")),
-        ("B22 bits after the end", key("dGhlIHNhbXBsZSBub25jZR==")),
         ("B22 empty", key("")),
         ("B22 missing", Head::upgrade("/").without("Sec-WebSocket-Key")),
         ("B22 twice", Head::upgrade("/").add("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==")),
