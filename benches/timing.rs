@@ -32,6 +32,7 @@ fn main() {
         issuer: "https://idp.example.com".into(),
         audiences: vec!["load".into()],
         keys: KeySource::Local { namespace: None, name: "idp".into(), key: "jwks.json".into(), secret: true },
+        types: vec![],
         places: Vec::new(),
         required: Vec::new(),
         headers: Vec::new(),

@@ -179,7 +179,7 @@ async fn nothing_but_the_very_path_reaches_a_solver() {
     for (case, head) in [
         ("another host", get().set("Host", "other.example.com")),
         ("a host below", get().set("Host", "a.chat.example.com")),
-        ("a trailing dot", get().set("Host", "chat.example.com.")),
+        ("two trailing dots", get().set("Host", "chat.example.com..")),
         ("no host", get().without("Host")),
         ("two hosts", get().add("Host", "evil.test")),
         ("the same host twice", get().add("Host", HOST)),

@@ -161,7 +161,7 @@ async fn the_101_of_every_backend_opens_the_connection() {
         ),
     ] {
         setup.recorder.behave(Behaviour::accepting(move |accept| {
-            let fields = fields.replace("ACCEPT", &accept).replace('\n', "\r\n");
+            let fields = fields.replace("ACCEPT", accept).replace('\n', "\r\n");
             format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n\r\n")
         }));
         setup.admitted(backend, &Head::upgrade("/")).await;

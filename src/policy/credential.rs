@@ -126,15 +126,16 @@ pub fn take(authentication: &Authentication, request: &mut Request) -> Presented
                 .collect(),
             Carrier::Subprotocol => {
                 // One that has the prefix in another case is no credential, and no offer either.
-                let marked = |offer: &Box<str>| {
+                let marked = |offer: &str| {
                     takers.iter().any(|(_, prefix)| {
                         offer.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
                     })
                 };
-                let (tokens, others): (Vec<_>, Vec<_>) = request.subprotocols.iter().cloned().partition(marked);
+                let (tokens, others): (Vec<_>, Vec<_>) =
+                    request.subprotocols.iter().cloned().partition(|offer| marked(offer));
                 request.subprotocols = others.into();
-                let token = |offer: &Box<str>| takers.iter().any(|(_, prefix)| offer.starts_with(*prefix));
-                tokens.into_iter().filter(token).map(|offer| offer.into_boxed_bytes()).collect()
+                let token = |offer: &str| takers.iter().any(|(_, prefix)| offer.starts_with(*prefix));
+                tokens.into_iter().filter(|offer| token(offer)).map(|offer| offer.into_boxed_bytes()).collect()
             }
             Carrier::SubprotocolPair(name) => {
                 let (mut tokens, mut others) = (Vec::new(), Vec::new());

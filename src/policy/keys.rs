@@ -257,7 +257,7 @@ mod tests {
         let modulus = [&[0][..], &[0xC5; 255], &[0xC7]].concat();
         let encoded = base64::engine::general_purpose::STANDARD.encode(&modulus);
         let rsa = format!(r#"{{"kty":"RSA","n":"{encoded}","e":"AAEAAQ=="}}"#);
-        let padded = format!("{{{}}}", EC.replace("rVEU", "rVEU=").replace("\"x_Fz", "\"x_Fz"));
+        let padded = format!("{{{}}}", EC.replace("rVEU", "rVEU="));
         let long = format!(
             "{{{}}}",
             EC.replace(

@@ -92,7 +92,7 @@ impl Certificate {
         }
         for (at, der) in chain.iter().enumerate() {
             match X509Certificate::from_der(der) {
-                Ok((rest, _)) if rest.is_empty() => {}
+                Ok(([], _)) => {}
                 Ok(_) => return Err(bad(&format!("certificate {} of tls.crt has bytes after its end", at + 1))),
                 Err(_) => return Err(bad(&format!("certificate {} of tls.crt is not an X.509 certificate", at + 1))),
             }
