@@ -246,7 +246,9 @@ fn all_routes_that_went_unseen_serve_until_a_second_list_and_stay_if_they_come_b
         let plane = clusters.another("unseen");
         install_definition(&plane.kubectl());
         let fixture = Fixture::new(&plane, "unseen", &json!({})).await;
-        let routes = ["one", "two"].map(|name| fixture.route(name, &format!("{name}.example.com"), &json!({})));
+        // The second list comes half a minute later: pings are not what is looked at.
+        let spec = json!({"connection": {"heartbeat": {"interval": "10m"}}});
+        let routes = ["one", "two"].map(|name| fixture.route(name, &format!("{name}.example.com"), &spec));
         fixture.apply(&routes);
         let gateway = fixture.gateway("wssgate-0").await;
         let mut sockets = Vec::new();

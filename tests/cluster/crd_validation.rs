@@ -221,7 +221,7 @@ fn bad() -> Vec<Bad> {
     ]
 }
 
-const EXTRACT: &str = "Header, Query and Cookie need the name of the header, parameter or cookie; Subprotocol needs valuePrefix and no name";
+const EXTRACT: &str = "Header, Query and Cookie need the name of the header, parameter or cookie; Subprotocol needs either valuePrefix or name";
 const HEADER: &str = "this header belongs to the protocol or the application and cannot be set here: remove it";
 
 fn complete() -> Value {
