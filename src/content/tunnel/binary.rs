@@ -1,7 +1,7 @@
 //! Protocols that begin with bytes.
 
-use super::form::Fit::{self, No, SoFar, Whole};
-use super::form::{Seen, form, starts};
+use super::form::Fit;
+use super::form::{Seen, form, starts_with_one};
 
 /// RFC 8446 §5.1 and §4: a record of a handshake that begins with a ClientHello or a ServerHello.
 pub(super) fn tls(seen: Seen<'_>) -> Fit {
@@ -236,14 +236,7 @@ pub(super) fn amqp(seen: Seen<'_>) -> Fit {
         b"AMQP\x02\x01\x00\x00",
         b"AMQP\x03\x01\x00\x00",
     ];
-    let fits = all.map(|one| starts(seen, one));
-    if fits.contains(&Whole) {
-        Whole
-    } else if fits.contains(&SoFar) {
-        SoFar
-    } else {
-        No
-    }
+    starts_with_one(seen, &all)
 }
 
 /// yamux, "Framing": the first frame opens a stream (a window update with SYN) or is a ping with SYN on none.
@@ -305,11 +298,7 @@ pub(super) fn wireguard(seen: Seen<'_>) -> Fit {
         let zeros: Vec<(usize, u8)> = (before + length - 16..before + length).map(|at| (at, 0)).collect();
         seen.has(&zeros)
     };
-    match (form(fits(0)), form(fits(2))) {
-        (Whole, _) | (_, Whole) => Whole,
-        (No, No) => No,
-        _ => SoFar,
-    }
+    form(fits(0)).max(form(fits(2)))
 }
 
 /// OpenVPN over TCP: a length, then a reset of client or server that acknowledges nothing and is packet 0; where packets are

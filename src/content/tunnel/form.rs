@@ -1,7 +1,7 @@
 //! How bytes are compared with a form, as far as they go.
 
-/// Whether bytes fit a form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How far bytes fit a form, from the worst to the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fit {
     /// They do not.
     No,
@@ -76,26 +76,25 @@ pub(super) fn starts(seen: Seen<'_>, with: &[u8]) -> Fit {
 }
 
 /// Any of these beginnings.
-pub(super) fn starts_with_one(seen: Seen<'_>, all: &[&str]) -> Fit {
-    let fits: Vec<Fit> = all.iter().map(|one| starts(seen, one.as_bytes())).collect();
-    if fits.contains(&Whole) {
-        Whole
-    } else if fits.contains(&SoFar) {
-        SoFar
-    } else {
-        No
+pub(super) fn starts_with_one(seen: Seen<'_>, all: &[&[u8]]) -> Fit {
+    all.iter().map(|one| starts(seen, one)).max().unwrap_or(No)
+}
+
+/// A line that begins with one of these and of which the rest of the form holds.
+pub(super) fn line_with(seen: Seen<'_>, starts: &[&[u8]], holds: impl FnOnce(&str) -> bool) -> Fit {
+    match starts_with_one(seen, starts) {
+        Whole => line(seen).map_or_else(|fit| fit, |line| form(Some(holds(line)))),
+        other => other,
     }
 }
 
 /// The first line, without its end: visible ASCII and blanks. `Err`: it is not whole yet, or is none.
-pub(super) fn line(seen: Seen<'_>) -> Result<&str, Fit> {
+fn line(seen: Seen<'_>) -> Result<&str, Fit> {
     let end = seen.bytes.iter().position(|byte| *byte == b'\n');
     let line = &seen.bytes[..end.unwrap_or(seen.bytes.len())];
-    let line = if end.is_some() { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
-    let printable = |byte: &u8| matches!(byte, b' '..=b'~' | b'\t');
-    // The CR before an LF that is not there yet.
-    let checked = if end.is_none() { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
-    if !checked.iter().all(printable) {
+    // The LF behind a CR may not be there yet.
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if !line.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t')) {
         return Err(No);
     }
     end.ok_or(SoFar)?;

@@ -1,61 +1,36 @@
 //! Protocols that begin with a line of text.
 
 use super::form::Fit::{self, No, SoFar, Whole};
-use super::form::{Seen, form, line, starts_with_one};
+use super::form::{Seen, form, line_with};
 
 /// A line that begins with one of `starts` and has one of `words` in any case (RFC 5321 §4.2, RFC 959 §5.4, RFC 3501 §7.1).
-pub(super) fn greeting(seen: Seen<'_>, starts: &[&str], words: &[&str]) -> Fit {
-    match starts_with_one(seen, starts) {
-        Whole => {}
-        other => return other,
-    }
-    match line(seen) {
-        Err(fit) => fit,
-        Ok(line) => {
-            let line = line.to_ascii_uppercase();
-            form(Some(words.iter().any(|word| line.contains(&word.to_ascii_uppercase()))))
-        }
-    }
+pub(super) fn greeting(seen: Seen<'_>, starts: &[&[u8]], words: &[&str]) -> Fit {
+    line_with(seen, starts, |line| {
+        let line = line.to_ascii_uppercase();
+        words.iter().any(|word| line.contains(&word.to_ascii_uppercase()))
+    })
 }
 
 /// RFC 4253 §4.2: `SSH-2.0-software comments`, then a line end.
 pub(super) fn ssh(seen: Seen<'_>) -> Fit {
-    match starts_with_one(seen, &["SSH-2.0-", "SSH-1.99-", "SSH-1.5-"]) {
-        Whole => line(seen).map_or_else(|fit| fit, |_| Whole),
-        other => other,
-    }
+    line_with(seen, &[b"SSH-2.0-", b"SSH-1.99-", b"SSH-1.5-"], |_| true)
 }
 
 /// RFC 9112 §3: a method, a target and the version, then a line end.
 pub(super) fn http_request(seen: Seen<'_>) -> Fit {
-    const METHODS: [&str; 9] =
-        ["GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "CONNECT ", "OPTIONS ", "TRACE ", "PATCH "];
-    match starts_with_one(seen, &METHODS) {
-        Whole => {}
-        other => return other,
-    }
-    match line(seen) {
-        Err(fit) => fit,
-        Ok(line) => {
-            let parts: Vec<&str> = line.split(' ').collect();
-            form(Some(matches!(parts[..], [_, target, "HTTP/1.0" | "HTTP/1.1"] if !target.is_empty())))
-        }
-    }
+    const METHODS: [&[u8]; 9] =
+        [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH "];
+    line_with(seen, &METHODS, |line| {
+        let parts: Vec<&str> = line.split(' ').collect();
+        matches!(parts[..], [_, target, "HTTP/1.0" | "HTTP/1.1"] if !target.is_empty())
+    })
 }
 
 /// RFC 9112 §4: the version and a status, then a line end.
 pub(super) fn http_response(seen: Seen<'_>) -> Fit {
-    match starts_with_one(seen, &["HTTP/1.0 ", "HTTP/1.1 "]) {
-        Whole => {}
-        other => return other,
-    }
-    match line(seen) {
-        Err(fit) => fit,
-        Ok(line) => {
-            let status = line.as_bytes().get(9..12).unwrap_or_default();
-            form(Some(status.len() == 3 && status.iter().all(u8::is_ascii_digit) && (b'1'..=b'5').contains(&status[0])))
-        }
-    }
+    line_with(seen, &[b"HTTP/1.0 ", b"HTTP/1.1 "], |line| {
+        matches!(line.as_bytes().get(9..12), Some([b'1'..=b'5', b'0'..=b'9', b'0'..=b'9']))
+    })
 }
 
 /// RFC 6143 §7.1.1: `RFB 003.008` and a line end.
@@ -116,15 +91,8 @@ pub(super) fn redis(seen: Seen<'_>) -> Fit {
 /// RFC 5321 §4.1.1.1: a client says who it is, by a name or an address in brackets. Commands have any case (§2.4).
 pub(super) fn smtp_hello(seen: Seen<'_>) -> Fit {
     let upper = seen.bytes.to_ascii_uppercase();
-    match starts_with_one(Seen { bytes: &upper, ..seen }, &["EHLO ", "HELO "]) {
-        Whole => {}
-        other => return other,
-    }
-    match line(seen) {
-        Err(fit) => fit,
-        Ok(line) => {
-            let name = line[5..].trim_end();
-            form(Some(name.contains(['.', '[']) && !name.contains(char::is_whitespace)))
-        }
-    }
+    line_with(Seen { bytes: &upper, ..seen }, &[b"EHLO ", b"HELO "], |line| {
+        let name = line[5..].trim_end();
+        name.contains(['.', '[']) && !name.contains(char::is_whitespace)
+    })
 }

@@ -313,6 +313,29 @@ struct Run {
 }
 
 impl Run {
+    /// A piece of a data frame was judged, of a message that ends with it if `message`.
+    #[inline]
+    fn saw<P>(&mut self, from: &Side<P>, message: bool, sizes: &MessageSizes) {
+        self.data = true;
+        if message {
+            self.messages += 1;
+            // The size of what is compressed is known when it is inflated.
+            if !from.judge.is_compressed() {
+                sizes.record(from.party.direction(), from.judge.message_size());
+            }
+        }
+    }
+
+    /// The piece goes on. `last`: behind the frame the receiver gets a Close frame.
+    #[inline]
+    fn goes_on<P>(&mut self, from: &Side<P>, last: bool) {
+        let in_frame = from.judge.in_frame();
+        self.cut = Some(in_frame);
+        if last && !in_frame {
+            self.stop = Stop::Frame;
+        }
+    }
+
     /// Stops at a message that does not go on; it was counted if it is whole.
     fn refuse(&mut self, len: usize, header: usize, counted: bool) {
         self.messages -= u64::from(counted);
@@ -338,25 +361,12 @@ fn judge<A: Peer, B>(
         let len = match from.judge.next(&mut bytes[at..], &from.limits, second, &mut || masks.next()) {
             Ok(Step::NeedMore) => break,
             Ok(Step::Data { len, message }) => {
-                run.data = true;
-                if message {
-                    run.messages += 1;
-                    sizes.record(from.party.direction(), from.judge.message_size());
-                }
-                run.cut = Some(from.judge.in_frame());
-                if last && !from.judge.in_frame() {
-                    run.stop = Stop::Frame;
-                }
+                run.saw(from, message, sizes);
+                run.goes_on(from, last);
                 len
             }
             Ok(Step::Held { opcode, header, len, frame, message }) => {
-                run.data = true;
-                if message {
-                    run.messages += 1;
-                    if !from.judge.is_compressed() {
-                        sizes.record(from.party.direction(), from.judge.message_size());
-                    }
-                }
+                run.saw(from, message, sizes);
                 // What is compressed is judged when it is inflated.
                 let plain = !from.judge.is_compressed();
                 let tunnel =
@@ -373,10 +383,7 @@ fn judge<A: Peer, B>(
                         break;
                     }
                     remask(from, &mut bytes[at..at + len], header, masks);
-                    run.cut = Some(false);
-                    if last {
-                        run.stop = Stop::Frame;
-                    }
+                    run.goes_on(from, last);
                     len
                 } else {
                     run.used += len;
@@ -391,11 +398,7 @@ fn judge<A: Peer, B>(
                 }
             }
             Ok(Step::Watched { header, len, message }) => {
-                run.data = true;
-                if message {
-                    run.messages += 1;
-                    sizes.record(from.party.direction(), from.judge.message_size());
-                }
+                run.saw(from, message, sizes);
                 let payload = &mut bytes[at + header..at + len];
                 let tunnel = watching::read(from, payload, message, flow);
                 if is_refused(from, tunnel, flow) {
@@ -403,10 +406,7 @@ fn judge<A: Peer, B>(
                     break;
                 }
                 from.judge.mask(payload);
-                run.cut = Some(from.judge.in_frame());
-                if last && !from.judge.in_frame() {
-                    run.stop = Stop::Frame;
-                }
+                run.goes_on(from, last);
                 len
             }
             Ok(Step::First { payload }) => {
