@@ -93,7 +93,7 @@ reasons! {
     MalformedRequest         "malformed_request"            400   -: "The request is not well-formed HTTP/1.1 (RFC 9112): for example a bare CR or LF, a folded line, a NUL, or a field repeated that must not be."
     HeadTooLarge             "head_too_large"               431   -: "The head of the request is larger or has more fields than the gateway reads."
     TargetTooLong            "target_too_long"              414   -: "The request target is longer than the gateway reads."
-    BodyNotAllowed           "body_not_allowed"             400   -: "The handshake has `Transfer-Encoding`, or a `Content-Length` other than one 0."
+    BodyNotAllowed           "body_not_allowed"             400   -: "The handshake has `Transfer-Encoding`, or a `Content-Length` that is not a single 0."
     MethodNotAllowed         "method_not_allowed"           405   -: "The method is not GET (RFC 6455 §4.1)."
     UpgradeRequired          "upgrade_required"             426   -: "The request is not an upgrade to WebSocket, or its version is not 13 (RFC 6455 §4.4)."
     UpgradeNotAllowed        "upgrade_not_allowed"          400   -: "`Upgrade` names something other than the single token `websocket`, which would allow h2c smuggling."
@@ -105,7 +105,7 @@ reasons! {
     // The judgement.
     Misdirected              "misdirected"                  421   -: "`Host` differs from the server name of the TLS handshake (RFC 9110 §15.5.20)."
     RouteNotFound            "route_not_found"              404   -: "No route matches this host and path."
-    LoopDetected             "loop_detected"                508   -: "The request came through this gateway before (`CDN-Loop`, RFC 8586), or the backend answered 508: the endpoint of the route leads back to the gateway, or to another circle. The gateway and its replicas are known by the UID of their IngressClass."
+    LoopDetected             "loop_detected"                508   -: "The request came through this gateway before (`CDN-Loop`, RFC 8586), or the backend answered 508: the endpoint of the route leads back to the gateway, or into another loop. The UID of the IngressClass tells the gateway and its replicas from others."
     RouteUnavailable         "route_unavailable"            503   -: "The route was never valid, or lost the right to its hostname or to what it refers to."
     AddressDenied            "address_denied"               403   -: "`networks` denies the client's address or does not allow it."
     OriginDenied             "origin_denied"                403   -: "`origins` does not allow the Origin."

@@ -120,7 +120,7 @@ impl Families {
             headers_left_out: declare(
                 registry,
                 "identity_headers_left_out",
-                "Headers that the backend did not get, because the claim or the answer of the External service cannot be the value of one",
+                "Headers left out of the request to the backend, because a claim or an answer of the External Service cannot be a header value",
                 Family::default(),
             ),
             messages: declare(
