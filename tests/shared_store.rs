@@ -226,7 +226,7 @@ async fn one_subject_has_its_part_of_the_tickets_over_all_replicas_and_others_bu
     let second = Client { name: SECOND.to_owned(), ..fleet.client(0) };
     assert_eq!(call(&second, &fleet.post().set("Host", SECOND)).await.status(), 200, "E23 at another route");
     // What was issued is good, and makes room at every replica when it is redeemed.
-    fleet.open(1, &redeem(&tickets[0])).await.expect("the first ticket");
+    let _open = fleet.open(1, &redeem(&tickets[0])).await.expect("the first ticket");
     fleet.issue(0).await;
     fleet.refused(1, "E23 again", &fleet.post(), 429, "ticket_limit").await;
 }
