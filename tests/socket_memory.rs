@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
 /// The most bytes that one direction of a connection holds with the default of `socketBuffers`.
-const DIRECTION: u64 = 832 * 1024;
+const DIRECTION: u64 = 1344 * 1024;
 
 /// Bytes that wait in the gateway's sockets toward clients and backends.
 fn in_kernel(setup: &Setup) -> u64 {
