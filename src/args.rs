@@ -71,13 +71,19 @@ Exit codes:
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
-  wssgate check manifests/quickstart
-  wssgate check --output json manifests/quickstart
+  A directory, as a cluster would judge it
+    wssgate check manifests/production
+
+  In a pipeline: what a chart renders, each route must be Ready, findings as annotations
+    helm template chat ./chart | wssgate check --strict --output github -
+
+  The quickstart, whose certificate is made on the spot
+    wssgate check --dev --strict manifests/quickstart
 
 Exit codes:
-  0  every route is accepted
-  1  a route is not accepted, or a file does not parse
-  2  the directory could not be read";
+  0  every route is accepted; with --strict every route is Ready
+  1  a route is not accepted (with --strict: not Ready), or a document does not parse
+  2  the input could not be read, or has no route";
 
 const CRD_EXAMPLES: &str = "\
 Example:
@@ -166,12 +172,18 @@ fn service(text: &str) -> Result<Key, String> {
 /// Flags of `check`.
 #[derive(Debug, Clone, Args)]
 pub struct Check {
-    /// Directory of Kubernetes manifests.
-    #[arg(value_name = "DIR")]
-    pub manifests: PathBuf,
-    /// How to print: a table for people, or JSON.
+    /// Directories and files of Kubernetes manifests; `-` is standard input.
+    #[arg(value_name = "PATH", required = true)]
+    pub manifests: Vec<PathBuf>,
+    /// How to print: a table for people, JSON, or findings for a pipeline.
     #[arg(long, value_name = "FORMAT", env = "WSSGATE_OUTPUT", default_value = "table")]
     pub output: Output,
+    /// Demand that every route is Ready: exit code 1 also where a Secret, a Service or a certificate is missing.
+    #[arg(long, env = "WSSGATE_STRICT", value_parser = clap::builder::FalseyValueParser::new())]
+    pub strict: bool,
+    /// Judge as `run --dev` does: Secrets that are missing get self-signed certificates.
+    #[arg(long, env = "WSSGATE_DEV", value_parser = clap::builder::FalseyValueParser::new())]
+    pub dev: bool,
     /// Settings file whose defaults, class and hostname suffixes the check uses.
     #[arg(long, value_name = "FILE", env = "WSSGATE_CONFIG")]
     pub config: Option<PathBuf>,
@@ -193,8 +205,14 @@ pub struct Echo {
 pub enum Output {
     /// A table.
     Table,
-    /// JSON.
+    /// A List of the routes with their status.
     Json,
+    /// Annotations of GitHub Actions, a line each.
+    Github,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
+    /// JUnit XML, a test case for each route.
+    Junit,
 }
 
 #[cfg(test)]

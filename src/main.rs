@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use wssgate::args::{Arguments, Check, Command, Echo, Output, Run};
-use wssgate::settings::{GatewayConfiguration, Settings, SettingsError};
+use wssgate::settings::{GatewayConfiguration, Overrides, Settings, SettingsError};
 use wssgate::telemetry::format::Format;
 use wssgate::telemetry::logging;
 use wssgate::{api, app};
@@ -51,22 +51,26 @@ fn run(arguments: &Run) -> ExitCode {
 }
 
 fn check(arguments: &Check) -> ExitCode {
+    let overrides = Overrides { dev: arguments.dev, ..Overrides::default() };
     let settings = match settings(arguments.config.as_deref()) {
-        Ok(file) => Settings::merge(Default::default(), file),
+        Ok(file) => Settings::merge(overrides, file),
         Err(error) => return fail(USAGE, &error.to_string()),
     };
-    let checked = match app::check(&settings, &arguments.manifests) {
+    let checked = match app::check(&settings, &arguments.manifests, arguments.strict) {
         Ok(checked) => checked,
         Err(error) => return fail(USAGE, &error.to_string()),
     };
     let text = match arguments.output {
-        Output::Table => checked.table,
-        Output::Json => checked.json,
+        Output::Table => checked.table(),
+        Output::Json => checked.json(),
+        Output::Github => checked.github(),
+        Output::Sarif => checked.sarif(),
+        Output::Junit => checked.junit(),
     };
-    for problem in checked.problems.iter().chain(&checked.remarks) {
-        let _ = writeln!(io::stderr(), "{problem}");
+    for line in checked.lines() {
+        let _ = writeln!(io::stderr(), "{line}");
     }
-    if print(&text) == ExitCode::from(OK) && checked.accepted { ExitCode::from(OK) } else { ExitCode::from(FAILED) }
+    if print(&text) == ExitCode::from(OK) && checked.passed() { ExitCode::from(OK) } else { ExitCode::from(FAILED) }
 }
 
 fn echo(arguments: &Echo) -> ExitCode {

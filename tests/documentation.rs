@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::{drift, root};
+use crate::{drift, root, troubleshooting};
 use wssgate::api::violation;
 use wssgate::reason::Reason;
 use wssgate::settings::GatewayConfiguration;
@@ -22,13 +22,17 @@ fn the_page_of_reasons_is_the_table_of_the_code() {
          Why a handshake was refused or a connection ended: the `reason` of metrics and of the access log. Before the\n\
          101 the client sees the HTTP status, after the 101 the close code. A row with neither ends a connection without\n\
          an answer, or passes the peer's own close code on.\n\n\
+         Each reason leads to its causes in [troubleshooting](troubleshooting.md), and to what mends them.\n\n\
          This page is generated from `src/reason.rs`; `UPDATE=1 cargo test --test files` writes it anew.\n\n\
          | reason | HTTP status | close code | meaning |\n|---|---|---|---|\n",
     );
     let number = |code: Option<u16>| code.map(|code| code.to_string()).unwrap_or_default();
     for reason in Reason::ALL {
         let (status, close) = (number(reason.http_status()), number(reason.close_code()));
-        writeln!(page, "| `{}` | {status} | {close} | {} |", reason.label(), reason.text()).unwrap();
+        let (label, text) = (reason.label(), reason.text());
+        let entry =
+            troubleshooting::entry(label).unwrap_or_else(|| panic!("docs/troubleshooting.md has no entry of {label}"));
+        writeln!(page, "| [`{label}`](troubleshooting.md#{entry}) | {status} | {close} | {text} |").unwrap();
     }
     drift("docs/reasons.md", &page);
 }
@@ -266,7 +270,7 @@ fn targets(text: &str) -> Vec<(String, String)> {
 }
 
 /// The anchors of a page: its headings in lower case, spaces as dashes, without punctuation.
-fn anchors(text: &str) -> Vec<String> {
+pub(crate) fn anchors(text: &str) -> Vec<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let headings = headings.filter_map(|line| line.trim_start_matches('#').strip_prefix(' '));
     let letter = |c: char| match c {

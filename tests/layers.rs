@@ -116,7 +116,7 @@ admin | accept shares telemetry::metrics policy | http http_body_util hyper hype
 echo | accept | futures_util http tokio tokio_tungstenite
 args | api telemetry::format settings | clap
 app | api telemetry::metrics telemetry::access settings content policy snapshot compile::guard compile::ownership compile::resolve compile
-    source status issuance proxy admin echo | k8s_openapi rustix rustls tokio tracing
+    source status issuance proxy admin echo | k8s_openapi rustix rustls serde_json tokio tracing
 main | api telemetry::format telemetry::logging settings args app | clap rustls tikv_jemallocator
 ";
 

@@ -10,15 +10,18 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 
 use super::document;
-use super::loaded::{Loaded, ManifestProblem};
+use super::loaded::{Loaded, ManifestProblem, Place};
 use super::parse::{self, Content, Identity, Parsed};
 use super::walk::{self, Found};
 use super::watch::Watch;
 use crate::api::objects::Objects;
+use crate::api::route_id::RouteKind;
 use crate::api::yaml::Fault;
 
 /// The largest file that is read, in bytes.
 const MAX_SIZE: u64 = 4 << 20;
+/// The path that stands for standard input.
+const STANDARD_INPUT: &str = "-";
 
 /// A directory of manifests.
 pub struct Files {
@@ -58,7 +61,11 @@ impl Files {
         std::fs::read_dir(&root).map_err(|error| {
             io::Error::new(error.kind(), format!("{}: cannot read the directory of manifests: {error}", root.display()))
         })?;
-        Ok(Self {
+        Ok(Self::of(root))
+    }
+
+    fn of(root: PathBuf) -> Self {
+        Self {
             root,
             namespaces: BTreeSet::new(),
             records: BTreeMap::new(),
@@ -66,7 +73,42 @@ impl Files {
             blind: (Vec::new(), false),
             fingerprint: 0,
             watch: None,
-        })
+        }
+    }
+
+    /// Reads directories, files and, for `-`, standard input, once. A file is read whatever its name is.
+    ///
+    /// # Errors
+    /// One of them does not exist or cannot be read.
+    pub fn once(inputs: &[PathBuf], namespaces: impl IntoIterator<Item = String>) -> io::Result<Loaded> {
+        let mut files = Self::of(PathBuf::new());
+        files.limit(namespaces);
+        let mut found = Found::default();
+        let mut standard_input = None;
+        for input in inputs {
+            let named = |error: io::Error| {
+                io::Error::new(error.kind(), format!("{}: cannot be read: {error}", input.display()))
+            };
+            if input.as_os_str() == STANDARD_INPUT {
+                let mut bytes = Vec::new();
+                io::stdin().lock().take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(named)?;
+                standard_input = Some(bytes);
+            } else if std::fs::metadata(input).map_err(named)?.is_dir() {
+                let below = walk::walk(input);
+                found.files.extend(below.files);
+                found.unreadable.extend(below.unreadable);
+                found.too_many |= below.too_many;
+            } else {
+                File::open(input).map_err(named)?;
+                found.files.insert(input.clone());
+            }
+        }
+        files.refresh(&found);
+        if let Some(bytes) = standard_input {
+            let record = Record::read("standard input", digest_of(&bytes), bytes, Record::default());
+            files.records.insert("standard input".into(), record);
+        }
+        Ok(files.merge(&found))
     }
 
     /// Reads only these namespaces and what belongs to none; all if there are none.
@@ -151,7 +193,7 @@ impl Files {
         let mut objects = Objects::default();
         let mut problems = Vec::new();
         let mut skipped = 0;
-        let mut owners: BTreeMap<Identity, String> = BTreeMap::new();
+        let mut owners: BTreeMap<Identity, Place> = BTreeMap::new();
         for (path, reason) in &found.unreadable {
             problems.push(whole(&shown(path), format!("cannot be read: {reason}; its last good objects stay in use")));
         }
@@ -162,7 +204,7 @@ impl Files {
         for (path, record) in &self.records {
             skipped += record.skipped;
             problems.extend(record.problems.iter().cloned());
-            for (line, parsed) in &record.fresh {
+            for (start, parsed) in &record.fresh {
                 if !self.watches(parsed) {
                     skipped += 1;
                     continue;
@@ -171,13 +213,13 @@ impl Files {
                 let name = shown(path);
                 match owners.get(&identity) {
                     Some(owner) => {
-                        let (kind, key) = identity;
+                        let ((kind, key), Place { file, line }) = (identity, owner);
                         let message =
-                            format!("{kind} {key} is already in {owner}, which is used; remove one of the two");
-                        problems.push(ManifestProblem { file: name, line: *line, column: 1, message });
+                            format!("{kind} {key} is already in {file}:{line}, which is used; remove one of the two");
+                        problems.push(ManifestProblem { file: name, line: *start, column: 1, message });
                     }
                     None => {
-                        owners.insert(identity, format!("{name}:{line}"));
+                        owners.insert(identity, Place { file: name, line: *start });
                         add(&mut objects, parsed);
                     }
                 }
@@ -188,11 +230,13 @@ impl Files {
             for parsed in record.kept.iter().filter(|parsed| self.watches(parsed)) {
                 owners.entry(parsed.identity()).or_insert_with(|| {
                     add(&mut objects, parsed);
-                    shown(path)
+                    Place { file: shown(path), line: 1 }
                 });
             }
         }
-        Loaded { objects: Arc::new(objects), problems, skipped, files: self.records.len() }
+        let routes = owners.into_iter().filter(|((kind, _), _)| *kind == RouteKind::SecureWebSocketRoute.as_str());
+        let places = Arc::new(routes.map(|((_, key), place)| (key, place)).collect());
+        Loaded { objects: Arc::new(objects), problems, skipped, files: self.records.len(), places }
     }
 
     fn watches(&self, parsed: &Parsed) -> bool {

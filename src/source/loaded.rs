@@ -1,9 +1,10 @@
 //! What a source hands over: the objects, and what could not be read. Plain data.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::api::objects::Objects;
+use crate::api::objects::{Key, Objects};
 
 /// What a source holds.
 #[derive(Debug, Clone)]
@@ -16,6 +17,17 @@ pub struct Loaded {
     pub skipped: usize,
     /// Files that were read.
     pub files: usize,
+    /// Where each route stands; empty for a cluster.
+    pub places: Arc<BTreeMap<Key, Place>>,
+}
+
+/// Where an object stands in the manifests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as the source was named by the user.
+    pub file: String,
+    /// Line of its beginning, from 1.
+    pub line: u64,
 }
 
 /// Something in a manifest that could not be read, with its place.

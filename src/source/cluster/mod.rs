@@ -114,7 +114,7 @@ impl Cluster {
 
     /// What is there now.
     pub fn load(&mut self) -> Loaded {
-        Loaded { objects: self.store.take(), problems: Vec::new(), skipped: 0, files: 0 }
+        Loaded { objects: self.store.take(), problems: Vec::new(), skipped: 0, files: 0, places: Arc::default() }
     }
 
     /// Waits until the objects may differ from those that were loaded last, debounced. May be dropped and called again at any
