@@ -12,6 +12,7 @@ use rcgen::{
     KeyIdMethod, KeyPair, SerialNumber, date_time_ymd,
 };
 use serde::Deserialize;
+use wssgate::api::ceilings::Ceilings;
 use wssgate::api::objects::{Key, Objects};
 use wssgate::api::route::Defaults;
 use wssgate::compile::Options;
@@ -35,6 +36,7 @@ struct Line {
     awaited: Vec<String>,
     hostname_suffixes: BTreeMap<String, Vec<String>>,
     defaults: Defaults,
+    ceilings: Ceilings,
     unshared: Option<std::num::NonZeroUsize>,
 }
 
@@ -51,6 +53,7 @@ impl Default for Line {
             awaited: Vec::new(),
             hostname_suffixes: BTreeMap::new(),
             defaults: Defaults::default(),
+            ceilings: Ceilings::default(),
             unshared: None,
         }
     }
@@ -208,6 +211,7 @@ fn options(line: Line) -> Options {
         hostname_suffixes: line.hostname_suffixes,
         unshared: line.unshared,
         defaults: line.defaults,
+        ceilings: line.ceilings,
         ..Options::default()
     }
 }

@@ -1,7 +1,7 @@
 //! The routes that are ours, each with the draft that counts: its own, or the last good one in place of one that does
 //! not compile. Knows routes and drafts; not what they refer to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::api::objects::Objects;
@@ -10,10 +10,12 @@ use crate::api::route_id::RouteId;
 use crate::api::status::ConditionReason as Reason;
 use crate::api::violation::SchemaViolation;
 use crate::compile::options::Options;
+use crate::compile::ownership::ceilings;
 use crate::compile::ownership::class::{self, Class};
 use crate::compile::ownership::host::{Claim, Rank};
 use crate::compile::ownership::suffix::Suffixes;
 use crate::compile::problem::{Problem, quote};
+use crate::compile::spec::ceiling::NamespaceCeilings;
 use crate::compile::spec::draft::Draft;
 
 /// A route of ours.
@@ -76,6 +78,20 @@ struct KeptDraft {
     good: Option<Arc<Draft>>,
     /// The route as it was when it was good.
     good_route: Option<Arc<SecureWebSocketRoute>>,
+    /// The ceilings by which the drafts were read.
+    ceilings: Arc<NamespaceCeilings>,
+}
+
+impl KeptDraft {
+    /// The last good draft, by the ceilings that hold now. A spec that does not compile with the defaults and ceilings of
+    /// now is not good any more: the draft of before could have more than the ceilings.
+    fn good(&self, options: &Options, ceilings: &NamespaceCeilings) -> Option<Arc<Draft>> {
+        if *self.ceilings == *ceilings {
+            return self.good.clone();
+        }
+        let draft = Draft::read(&self.good_route.as_ref()?.spec, &[], &options.defaults, ceilings);
+        draft.policy.is_some().then(|| Arc::new(draft))
+    }
 }
 
 impl Drafts {
@@ -105,6 +121,7 @@ pub fn collect<'a>(
     same_defaults: bool,
 ) -> Candidates<'a> {
     let mut candidates = Candidates { routes: Vec::new(), lost: Vec::new(), drafts: Drafts::default() };
+    let mut by_namespace: HashMap<&str, Arc<NamespaceCeilings>> = HashMap::new();
     for (key, route) in &objects.routes {
         let id = RouteId::secure_web_socket(&key.namespace, &key.name);
         match class::of(route, objects, options) {
@@ -115,22 +132,29 @@ pub fn collect<'a>(
                 continue;
             }
         }
+        let ceilings = by_namespace
+            .entry(&key.namespace)
+            .or_insert_with_key(|namespace| Arc::new(ceilings::of(&options.ceilings, namespace)));
         // A route that was deleted and made anew is another route, whatever its name.
         let kept = before.and_then(|before| before.by_route.get(&id));
         let kept = kept.filter(|kept| kept.route.metadata.uid == route.metadata.uid);
         let violations = objects.violations.get(key);
         let same = kept.filter(|kept| {
             same_defaults
+                && kept.ceilings == *ceilings
                 && (Arc::ptr_eq(&kept.route, route) || kept.route.spec == route.spec)
                 && kept.violations.as_deref() == violations.map(|violations| &**violations)
         });
         let draft = same.map_or_else(
-            || Arc::new(Draft::read(&route.spec, violations.map_or(&[][..], |all| all), &options.defaults)),
+            || {
+                let violations = violations.map_or(&[][..], |all| all);
+                Arc::new(Draft::read(&route.spec, violations, &options.defaults, ceilings))
+            },
             |kept| Arc::clone(&kept.draft),
         );
         let good = match &draft.policy {
             Some(_) => Some(Arc::clone(&draft)),
-            None => kept.and_then(|kept| kept.good.clone()),
+            None => kept.and_then(|kept| kept.good(options, ceilings)),
         };
         let good_route = match &draft.policy {
             Some(_) => Some(Arc::clone(route)),
@@ -144,6 +168,7 @@ pub fn collect<'a>(
             draft: Arc::clone(&draft),
             good: good.clone(),
             good_route,
+            ceilings: Arc::clone(ceilings),
         };
         candidates.drafts.by_route.insert(id.clone(), kept);
         candidates.routes.push(Candidate { id, route, draft, good, hostnames, forbidden });

@@ -212,6 +212,7 @@ fn is_stalling(reason: Reason) -> bool {
         | Reason::StoreUnavailable
         | Reason::LoopDetected
         | Reason::Configured
+        | Reason::AboveCeiling
         | Reason::NoSharedStore => false,
     }
 }

@@ -248,6 +248,7 @@ impl Default for Options {
             client_pacing: Pacing::default(),
             backend_pacing: Pacing::default(),
             connection: Connection {
+                requires_subject: false,
                 total: 9,
                 per_address: None,
                 per_subject: None,
