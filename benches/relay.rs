@@ -104,6 +104,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         audits_messages: false,
         compresses: false,
         client_certificates: None,
+        ceilings: wssgate::policy::Ceilings::default(),
     };
     let id = BackendId { namespace: "bench".into(), service: "echo".into(), port: 80 };
     let route = Route {

@@ -7,8 +7,11 @@ use serde_json::Value;
 
 use crate::harness::gateway::configuration;
 use crate::harness::issuer::{any_of, bearer, claims, config_map, method, set};
-use crate::harness::manifests::merge;
-use crate::harness::{Behaviour, Frame, Head, Key, Options, PATIENCE, Peer, Setup, json, until};
+use crate::harness::manifests::{merge, route, secret, service, text};
+use crate::harness::setup::{HOST, manifests};
+use crate::harness::{
+    Authority, Behaviour, Frame, Gateway, Head, Key, Options, PATIENCE, Peer, Recorder, Setup, json, until,
+};
 
 /// Settings with these ceilings of every namespace.
 fn of_all(limits: &Value) -> Value {
@@ -117,5 +120,111 @@ async fn ceilings_change_under_open_sockets_as_limits_of_a_route_do() {
     configure(&setup, &json!({})).await;
     one.echo(&Frame::binary(vec![1; 1000])).await;
     let _more = (setup.open().await, setup.open().await);
+    setup.refused("the route's own limit", &Head::upgrade("/"), &[503], &["total_limit"]).await;
+}
+
+/// The host of another tenant.
+const OTHER: &str = "other.example.com";
+
+/// The usual route with a second one beside it at `/second`, and a route of namespace `bank` for a host of its own.
+async fn three_routes(settings: &Value) -> Setup {
+    let (authority, recorder) = (Authority::new(), Recorder::start(Behaviour::Echo).await);
+    let rule = json!({"name": "second", "matches": [{"path": {"value": "/second"}}], "backendRefs": [{"name": "chat", "port": 8080}]});
+    let second = route("second", HOST, "chat-tls", "chat", &json!({"tls": null, "rules": [rule]}));
+    let mut others =
+        vec![secret("own-tls", &authority.leaf(&[OTHER])), route("own", OTHER, "own-tls", "own", &json!({}))];
+    others.extend(service("own", &[recorder.port()]));
+    others.iter_mut().for_each(|object| object["metadata"]["namespace"] = json!("bank"));
+    let manifests =
+        manifests(&authority, &recorder, &json!({})).with("second.yaml", &[second]).with("bank.yaml", &others);
+    let gateway = Gateway::start_with(&manifests, &Options::settings(settings)).await;
+    Setup { authority, recorder, gateway }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_routes_of_a_namespace_have_no_more_sockets_together_than_its_ceiling() {
+    let shop =
+        |sockets: u32| json!({"ceilings": {"namespaces": [{"names": ["shop"], "limits": {"sockets": sockets}}]}});
+    let setup = three_routes(&shop(2)).await;
+    let mut first = setup.open().await;
+    let second = setup.client().open(&Head::upgrade("/second")).await;
+    for path in ["/", "/second"] {
+        let answer = setup.refused(path, &Head::upgrade(path), &[503], &["namespace_limit"]).await;
+        assert!(answer.field("retry-after").is_some(), "{answer:?}");
+    }
+    // Another tenant is not counted.
+    let other = setup.client().named(OTHER);
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(other.open(&Head::upgrade("/").set("Host", OTHER)).await);
+    }
+    configure(&setup, &shop(1)).await;
+    first.echo(&Frame::text("a lower ceiling closes nobody")).await;
+    drop(second);
+    setup.gateway.metric_becomes("wssgate_connections", &[("route", "shop/second")], 0.0).await;
+    setup.refused("the second of one", &Head::upgrade("/second"), &[503], &["namespace_limit"]).await;
+    configure(&setup, &shop(2)).await;
+    until(PATIENCE, "a place by the higher ceiling", async || {
+        (setup.client().ask(&Head::upgrade("/second")).await.0.status() == 101).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_beyond_the_number_of_its_namespace_is_not_served_and_its_connections_end() {
+    let setup = three_routes(&json!({})).await;
+    let mut peer = setup.client().open(&Head::upgrade("/second")).await;
+    let mut kept = setup.open().await;
+    let one = json!({"ceilings": {"default": {"routes": 1}}});
+    configure(&setup, &one).await;
+    let close = peer.close_code().await.map(|(code, _)| code);
+    assert_eq!(close, Some(1012), "lost authority fails closed");
+    kept.echo(&Frame::text("the first route is served")).await;
+    let told = setup.gateway.log_line("the condition", |line| line["route"] == "shop/second").await;
+    let problem = told["problem"].as_str().unwrap();
+    assert!(problem.contains("the ceiling of every namespace (routes: 1) is reached"), "{told}");
+    // Its paths belong to the route that is served.
+    configure(&setup, &json!({})).await;
+    setup.client().open(&Head::upgrade("/second")).await.echo(&Frame::text("back")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subject_has_no_more_outstanding_tickets_than_the_ceiling() {
+    let key = Key::es256("a");
+    let ticket = json!({"name": "ticket", "type": "Ticket", "ticket": {"path": "/ticket"}});
+    let spec = any_of(&[method(&json!({})), ticket]);
+    let keys = config_map("idp", &set(&[&key]));
+    let options = Options::settings(&of_all(&json!({"ticketsPerSubject": 2})));
+    let setup = Setup::beside(Behaviour::Echo, &spec, &options, |manifests| manifests.with("keys.yaml", &[keys])).await;
+    let post = |subject: &str| {
+        let token = key.sign(&claims(&json!({"sub": subject})));
+        let head = Head::request("POST /ticket HTTP/1.1").add("Content-Length", "0");
+        head.add("Authorization", format!("Bearer {token}"))
+    };
+    for number in 0..2 {
+        assert_eq!(setup.client().ask(&post("ada")).await.0.status(), 200, "ticket {number}");
+    }
+    setup.refused("the third", &post("ada"), &[429], &["ticket_limit"]).await;
+    assert_eq!(setup.client().ask(&post("bob")).await.0.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ceilings_follow_the_labels_of_a_namespace() {
+    let namespace = |tier: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": {"tier": tier}}});
+    let settings = json!({"ceilings": {"namespaces": [{"matchLabels": {"tier": "free"}, "limits": {"total": 1}}]}});
+    let spec = json!({"connection": {"limits": {"total": 2}}});
+    let with = [namespace("free")];
+    let setup = Setup::beside(Behaviour::Echo, &spec, &Options::settings(&settings), |manifests| {
+        manifests.with("namespace.yaml", &with)
+    })
+    .await;
+    let mut first = setup.open().await;
+    setup.refused("the second of one", &Head::upgrade("/"), &[503], &["total_limit"]).await;
+    let (_, _, message) = condition(&setup, &settings, "CeilingApplied").unwrap();
+    assert!(message.contains("2 is more than the ceiling of namespaces with tier=free, 1"), "{message}");
+    setup.gateway.edit("namespace.yaml", &text(&[namespace("paid")])).await;
+    let _second = setup.open().await;
+    assert_eq!(condition(&setup, &settings, "CeilingApplied"), None);
+    first.echo(&Frame::text("undisturbed")).await;
     setup.refused("the route's own limit", &Head::upgrade("/"), &[503], &["total_limit"]).await;
 }

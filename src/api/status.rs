@@ -216,6 +216,8 @@ pub enum ConditionReason {
     Configured,
     /// A field sets more than a ceiling of the gateway's settings.
     AboveCeiling,
+    /// The namespace has as many routes, hostnames or key sets as a ceiling of the gateway's settings lets it have.
+    CeilingReached,
     /// The gateway's settings have no `sharedStore`, and there are several replicas.
     NoSharedStore,
 }
@@ -264,6 +266,7 @@ impl ConditionReason {
             Self::LoopDetected => "LoopDetected",
             Self::Configured => "Configured",
             Self::AboveCeiling => "AboveCeiling",
+            Self::CeilingReached => "CeilingReached",
             Self::NoSharedStore => "NoSharedStore",
         }
     }

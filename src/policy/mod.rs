@@ -63,6 +63,17 @@ pub struct Policy {
     pub compresses: bool,
     /// What the route's host asks of client certificates; `None`: nothing.
     pub client_certificates: Option<ClientRule>,
+    /// What the settings let the route and its namespace have beyond what a route can set.
+    pub ceilings: Ceilings,
+}
+
+/// What the settings of the gateway bound and no route sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ceilings {
+    /// Connections of all routes of the namespace on this replica at a time; `None`: no ceiling.
+    pub sockets: Option<u32>,
+    /// Outstanding tickets of one subject of the route; `None`: the gateway's own bound.
+    pub tickets_per_subject: Option<u32>,
 }
 
 impl Policy {

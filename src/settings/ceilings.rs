@@ -9,9 +9,9 @@ use crate::api::scalar::is_label;
 pub(super) fn check(ceilings: &Ceilings) -> Option<(String, String)> {
     let mut seen = BTreeSet::new();
     for (index, entry) in ceilings.namespaces.iter().enumerate() {
-        let at = |key: &str| format!("namespaces[{index}].{key}");
-        if entry.names.is_empty() {
-            return Some((at("names"), "must name at least one namespace".to_owned()));
+        if entry.names.is_empty() == entry.match_labels.is_empty() {
+            let fix = "must have either names or matchLabels, with at least one of them";
+            return Some((format!("namespaces[{index}]"), fix.to_owned()));
         }
         for (position, name) in entry.names.iter().enumerate() {
             let at = format!("namespaces[{index}].names[{position}]");

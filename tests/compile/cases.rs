@@ -163,6 +163,7 @@ pub(crate) fn load(step: &Path, mint: &mut Mint) -> (Objects, Options) {
         objects.config_maps.extend(more.config_maps);
         objects.reference_grants.extend(more.reference_grants);
         objects.ingresses.extend(more.ingresses);
+        objects.namespaces.extend(more.namespaces);
         objects.certificates.extend(more.certificates);
         objects.violations.extend(more.violations);
     }

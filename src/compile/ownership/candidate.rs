@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::api::objects::Objects;
+use crate::api::objects::{Key, Objects};
 use crate::api::route::{RouteSpec, SecureWebSocketRoute};
 use crate::api::route_id::RouteId;
 use crate::api::status::ConditionReason as Reason;
@@ -30,9 +30,13 @@ pub struct Candidate<'a> {
     /// The last draft without mistakes, if there ever was one: the same one if the spec is right.
     good: Option<Arc<Draft>>,
     /// Hostnames of the draft that counts and that the namespace may use.
-    hostnames: Vec<Box<str>>,
-    /// Hostnames that it may not use.
+    pub(super) hostnames: Vec<Box<str>>,
+    /// Hostnames that it may not use, and why it is not served at all.
     pub forbidden: Vec<Problem>,
+    /// Key sets that it may not use.
+    pub refused_keys: Vec<Problem>,
+    /// The ceilings of its namespace.
+    pub(super) ceilings: Arc<NamespaceCeilings>,
 }
 
 impl Candidate<'_> {
@@ -51,15 +55,16 @@ impl Candidate<'_> {
         self.route.metadata.deletion_timestamp.is_some()
     }
 
-    /// What it wants of hostnames.
-    pub fn claim(&self) -> Claim<'_> {
+    /// Its place among the routes that want the same.
+    pub(super) fn rank(&self) -> Rank<'_> {
         let created = self.route.metadata.creation_timestamp.as_ref();
         let created = created.map_or(i64::MAX, |time| time.0.as_second());
-        Claim {
-            rank: Rank { never_good: self.good.is_none(), created, id: &self.id },
-            hostnames: &self.hostnames,
-            tls: self.effective().tls.is_some(),
-        }
+        Rank { never_good: self.good.is_none(), created, id: &self.id }
+    }
+
+    /// What it wants of hostnames.
+    pub fn claim(&self) -> Claim<'_> {
+        Claim { rank: self.rank(), hostnames: &self.hostnames, tls: self.effective().tls.is_some() }
     }
 }
 
@@ -132,9 +137,10 @@ pub fn collect<'a>(
                 continue;
             }
         }
-        let ceilings = by_namespace
-            .entry(&key.namespace)
-            .or_insert_with_key(|namespace| Arc::new(ceilings::of(&options.ceilings, namespace)));
+        let ceilings = by_namespace.entry(&key.namespace).or_insert_with_key(|namespace| {
+            let labels = labels(objects, options, namespace);
+            Arc::new(ceilings::of(&options.ceilings, namespace, labels))
+        });
         // A route that was deleted and made anew is another route, whatever its name.
         let kept = before.and_then(|before| before.by_route.get(&id));
         let kept = kept.filter(|kept| kept.route.metadata.uid == route.metadata.uid);
@@ -171,9 +177,21 @@ pub fn collect<'a>(
             ceilings: Arc::clone(ceilings),
         };
         candidates.drafts.by_route.insert(id.clone(), kept);
-        candidates.routes.push(Candidate { id, route, draft, good, hostnames, forbidden });
+        let (ceilings, refused_keys) = (Arc::clone(ceilings), Vec::new());
+        let candidate = Candidate { id, route, draft, good, hostnames, forbidden, refused_keys, ceilings };
+        candidates.routes.push(candidate);
     }
     candidates
+}
+
+/// The labels of a namespace; `None`: it cannot be read. Among files a namespace without a manifest has none.
+fn labels<'a>(objects: &'a Objects, options: &Options, namespace: &str) -> Option<&'a BTreeMap<String, String>> {
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    let found = objects.namespaces.get(&Key::new("", namespace));
+    match found {
+        Some(found) => Some(found.metadata.labels.as_ref().unwrap_or(&NONE)),
+        None => options.standalone.then_some(&NONE),
+    }
 }
 
 /// The hostnames that a namespace may use by the settings, and the problems of the others.

@@ -4,4 +4,5 @@ pub mod candidate;
 pub mod ceilings;
 pub mod class;
 pub mod host;
+pub mod quota;
 pub mod suffix;

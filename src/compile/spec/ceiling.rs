@@ -12,6 +12,8 @@ use crate::compile::spec::diagnostics::Diagnostics;
 pub enum Scope {
     /// For the namespace by its name.
     Namespace(String),
+    /// For namespaces with these labels, such as `tier=free`.
+    Labels(String),
     /// For all.
     All,
 }
@@ -20,6 +22,7 @@ impl Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Namespace(name) => write!(f, "namespace {name}"),
+            Self::Labels(labels) => write!(f, "namespaces with {labels}"),
             Self::All => f.write_str("every namespace"),
         }
     }
@@ -43,10 +46,27 @@ pub struct NamespaceCeilings {
     pub per_address: Option<Ceiling<u32>>,
     /// Of connections of one subject to one route.
     pub per_subject: Option<Ceiling<u32>>,
+    /// Of outstanding tickets of one subject of one route.
+    pub tickets_per_subject: Option<Ceiling<u32>>,
+    /// Of connections of all routes together on one replica.
+    pub sockets: Option<Ceiling<u32>>,
+    /// Of routes.
+    pub routes: Option<Ceiling<u32>>,
+    /// Of hostnames.
+    pub hostnames: Option<Ceiling<u32>>,
+    /// Of key sets.
+    pub key_sets: Option<Ceiling<u32>>,
     /// Of the largest message of a client, in bytes.
     pub client_size: Option<Ceiling<u64>>,
     /// Of the largest message of a backend, in bytes.
     pub backend_size: Option<Ceiling<u64>>,
+}
+
+impl NamespaceCeilings {
+    /// Whether any of them is one of a number of objects.
+    pub fn counts_objects(&self) -> bool {
+        self.routes.is_some() || self.hostnames.is_some() || self.key_sets.is_some()
+    }
 }
 
 impl<T: Ord + Copy + Display> Ceiling<T> {
@@ -90,6 +110,7 @@ mod tests {
             per_subject: all(2),
             client_size: all(1024),
             backend_size: all(2048),
+            ..NamespaceCeilings::default()
         }
     }
 

@@ -23,7 +23,7 @@ use crate::compile::spec::message_rate::{self, Subjects};
 use crate::compile::spec::origin;
 use crate::compile::spec::rate;
 use crate::compile::spec::tunnel;
-use crate::policy::{self, Authentication, Content, Heartbeat, Networks, OriginPattern, Origins, Policy};
+use crate::policy::{self, Authentication, Ceilings, Content, Heartbeat, Networks, OriginPattern, Origins, Policy};
 use crate::ws::message::Limits;
 
 /// Default: connections of a route on one replica.
@@ -92,6 +92,10 @@ pub fn effective(
         audits_messages,
         compresses,
         client_certificates: None,
+        ceilings: Ceilings {
+            sockets: ceilings.sockets.as_ref().map(|ceiling| ceiling.most),
+            tickets_per_subject: ceilings.tickets_per_subject.as_ref().map(|ceiling| ceiling.most),
+        },
     }
 }
 

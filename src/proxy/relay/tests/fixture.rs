@@ -311,6 +311,7 @@ impl Fixture {
             audits_messages: options.audits,
             compresses: options.deflate.is_some(),
             client_certificates: None,
+            ceilings: crate::policy::Ceilings::default(),
         };
         let live = Live::default();
         live.publish(snapshot(Some(RouteState::Serving(Arc::new(policy)))));
