@@ -83,6 +83,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
     roots.add(made.cert.der().clone()).unwrap();
     let limits = Limits { text: true, binary: false, max_size: 64 * 1024, max_fragments: 1024, ..Limits::CONTROL_ONLY };
     let connection = Connection {
+        requires_subject: false,
         total: 100,
         per_address: None,
         per_subject: None,
@@ -103,6 +104,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         audits_messages: false,
         compresses: false,
         client_certificates: None,
+        ceilings: wssgate::policy::Ceilings::default(),
     };
     let id = BackendId { namespace: "bench".into(), service: "echo".into(), port: 80 };
     let route = Route {

@@ -133,6 +133,7 @@ reasons! {
     TicketLimit              "ticket_limit"                 429   -: "The subject (or, for a credential that names no subject, the client's address) has as many outstanding tickets of the route as one may have. Tickets that were issued stay good."
     TicketsUnavailable       "tickets_unavailable"          503   -: "As many tickets are outstanding as the gateway keeps, or as the shared store keeps for the route."
     StoreUnavailable         "store_unavailable"            503   -: "The shared store could not be asked: it is not connected, did not answer in time, failed, or too many requests of the route wait for it. Tickets are neither issued nor redeemed, and a subject with a limit is not let in."
+    NamespaceLimit           "namespace_limit"              503   -: "The routes of the namespace have as many connections on this replica as `ceilings` of the settings let them (`sockets`)."
     TotalLimit               "total_limit"                  503   -: "The route has `limits.total` connections."
     AddressLimit             "address_limit"                429   -: "The client's address has `limits.perAddress` connections."
     SubjectLimit             "subject_limit"                429   -: "The subject has `limits.perSubject` connections."

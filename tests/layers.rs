@@ -72,7 +72,7 @@ compile::problem | api |
 compile::options | api content policy snapshot |
 compile::status | api content policy snapshot compile::problem | jiff k8s_openapi serde_json
 compile::spec | ws api content policy snapshot compile::problem | http ipnet rustls_pki_types serde_json
-compile::ownership | api compile::problem compile::options compile::spec | k8s_openapi
+compile::ownership | api policy compile::problem compile::options compile::spec | k8s_openapi
 compile::resolve | tls api content policy snapshot compile::provider compile::guard compile::pem compile::problem
     compile::spec |
     aws_lc_rs k8s_openapi rustls rustls_pki_types webpki_roots

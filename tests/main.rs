@@ -19,6 +19,7 @@ mod balance;
 mod browser;
 mod canary;
 mod capacity;
+mod ceilings;
 mod chart;
 mod check;
 mod check_pipeline;

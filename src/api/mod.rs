@@ -1,6 +1,7 @@
 //! WHAT USERS WRITE: the custom resource, its status, and the Kubernetes objects that a compile reads. Plain data with
 //! serde and schemas, no behaviour beyond reading values. Knows nothing of what is done with them.
 
+pub mod ceilings;
 pub mod certificate;
 pub mod crd;
 pub mod objects;

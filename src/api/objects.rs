@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -61,6 +61,8 @@ pub struct Objects {
     pub reference_grants: BTreeMap<Key, Arc<ReferenceGrant>>,
     /// Ingresses: of interest are those by which cert-manager answers ACME challenges.
     pub ingresses: BTreeMap<Key, Arc<Ingress>>,
+    /// Namespaces, for their labels; in a cluster only where the settings ask for labels.
+    pub namespaces: BTreeMap<Key, Arc<Namespace>>,
     /// cert-manager's Certificates.
     pub certificates: BTreeMap<Key, Arc<Certificate>>,
     /// Whether Certificates can be made: the API server serves them.
@@ -86,6 +88,7 @@ impl fmt::Debug for Objects {
             .field("config_maps", &self.config_maps.len())
             .field("reference_grants", &self.reference_grants.len())
             .field("ingresses", &self.ingresses.len())
+            .field("namespaces", &self.namespaces.len())
             .field("certificates", &self.certificates.len())
             .field("cert_manager", &self.cert_manager)
             .finish_non_exhaustive()
@@ -105,6 +108,7 @@ impl Objects {
             Object::ConfigMap(o) => drop(self.config_maps.insert(key, o)),
             Object::ReferenceGrant(o) => drop(self.reference_grants.insert(key, o)),
             Object::Ingress(o) => drop(self.ingresses.insert(key, o)),
+            Object::Namespace(o) => drop(self.namespaces.insert(key, o)),
             Object::Certificate(o) => drop(self.certificates.insert(key, o)),
         }
     }
@@ -119,6 +123,7 @@ impl Objects {
             + self.config_maps.len()
             + self.reference_grants.len()
             + self.ingresses.len()
+            + self.namespaces.len()
             + self.certificates.len()
     }
 
@@ -147,6 +152,8 @@ pub enum Object {
     ReferenceGrant(Arc<ReferenceGrant>),
     /// `networking.k8s.io/v1` Ingress.
     Ingress(Arc<Ingress>),
+    /// `v1` Namespace.
+    Namespace(Arc<Namespace>),
     /// `cert-manager.io/v1` Certificate.
     Certificate(Arc<Certificate>),
 }
@@ -163,6 +170,7 @@ impl Object {
             Self::ConfigMap(o) => &o.metadata,
             Self::ReferenceGrant(o) => &o.metadata,
             Self::Ingress(o) => &o.metadata,
+            Self::Namespace(o) => &o.metadata,
             Self::Certificate(o) => &o.metadata,
         })
     }
@@ -178,6 +186,7 @@ impl Object {
             Self::ConfigMap(_) => "ConfigMap",
             Self::ReferenceGrant(_) => "ReferenceGrant",
             Self::Ingress(_) => "Ingress",
+            Self::Namespace(_) => "Namespace",
             Self::Certificate(_) => "Certificate",
         }
     }

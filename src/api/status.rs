@@ -95,6 +95,8 @@ pub enum ConditionType {
     AuditMode,
     /// Warning: a limit is wider than its default.
     LimitsRelaxed,
+    /// Warning: a field sets more than a ceiling of the gateway's settings, which holds in its place.
+    CeilingApplied,
     /// Warning: several replicas share no store, so that only the replica that issued a ticket redeems it.
     TicketsUnshared,
 }
@@ -115,6 +117,7 @@ impl ConditionType {
             Self::Anonymous => "Anonymous",
             Self::AuditMode => "AuditMode",
             Self::LimitsRelaxed => "LimitsRelaxed",
+            Self::CeilingApplied => "CeilingApplied",
             Self::TicketsUnshared => "TicketsUnshared",
         }
     }
@@ -211,6 +214,10 @@ pub enum ConditionReason {
     LoopDetected,
     /// A warning, chosen by the user.
     Configured,
+    /// A field sets more than a ceiling of the gateway's settings.
+    AboveCeiling,
+    /// The namespace has as many routes, hostnames or key sets as a ceiling of the gateway's settings lets it have.
+    CeilingReached,
     /// The gateway's settings have no `sharedStore`, and there are several replicas.
     NoSharedStore,
 }
@@ -258,6 +265,8 @@ impl ConditionReason {
             Self::StoreUnavailable => "StoreUnavailable",
             Self::LoopDetected => "LoopDetected",
             Self::Configured => "Configured",
+            Self::AboveCeiling => "AboveCeiling",
+            Self::CeilingReached => "CeilingReached",
             Self::NoSharedStore => "NoSharedStore",
         }
     }

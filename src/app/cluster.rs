@@ -125,6 +125,7 @@ pub(super) async fn open(settings: &Settings, metrics: &Metrics) -> Result<Opene
         secrets_by_name: settings.cluster.secrets == Secrets::Named,
         secrets: settings.default_certificate.iter().cloned().collect(),
         published: settings.cluster.publish_service.clone(),
+        labels: settings.ceilings.match_labels(),
         class: (class, settings.controller_name.clone()),
         ..cluster::Options::default()
     };
@@ -151,6 +152,7 @@ pub(super) fn differs(before: &Settings, next: &Settings) -> bool {
             settings.controller_name.clone(),
             settings.ingress_class_name.clone(),
             settings.default_certificate.clone(),
+            settings.ceilings.match_labels(),
         )
     };
     next.manifests.is_none() && part(before) != part(next)

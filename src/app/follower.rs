@@ -128,6 +128,10 @@ impl Follower {
                 self.options.ingress_class_name = before.ingress_class_name;
                 self.options.default_certificate = before.default_certificate;
                 self.options.own_service = before.own_service;
+                // What a namespace may have is not known until its labels were read.
+                if self.options.ceilings.match_labels() && !before.ceilings.match_labels() {
+                    self.options.ceilings = before.ceilings;
+                }
             }
         }
     }

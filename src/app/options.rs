@@ -87,6 +87,7 @@ pub(super) fn of_compile(settings: &Settings) -> compile::Options {
         certificate_grace: settings.certificate_grace,
         hostname_suffixes: settings.hostname_suffixes.clone(),
         defaults: settings.defaults.clone(),
+        ceilings: settings.ceilings.clone(),
         hop: hop(),
         unshared: settings.replicas.filter(|replicas| replicas.get() > 1 && settings.shared_store.is_none()),
         ..compile::Options::default()

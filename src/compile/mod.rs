@@ -126,7 +126,9 @@ pub fn compile(objects: &Objects, options: &Options, now: i64, previous: Option<
     let carried = previous.map(|previous| &previous.carried);
     let same_defaults = carried.is_some_and(|carried| carried.defaults == options.defaults);
     let drafts = carried.map(|carried| &carried.drafts);
-    let Candidates { routes, lost, drafts } = ownership::candidate::collect(objects, options, drafts, same_defaults);
+    let Candidates { mut routes, lost, drafts } =
+        ownership::candidate::collect(objects, options, drafts, same_defaults);
+    ownership::quota::hold(&mut routes);
     let claims: Vec<_> = routes.iter().map(Candidate::claim).collect();
     let mut ownership = ownership::host::resolve(&claims);
     ownership.reserved = Suffixes(&options.hostname_suffixes).reserved(&ownership);
@@ -220,6 +222,7 @@ fn references(
         let authentication = &policy.handshake.authentication;
         let counted = policy.connection.per_subject.is_some();
         report.warnings.extend(status::dependency::warnings(&candidate.id, authentication, counted, &options.failing));
+        candidate.refused_keys.iter().for_each(|problem| of_policy.refuse(problem.clone()));
         of_policy.add(keys.route(home, authentication));
         of_policy.add(resolve::external::resolve(home, policy, grants, resolver));
     }

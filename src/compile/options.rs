@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::api::ceilings::Ceilings;
 use crate::api::objects::Key;
 use crate::api::route::Defaults;
 use crate::api::{CERTIFICATE_GRACE, CONTROLLER};
@@ -36,6 +37,8 @@ pub struct Options {
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
     /// What routes that say nothing get, before the defaults of the gateway.
     pub defaults: Defaults,
+    /// The most that routes get, whatever they say.
+    pub ceilings: Ceilings,
     /// How many replicas there are that share no store; `None`: one, or nobody knows, or they share one.
     pub unshared: Option<NonZeroUsize>,
     /// Dependencies of handshakes that the data plane cannot reach.
@@ -62,6 +65,7 @@ impl Default for Options {
             certificate_grace: CERTIFICATE_GRACE,
             hostname_suffixes: BTreeMap::new(),
             defaults: Defaults::default(),
+            ceilings: Ceilings::default(),
             unshared: None,
             failing: Arc::default(),
             refused: Arc::default(),

@@ -63,13 +63,24 @@ pub struct Policy {
     pub compresses: bool,
     /// What the route's host asks of client certificates; `None`: nothing.
     pub client_certificates: Option<ClientRule>,
+    /// What the settings let the route and its namespace have beyond what a route can set.
+    pub ceilings: Ceilings,
+}
+
+/// What the settings of the gateway bound and no route sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ceilings {
+    /// Connections of all routes of the namespace on this replica at a time; `None`: no ceiling.
+    pub sockets: Option<u32>,
+    /// Outstanding tickets of one subject of the route; `None`: the gateway's own bound.
+    pub tickets_per_subject: Option<u32>,
 }
 
 impl Policy {
-    /// Whether something is counted by subject.
+    /// Whether the route counts something by subject.
     pub fn counts_subjects(&self) -> bool {
         let paced = self.client_pacing.counts_subjects() || self.backend_pacing.counts_subjects();
-        self.connection.per_subject.is_some() || paced
+        self.connection.requires_subject || paced
     }
 }
 
@@ -100,6 +111,9 @@ pub struct Connection {
     /// Connections of one subject, with its issuer, to the route: on the replicas that share a store, else on this one;
     /// `None`: no limit.
     pub per_subject: Option<u32>,
+    /// Whether the route sets a limit per subject, so that a client that has no subject is refused. Where only a ceiling of
+    /// the settings limits subjects, it is not.
+    pub requires_subject: bool,
     /// Whether a connection outlives the credential that opened it.
     pub outlives_credential: bool,
     /// Close after so long without a data frame in either direction; `None`: never.

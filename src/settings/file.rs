@@ -14,10 +14,12 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::ceilings;
 use super::cluster::{self, ClusterFile};
 use super::object_name::ObjectName;
 use super::proxies::TrustedProxies;
 use super::store::SharedStore;
+use crate::api::ceilings::Ceilings;
 use crate::api::route::Defaults;
 use crate::api::scalar::{self, is_lower_dns_name};
 use crate::api::violation;
@@ -113,6 +115,9 @@ pub struct GatewayConfiguration {
     /// Defaults of routes.
     #[serde(default)]
     pub defaults: Defaults,
+    /// Ceilings of routes and namespaces.
+    #[serde(default)]
+    pub ceilings: Ceilings,
     /// Bytes in flight that the kernel's buffers of one socket leave room for in each direction. A change needs a restart.
     #[serde(default, deserialize_with = "socket_buffers")]
     pub socket_buffers: Option<u64>,
@@ -284,6 +289,9 @@ impl GatewayConfiguration {
         }
         if let Some((key, fix)) = cluster::check(&self.cluster) {
             return Err(at(&format!("cluster.{key}"), fix.to_owned()));
+        }
+        if let Some((key, fix)) = ceilings::check(&self.ceilings) {
+            return Err(at(&format!("ceilings.{key}"), fix));
         }
         for (namespace, suffixes) in &self.hostname_suffixes {
             for (index, suffix) in suffixes.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! The gateway's own settings: flags and environment before the settings file before the defaults, merged in one place.
 //! Knows the route's shape for defaults, and nothing of who uses a setting.
 
+mod ceilings;
 pub mod cluster;
 pub mod file;
 mod object_name;
@@ -13,6 +14,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::api::ceilings::Ceilings;
 use crate::api::objects::Key;
 use crate::api::route::Defaults;
 use crate::api::{CERTIFICATE_GRACE, CONTROLLER};
@@ -55,6 +57,8 @@ pub struct Settings {
     pub hostname_suffixes: BTreeMap<String, Vec<String>>,
     /// Defaults of routes, before the defaults of the gateway.
     pub defaults: Defaults,
+    /// The most that routes and namespaces get, whatever routes set.
+    pub ceilings: Ceilings,
     /// Bytes in flight that the kernel's buffers of one socket leave room for in each direction.
     pub socket_buffers: u64,
     /// Memory in use in bytes above which new connections are refused; `None`: by the limit of the control group, if it
@@ -170,6 +174,7 @@ impl Settings {
             },
             hostname_suffixes: file.hostname_suffixes,
             defaults: file.defaults,
+            ceilings: file.ceilings,
             socket_buffers: file.socket_buffers.unwrap_or(SOCKET_BUFFERS),
             memory_budget: file.memory_budget,
             trusted_proxies: file.trusted_proxies,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -108,6 +108,7 @@ enum Kind {
     ConfigMap,
     ReferenceGrant,
     Ingress,
+    Namespace,
     Certificate,
 }
 
@@ -122,6 +123,7 @@ impl Kind {
             Self::ConfigMap => "ConfigMap",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::Ingress => "Ingress",
+            Self::Namespace => "Namespace",
             Self::Certificate => "Certificate",
         }
     }
@@ -142,6 +144,7 @@ fn sort(head: &Head) -> Result<Sort, String> {
     Ok(match (version.as_str(), kind.as_str()) {
         ("v1", "Secret") => Sort::Read(Kind::Secret),
         ("v1", "Service") => Sort::Read(Kind::Service),
+        ("v1", "Namespace") => Sort::Read(Kind::Namespace),
         ("v1", "ConfigMap") => Sort::Read(Kind::ConfigMap),
         ("v1", "List") => Sort::List,
         ("networking.k8s.io/v1", "IngressClass") => Sort::Read(Kind::IngressClass),
@@ -287,7 +290,7 @@ fn object(kind: Kind, head: &Head, input: &impl Input) -> Result<Read, Broken> {
 fn key(kind: Kind, head: &Head) -> Result<Key, &'static str> {
     let name = head.metadata.as_ref().and_then(|metadata| metadata.name.as_deref()).unwrap_or_default();
     let namespace = match kind {
-        Kind::IngressClass => "",
+        Kind::IngressClass | Kind::Namespace => "",
         _ => head.metadata.as_ref().and_then(|metadata| metadata.namespace.as_deref()).unwrap_or("default"),
     };
     if !is_object_name(name) {
@@ -337,6 +340,7 @@ fn plain(kind: Kind, input: &impl Input, key: &Key) -> Result<Object, Fault> {
         Kind::ConfigMap => read!(ConfigMap),
         Kind::ReferenceGrant => read!(ReferenceGrant),
         Kind::Ingress => read!(Ingress),
+        Kind::Namespace => read!(Namespace),
         Kind::Certificate => read!(Certificate),
         Kind::Route => return route(input, key).map(|(object, _)| object),
         Kind::Secret => return secret(input, key),

@@ -12,6 +12,7 @@ use rcgen::{
     KeyIdMethod, KeyPair, SerialNumber, date_time_ymd,
 };
 use serde::Deserialize;
+use wssgate::api::ceilings::Ceilings;
 use wssgate::api::objects::{Key, Objects};
 use wssgate::api::route::Defaults;
 use wssgate::compile::Options;
@@ -35,6 +36,7 @@ struct Line {
     awaited: Vec<String>,
     hostname_suffixes: BTreeMap<String, Vec<String>>,
     defaults: Defaults,
+    ceilings: Ceilings,
     unshared: Option<std::num::NonZeroUsize>,
 }
 
@@ -51,6 +53,7 @@ impl Default for Line {
             awaited: Vec::new(),
             hostname_suffixes: BTreeMap::new(),
             defaults: Defaults::default(),
+            ceilings: Ceilings::default(),
             unshared: None,
         }
     }
@@ -160,6 +163,7 @@ pub(crate) fn load(step: &Path, mint: &mut Mint) -> (Objects, Options) {
         objects.config_maps.extend(more.config_maps);
         objects.reference_grants.extend(more.reference_grants);
         objects.ingresses.extend(more.ingresses);
+        objects.namespaces.extend(more.namespaces);
         objects.certificates.extend(more.certificates);
         objects.violations.extend(more.violations);
     }
@@ -208,6 +212,7 @@ fn options(line: Line) -> Options {
         hostname_suffixes: line.hostname_suffixes,
         unshared: line.unshared,
         defaults: line.defaults,
+        ceilings: line.ceilings,
         ..Options::default()
     }
 }

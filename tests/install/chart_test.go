@@ -68,14 +68,15 @@ func TestTheDefinitionComesAsTheBinaryPrintsIt(t *testing.T) {
 func TestValuesThatContradictEachOtherAreRefusedWithASentence(t *testing.T) {
 	for flags, sentence := range map[string]string{
 		"secrets.mode=Named": "secrets.names is empty",
-		"secrets.names[0].namespace=a,secrets.names[0].name=b":                                              "no effect with secrets.mode: All",
-		"watchNamespaces={shop},secrets.mode=Named,secrets.names[0].namespace=a,secrets.names[0].name=b":    "watchNamespaces does not list a",
-		"watchNamespaces={shop},settings.defaultCertificate.namespace=a,settings.defaultCertificate.name=b": "lies in a, but watchNamespaces",
-		"watchNamespaces={shop},ingressClass.default=true":                                                  "ingressClass.default cannot be used with watchNamespaces",
-		"serviceAccount.create=false":                                                                       "serviceAccount.name is empty",
-		"autoscaling.enabled=true,autoscaling.minReplicas=5,autoscaling.maxReplicas=4":                      "minReplicas (5) is more than autoscaling.maxReplicas (4)",
-		"service.type=NodePort,service.loadBalancerSourceRanges={10.0.0.0/8}":                               "need service.type: LoadBalancer",
-		"service.type=ClusterIP,service.wssNodePort=30000":                                                  "need service.type: NodePort",
+		"secrets.names[0].namespace=a,secrets.names[0].name=b":                                                                        "no effect with secrets.mode: All",
+		"watchNamespaces={shop},secrets.mode=Named,secrets.names[0].namespace=a,secrets.names[0].name=b":                              "watchNamespaces does not list a",
+		"watchNamespaces={shop},settings.defaultCertificate.namespace=a,settings.defaultCertificate.name=b":                           "lies in a, but watchNamespaces",
+		"watchNamespaces={shop},ingressClass.default=true":                                                                            "ingressClass.default cannot be used with watchNamespaces",
+		"watchNamespaces={shop},settings.ceilings.namespaces[0].matchLabels.tier=free,settings.ceilings.namespaces[0].limits.total=1": "cannot read the labels of namespaces",
+		"serviceAccount.create=false": "serviceAccount.name is empty",
+		"autoscaling.enabled=true,autoscaling.minReplicas=5,autoscaling.maxReplicas=4": "minReplicas (5) is more than autoscaling.maxReplicas (4)",
+		"service.type=NodePort,service.loadBalancerSourceRanges={10.0.0.0/8}":          "need service.type: LoadBalancer",
+		"service.type=ClusterIP,service.wssNodePort=30000":                             "need service.type: NodePort",
 		"service.wssPort=80": "are the same port",
 		"metrics.service=false,metrics.serviceMonitor.enabled=true": "needs metrics.service: true",
 		"drain.window=2h": "more than the hour",
@@ -178,7 +179,7 @@ func TestSettingsThatAreRereadRestartNothing(t *testing.T) {
 	}
 	before := template("replicas=2")
 	for _, flags := range []string{
-		"settings.perAddress=7", "settings.hostnameSuffixes.shop={shop.test}",
+		"settings.perAddress=7", "settings.hostnameSuffixes.shop={shop.test}", "settings.ceilings.default.total=5",
 		"settings.memoryBudget=300Mi", "settings.trustedProxies.proxyProtocol.networks={10.0.0.0/24}",
 		"settings.defaults.connection.limits.total=5", "service.type=ClusterIP", "networkPolicy.enabled=false",
 		"ingressClass.name=other", "watchNamespaces={shop}", "controllerName=example.com/own",

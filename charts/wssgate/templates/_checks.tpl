@@ -20,6 +20,9 @@
 {{- if and $values.watchNamespaces $values.ingressClass.default }}
 {{- fail "ingressClass.default cannot be used with watchNamespaces: without a ClusterRole the gateway cannot read IngressClasses, and so would not know that it is the default. Let routes name the class, or watch all namespaces." }}
 {{- end }}
+{{- if and $values.watchNamespaces (include "wssgate.readsNamespaces" .) }}
+{{- fail "settings.ceilings.namespaces has matchLabels, which cannot be used with watchNamespaces: without a ClusterRole the gateway cannot read the labels of namespaces. List names instead, or watch all namespaces." }}
+{{- end }}
 {{- if and (not $values.serviceAccount.create) (empty $values.serviceAccount.name) }}
 {{- fail "serviceAccount.create is false but serviceAccount.name is empty: name the ServiceAccount that the gateway runs as." }}
 {{- end }}

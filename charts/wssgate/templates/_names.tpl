@@ -83,6 +83,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- mergeOverwrite $built (deepCopy .Values.settings.defaults) | toYaml }}
 {{- end }}
 
+{{/* Whether ceilings go by labels of namespaces, which must be read then. */}}
+{{- define "wssgate.readsNamespaces" -}}
+{{- range .Values.settings.ceilings.namespaces }}{{ if .matchLabels }}true{{ end }}{{ end }}
+{{- end }}
+
 {{/* Whether a namespace is watched. */}}
 {{- define "wssgate.watches" -}}
 {{- if or (empty .root.Values.watchNamespaces) (has .namespace .root.Values.watchNamespaces) }}true{{ end }}

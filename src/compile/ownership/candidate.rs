@@ -1,19 +1,21 @@
 //! The routes that are ours, each with the draft that counts: its own, or the last good one in place of one that does
 //! not compile. Knows routes and drafts; not what they refer to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::api::objects::Objects;
+use crate::api::objects::{Key, Objects};
 use crate::api::route::{RouteSpec, SecureWebSocketRoute};
 use crate::api::route_id::RouteId;
 use crate::api::status::ConditionReason as Reason;
 use crate::api::violation::SchemaViolation;
 use crate::compile::options::Options;
+use crate::compile::ownership::ceilings;
 use crate::compile::ownership::class::{self, Class};
 use crate::compile::ownership::host::{Claim, Rank};
 use crate::compile::ownership::suffix::Suffixes;
 use crate::compile::problem::{Problem, quote};
+use crate::compile::spec::ceiling::NamespaceCeilings;
 use crate::compile::spec::draft::Draft;
 
 /// A route of ours.
@@ -28,9 +30,13 @@ pub struct Candidate<'a> {
     /// The last draft without mistakes, if there ever was one: the same one if the spec is right.
     good: Option<Arc<Draft>>,
     /// Hostnames of the draft that counts and that the namespace may use.
-    hostnames: Vec<Box<str>>,
-    /// Hostnames that it may not use.
+    pub(super) hostnames: Vec<Box<str>>,
+    /// Hostnames that it may not use, and why it is not served at all.
     pub forbidden: Vec<Problem>,
+    /// Key sets that it may not use.
+    pub refused_keys: Vec<Problem>,
+    /// The ceilings of its namespace.
+    pub(super) ceilings: Arc<NamespaceCeilings>,
 }
 
 impl Candidate<'_> {
@@ -49,15 +55,16 @@ impl Candidate<'_> {
         self.route.metadata.deletion_timestamp.is_some()
     }
 
-    /// What it wants of hostnames.
-    pub fn claim(&self) -> Claim<'_> {
+    /// Its place among the routes that want the same.
+    pub(super) fn rank(&self) -> Rank<'_> {
         let created = self.route.metadata.creation_timestamp.as_ref();
         let created = created.map_or(i64::MAX, |time| time.0.as_second());
-        Claim {
-            rank: Rank { never_good: self.good.is_none(), created, id: &self.id },
-            hostnames: &self.hostnames,
-            tls: self.effective().tls.is_some(),
-        }
+        Rank { never_good: self.good.is_none(), created, id: &self.id }
+    }
+
+    /// What it wants of hostnames.
+    pub fn claim(&self) -> Claim<'_> {
+        Claim { rank: self.rank(), hostnames: &self.hostnames, tls: self.effective().tls.is_some() }
     }
 }
 
@@ -76,6 +83,20 @@ struct KeptDraft {
     good: Option<Arc<Draft>>,
     /// The route as it was when it was good.
     good_route: Option<Arc<SecureWebSocketRoute>>,
+    /// The ceilings by which the drafts were read.
+    ceilings: Arc<NamespaceCeilings>,
+}
+
+impl KeptDraft {
+    /// The last good draft, by the ceilings that hold now. A spec that does not compile with the defaults and ceilings of
+    /// now is not good any more: the draft of before could have more than the ceilings.
+    fn good(&self, options: &Options, ceilings: &NamespaceCeilings) -> Option<Arc<Draft>> {
+        if *self.ceilings == *ceilings {
+            return self.good.clone();
+        }
+        let draft = Draft::read(&self.good_route.as_ref()?.spec, &[], &options.defaults, ceilings);
+        draft.policy.is_some().then(|| Arc::new(draft))
+    }
 }
 
 impl Drafts {
@@ -105,6 +126,7 @@ pub fn collect<'a>(
     same_defaults: bool,
 ) -> Candidates<'a> {
     let mut candidates = Candidates { routes: Vec::new(), lost: Vec::new(), drafts: Drafts::default() };
+    let mut by_namespace: HashMap<&str, Arc<NamespaceCeilings>> = HashMap::new();
     for (key, route) in &objects.routes {
         let id = RouteId::secure_web_socket(&key.namespace, &key.name);
         match class::of(route, objects, options) {
@@ -115,22 +137,30 @@ pub fn collect<'a>(
                 continue;
             }
         }
+        let ceilings = by_namespace.entry(&key.namespace).or_insert_with_key(|namespace| {
+            let labels = labels(objects, options, namespace);
+            Arc::new(ceilings::of(&options.ceilings, namespace, labels))
+        });
         // A route that was deleted and made anew is another route, whatever its name.
         let kept = before.and_then(|before| before.by_route.get(&id));
         let kept = kept.filter(|kept| kept.route.metadata.uid == route.metadata.uid);
         let violations = objects.violations.get(key);
         let same = kept.filter(|kept| {
             same_defaults
+                && kept.ceilings == *ceilings
                 && (Arc::ptr_eq(&kept.route, route) || kept.route.spec == route.spec)
                 && kept.violations.as_deref() == violations.map(|violations| &**violations)
         });
         let draft = same.map_or_else(
-            || Arc::new(Draft::read(&route.spec, violations.map_or(&[][..], |all| all), &options.defaults)),
+            || {
+                let violations = violations.map_or(&[][..], |all| all);
+                Arc::new(Draft::read(&route.spec, violations, &options.defaults, ceilings))
+            },
             |kept| Arc::clone(&kept.draft),
         );
         let good = match &draft.policy {
             Some(_) => Some(Arc::clone(&draft)),
-            None => kept.and_then(|kept| kept.good.clone()),
+            None => kept.and_then(|kept| kept.good(options, ceilings)),
         };
         let good_route = match &draft.policy {
             Some(_) => Some(Arc::clone(route)),
@@ -144,11 +174,24 @@ pub fn collect<'a>(
             draft: Arc::clone(&draft),
             good: good.clone(),
             good_route,
+            ceilings: Arc::clone(ceilings),
         };
         candidates.drafts.by_route.insert(id.clone(), kept);
-        candidates.routes.push(Candidate { id, route, draft, good, hostnames, forbidden });
+        let (ceilings, refused_keys) = (Arc::clone(ceilings), Vec::new());
+        let candidate = Candidate { id, route, draft, good, hostnames, forbidden, refused_keys, ceilings };
+        candidates.routes.push(candidate);
     }
     candidates
+}
+
+/// The labels of a namespace; `None`: it cannot be read. Among files a namespace without a manifest has none.
+fn labels<'a>(objects: &'a Objects, options: &Options, namespace: &str) -> Option<&'a BTreeMap<String, String>> {
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    let found = objects.namespaces.get(&Key::new("", namespace));
+    match found {
+        Some(found) => Some(found.metadata.labels.as_ref().unwrap_or(&NONE)),
+        None => options.standalone.then_some(&NONE),
+    }
 }
 
 /// The hostnames that a namespace may use by the settings, and the problems of the others.

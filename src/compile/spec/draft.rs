@@ -10,6 +10,7 @@ use crate::api::route::{Defaults, Handshake, RouteSpec};
 use crate::api::status::ConditionType as Type;
 use crate::api::violation::SchemaViolation;
 use crate::compile::problem::{Problem, quote};
+use crate::compile::spec::ceiling::NamespaceCeilings;
 use crate::compile::spec::content::{self, ContentDraft};
 use crate::compile::spec::diagnostics::Diagnostics;
 use crate::compile::spec::layers::Layers;
@@ -43,14 +44,19 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Reads a spec. `violations` are what an API server would have refused.
-    pub fn read(spec: &RouteSpec, violations: &[SchemaViolation], defaults: &Defaults) -> Self {
+    /// Reads a spec. `violations` are what an API server would have refused, `ceilings` those of its namespace.
+    pub fn read(
+        spec: &RouteSpec,
+        violations: &[SchemaViolation],
+        defaults: &Defaults,
+        ceilings: &NamespaceCeilings,
+    ) -> Self {
         let mut diagnostics = Diagnostics::default();
         violations.iter().for_each(|violation| diagnostics.violation(violation));
         let hostnames = hostnames(&spec.hostnames, &mut diagnostics);
         let tls = spec.tls.as_ref().map(|tls| tls::read(tls, &mut diagnostics));
         let rules = rule::read(&spec.rules, &mut diagnostics);
-        let policy = policy::effective(spec, defaults, &mut diagnostics);
+        let policy = policy::effective(spec, defaults, ceilings, &mut diagnostics);
         let messages = Layers { route: spec.messages.as_ref(), default: defaults.messages.as_ref() };
         let content = content::read(&messages, &mut diagnostics);
         if tls.as_ref().is_some_and(|tls| tls.client.is_some()) && policy.handshake.origins.allow.contains(&AnyOrigin) {
@@ -111,7 +117,7 @@ mod tests {
     fn read(yaml: &str) -> Draft {
         let spec =
             serde_saphyr::from_str(&format!("handshake: {{authentication: {{mode: Anonymous}}}}\n{yaml}")).unwrap();
-        Draft::read(&spec, &[], &Defaults::default())
+        Draft::read(&spec, &[], &Defaults::default(), &NamespaceCeilings::default())
     }
 
     fn rule(rest: &str) -> Draft {
@@ -200,7 +206,7 @@ mod tests {
         )
         .unwrap();
         let violation = SchemaViolation { field: "spec.handshak".into(), kind: Violation::UnknownField };
-        let draft = Draft::read(&spec, &[violation], &Defaults::default());
+        let draft = Draft::read(&spec, &[violation], &Defaults::default(), &NamespaceCeilings::default());
         assert_eq!(draft.problems[0].reason, Reason::UnknownField);
         assert_eq!(draft.problems[0].field, "spec.handshak");
         assert!(draft.problems[0].text.starts_with("unknown field") && draft.policy.is_none());

@@ -136,6 +136,7 @@ fn on_exceeded(written: api::OnExceeded) -> OnExceeded {
 mod tests {
     use super::*;
     use crate::api::route::{Defaults, RouteSpec};
+    use crate::compile::spec::ceiling::NamespaceCeilings;
     use crate::compile::spec::policy::effective;
     use crate::policy::{Policy, Rate};
 
@@ -147,7 +148,7 @@ mod tests {
     fn read(yaml: &str, defaults: &Defaults) -> (Policy, Diagnostics) {
         let spec: RouteSpec = serde_saphyr::from_str(&format!("hostnames: [a.test]\nrules: []\n{yaml}")).unwrap();
         let mut diagnostics = Diagnostics::default();
-        (effective(&spec, defaults, &mut diagnostics), diagnostics)
+        (effective(&spec, defaults, &NamespaceCeilings::default(), &mut diagnostics), diagnostics)
     }
 
     fn problems(yaml: &str) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! THE SPEC of one route, read without looking at any other object: what it wants, and what is wrong with it.
 
 pub mod authentication;
+pub mod ceiling;
 pub mod content;
 pub mod diagnostics;
 mod direction;

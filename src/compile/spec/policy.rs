@@ -1,7 +1,8 @@
-//! The effective policy of a route: what the route says, then the defaults of the settings, then the defaults of the gateway.
+//! The effective policy of a route: what the route says, then the defaults of the settings, then the defaults of the gateway,
+//! and never more than the ceilings of its namespace.
 //!
 //! Cross-field rules are repeated here on effective values, and every field that this build does not implement is
-//! refused by its name: it is a security setting, so it is never ignored in silence. Knows spec and defaults only.
+//! refused by its name: it is a security setting, so it is never ignored in silence. Knows spec, defaults and ceilings only.
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::api::scalar;
 use crate::api::status::ConditionType as Type;
 use crate::compile::problem::quote;
 use crate::compile::spec::authentication;
+use crate::compile::spec::ceiling::{Ceiling, NamespaceCeilings};
 use crate::compile::spec::diagnostics::Diagnostics;
 use crate::compile::spec::direction::Direction;
 use crate::compile::spec::header;
@@ -21,7 +23,7 @@ use crate::compile::spec::message_rate::{self, Subjects};
 use crate::compile::spec::origin;
 use crate::compile::spec::rate;
 use crate::compile::spec::tunnel;
-use crate::policy::{self, Authentication, Content, Heartbeat, Networks, OriginPattern, Origins, Policy};
+use crate::policy::{self, Authentication, Ceilings, Content, Heartbeat, Networks, OriginPattern, Origins, Policy};
 use crate::ws::message::Limits;
 
 /// Default: connections of a route on one replica.
@@ -48,19 +50,24 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
 /// The policy of a route. If anything was noted as a problem, the policy must not be used.
-pub fn effective(spec: &RouteSpec, defaults: &Defaults, diagnostics: &mut Diagnostics) -> Policy {
+pub fn effective(
+    spec: &RouteSpec,
+    defaults: &Defaults,
+    ceilings: &NamespaceCeilings,
+    diagnostics: &mut Diagnostics,
+) -> Policy {
     let handshake = Layers { route: Some(&spec.handshake), default: defaults.handshake.as_ref() };
     let connection = Layers { route: spec.connection.as_ref(), default: defaults.connection.as_ref() };
     let messages = Layers { route: spec.messages.as_ref(), default: defaults.messages.as_ref() };
     let handshake = self::handshake(&handshake, diagnostics);
     let anonymous = handshake.authentication == Authentication::Anonymous;
     let certificates = spec.tls.as_ref().is_some_and(|tls| tls.client_validation.is_some());
-    let connection = self::connection(&connection, anonymous, certificates, diagnostics);
+    let connection = self::connection(&connection, ceilings, anonymous, certificates, diagnostics);
     let nameless = handshake.authentication.methods().iter().find(|method| !method.kind.names_subjects());
-    if let (Some(_), Some(method)) = (connection.per_subject, nameless) {
+    if let (true, Some(method)) = (connection.requires_subject, nameless) {
         diagnostics.invalid("spec.connection.limits.perSubject", authentication::nameless(&method.name));
     }
-    let (from_client, from_backend) = self::messages(&messages, diagnostics);
+    let (from_client, from_backend) = self::messages(&messages, ceilings, diagnostics);
     let subjects = match nameless {
         _ if anonymous && !certificates => Subjects::None,
         Some(method) => Subjects::NotFrom(&method.name),
@@ -85,6 +92,10 @@ pub fn effective(spec: &RouteSpec, defaults: &Defaults, diagnostics: &mut Diagno
         audits_messages,
         compresses,
         client_certificates: None,
+        ceilings: Ceilings {
+            sockets: ceilings.sockets.as_ref().map(|ceiling| ceiling.most),
+            tickets_per_subject: ceilings.tickets_per_subject.as_ref().map(|ceiling| ceiling.most),
+        },
     }
 }
 
@@ -191,17 +202,18 @@ fn origins(layers: &Layers<'_, Handshake>, ambient: bool, diagnostics: &mut Diag
 /// `anonymous`: no credential is asked for; `certificates`: the route's own hosts ask for client certificates.
 fn connection(
     layers: &Layers<'_, Connection>,
+    ceilings: &NamespaceCeilings,
     anonymous: bool,
     certificates: bool,
     diagnostics: &mut Diagnostics,
 ) -> policy::Connection {
     let limits = layers.part(|l| l.limits.as_ref());
-    let total = total(pick(&limits, |l| l.total.as_ref()), diagnostics);
+    let total = total(pick(&limits, |l| l.total.as_ref()), ceilings.total.as_ref(), diagnostics);
     let per_address = pick(&limits, |l| l.per_address.as_ref());
-    let per_address = count(per_address, "connection.limits.perAddress", 10_000_000, diagnostics);
+    let per_address = most(per_address, "connection.limits.perAddress", ceilings.per_address.as_ref(), diagnostics);
     let per_subject = pick(&limits, |l| l.per_subject.as_ref());
     let subject_layer = per_subject.as_ref().map(|set| set.layer);
-    let per_subject = count(per_subject, "connection.limits.perSubject", 10_000_000, diagnostics);
+    let per_subject = most(per_subject, "connection.limits.perSubject", ceilings.per_subject.as_ref(), diagnostics);
     // What the defaults say holds for those connections that have a subject.
     if anonymous && !certificates && subject_layer == Some("spec") {
         diagnostics.invalid(
@@ -220,6 +232,7 @@ fn connection(
         total,
         per_address,
         per_subject,
+        requires_subject: subject_layer.is_some(),
         outlives_credential: keep.is_some(),
         heartbeat: heartbeat(&layers.part(|l| l.heartbeat.as_ref()), diagnostics),
         idle_timeout: time(pick(layers, |l| l.idle_timeout.as_ref()), "connection.idleTimeout", diagnostics),
@@ -228,16 +241,28 @@ fn connection(
 }
 
 /// Connections of the route on one replica.
-fn total(set: Option<Set<'_, i32>>, diagnostics: &mut Diagnostics) -> u32 {
+fn total(set: Option<Set<'_, i32>>, ceiling: Option<&Ceiling<u32>>, diagnostics: &mut Diagnostics) -> u32 {
     const FIELD: &str = "connection.limits.total";
-    let Some(set) = set else { return TOTAL };
+    let Some(set) = set else { return Ceiling::of_default(ceiling, TOTAL) };
     let field = set.field(FIELD);
-    let total = count(Some(set), FIELD, 10_000_000, diagnostics).unwrap_or(TOTAL);
+    let total = most(Some(set), FIELD, ceiling, diagnostics).unwrap_or(TOTAL);
     if total > TOTAL {
         let text = format_args!("{total} is more than the default of {TOTAL}");
         diagnostics.warn(Type::LimitsRelaxed, field, text);
     }
     total
+}
+
+/// A limit of connections, and no more than its ceiling.
+fn most(
+    set: Option<Set<'_, i32>>,
+    field: &str,
+    ceiling: Option<&Ceiling<u32>>,
+    diagnostics: &mut Diagnostics,
+) -> Option<u32> {
+    let Some(set) = set else { return ceiling.map(|ceiling| ceiling.most) };
+    let number = count(Some(set), field, 10_000_000, diagnostics)?;
+    Some(Ceiling::of_field(ceiling, number, set.field(field), number, diagnostics))
 }
 
 /// Pings; `None`: none are sent.
@@ -285,25 +310,33 @@ fn time(set: Option<Set<'_, scalar::Duration>>, field: &str, diagnostics: &mut D
     None
 }
 
-fn messages(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> (Limits, Limits) {
-    let bounds = Bounds { size: (CLIENT_SIZE, MAX_CLIENT_SIZE), fragments: CLIENT_FRAGMENTS };
+fn messages(
+    layers: &Layers<'_, Messages>,
+    ceilings: &NamespaceCeilings,
+    diagnostics: &mut Diagnostics,
+) -> (Limits, Limits) {
+    let ceiling = ceilings.client_size.as_ref();
+    let bounds = Bounds { size: (CLIENT_SIZE, MAX_CLIENT_SIZE), ceiling, fragments: CLIENT_FRAGMENTS };
     let from_client = limits(&Direction::from_client(layers), &bounds, diagnostics);
-    let bounds = Bounds { size: (BACKEND_SIZE, MAX_BACKEND_SIZE), fragments: BACKEND_FRAGMENTS };
+    let ceiling = ceilings.backend_size.as_ref();
+    let bounds = Bounds { size: (BACKEND_SIZE, MAX_BACKEND_SIZE), ceiling, fragments: BACKEND_FRAGMENTS };
     (from_client, limits(&Direction::from_backend(layers), &bounds, diagnostics))
 }
 
 /// What bounds the messages of a direction.
-struct Bounds {
+struct Bounds<'a> {
     /// The default of the largest message, and the most that may be set.
     size: (u64, u64),
+    /// The ceiling of the largest message.
+    ceiling: Option<&'a Ceiling<u64>>,
     /// The least default of its frames, and the most that may be set.
     fragments: (u32, u32),
 }
 
 /// The limits of one direction.
-fn limits(direction: &Direction<'_>, bounds: &Bounds, diagnostics: &mut Diagnostics) -> Limits {
+fn limits(direction: &Direction<'_>, bounds: &Bounds<'_>, diagnostics: &mut Diagnostics) -> Limits {
     let (text, binary) = types(direction.types, &direction.below("types"), diagnostics);
-    let max_size = size(direction.max_size, &direction.below("maxSize"), bounds.size, diagnostics);
+    let max_size = size(direction.max_size, &direction.below("maxSize"), bounds, diagnostics);
     let field = direction.below("maxFragments");
     let max_fragments = fragments(direction.max_fragments, &field, max_size, bounds.fragments, diagnostics);
     Limits { text, binary, max_size, max_fragments, ..Limits::CONTROL_ONLY }
@@ -329,23 +362,24 @@ fn types(set: Option<Set<'_, [MessageType]>>, field: &str, diagnostics: &mut Dia
 fn size(
     set: Option<Set<'_, scalar::Size>>,
     field: &str,
-    (default, most): (u64, u64),
+    Bounds { size: (default, most), ceiling, .. }: &Bounds<'_>,
     diagnostics: &mut Diagnostics,
 ) -> u64 {
-    let Some(set) = set else { return default };
+    let Some(set) = set else { return Ceiling::of_default(*ceiling, *default) };
     let field = set.field(field);
     match set.value.bytes() {
         Err(error) => diagnostics.invalid(field, error),
-        Ok(bytes) if bytes > most => diagnostics.invalid(field, format_args!("must be at most {most} bytes")),
+        Ok(bytes) if bytes > *most => diagnostics.invalid(field, format_args!("must be at most {most} bytes")),
         Ok(bytes) => {
-            if bytes > default {
+            let bytes = Ceiling::of_field(*ceiling, bytes, &field, set.value, diagnostics);
+            if bytes > *default {
                 let text = format_args!("{} is more than the default of {default} bytes", set.value);
                 diagnostics.warn(Type::LimitsRelaxed, field, text);
             }
             return bytes;
         }
     }
-    default
+    *default
 }
 
 /// Frames of one message: as many as its largest size asks for, unless they are set.
@@ -378,7 +412,7 @@ mod tests {
 
     fn read(yaml: &str, defaults: &Defaults) -> (Policy, Diagnostics) {
         let mut diagnostics = Diagnostics::default();
-        (effective(&spec(yaml), defaults, &mut diagnostics), diagnostics)
+        (effective(&spec(yaml), defaults, &NamespaceCeilings::default(), &mut diagnostics), diagnostics)
     }
 
     const OPEN: &str = "handshake: {authentication: {mode: Anonymous}}";

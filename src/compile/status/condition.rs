@@ -179,6 +179,7 @@ fn is_stalling(reason: Reason) -> bool {
         | Reason::HostnameConflict
         | Reason::PathConflict
         | Reason::HostnameNotPermitted
+        | Reason::CeilingReached
         | Reason::RefNotPermitted
         | Reason::InvalidKind
         | Reason::UnsupportedProtocol
@@ -212,6 +213,7 @@ fn is_stalling(reason: Reason) -> bool {
         | Reason::StoreUnavailable
         | Reason::LoopDetected
         | Reason::Configured
+        | Reason::AboveCeiling
         | Reason::NoSharedStore => false,
     }
 }

@@ -199,7 +199,9 @@ async fn acquire(
 ) -> Result<(ConnectionPermits, Option<SubjectLease>), Reason> {
     let (limits, id) = (&routed.policy.connection, &routed.route().id);
     let sockets = shared.capacity.sockets();
-    let mut permits = shared.connections.acquire(id, facts.address, limits.total, limits.per_address, sockets)?;
+    let of_namespace = routed.policy.ceilings.sockets;
+    let (total, per_address) = (limits.total, limits.per_address);
+    let mut permits = shared.connections.acquire(id, facts.address, total, per_address, of_namespace, sockets)?;
     let Some(identity) = facts.identity() else { return Ok((permits, None)) };
     shared.connections.acquire_subject(&mut permits, identity.clone(), limits.per_subject)?;
     let lease = match (&shared.store, limits.per_subject) {

@@ -54,7 +54,8 @@ async fn issue(shared: &Shared, routed: &Routed, ticket: &Ticket, identified: Id
     let Identified { facts, headers, .. } = identified;
     // A credential that names nobody is one of its address.
     let address = || format!("address {}", limit_key(facts.address));
-    let (identity, most) = facts.identity().map_or_else(|| (address().into(), OF_ADDRESS), |one| (one, OF_SUBJECT));
+    let of_subject = routed.policy.ceilings.tickets_per_subject.map_or(OF_SUBJECT, |ceiling| ceiling.min(OF_SUBJECT));
+    let (identity, most) = facts.identity().map_or_else(|| (address().into(), OF_ADDRESS), |one| (one, of_subject));
     let proof = facts.proof.ok_or(Reason::CredentialMissing)?;
     let ttl = lifetime(ticket, proof.expires, wall()).ok_or(Reason::CredentialExpired)?;
     let id = &routed.route().id;

@@ -43,16 +43,17 @@ pub(crate) struct ConnectionPermits {
 
 impl Connections {
     /// A permit of the route and one of the address (IPv6: of its /64) for one connection, of which all routes together
-    /// can have `sockets`.
+    /// can have `sockets`, and those of the namespace `of_namespace`.
     ///
     /// # Errors
-    /// [`Reason::TotalLimit`] or [`Reason::AddressLimit`] of the route; [`Reason::SocketShare`].
+    /// [`Reason::NamespaceLimit`] of the namespace; [`Reason::TotalLimit`] or [`Reason::AddressLimit`] of the route; [`Reason::SocketShare`].
     pub(crate) fn acquire(
         &self,
         route: &RouteId,
         address: IpAddr,
         total: u32,
         per_address: Option<u32>,
+        of_namespace: Option<u32>,
         sockets: usize,
     ) -> Result<ConnectionPermits, Reason> {
         let one = self.all.acquire(sockets).ok_or(Reason::SocketShare)?;
@@ -60,9 +61,10 @@ impl Connections {
         let free = sockets.saturating_sub(self.all.get()) + 1;
         let share = |part: usize| u32::try_from(part * free).unwrap_or(u32::MAX);
         let namespace = route.namespace.as_ref().into();
-        let namespace = self.namespaces.acquire(namespace, share(OF_NAMESPACE)).ok_or(Reason::SocketShare)?;
         let within =
             |limit: u32, share: u32, reason| if share < limit { (share, Reason::SocketShare) } else { (limit, reason) };
+        let (limit, reason) = within(of_namespace.unwrap_or(u32::MAX), share(OF_NAMESPACE), Reason::NamespaceLimit);
+        let namespace = self.namespaces.acquire(namespace, limit).ok_or(reason)?;
         let (limit, reason) = within(total, share(OF_ROUTE), Reason::TotalLimit);
         let permit = self.routes.acquire(route.clone(), limit).ok_or(reason)?;
         let (limit, reason) = within(per_address.unwrap_or(u32::MAX), share(OF_ADDRESS), Reason::AddressLimit);
@@ -122,7 +124,7 @@ mod tests {
     #[test]
     fn permits_come_back_exactly_once_and_all_counts_return_to_zero() {
         let connections = Connections::default();
-        let acquire = |from: &str| connections.acquire(&route(), address(from), 2, Some(1), SOCKETS);
+        let acquire = |from: &str| connections.acquire(&route(), address(from), 2, Some(1), None, SOCKETS);
         let first = acquire("192.0.2.1").unwrap();
         assert_eq!(acquire("192.0.2.1").unwrap_err(), Reason::AddressLimit);
         let second = acquire("192.0.2.2").unwrap();
@@ -139,11 +141,11 @@ mod tests {
             let mut held = Vec::new();
             for number in 0..addresses {
                 let from = address(&format!("192.0.2.{number}"));
-                while let Ok(permits) = connections.acquire(&id, from, u32::MAX, None, 320) {
+                while let Ok(permits) = connections.acquire(&id, from, u32::MAX, None, None, 320) {
                     held.push(permits);
                 }
             }
-            let refused = connections.acquire(&id, address("192.0.2.0"), u32::MAX, None, 320).unwrap_err();
+            let refused = connections.acquire(&id, address("192.0.2.0"), u32::MAX, None, None, 320).unwrap_err();
             assert_eq!(refused, Reason::SocketShare);
             held
         };
@@ -155,7 +157,24 @@ mod tests {
         assert!(connections.namespaces.is_empty() && connections.addresses.is_empty());
         assert_eq!(connections.all.get(), 0);
         // Sockets that are there for one are had by one.
-        assert!(connections.acquire(&route(), address("192.0.2.1"), 9, None, 1).is_ok());
+        assert!(connections.acquire(&route(), address("192.0.2.1"), 9, None, None, 1).is_ok());
+    }
+
+    #[test]
+    fn the_routes_of_a_namespace_have_no_more_connections_together_than_its_ceiling() {
+        let connections = Connections::default();
+        let acquire = |namespace: &str, name: &str| {
+            let id = RouteId::secure_web_socket(namespace, name);
+            connections.acquire(&id, address("192.0.2.1"), 9, None, Some(2), SOCKETS)
+        };
+        let held = [acquire("shop", "one").unwrap(), acquire("shop", "two").unwrap()];
+        assert_eq!(acquire("shop", "one").unwrap_err(), Reason::NamespaceLimit);
+        assert_eq!(acquire("shop", "three").unwrap_err(), Reason::NamespaceLimit);
+        assert!(acquire("bank", "one").is_ok());
+        drop(held);
+        assert!(connections.routes.is_empty() && connections.namespaces.is_empty());
+        assert_eq!(connections.all.get(), 0, "a refusal gives back what it took");
+        assert!(acquire("shop", "one").is_ok());
     }
 
     #[test]
@@ -174,7 +193,7 @@ mod tests {
     #[test]
     fn a_subject_that_is_refused_returns_all_and_others_are_not_touched() {
         let connections = Connections::default();
-        let acquire = || connections.acquire(&route(), address("192.0.2.1"), 9, None, SOCKETS).unwrap();
+        let acquire = || connections.acquire(&route(), address("192.0.2.1"), 9, None, None, SOCKETS).unwrap();
         let (mut first, mut second, mut third) = (acquire(), acquire(), acquire());
         let subject =
             |permits: &mut ConnectionPermits, name: &str| connections.acquire_subject(permits, name.into(), Some(1));
@@ -191,7 +210,7 @@ mod tests {
     fn routes_of_two_kinds_and_one_name_share_no_limit() {
         let connections = Connections::default();
         let other = RouteId::new(RouteKind::HttpRoute, "shop", "chat");
-        let acquire = |id: &RouteId| connections.acquire(id, address("192.0.2.1"), 1, Some(1), SOCKETS).unwrap();
+        let acquire = |id: &RouteId| connections.acquire(id, address("192.0.2.1"), 1, Some(1), None, SOCKETS).unwrap();
         let (mut first, mut second) = (acquire(&route()), acquire(&other));
         for permits in [&mut first, &mut second] {
             assert_eq!(connections.acquire_subject(permits, "1:aada".into(), Some(1)), Ok(()));

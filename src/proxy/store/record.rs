@@ -7,12 +7,13 @@ use aws_lc_rs::digest::{Context, SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::api::ceilings::TICKETS_PER_SUBJECT;
 use crate::api::route_id::RouteId;
 use crate::policy::network::limit_key;
 use crate::policy::{Facts, Origin, Proof};
 
 /// Tickets of one subject of a route that are outstanding at the most.
-pub(crate) const OF_SUBJECT: u32 = 32;
+pub(crate) const OF_SUBJECT: u32 = TICKETS_PER_SUBJECT;
 /// The same of one address, whose clients have credentials that name no subject.
 pub(crate) const OF_ADDRESS: u32 = 256;
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ObjectReference, Secret, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass, IngressSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -278,6 +278,21 @@ impl Kind for ConfigMap {
     objects!(config_maps);
 }
 
+impl Kind for Namespace {
+    const NAME: &'static str = "Namespace";
+    const SERVED: (&'static str, &'static [&'static str], &'static str) = ("", &["v1"], "namespaces");
+    metadata!();
+    objects!(namespaces);
+
+    fn labels(_name: &str) -> bool {
+        true
+    }
+
+    fn slim(&mut self) {
+        (self.spec, self.status) = (None, None);
+    }
+}
+
 impl Kind for Service {
     const NAME: &'static str = "Service";
     const SERVED: (&'static str, &'static [&'static str], &'static str) = ("", &["v1"], "services");
@@ -480,6 +495,10 @@ mod tests {
         // Whatever annotations cert-manager is to be told of, but not the whole object once more.
         assert_eq!(route["metadata"]["annotations"], json(r#"{"example.com/a": "b"}"#));
         assert!(route["metadata"].get("managedFields").is_none(), "{route:#}");
+        let namespace =
+            kept_of::<Namespace>(json(r#"{"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}"#));
+        assert_eq!(namespace["metadata"]["labels"]["example.com/l"], "m");
+        assert!(namespace.get("spec").is_none() && namespace.get("status").is_none(), "{namespace:#}");
         // What was written of a Certificate is found again.
         let written = r#"{"cert-manager.io/issue-temporary-certificate": "true", "acme.cert-manager.io/http01-edit-in-place": "true"}"#;
         let object = json(&format!(r#"{{"metadata": {{"name": "a", "annotations": {written}}}}}"#));

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass, IngressClassSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -55,6 +55,8 @@ pub struct Options {
     pub secrets: Vec<Key>,
     /// The gateway's own Service, whose addresses are published.
     pub published: Option<Key>,
+    /// Whether the labels of namespaces are read.
+    pub labels: bool,
     /// Name and controller of the IngressClass that stands in where IngressClasses may not be read, which only a
     /// gateway of single namespaces accepts.
     pub class: (String, String),
@@ -70,6 +72,7 @@ impl Default for Options {
             secrets_by_name: false,
             secrets: Vec::new(),
             published: None,
+            labels: false,
             class: ("wssgate".to_owned(), crate::api::CONTROLLER.to_owned()),
             confirm: Duration::from_secs(30),
         }
@@ -96,6 +99,7 @@ impl Cluster {
         start.everywhere::<EndpointSlice>();
         start.everywhere::<ReferenceGrant>();
         start.classes();
+        start.labels();
         start.issuance();
         start.api_server();
         if let Some(key) = &options.published {
@@ -203,6 +207,21 @@ impl Start<'_> {
         let scope = Scope { optional: true, ..named::scope(&Key::new(namespace, name)) };
         self.spawn::<Service>(scope.clone(), |_, _| {});
         self.spawn::<EndpointSlice>(scope, |_, _| {});
+    }
+
+    /// Namespaces, which belong to none. Without the right to read them the gateway does not start: what a namespace may
+    /// have would not be known.
+    fn labels(&mut self) {
+        if !self.options.labels {
+            return;
+        }
+        if self.options.namespaces.is_empty() {
+            self.spawn::<Namespace>(Scope::default(), |_, _| {});
+        }
+        for name in self.options.namespaces.iter().collect::<BTreeSet<_>>() {
+            let scope = Scope { name: Some(name.clone()), ..Scope::default() };
+            self.spawn::<Namespace>(scope, |_, _| {});
+        }
     }
 
     /// IngressClasses belong to no namespace: a gateway that may read namespaces only goes by the name of its class.

@@ -248,6 +248,7 @@ impl Default for Options {
             client_pacing: Pacing::default(),
             backend_pacing: Pacing::default(),
             connection: Connection {
+                requires_subject: false,
                 total: 9,
                 per_address: None,
                 per_subject: None,
@@ -310,6 +311,7 @@ impl Fixture {
             audits_messages: options.audits,
             compresses: options.deflate.is_some(),
             client_certificates: None,
+            ceilings: crate::policy::Ceilings::default(),
         };
         let live = Live::default();
         live.publish(snapshot(Some(RouteState::Serving(Arc::new(policy)))));
