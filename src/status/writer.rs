@@ -1,5 +1,5 @@
-//! Writes statuses by the plan, while this replica leads: by server-side apply of the status alone, a few at a time, each
-//! once, and again later where it failed.
+//! Writes statuses by the plan, while this replica leads: by server-side apply of the status alone, a few at a time, of each
+//! namespace in turn, each once, and again later where it failed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::event;
-use super::plan::{Report, Write, plan};
+use super::plan::{Report, Write, in_turn, plan};
 use crate::api::route::SecureWebSocketRoute;
 use crate::api::route_id::RouteId;
 use crate::api::status::RouteStatus;
@@ -22,7 +22,7 @@ use crate::kube_error::{NO_ANSWER, describe};
 use crate::telemetry::metrics::Metrics;
 use crate::writer::{self, Again, Events, Next, PATIENCE};
 
-/// Writes at a time, and the least time that they take: at most 50 a second.
+/// Writes at a time, of each namespace in turn, and the least time that they take: at most 50 a second.
 const BATCH: (usize, Duration) = (10, Duration::from_millis(200));
 /// Writes statuses for as long as it is there.
 pub type Writer = writer::Writer<Report>;
@@ -43,6 +43,7 @@ pub fn start(
         metrics,
         tried: HashMap::new(),
         ours: BTreeSet::new(),
+        last: Box::default(),
     };
     Writer::start(work, leading)
 }
@@ -57,6 +58,8 @@ struct Work {
     tried: HashMap<RouteId, Tried>,
     /// Routes that are ours, and those that were and still have a status of ours.
     ours: BTreeSet<RouteId>,
+    /// The namespace whose turn was last.
+    last: Box<str>,
 }
 
 /// A write that was tried.
@@ -113,8 +116,7 @@ impl Work {
         self.tried.retain(|id, tried| {
             report.routes.get(id).is_some_and(|route| tried.again.is_some() || Arc::ptr_eq(route, &tried.route))
         });
-        due.truncate(BATCH.0);
-        (due, later)
+        (in_turn(due, BATCH.0, &mut self.last), later)
     }
 
     async fn write(&mut self, batch: Vec<Write>, leading: &watch::Receiver<bool>) {
