@@ -1,6 +1,6 @@
 //! Which statuses are written: those of a compile that differ from those that the API server has. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -71,30 +71,6 @@ pub(super) fn plan(report: &Report, controller: &str, ours: &BTreeSet<RouteId>) 
     writes
 }
 
-/// The first `most` of these writes: of each namespace in turn, and of one namespace in their order. `last` is the
-/// namespace whose turn was last.
-pub(super) fn in_turn(writes: Vec<Write>, most: usize, last: &mut Box<str>) -> Vec<Write> {
-    let mut waiting: BTreeMap<Box<str>, VecDeque<Write>> = BTreeMap::new();
-    for write in writes {
-        waiting.entry(write.id.namespace.clone()).or_default().push_back(write);
-    }
-    let mut taken = Vec::new();
-    while taken.len() < most {
-        let behind = waiting
-            .range(last.clone()..)
-            .find(|(namespace, _)| *namespace != last)
-            .map(|(namespace, _)| namespace.clone());
-        let Some(namespace) = behind.or_else(|| waiting.keys().next().cloned()) else { break };
-        let Some(writes) = waiting.get_mut(&namespace) else { break };
-        taken.extend(writes.pop_front());
-        if writes.is_empty() {
-            waiting.remove(&namespace);
-        }
-        *last = namespace;
-    }
-    taken
-}
-
 /// Conditions whose status is what the API server has keep the time that it has: replicas that saw a change at
 /// different moments must not correct each other.
 fn keep_times(status: &mut RouteStatus, live: Option<&RouteStatus>) {
@@ -162,40 +138,6 @@ mod tests {
     /// What is due to a gateway that remembers no route as its own.
     fn due(report: &Report) -> Vec<Write> {
         plan(report, "ours", &BTreeSet::new())
-    }
-
-    /// A write of a route.
-    fn write(namespace: &str, name: &str) -> Write {
-        let report = report("wssgate", None, None);
-        let route = report.routes.into_values().next().unwrap();
-        Write { id: RouteId::secure_web_socket(namespace, name), route, status: None }
-    }
-
-    #[test]
-    fn a_namespace_whose_routes_change_without_end_keeps_no_write_of_another_waiting() {
-        let greedy = || (0..1000).map(|number| write("a", &format!("r{number:04}")));
-        let names = |writes: &[Write]| -> Vec<String> {
-            writes.iter().map(|write| format!("{}/{}", write.id.namespace, write.id.name)).collect()
-        };
-        let mut last = Box::from("");
-        let others = [write("b", "x"), write("b", "y"), write("c", "x")];
-        let first = in_turn(greedy().chain(others.clone()).collect(), 4, &mut last);
-        assert_eq!(names(&first), ["a/r0000", "b/x", "c/x", "a/r0001"]);
-        // All of its routes have changed again: the other namespace has its turn first.
-        let second = in_turn(greedy().chain([others[1].clone()]).collect(), 3, &mut last);
-        assert_eq!(names(&second), ["b/y", "a/r0000", "a/r0001"]);
-        assert_eq!(names(&in_turn(greedy().take(2).collect(), 10, &mut last)), ["a/r0000", "a/r0001"]);
-        assert!(in_turn(Vec::new(), 10, &mut last).is_empty());
-        // Nor do many namespaces: each has a turn before the first has another.
-        let many = || (0..100).map(|number| write(&format!("a{number:02}"), "r"));
-        let mut turns = 0;
-        while !in_turn(many().chain([write("z", "r")]).collect(), 10, &mut last)
-            .iter()
-            .any(|write| &*write.id.namespace == "z")
-        {
-            turns += 1;
-            assert!(turns < 11, "101 namespaces are 11 batches");
-        }
     }
 
     #[test]

@@ -13,14 +13,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::event;
-use super::plan::{Report, Write, in_turn, plan};
+use super::plan::{Report, Write, plan};
 use crate::api::route::SecureWebSocketRoute;
 use crate::api::route_id::RouteId;
 use crate::api::status::RouteStatus;
 use crate::api::{GROUP, VERSION};
 use crate::kube_error::{NO_ANSWER, describe};
 use crate::telemetry::metrics::Metrics;
-use crate::writer::{self, Again, Events, Next, PATIENCE};
+use crate::writer::{self, Again, Events, Next, PATIENCE, in_turn};
 
 /// Writes at a time, of each namespace in turn, and the least time that they take: at most 50 a second.
 const BATCH: (usize, Duration) = (10, Duration::from_millis(200));
@@ -43,7 +43,7 @@ pub fn start(
         metrics,
         tried: HashMap::new(),
         ours: BTreeSet::new(),
-        last: Box::default(),
+        last: String::new(),
     };
     Writer::start(work, leading)
 }
@@ -59,7 +59,7 @@ struct Work {
     /// Routes that are ours, and those that were and still have a status of ours.
     ours: BTreeSet<RouteId>,
     /// The namespace whose turn was last.
-    last: Box<str>,
+    last: String,
 }
 
 /// A write that was tried.
@@ -116,7 +116,7 @@ impl Work {
         self.tried.retain(|id, tried| {
             report.routes.get(id).is_some_and(|route| tried.again.is_some() || Arc::ptr_eq(route, &tried.route))
         });
-        (in_turn(due, BATCH.0, &mut self.last), later)
+        (in_turn(due, |write| &write.id.namespace, BATCH.0, &mut self.last), later)
     }
 
     async fn write(&mut self, batch: Vec<Write>, leading: &watch::Receiver<bool>) {
