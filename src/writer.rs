@@ -1,6 +1,7 @@
 //! What the writers to the API server share: the newest report is worked off while this replica leads, what failed is
 //! tried again after a pause that grows, and people are told by events. What is written is each writer's own.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -106,6 +107,30 @@ async fn run<R>(mut work: impl Work<R>, mut reports: watch::Receiver<Arc<R>>, mu
     }
 }
 
+/// The first `most` of these: of each namespace in turn, and of one namespace in their order, so that one that asks
+/// without end keeps nothing of another waiting. `last` is the namespace whose turn was last.
+pub fn in_turn<T>(all: Vec<T>, namespace: impl Fn(&T) -> &str, most: usize, last: &mut String) -> Vec<T> {
+    let mut waiting: BTreeMap<String, VecDeque<T>> = BTreeMap::new();
+    for one in all {
+        match waiting.get_mut(namespace(&one)) {
+            Some(queue) => queue.push_back(one),
+            None => drop(waiting.insert(namespace(&one).to_owned(), VecDeque::from([one]))),
+        }
+    }
+    let mut taken = Vec::new();
+    while taken.len() < most {
+        let behind = waiting.range(last.clone()..).map(|(namespace, _)| namespace).find(|namespace| *namespace != last);
+        let Some(next) = behind.or_else(|| waiting.keys().next()).cloned() else { break };
+        let Some(queue) = waiting.get_mut(&next) else { break };
+        taken.extend(queue.pop_front());
+        if queue.is_empty() {
+            waiting.remove(&next);
+        }
+        *last = next;
+    }
+    taken
+}
+
 /// When what failed may be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Again {
@@ -178,6 +203,29 @@ mod tests {
             assert!(*self.0.borrow() > 1, "a fault");
             Next::Later(None)
         }
+    }
+
+    #[test]
+    fn a_namespace_that_asks_without_end_keeps_nothing_of_another_waiting() {
+        type Write = (&'static str, usize);
+        let turns = |all: Vec<Write>, most: usize, last: &mut String| in_turn(all, |write| write.0, most, last);
+        let greedy = || (0..1000).map(|number| ("a", number));
+        let mut last = String::new();
+        let first = turns(greedy().chain([("b", 0), ("b", 1), ("c", 0)]).collect(), 4, &mut last);
+        assert_eq!(first, [("a", 0), ("b", 0), ("c", 0), ("a", 1)]);
+        // All of its routes have changed again: the other namespace has its turn first.
+        let second = turns(greedy().chain([("b", 1)]).collect(), 3, &mut last);
+        assert_eq!(second, [("b", 1), ("a", 0), ("a", 1)]);
+        assert_eq!(turns(greedy().take(2).collect(), 10, &mut last), [("a", 0), ("a", 1)]);
+        assert!(turns(Vec::new(), 10, &mut last).is_empty());
+        // Nor do many namespaces: each has one turn before the first has its second.
+        let many: Vec<Write> =
+            ["d", "e", "f", "g", "h", "i"].into_iter().flat_map(|name| [(name, 0), (name, 1)]).collect();
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            seen.extend(turns(many.clone(), 2, &mut last).into_iter().map(|write| write.0));
+        }
+        assert_eq!(seen, ["d", "e", "f", "g", "h", "i"]);
     }
 
     #[tokio::test]

@@ -1,41 +1,33 @@
 //! What an attack costs those who do no harm: round trips on open connections and new handshakes with a valid token,
 //! while one address guesses tokens or begins TLS handshakes as fast as it can.
 //!
-//! The attacker is this program again, in a process of its own that gets the load core only while nobody else wants it
-//! (`chrt --idle`), so that what is measured waits for the gateway and not for the attacker.
+//! The attacker is this program again ([`crate::attacker`]), in a process of its own that gets the load core only while
+//! nobody else wants it (`chrt --idle`), so that what is measured waits for the gateway and not for the attacker.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::Failure;
 use crate::cell::{Place, Value};
-use crate::client::{self, Dial, Message, Socket, Tally, record};
+use crate::client::{Dial, Message, Socket, Tally, record};
 use crate::gateway::Running;
 use crate::method::{Fixture, Method};
-use crate::tls::{Groups, HOST, Source, client_config};
+use crate::tls::{Groups, Source, client_config};
 
-/// Where the attacker comes from; a limit of attempts is kept for each address.
-const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
-/// How many addresses a crowd has, from the attacker's on.
-const CROWD: u8 = 8;
-/// What each address of the attacker has under way at once.
-const AT_ONCE: usize = 64;
 /// Open connections, and how often each sends a message.
 pub(crate) const OPEN: u8 = 20;
 const PACE: Duration = Duration::from_millis(50);
 /// How often somebody else connects.
-const ARRIVALS: Duration = Duration::from_millis(20);
+pub(crate) const ARRIVALS: Duration = Duration::from_millis(20);
 
 /// What the attacker does.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -50,6 +42,27 @@ pub(crate) enum Attack {
     Crowd,
     /// Whole handshakes on a route that takes no more connections: not a row of the table of attacks.
     Flood,
+    /// Connections to a route of another tenant whose echo is never read. This and the next are the rows of
+    /// [`crate::shares`].
+    Unread,
+    /// Key sets of another tenant that hang.
+    Keys,
+    /// Tickets of one subject.
+    Tickets,
+    /// Handshakes on a route of another tenant that leads back to the gateway.
+    Loop,
+    /// ClientHellos on connections that are held, from three addresses.
+    Three,
+    /// The same from eight.
+    Eight,
+    /// Half requests at the admin port.
+    Halves,
+    /// Connections to the plain port that say nothing, from four addresses.
+    Plain,
+    /// All sockets that one client of a route of another tenant gets.
+    Sockets,
+    /// Handshakes that a route of another tenant refuses.
+    Refusals,
 }
 
 impl Attack {
@@ -66,7 +79,7 @@ impl Attack {
             Self::Crowd => {
                 [["attack-crowd-echo", "attack-crowd-echo-99"], ["attack-crowd-open", "attack-crowd-open-99"]]
             }
-            Self::Flood => [[""; 2]; 2],
+            _ => [[""; 2]; 2],
         }
     }
 }
@@ -91,7 +104,7 @@ impl Place<'_> {
         let others = Others::open(&dial).await?;
         let (tally, opens) = (others.tally.clone(), Rc::new(Times::default()));
         let window = 2 * self.scale.window;
-        let attacker = self.attacker(running, attack, self.scale.warm_up + window)?;
+        let attacker = self.attacker(running, attack, self.scale.warm_up + window, "")?;
         sleep(self.scale.warm_up).await;
         others.trips.clear();
         let arrivals = {
@@ -124,22 +137,26 @@ impl Place<'_> {
         Ok(others.trips.values(echo, rate)?.into_iter().chain(opens.values(open, rate)?).collect())
     }
 
-    /// Starts the attacker; `None` where the attack is nothing.
+    /// Starts the attacker, whose requests have these fields; `None` where the attack needs no process.
     pub(crate) fn attacker(
         &self,
         running: &Running,
         attack: Attack,
         time: Duration,
+        fields: &str,
     ) -> Result<Option<Attacker>, Failure> {
-        if attack == Attack::Nothing {
-            return Ok(None);
-        }
+        let target = match attack {
+            Attack::Nothing | Attack::Keys => return Ok(None),
+            Attack::Halves => running.admin,
+            Attack::Plain => running.http,
+            _ => running.address,
+        };
         let name = attack.to_possible_value().ok_or("an attack without a name")?;
         let child = Command::new("chrt")
             .args(["--idle", "0"])
             .arg(std::env::current_exe()?)
-            .args(["--bench", "--attack", name.get_name(), "--target", &running.address.to_string()])
-            .args(["--seconds", &time.as_secs_f64().to_string()])
+            .args(["--bench", "--attack", name.get_name(), "--target", &target.to_string()])
+            .args(["--seconds", &time.as_secs_f64().to_string(), "--fields", fields])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -151,7 +168,8 @@ impl Place<'_> {
     }
 }
 
-fn from(address: Ipv4Addr) -> Source {
+/// An end of a connection at this address.
+pub(crate) fn from(address: Ipv4Addr) -> Source {
     Source { address: Some(address), ..Source::default() }
 }
 
@@ -224,7 +242,8 @@ impl Others {
 pub(crate) struct Times(RefCell<Vec<Duration>>);
 
 impl Times {
-    fn add(&self, began: Instant) {
+    /// One more, that began then and is over now.
+    pub(crate) fn add(&self, began: Instant) {
         self.0.borrow_mut().push(began.elapsed());
     }
 
@@ -247,48 +266,4 @@ impl Times {
         let value = |row, value| Value { row, value, rate, note: format!("ms, of {count}") };
         Ok([value(rows[0], median), value(rows[1], tail)])
     }
-}
-
-/// The attacker's own process: the gateway's certificate on standard input, and at the end how often it tried in a
-/// second on standard output.
-pub(crate) async fn run(attack: Attack, target: SocketAddr, time: Duration) -> Result<(), Failure> {
-    let mut certificate = Vec::new();
-    std::io::stdin().read_to_end(&mut certificate)?;
-    let config = client_config(&CertificateDer::from(certificate), Groups::Classic, false, None)?;
-    // Another key than the gateway's: the token is well-formed, and signed by nobody that it trusts.
-    let fields = fixture()?.fields.as_str().into();
-    let dial = Dial { fields, ..Dial::new(target, config) };
-    let mut hello = Vec::new();
-    rustls::ClientConnection::new(dial.config.clone(), ServerName::try_from(HOST)?)?.write_tls(&mut hello)?;
-    let (hello, count) = (Rc::new(hello), Rc::new(Cell::new(0u64)));
-    let mut tasks = JoinSet::new();
-    let addresses = if attack == Attack::Crowd { CROWD } else { 1 };
-    for number in (0..addresses).flat_map(|number| [number; AT_ONCE]) {
-        let [a, b, c, d] = ATTACKER.octets();
-        // A connection ends by RST, or the address is out of ports within seconds.
-        let source = Source { address: Some(Ipv4Addr::new(a, b, c, d + number)), reset: true, ..Source::default() };
-        let (dial, hello, count) = (Dial { source, ..dial.clone() }, hello.clone(), count.clone());
-        tasks.spawn_local(async move {
-            loop {
-                // A gateway that cuts the attacker short does what it should: the next attempt follows at once.
-                let _refused = timeout(Duration::from_secs(5), attempt(attack, &dial, &hello)).await;
-                count.set(count.get() + 1);
-                tokio::task::yield_now().await;
-            }
-        });
-    }
-    sleep(time).await;
-    println!("{:.0}", count.get() as f64 / time.as_secs_f64());
-    Ok(())
-}
-
-async fn attempt(attack: Attack, dial: &Dial, hello: &[u8]) -> Result<(), Failure> {
-    if matches!(attack, Attack::Hellos | Attack::Crowd) {
-        let mut tcp = dial.source.connect(dial.address).await?;
-        tcp.write_all(hello).await?;
-        tcp.read_exact(&mut [0; 64]).await?;
-    } else {
-        client::ask(dial, &client::upgrade(dial), b"\r\n\r\n").await?;
-    }
-    Ok(())
 }

@@ -19,6 +19,7 @@ use crate::judgement::{self, Judgement};
 use crate::method::{Fixture, Method, TICKETS};
 use crate::process;
 use crate::reliability::Harm;
+use crate::tenants;
 use crate::tls::{Groups, client_config};
 
 /// Connections of the echo cells.
@@ -48,6 +49,8 @@ pub(crate) enum Cell {
     Authenticated(Method),
     /// Of wssgate alone.
     Attacked(Attack),
+    /// Of wssgate alone: a victim beside an attacker that asks for all of what they share.
+    Shared(Attack),
     /// Of wssgate alone: an echo of 1 KiB of JSON.
     Judged {
         judgement: Judgement,
@@ -58,7 +61,7 @@ pub(crate) enum Cell {
 }
 
 /// All cells with their names, in the table's order.
-pub(crate) const CELLS: [(&str, Cell); 38] = [
+pub(crate) const CELLS: [(&str, Cell); 48] = [
     ("echo-64-x1", Cell::Echo { size: 64, in_flight: 1 }),
     ("echo-64-x16", Cell::Echo { size: 64, in_flight: 16 }),
     ("echo-1k-x1", Cell::Echo { size: 1024, in_flight: 1 }),
@@ -83,6 +86,16 @@ pub(crate) const CELLS: [(&str, Cell); 38] = [
     ("attack-guesses", Cell::Attacked(Attack::Guesses)),
     ("attack-hellos", Cell::Attacked(Attack::Hellos)),
     ("attack-crowd", Cell::Attacked(Attack::Crowd)),
+    ("attack-unread", Cell::Shared(Attack::Unread)),
+    ("attack-keys", Cell::Shared(Attack::Keys)),
+    ("attack-tickets", Cell::Shared(Attack::Tickets)),
+    ("attack-loop", Cell::Shared(Attack::Loop)),
+    ("attack-tls-3", Cell::Shared(Attack::Three)),
+    ("attack-tls-8", Cell::Shared(Attack::Eight)),
+    ("attack-admin", Cell::Shared(Attack::Halves)),
+    ("attack-plain", Cell::Shared(Attack::Plain)),
+    ("attack-sockets", Cell::Shared(Attack::Sockets)),
+    ("attack-refusals", Cell::Shared(Attack::Refusals)),
     ("judged-none-x1", Cell::Judged { judgement: Judgement::None, in_flight: 1 }),
     ("judged-rates-x1", Cell::Judged { judgement: Judgement::Rates, in_flight: 1 }),
     ("judged-schema-x1", Cell::Judged { judgement: Judgement::Schema, in_flight: 1 }),
@@ -152,7 +165,7 @@ pub(crate) struct Place<'a> {
 impl Cell {
     /// Whether it says something of wssgate alone.
     pub(crate) fn is_own(self) -> bool {
-        matches!(self, Self::Authenticated(_) | Self::Attacked(_) | Self::Judged { .. } | Self::Harmed(_))
+        !matches!(self, Self::Echo { .. } | Self::Handshake { .. } | Self::Memory | Self::Unread)
     }
 }
 
@@ -167,6 +180,7 @@ impl Place<'_> {
         let fixture = match cell {
             Cell::Authenticated(method) => Fixture::new(method)?,
             Cell::Attacked(_) => attack::fixture()?,
+            Cell::Shared(attack) => tenants::fixture(attack, self.identity)?,
             Cell::Judged { judgement, .. } => judgement.fixture(),
             Cell::Harmed(harm) => harm.fixture(),
             _ => Fixture::default(),
@@ -182,6 +196,7 @@ impl Place<'_> {
             Cell::Unread => self.unread(&running, name).await,
             Cell::Authenticated(method) => self.authenticated(&running, name, method, &fixture).await,
             Cell::Attacked(attack) => self.attacked(&running, attack, &fixture).await,
+            Cell::Shared(attack) => self.shared(&running, attack, &fixture).await,
             Cell::Harmed(harm) => self.harmed(&running, harm).await,
         };
         measured.map_err(|error| format!("{error}{}", running.last_words()).into())

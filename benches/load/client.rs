@@ -49,6 +49,8 @@ impl Tally {
 pub(crate) struct Dial {
     pub(crate) address: SocketAddr,
     pub(crate) config: Arc<ClientConfig>,
+    /// Whom it asks for, in SNI, Host and Origin.
+    pub(crate) host: Rc<str>,
     /// Its own end of the connection.
     pub(crate) source: Source,
     /// What the handshake asks for.
@@ -58,15 +60,22 @@ pub(crate) struct Dial {
 }
 
 impl Dial {
-    /// One that opens `/load` without more fields.
+    /// One that opens `/load` of [`HOST`] without more fields.
     pub(crate) fn new(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
-        Self { address, config, source: Source::default(), target: "/load".into(), fields: "".into() }
+        Self {
+            address,
+            config,
+            host: HOST.into(),
+            source: Source::default(),
+            target: "/load".into(),
+            fields: "".into(),
+        }
     }
 }
 
 /// Opens a connection, sends a request, and reads until the answer has `end`.
 pub(crate) async fn ask(dial: &Dial, request: &str, end: &[u8]) -> Result<(Stream, String), Failure> {
-    let mut stream = Stream::connect(dial.address, dial.config.clone(), dial.source).await?;
+    let mut stream = Stream::connect(dial).await?;
     poll_fn(|cx| Poll::Ready(stream.send(cx, request.as_bytes()))).await?;
     let mut answer = Vec::new();
     poll_fn(|cx| {
@@ -87,18 +96,18 @@ pub(crate) async fn ask(dial: &Dial, request: &str, end: &[u8]) -> Result<(Strea
 
 /// The opening handshake's request.
 pub(crate) fn upgrade(dial: &Dial) -> String {
-    let (target, fields) = (&dial.target, &dial.fields);
+    let Dial { host, target, fields, .. } = dial;
     format!(
-        "GET {target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: https://{HOST}\r\n\
+        "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: https://{host}\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nUser-Agent: load\r\n{fields}\r\n"
     )
 }
 
 /// Buys a ticket at a path, on a connection of its own.
 pub(crate) async fn ticket(dial: &Dial, path: &str) -> Result<String, Failure> {
-    let fields = &dial.fields;
+    let Dial { host, fields, .. } = dial;
     let request =
-        format!("POST {path} HTTP/1.1\r\nHost: {HOST}\r\nOrigin: https://{HOST}\r\nUser-Agent: load\r\n{fields}\r\n");
+        format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: https://{host}\r\nUser-Agent: load\r\n{fields}\r\n");
     let (_, answer) = ask(dial, &request, b"}").await?;
     let ticket = answer.split_once("{\"ticket\":\"").and_then(|(_, rest)| rest.split_once('"'));
     Ok(ticket.ok_or_else(|| format!("no ticket: {}", first_line(answer.as_bytes())))?.0.to_owned())

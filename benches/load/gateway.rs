@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::method::Fixture;
@@ -87,7 +87,7 @@ impl Gateway {
     ) -> Result<Running, Failure> {
         let directory = tempfile::Builder::new().prefix("wssgate-load-").tempdir()?;
         let place = directory.path();
-        let address = free_port()?;
+        let [address, http, admin] = free_ports()?;
         let fill = |template: &str| {
             template
                 .replace("@DIR@", &place.display().to_string())
@@ -96,7 +96,11 @@ impl Gateway {
                 .replace("@HOST@", HOST)
         };
         let mut command = Command::new("taskset");
-        command.args(["-c", "0"]).arg(&self.program);
+        command.args(["-c", "0"]);
+        if let Some(files) = fixture.files {
+            command.arg("prlimit").arg(format!("--nofile={files}"));
+        }
+        command.arg(&self.program);
         match self.kind {
             Kind::Wssgate | Kind::Against => {
                 let manifests = place.join("manifests");
@@ -105,7 +109,13 @@ impl Gateway {
                 tls["certificateRefs"] = json!([{"name": "chat-tls"}]);
                 let attempts =
                     fixture.attempts.as_ref().map_or_else(String::new, |limit| format!("rateLimit: {limit}"));
-                let mut text = fill(MANIFESTS)
+                let mut text = MANIFESTS.to_owned();
+                for object in &fixture.objects {
+                    text.push_str(&format!("---\n{object}\n"));
+                }
+                // In JSON a port that is a word would be a string.
+                let text = text.replace("\"@LISTEN@\"", "@LISTEN@").replace("\"@BACKEND@\"", "@BACKEND@");
+                let text = fill(&text)
                     .replace("@CERTIFICATE@", &STANDARD.encode(&identity.certificate))
                     .replace("@KEY@", &STANDARD.encode(&identity.key))
                     .replace("@TLS@", &tls.to_string())
@@ -113,12 +123,14 @@ impl Gateway {
                     .replace("@CONNECTION@", &fixture.connection.to_string())
                     .replace("@MESSAGES@", &fixture.messages.to_string())
                     .replace("@ATTEMPTS@", &attempts);
-                for object in &fixture.objects {
-                    text.push_str(&format!("---\n{object}\n"));
-                }
                 fs::write(manifests.join("load.yaml"), text)?;
                 command.arg("run").arg("--manifests").arg(manifests).arg("--listen").arg(address.to_string());
-                command.args(["--listen-http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+                command.args(["--listen-http", &http.to_string(), "--admin", &admin.to_string()]);
+                if let Some(trusted) = &fixture.trusted {
+                    let file = place.join("trusted.pem");
+                    fs::write(&file, trusted)?;
+                    command.env("SSL_CERT_FILE", file);
+                }
             }
             Kind::Nginx => {
                 fs::write(place.join("tls.crt"), &identity.certificate)?;
@@ -143,7 +155,7 @@ impl Gateway {
             .stdout(File::create(place.join("stdout"))?)
             .stderr(File::create(place.join("stderr"))?);
         let child = command.spawn().map_err(|error| format!("taskset (util-linux) does not start: {error}"))?;
-        let mut running = Running { child, family: Family::default(), address, directory };
+        let mut running = Running { child, family: Family::default(), address, http, admin, directory };
         running.wait_until_it_accepts()?;
         Ok(running)
     }
@@ -152,14 +164,24 @@ impl Gateway {
 /// The certificate all gateways serve: ECDSA P-256, self-signed.
 pub(crate) struct Identity {
     pub(crate) der: CertificateDer<'static>,
-    certificate: String,
+    /// PEM, as the key.
+    pub(crate) certificate: String,
     key: String,
 }
 
 impl Identity {
     pub(crate) fn new() -> Result<Self, Failure> {
-        let made = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
+        let made = rcgen::generate_simple_self_signed([HOST.to_owned(), "*.example.com".to_owned()])?;
         Ok(Self { der: made.cert.der().clone(), certificate: made.cert.pem(), key: made.signing_key.serialize_pem() })
+    }
+
+    /// The Secret with it, as the usual route has it, in another namespace.
+    pub(crate) fn secret(&self, namespace: &str) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": "chat-tls", "namespace": namespace},
+            "data": {"tls.crt": STANDARD.encode(&self.certificate), "tls.key": STANDARD.encode(&self.key)},
+        })
     }
 }
 
@@ -170,6 +192,9 @@ pub(crate) struct Running {
     pub(crate) family: Family,
     /// Where it terminates wss.
     pub(crate) address: SocketAddr,
+    /// The plain port and the admin port of wssgate.
+    pub(crate) http: SocketAddr,
+    pub(crate) admin: SocketAddr,
     directory: tempfile::TempDir,
 }
 
@@ -192,6 +217,21 @@ impl Running {
         std::thread::sleep(Duration::from_millis(200));
         self.family = Family::of(self.child.id())?;
         Ok(())
+    }
+
+    /// Adds a manifest while it runs, or writes it anew.
+    pub(crate) fn write(&self, file: &str, objects: &[Value]) -> Result<(), Failure> {
+        let documents: Vec<String> = objects.iter().map(Value::to_string).collect();
+        let place = self.directory.path();
+        fs::write(place.join(file), documents.join("\n---\n"))?;
+        // Whole at once.
+        fs::rename(place.join(file), place.join("manifests").join(file))?;
+        Ok(())
+    }
+
+    /// The access log so far.
+    pub(crate) fn access_log(&self) -> Result<String, Failure> {
+        Ok(fs::read_to_string(self.directory.path().join("stdout"))?)
     }
 
     /// The last lines that it wrote to standard error.
@@ -222,7 +262,10 @@ fn installed(name: &str) -> Option<PathBuf> {
     places.map(|place| place.join(name)).find(|program| program.is_file())
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> Result<SocketAddr, Failure> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+/// Ports that were free a moment ago.
+fn free_ports() -> Result<[SocketAddr; 3], Failure> {
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let listeners = [listen()?, listen()?, listen()?];
+    let [wss, http, admin] = &listeners;
+    Ok([wss.local_addr()?, http.local_addr()?, admin.local_addr()?])
 }

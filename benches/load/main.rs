@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to a terminal")]
 
 mod attack;
+mod attacker;
 mod backend;
 mod cell;
 mod client;
@@ -20,6 +21,8 @@ mod reliability;
 mod report;
 #[path = "../say/mod.rs"]
 mod say;
+mod shares;
+mod tenants;
 mod tls;
 
 use std::process::{Command, ExitCode};
@@ -85,7 +88,8 @@ async fn attack_or_measure(options: &Options) -> Result<ExitCode, Failure> {
     let (Some(attack), Some(target), Some(seconds)) = (options.attack, options.target, options.seconds) else {
         return run(options).await;
     };
-    attack::run(attack, target, std::time::Duration::try_from_secs_f64(seconds)?).await?;
+    let time = std::time::Duration::try_from_secs_f64(seconds)?;
+    attacker::run(attack, target, time, &options.fields).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -39,6 +39,9 @@ pub(crate) struct Options {
     /// How long.
     #[arg(long, hide = true)]
     pub(crate) seconds: Option<f64>,
+    /// Fields of its requests, each with its line end.
+    #[arg(long, hide = true, default_value = "", allow_hyphen_values = true)]
+    pub(crate) fields: String,
     /// Given by cargo bench; without it nothing runs.
     #[arg(long, hide = true)]
     pub(crate) bench: bool,

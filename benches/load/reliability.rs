@@ -143,7 +143,7 @@ impl Place<'_> {
         let others = Others::open(&self.to(running)?).await?;
         let alone = self.tail(&others).await?;
         let window = 2 * self.scale.window;
-        let attacker = self.attacker(running, Attack::Flood, self.scale.warm_up + window)?;
+        let attacker = self.attacker(running, Attack::Flood, self.scale.warm_up + window, "")?;
         sleep(self.scale.warm_up).await;
         let (cpu, began) = (running.family.cpu()?, Instant::now());
         let beside = self.tail(&others).await?;
@@ -228,7 +228,7 @@ async fn stop_half_way(dial: &Dial, harm: Harm, doors: &tokio::sync::Semaphore) 
     }
     let began;
     let mut stream = if harm == Harm::Http {
-        let mut stream = crate::tls::Stream::connect(dial.address, dial.config.clone(), dial.source).await?;
+        let mut stream = crate::tls::Stream::connect(dial).await?;
         began = Instant::now();
         let request = client::upgrade(dial);
         stream.write(&request.as_bytes()[..request.len() / 2]).await?;

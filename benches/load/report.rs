@@ -10,6 +10,7 @@ use crate::cell::Value;
 use crate::gateway::{Gateway, Kind};
 use crate::process;
 use crate::reliability::Harm;
+use crate::shares;
 
 /// What stands between two markers of docs/performance.md.
 #[derive(Clone, Copy)]
@@ -173,9 +174,16 @@ impl Report {
             let _infallible = self.methods(&mut text, &kinds);
             sections.push((Section::Authentication, text));
         }
-        if ATTACKS.iter().any(|(attack, _)| of(attack.rows().as_flattened())) {
+        let attacked = ATTACKS.iter().any(|(attack, _)| of(attack.rows().as_flattened()));
+        let beside = shares::ROWS.iter().any(|row| of(&row.values));
+        if attacked || beside {
             let mut text = circumstances(own.iter().copied(), repetitions, load);
-            let _infallible = self.attacks(&mut text, &kinds);
+            if attacked {
+                let _infallible = self.attacks(&mut text, &kinds);
+            }
+            if beside {
+                let _infallible = self.shares(&mut text, &kinds);
+            }
             sections.push((Section::Attack, text));
         }
         if JUDGEMENTS.iter().any(|(rows, _)| of(rows)) {
@@ -261,6 +269,35 @@ impl Report {
                     write!(out, " {} | {} | {spread:.0} % |", three(median.value), three(tail.value))?;
                 }
                 writeln!(out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn shares(&self, out: &mut String, kinds: &[Kind]) -> std::fmt::Result {
+        write!(
+            out,
+            "\n| attack | gateway | attempts/s | attacker has | visit of the victim | alone: success, % | p99, ms |"
+        )?;
+        write!(
+            out,
+            " beside it: success, % | p99, ms | / alone | spread |\n|---|---|--:|---|---|{}\n",
+            "--:|".repeat(6)
+        )?;
+        for row in &shares::ROWS {
+            for kind in kinds {
+                let [alone, alone_tail, beside, beside_tail, held] = row.values.map(|value| self.median(value, *kind));
+                let (Some(alone), Some(beside)) = (alone, beside) else {
+                    writeln!(out, "| {} | {} | failed |{}", row.label, kind.name(), " - |".repeat(8))?;
+                    continue;
+                };
+                let held = held.map_or(0.0, |held| held.value);
+                write!(out, "| {} | {} | {:.0} | {held:.0} {} |", row.label, kind.name(), beside.rate, row.held)?;
+                let [alone_tail, tail] = [&alone_tail, &beside_tail].map(|tail| tail.as_ref().map(|tail| tail.value));
+                let shown = |tail: Option<f64>| tail.map_or("-".to_owned(), three);
+                write!(out, " {} | {:.0} | {} |", row.victim, alone.value, shown(alone_tail))?;
+                write!(out, " {:.0} | {} | {} |", beside.value, shown(tail), ratio(tail, alone_tail))?;
+                writeln!(out, " {:.0} % |", 100.0 * beside_tail.map_or(0.0, |tail| tail.spread))?;
             }
         }
         Ok(())

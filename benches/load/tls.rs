@@ -18,10 +18,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::Failure;
+use crate::client::Dial;
 use crate::method::Shown;
 
 /// The name in the certificate, in SNI and in Host.
 pub(crate) const HOST: &str = "bench.example.com";
+
+/// The host of another tenant, of whom the others of `*.example.com` are too.
+pub(crate) const OTHER_HOST: &str = "other.example.com";
 
 const READ_SIZE: usize = 256 * 1024;
 
@@ -163,13 +167,10 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// Connects and finishes the TLS handshake, except that the last flight may wait for the first bytes of ours.
-    pub(crate) async fn connect(
-        address: SocketAddr,
-        config: Arc<ClientConfig>,
-        source: Source,
-    ) -> Result<Self, Failure> {
-        let tcp = source.connect(address).await?;
-        let tls = UnbufferedClientConnection::new(config, ServerName::try_from(HOST)?)?;
+    pub(crate) async fn connect(dial: &Dial) -> Result<Self, Failure> {
+        let tcp = dial.source.connect(dial.address).await?;
+        let name = ServerName::try_from(dial.host.to_string())?;
+        let tls = UnbufferedClientConnection::new(dial.config.clone(), name)?;
         let mut stream = Self { tcp, tls, partial: Vec::new(), unsent: Vec::new(), sent: 0, ready: false };
         stream.advance(&mut [], &mut |_| {})?;
         poll_fn(|cx| stream.poll_handshake(cx)).await?;

@@ -8,15 +8,17 @@ use tokio::time::Instant;
 
 use super::plan::{Report, Write, plan};
 use crate::api::objects::Key;
-use crate::writer::Again;
+use crate::writer::{Again, in_turn};
 
 /// What is to be written.
 #[derive(Default)]
 pub(super) struct Queue {
     /// The report that was planned last.
     planned: Option<Arc<Report>>,
-    /// Its writes that were not tried yet, in the order of the keys.
+    /// Its writes that were not tried yet: of each namespace in turn, and of one in the order of the keys.
     ready: VecDeque<Write>,
+    /// The namespace whose turn was last.
+    last: String,
     /// The last write of each Certificate, until the Certificate is as wanted.
     tried: HashMap<Key, Tried>,
     /// The last refusals of the API server: its messages.
@@ -62,10 +64,12 @@ impl Queue {
             self.changed |= before != self.refused.len();
             // One that was tried: its outcome has not come back yet, or it waits, or what differs is not in our power.
             let tried = |write: &Write| self.tried.get(&write.key).is_some_and(|tried| tried.write.is_same(write));
-            self.ready = due.into_iter().filter(|write| !tried(write)).collect();
+            let ready = due.into_iter().filter(|write| !tried(write)).collect();
+            self.ready = in_turn(ready, |write| &write.key.namespace, usize::MAX, &mut self.last.clone()).into();
             self.planned = Some(Arc::clone(report));
         }
         if let Some(write) = self.ready.pop_front() {
+            self.last.clone_from(&write.key.namespace);
             return (Some(write), None);
         }
         let failed = self.tried.values().filter_map(|tried| Some((tried.failure.as_ref()?.again.at, &tried.write)));
@@ -142,6 +146,23 @@ mod tests {
         assert!(seen.len() == 1000 && seen.is_sorted());
         let same = Arc::new(Report { apply: report.apply.clone(), ..Report::default() });
         assert!(matches!(queue.next(&same, now), (None, None)), "their outcome has not come back yet");
+    }
+
+    #[test]
+    fn a_namespace_whose_certificates_change_without_end_has_one_turn_like_any_other() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let mut seen = Vec::new();
+        for round in 0..4 {
+            let mut apply = report(0..100, &format!("r{round}.test")).apply.clone();
+            let one = report(0..1, "a.test").apply.values().next().unwrap().clone();
+            apply.insert(Key::new("zoo", "one"), one.clone());
+            apply.insert(Key::new("zoo", "two"), one);
+            let (write, _) = queue.next(&Arc::new(Report { apply, ..Report::default() }), now);
+            let write = write.unwrap();
+            seen.push(write.key.namespace.clone());
+            queue.tried(write, None);
+        }
+        assert_eq!(seen, ["shop", "zoo", "shop", "zoo"]);
     }
 
     #[test]

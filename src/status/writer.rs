@@ -1,5 +1,5 @@
-//! Writes statuses by the plan, while this replica leads: by server-side apply of the status alone, a few at a time, each
-//! once, and again later where it failed.
+//! Writes statuses by the plan, while this replica leads: by server-side apply of the status alone, a few at a time, of each
+//! namespace in turn, each once, and again later where it failed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::api::status::RouteStatus;
 use crate::api::{GROUP, VERSION};
 use crate::kube_error::{NO_ANSWER, describe};
 use crate::telemetry::metrics::Metrics;
-use crate::writer::{self, Again, Events, Next, PATIENCE};
+use crate::writer::{self, Again, Events, Next, PATIENCE, in_turn};
 
-/// Writes at a time, and the least time that they take: at most 50 a second.
+/// Writes at a time, of each namespace in turn, and the least time that they take: at most 50 a second.
 const BATCH: (usize, Duration) = (10, Duration::from_millis(200));
 /// Writes statuses for as long as it is there.
 pub type Writer = writer::Writer<Report>;
@@ -43,6 +43,7 @@ pub fn start(
         metrics,
         tried: HashMap::new(),
         ours: BTreeSet::new(),
+        last: String::new(),
     };
     Writer::start(work, leading)
 }
@@ -57,6 +58,8 @@ struct Work {
     tried: HashMap<RouteId, Tried>,
     /// Routes that are ours, and those that were and still have a status of ours.
     ours: BTreeSet<RouteId>,
+    /// The namespace whose turn was last.
+    last: String,
 }
 
 /// A write that was tried.
@@ -113,8 +116,7 @@ impl Work {
         self.tried.retain(|id, tried| {
             report.routes.get(id).is_some_and(|route| tried.again.is_some() || Arc::ptr_eq(route, &tried.route))
         });
-        due.truncate(BATCH.0);
-        (due, later)
+        (in_turn(due, |write| &write.id.namespace, BATCH.0, &mut self.last), later)
     }
 
     async fn write(&mut self, batch: Vec<Write>, leading: &watch::Receiver<bool>) {

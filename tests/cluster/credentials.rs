@@ -96,10 +96,7 @@ impl<'a> Fixture<'a> {
         let mut slice = manifests::slice("chat", 0, address.port(), &json!({"ready": true}));
         slice["endpoints"][0]["addresses"] = json!([address.ip()]);
         release.shop.apply(&slice.to_string());
-        let (leader, _) = super::process::until(LIMIT, "a leader", || release.leader());
-        let pod = release.own.get(&["pod", &leader]);
-        let address = SocketAddr::new(pod["status"]["podIP"].as_str().unwrap().parse().unwrap(), 8443);
-        let client = Client { address, ..release.client(HOST) };
+        let client = release.client_of_leader(HOST);
         Self { release, recorder, client }
     }
 

@@ -73,6 +73,7 @@ mod scale;
 mod self_test;
 mod source;
 mod status;
+mod tenants;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -150,6 +151,7 @@ fn all() -> Vec<Test> {
         challenge::tests(),
         credentials::tests(),
         samples::tests(),
+        tenants::tests(),
         rolling::tests(),
         absence::tests(),
         outage::tests(),

@@ -120,7 +120,8 @@ conf_dir = "{folder}/cni"
                 pause = image::PAUSE
             ),
         );
-        self.run("containerd", Command::new("containerd").args(["--config", &config]));
+        // Pods inherit the limit: with this one a gateway has fewer than 2,000 client sockets, which a test can take.
+        self.run("containerd", Command::new("prlimit").args(["--nofile=4096", "containerd", "--config", &config]));
         until(START, "containerd to answer", || {
             self.programs[0].must_run();
             call(&["ctr", "--address", SOCKET, "version"]).ok()

@@ -200,7 +200,15 @@ impl Release {
         self.client_trusting(host, &self.authority)
     }
 
-    /// The same by the address that the cloud gave the Service, for who comes from outside of the node.
+    /// The same of the leader's Pod alone: what it says of a route it serves.
+    pub fn client_of_leader(&self, host: &str) -> Client {
+        let (leader, _) = until(LIMIT, "a leader", || self.leader());
+        let pod = self.own.get(&["pod", &leader]);
+        let address = SocketAddr::new(pod["status"]["podIP"].as_str().unwrap().parse().unwrap(), 8443);
+        Client { address, ..self.client(host) }
+    }
+
+    /// The same as [`Release::client`] by the address that the cloud gave the Service, for who comes from outside of the node.
     pub fn client_outside(&self, host: &str) -> Client {
         Client { address: SocketAddr::new(self.balancer(), 443), ..self.client(host) }
     }

@@ -108,7 +108,12 @@ impl Recorder {
 
     /// The same behind TLS.
     pub async fn start_tls(behaviour: Behaviour, config: rustls::ServerConfig) -> Self {
-        Self::start_with(behaviour, Some(TlsAcceptor::from(Arc::new(config))), Ipv4Addr::LOCALHOST).await
+        Self::start_tls_on(behaviour, config, Ipv4Addr::LOCALHOST).await
+    }
+
+    /// The same on another address of this machine.
+    pub async fn start_tls_on(behaviour: Behaviour, config: rustls::ServerConfig, address: Ipv4Addr) -> Self {
+        Self::start_with(behaviour, Some(TlsAcceptor::from(Arc::new(config))), address).await
     }
 
     async fn start_with(behaviour: Behaviour, tls: Option<TlsAcceptor>, address: Ipv4Addr) -> Self {

@@ -277,6 +277,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_newcomer_waits_for_one_turn_of_each_address_that_asks_without_end() {
+        const ATTACKERS: [&str; 8] =
+            ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6", "192.0.2.7", "192.0.2.8"];
+        let newcomer = "203.0.113.1";
+        for attackers in [1, 3, 8] {
+            // All ask before the first is served: tokio polls no more than 61 tasks at a time.
+            let mut asking = ATTACKERS[..attackers].repeat(48 / attackers);
+            asking.push(newcomer);
+            let order = served(&asking, &[]).await;
+            assert_eq!(order.iter().position(|address| *address == newcomer), Some(attackers), "{attackers} attackers");
+            assert_eq!(order.len(), asking.len());
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_begun_goes_before_what_is_not() {
         let (queue, address) = (FairQueue::default(), address("192.0.2.1"));
         let held = queue.acquire(address, false).await;
