@@ -23,6 +23,7 @@ mod chart;
 mod check;
 mod check_pipeline;
 mod client_certificates;
+mod clients;
 mod clients_handshakes;
 mod command;
 mod compile;
