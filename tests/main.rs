@@ -44,6 +44,7 @@ mod health;
 mod key_sets;
 mod layers;
 mod limits;
+mod load_balancers;
 mod loops;
 mod message_rate;
 mod messages;
