@@ -42,4 +42,23 @@ mod tests {
         }
         assert_eq!(provider().kx_groups[0].name(), rustls::NamedGroup::X25519MLKEM768);
     }
+
+    /// The README names the suites and groups in the order of preference.
+    #[test]
+    fn the_readme_names_the_suites_and_groups() {
+        let readme = include_str!("../../README.md");
+        let section = readme.split("## TLS\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+        let named = |prefix: &str| -> Vec<String> {
+            let words = section.split('`').skip(1).step_by(2);
+            words.filter(|word| word.starts_with(prefix)).map(str::to_owned).collect()
+        };
+        for prefix in ["TLS13_", "TLS_ECDHE_"] {
+            let suites = provider().cipher_suites.iter().map(|suite| format!("{:?}", suite.suite()));
+            let suites: Vec<String> = suites.filter(|suite| suite.starts_with(prefix)).collect();
+            assert_eq!(suites, named(prefix));
+        }
+        let groups = provider().kx_groups.iter().map(|group| format!("`{:?}`", group.name()));
+        let places: Vec<Option<usize>> = groups.map(|group| section.find(&group)).collect();
+        assert!(places.is_sorted() && places.iter().all(Option::is_some), "{places:?}");
+    }
 }
