@@ -17,13 +17,17 @@ Exit codes:
   1  a route was not accepted (check), or the gateway failed while it ran
   2  a flag, a setting or a file could not be read; the message names it";
 
+/// The version, and whether the cryptography is the FIPS module.
+const VERSION: &str =
+    if cfg!(feature = "fips") { concat!(env!("CARGO_PKG_VERSION"), " (FIPS)") } else { env!("CARGO_PKG_VERSION") };
+
 /// The WebSocket security gateway for Kubernetes.
 ///
 /// Terminates wss, checks every handshake and every frame, and relays to your Services. Reads SecureWebSocketRoute
 /// objects and everything they name from a cluster, or from manifests in a directory, and follows every change without
 /// closing a socket.
 #[derive(Debug, Parser)]
-#[command(name = "wssgate", version, max_term_width = 100, subcommand_required = true, after_help = EXIT_CODES)]
+#[command(name = "wssgate", version = VERSION, max_term_width = 100, subcommand_required = true, after_help = EXIT_CODES)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]

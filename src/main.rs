@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use wssgate::args::{Arguments, Check, Command, Echo, Output, Run};
+use wssgate::compile::provider::provider;
 use wssgate::settings::{GatewayConfiguration, Overrides, Settings, SettingsError};
 use wssgate::telemetry::format::Format;
 use wssgate::telemetry::logging;
@@ -25,6 +26,10 @@ fn main() -> ExitCode {
     // Before anything touches TLS: two providers in one tree would leave rustls without a default.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return fail(FAILED, "the TLS provider could not be installed");
+    }
+    // A binary that was built for the validated module runs with it or not at all.
+    if cfg!(feature = "fips") && !provider().fips() {
+        return fail(FAILED, "the cryptographic module is not in FIPS mode");
     }
     match Arguments::parse().command {
         Command::Run(arguments) => run(&arguments),

@@ -43,7 +43,8 @@ fn the_image_for_people_is_built_alike_by_the_dockerfile_and_the_script() {
     let (dockerfile, script) = (text("Dockerfile"), text("scripts/image"));
     for said in [
         "RUSTFLAGS=\"-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs\"",
-        "cargo build --locked --profile",
+        "cargo auditable build",
+        " --locked --profile",
         "--target \"$target\" --bin wssgate",
         "rustc -vV | sed -n 's/^host: //p'",
         "25000000",

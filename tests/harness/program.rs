@@ -61,7 +61,8 @@ impl Program {
         command
     }
 
-    async fn start(mut command: Command) -> Self {
+    /// Another that keeps to the same lines.
+    pub async fn start(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
