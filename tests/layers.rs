@@ -62,7 +62,7 @@ telemetry::access | reason shares telemetry::format telemetry::initiator telemet
 telemetry | |
 settings | api telemetry::format | http ipnet serde serde_json
 content | | jsonschema referencing regex_syntax serde serde_json
-policy | ws reason tls content | aws_lc_rs base64 ipnet jsonwebtoken rustls_pki_types serde serde_json x509_parser
+policy | ws reason tls content | aws_lc_rs base64 ipnet jsonwebtoken rustls_pki_types serde serde_json x509_parser zeroize
 snapshot | reason tls api policy | arc_swap percent_encoding rustls_pki_types
 writer | backoff kube_error api | futures_util k8s_openapi kube tokio tracing
 compile::provider | | aws_lc_rs rustls
@@ -102,7 +102,7 @@ proxy::relay | ws reason api telemetry::initiator telemetry::metrics telemetry::
     proxy::clock proxy::limits proxy::io | rustls_pki_types
 proxy::shared | telemetry::metrics policy snapshot proxy::drain proxy::dependency_health proxy::limits proxy::io
     proxy::store proxy::auth proxy::relay | arc_swap tokio
-proxy::worker | telemetry::metrics telemetry::access proxy::clock proxy::drain proxy::limits proxy::io proxy::relay
+proxy::worker | telemetry::metrics telemetry::access policy proxy::clock proxy::drain proxy::limits proxy::io proxy::relay
     proxy::shared | tokio
 proxy::handshake | ws reason telemetry::metrics telemetry::access policy snapshot proxy::clock proxy::limits
     proxy::io proxy::store proxy::relay proxy::shared proxy::worker | aws_lc_rs base64 rustix rustls_pki_types tokio

@@ -57,6 +57,7 @@ mod places;
 mod plain_port;
 mod quickstart;
 mod rate_limit;
+mod recheck;
 mod refusals;
 mod relay;
 mod reload;

@@ -92,6 +92,8 @@ pub struct External {
     pub answers: Vec<Box<str>>,
     /// How long an answer may take.
     pub timeout: Duration,
+    /// How often it is asked again about a live connection; `None`: never.
+    pub recheck: Option<Duration>,
 }
 
 impl External {
@@ -297,6 +299,14 @@ impl Authentication {
             Self::Anonymous => &[],
             Self::AnyOf(methods) => methods,
         }
+    }
+
+    /// The service by whose word a proof was made, if the method of this name asks one.
+    pub fn external(&self, proof: &Proof) -> Option<&External> {
+        self.methods().iter().find(|method| method.name == proof.method).and_then(|method| match &method.kind {
+            Kind::External(external) => Some(external),
+            Kind::Jwt(_) | Kind::Ticket(_) => None,
+        })
     }
 
     /// The tickets that are issued at a path.

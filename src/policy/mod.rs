@@ -19,6 +19,7 @@ pub mod keys;
 pub mod network;
 pub mod numeric_date;
 pub mod origin;
+pub mod question;
 pub mod subprotocol;
 pub mod token;
 pub mod tunnel;

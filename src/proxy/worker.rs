@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::policy::question::{KeptQuestion, Verdict};
 use crate::proxy::clock::{Clock, TICKS, Tick, wall};
 use crate::proxy::drain::Drain;
 use crate::proxy::io::buffers::Buffers;
 use crate::proxy::limits::fair_queue::FairQueue;
+use crate::proxy::relay::session::Session;
 use crate::proxy::relay::sweep::Sessions;
 use crate::proxy::relay::throttle;
 use crate::proxy::shared::Shared;
 use crate::telemetry::access::worker::WorkerLog;
-use crate::telemetry::metrics::MessageSizes;
+use crate::telemetry::metrics::{MessageSizes, Recheck};
 
 /// How long a worker judges sessions again before it lets bytes move.
 const JUDGING: Duration = Duration::from_millis(2);
@@ -63,7 +65,7 @@ impl Worker {
     async fn rejudge(&self) {
         let mut since = Instant::now();
         for session in self.sessions.all() {
-            session.rejudge(&self.shared.live, wall());
+            session.rejudge(&self.shared.live, self.clock.now(), wall());
             // Most are judged in no time, but chains of client certificates are verified anew: frames go first.
             if since.elapsed() >= JUDGING {
                 tokio::task::yield_now().await;
@@ -72,8 +74,20 @@ impl Worker {
         }
     }
 
+    /// Asks the External service that admitted a connection whether it still does.
+    async fn recheck(self: Rc<Self>, session: Rc<Session>, kept: Rc<KeptQuestion>) {
+        let route = Arc::clone(&session.lease.borrow().route);
+        let verdict = self.shared.auth.ask_again(&route, &session.facts, &kept).await;
+        self.shared.metrics.route(route.id.label()).rechecked(match verdict {
+            Verdict::Admitted => Recheck::Admitted,
+            Verdict::Denied => Recheck::Denied,
+            Verdict::Unavailable => Recheck::Unavailable,
+        });
+        session.rechecked(verdict, self.clock.now());
+    }
+
     /// Visits the sessions whose turn it is, after the tick `visited`.
-    fn visit(&self, visited: Tick, now: Tick, draining: Option<(Tick, Duration)>) {
+    fn visit(self: &Rc<Self>, visited: Tick, now: Tick, draining: Option<(Tick, Duration)>) {
         if let Some((since, window)) = draining {
             // All of them: one that misses its turn would be cut off without a Close at the deadline.
             for session in self.sessions.all() {
@@ -86,6 +100,9 @@ impl Worker {
             for session in self.sessions.part(tick % TICKS, TICKS) {
                 session.count_holding(&self.shared.capacity);
                 session.sweep(pressed, now, wall);
+                if let Some(kept) = session.begin_recheck(now) {
+                    tokio::task::spawn_local(Rc::clone(self).recheck(session, kept));
+                }
             }
         }
     }

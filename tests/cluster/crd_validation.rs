@@ -123,6 +123,11 @@ fn bad() -> Vec<Bad> {
         ),
         (methods(json!([idp, ticket("one", "61s")])), "ttl is between 1s and 60s"),
         (methods(json!([idp, ticket("one", "900ms")])), "ttl is between 1s and 60s"),
+        (
+            methods(json!([{"name": "s", "type": "External", "external": {"backendRef": {"name": "s", "port": 80},
+                "path": "/check", "allowedHeaders": ["x-session"], "recheck": "9s"}}])),
+            "recheck is between 10s and 24h",
+        ),
         (methods(json!([idp, idp])), "Duplicate value"),
         (
             method(json!({"name": "idp", "type": "JWT"})),

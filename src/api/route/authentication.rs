@@ -287,6 +287,14 @@ pub struct External {
     /// How long an answer may take before the handshake is refused; 2s if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
+    /// How often the service is asked again about an open connection, from 10s to 24h; never if absent. A refusal closes
+    /// the connection with 1008. Without a valid answer for three times as long the connection is closed with 1013. The
+    /// gateway keeps the allowedHeaders of the handshake in memory for as long as the connection is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules(&[(
+        "duration(self) >= duration('10s') && duration(self) <= duration('24h')", "recheck is between 10s and 24h"
+    )])))]
+    pub recheck: Option<Duration>,
 }
 
 /// Single-use tickets: a POST without content to the path, with the credential of another method, returns one. The

@@ -2,6 +2,7 @@
 //! Knows the spec only; whether keys that it names are there is [`jwks`](crate::compile::resolve::jwks)'s to find out.
 
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::api::route::authentication::{
@@ -30,6 +31,8 @@ const EXTERNAL: Duration = Duration::from_secs(2);
 /// The shortest time that it may be given, and the longest: the client waits for it.
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(10);
+/// How often a service may be asked again about a live connection: the shortest interval and the longest.
+const RECHECK: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(24 * 3600);
 /// Default: how long a ticket can be redeemed; the least and the most.
 const TTL: Duration = Duration::from_secs(30);
 const MIN_TTL: Duration = Duration::from_secs(1);
@@ -289,6 +292,17 @@ fn external(spec: &api::External, field: &str, diagnostics: &mut Diagnostics) ->
             EXTERNAL
         }
     };
+    let recheck = spec.recheck.as_ref().map(scalar::Duration::parse).and_then(|interval| match interval {
+        Ok(interval) if RECHECK.contains(&interval) => Some(interval),
+        Ok(_) => {
+            diagnostics.invalid(format_args!("{field}.recheck"), "must be from 10s to 24h");
+            None
+        }
+        Err(error) => {
+            diagnostics.invalid(format_args!("{field}.recheck"), error);
+            None
+        }
+    });
     External {
         namespace: service.namespace.as_deref().map(Into::into),
         service: service.name.as_str().into(),
@@ -297,6 +311,7 @@ fn external(spec: &api::External, field: &str, diagnostics: &mut Diagnostics) ->
         headers,
         answers,
         timeout,
+        recheck,
     }
 }
 

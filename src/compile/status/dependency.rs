@@ -74,6 +74,7 @@ mod tests {
             headers: vec![],
             answers: vec![],
             timeout: Duration::from_secs(2),
+            recheck: None,
         };
         let ticket =
             Ticket { path: "/ticket".into(), ttl: Duration::from_secs(30), bind_address: false, places: vec![] };

@@ -3,6 +3,9 @@
 //!
 //! A yes is remembered for a few seconds, so that a crowd that reconnects does not become a crowd at the service; a no is
 //! not, so that who has just logged in gets in.
+//!
+//! A live connection is asked about again by the same request, in places of its own: a crowd of them takes none of a
+//! handshake's.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::api::route_id::RouteId;
 use crate::policy::authentication::External;
-use crate::policy::credential;
+use crate::policy::question::{KeptQuestion, Question, Verdict};
 use crate::policy::token::is_clear;
 use crate::policy::{Facts, Origin};
 use crate::proxy::auth::calls::Calls;
@@ -47,6 +50,15 @@ pub(crate) struct Answered {
     pub(crate) left_out: usize,
 }
 
+impl Answered {
+    /// Whom the service calls the client.
+    pub(crate) fn subject(&self, external: &External) -> Option<&str> {
+        let first = external.answers.first();
+        let (_, subject) = self.headers.iter().find(|(name, _)| Some(name) == first)?;
+        std::str::from_utf8(subject).ok()
+    }
+}
+
 /// A yes, and until when it counts.
 type Kept = (Arc<Answered>, Instant);
 
@@ -56,6 +68,8 @@ pub(crate) struct Externals {
     kept: Mutex<HashMap<[u8; 32], Kept>>,
     /// Handshakes that wait for a Service.
     calls: Arc<Calls>,
+    /// Live connections that wait for one.
+    rechecks: Arc<Calls>,
     /// Whose turn it is among the endpoints of a Service, by route. Were these counted with the turns of backends, each
     /// handshake that is judged would take two turns, and every other backend would get none.
     turns: RoundRobin,
@@ -70,7 +84,14 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Externals {
     /// Services whose endpoints are those of the snapshot.
     pub(crate) fn new(live: Arc<Live>, health: Arc<DependencyHealth>) -> Self {
-        Self { kept: Mutex::default(), calls: Arc::default(), turns: RoundRobin::default(), live, health }
+        Self {
+            kept: Mutex::default(),
+            calls: Arc::default(),
+            rechecks: Arc::default(),
+            turns: RoundRobin::default(),
+            live,
+            health,
+        }
     }
 
     fn known(&self, key: &[u8; 32], now: Instant) -> Option<Arc<Answered>> {
@@ -94,21 +115,52 @@ impl Externals {
         route: &RouteId,
         external: &External,
         facts: &Facts,
-        request: &upgrade::Request,
+        question: &Question<'_>,
     ) -> Result<Arc<Answered>, Reason> {
-        let shown = credential::shown(external, request)?;
+        self.ask_within(&self.calls, route, external, facts, question).await
+    }
+
+    /// Asks the service about a live connection that it once admitted, with what was kept of its handshake.
+    pub(crate) async fn ask_again(
+        &self,
+        route: &RouteId,
+        external: &External,
+        facts: &Facts,
+        kept: &KeptQuestion,
+    ) -> Verdict {
+        let Some(question) = kept.question(external) else { return Verdict::Unavailable };
+        match self.ask_within(&self.rechecks, route, external, facts, &question).await {
+            Ok(answered) => {
+                // The backend was told of a subject, and limits count it: a yes to another one is none.
+                let before = facts.proof.as_ref().and_then(|proof| proof.subject.as_deref());
+                let same = before.is_none() || before == answered.subject(external);
+                if same { Verdict::Admitted } else { Verdict::Denied }
+            }
+            Err(Reason::ExternalUnavailable) => Verdict::Unavailable,
+            Err(_) => Verdict::Denied,
+        }
+    }
+
+    async fn ask_within(
+        &self,
+        calls: &Arc<Calls>,
+        route: &RouteId,
+        external: &External,
+        facts: &Facts,
+        question: &Question<'_>,
+    ) -> Result<Arc<Answered>, Reason> {
         let service = Dependency::service(&route.namespace, external);
-        let key = digest(route, &service, external, facts, request, &shown);
+        let key = digest(route, &service, external, facts, question);
         if let Some(headers) = self.known(&key, Instant::now()) {
             return Ok(headers);
         }
         // A Service that there is not is told by the route's own status; one without an endpoint gives no answer.
         let endpoints = self.live.load().backends.get(&service).map(|found| found.endpoints.clone());
-        let (Some(endpoints), Some(mut call)) = (endpoints, self.calls.begin(route, &service)) else {
+        let (Some(endpoints), Some(mut call)) = (endpoints, calls.begin(route, &service)) else {
             return Err(Reason::ExternalUnavailable);
         };
         let answer = tokio::select! {
-            answer = self.put(route, external, facts, request, &shown, &endpoints) => answer,
+            answer = self.put(route, external, facts, question, &endpoints) => answer,
             () = call.gives_way() => return Err(Reason::ExternalUnavailable),
         };
         let outcome = answer.and_then(|answer| judge(external, answer));
@@ -126,15 +178,14 @@ impl Externals {
         route: &RouteId,
         external: &External,
         facts: &Facts,
-        request: &upgrade::Request,
-        shown: &[(Box<str>, &[u8])],
+        question: &Question<'_>,
         endpoints: &[SocketAddr],
     ) -> Result<(StatusCode, HeaderMap), &'static str> {
         let turn = self.turns.next(route) % endpoints.len().max(1);
         let asked = async {
             for endpoint in endpoints.iter().cycle().skip(turn).take(ATTEMPTS.min(endpoints.len())) {
                 if let Ok(tcp) = TcpStream::connect(endpoint).await {
-                    let query = query(external, facts, request, shown, &self.live.load().hop)
+                    let query = query(external, facts, question, &self.live.load().hop)
                         .map_err(|_| "the question cannot be put")?;
                     return answer(tcp, query).await.ok_or("no valid HTTP answer");
                 }
@@ -195,23 +246,22 @@ fn passed_on(external: &External, answered: &HeaderMap) -> Option<Answered> {
 fn query(
     external: &External,
     facts: &Facts,
-    request: &upgrade::Request,
-    shown: &[(Box<str>, &[u8])],
+    question: &Question<'_>,
     hop: &str,
 ) -> Result<Request<Empty<Bytes>>, http::Error> {
     let mut asked = Request::get(&*external.path)
-        .header(header::HOST, &*request.authority)
+        .header(header::HOST, question.authority)
         .header(header::CONNECTION, "close")
         .header("x-forwarded-method", "GET")
         .header("x-forwarded-proto", "https")
-        .header("x-forwarded-host", &*request.authority)
-        .header("x-forwarded-uri", &*request.path)
+        .header("x-forwarded-host", question.authority)
+        .header("x-forwarded-uri", &*facts.path)
         .header("x-forwarded-for", facts.address.to_canonical().to_string())
-        .header("cdn-loop", upgrade::hops::appended(request.cdn_loop.as_deref(), hop));
+        .header("cdn-loop", upgrade::hops::appended(question.hops, hop));
     if let Origin::One(origin) = &facts.origin {
         asked = asked.header(header::ORIGIN, &**origin);
     }
-    for (name, value) in shown {
+    for (name, value) in &question.headers {
         asked = asked.header(&**name, *value);
     }
     asked.body(Empty::new())
@@ -232,8 +282,7 @@ fn digest(
     service: &BackendId,
     external: &External,
     facts: &Facts,
-    request: &upgrade::Request,
-    shown: &[(Box<str>, &[u8])],
+    question: &Question<'_>,
 ) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     let mut add = |part: &[u8]| {
@@ -244,11 +293,11 @@ fn digest(
         Origin::One(origin) => origin,
         Origin::Missing | Origin::Several => "",
     };
-    for part in [&route.to_string(), &service.to_string(), &*external.path, &request.authority, &request.path, origin] {
+    for part in [&route.to_string(), &service.to_string(), &*external.path, question.authority, &facts.path, origin] {
         add(part.as_bytes());
     }
     add(facts.address.to_string().as_bytes());
-    for (name, value) in shown {
+    for (name, value) in &question.headers {
         add(name.as_bytes());
         add(value);
     }

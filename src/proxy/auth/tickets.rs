@@ -214,6 +214,7 @@ mod tests {
             headers: vec![],
             answers: vec![],
             timeout: Duration::from_secs(1),
+            recheck: None,
         };
         Record {
             route: RouteId::secure_web_socket("shop", "chat"),

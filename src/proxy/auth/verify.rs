@@ -7,12 +7,14 @@ use crate::api::route_id::RouteId;
 use crate::policy::authentication::{Authentication, Jwt, KeySource, Kind, Method};
 use crate::policy::credential::{self, Credential, Presented};
 use crate::policy::keys::KeySet;
+use crate::policy::question::{KeptQuestion, Question, Verdict};
 use crate::policy::token::{self, Failure, Token};
 use crate::policy::{Facts, Proof};
 use crate::proxy::auth::{Auth, external};
 use crate::proxy::clock::wall;
 use crate::proxy::store::record::Redeemable;
 use crate::reason::Reason;
+use crate::snapshot::{Route, RouteState};
 use crate::ws::upgrade::Request;
 
 /// What became of a credential.
@@ -24,6 +26,8 @@ pub(crate) struct Verified {
     pub(crate) headers: Vec<(Box<str>, Box<[u8]>)>,
     /// How many headers the backend would have got if their values could be headers.
     pub(crate) left_out: usize,
+    /// What an External service is asked with again; `None`: it is not.
+    pub(crate) kept: Option<KeptQuestion>,
     /// The ticket that it was, to be redeemed when nothing else can refuse the handshake.
     pub(crate) ticket: Option<Redeemable>,
 }
@@ -75,7 +79,7 @@ impl Auth {
                     withhold(methods, request);
                     credential::cleanse(authentication, None, request);
                     let (proof, headers) = (Some(record.proof.clone()), record.headers.clone());
-                    return Ok(Verified { proof, headers, left_out: 0, ticket: Some(ticket) });
+                    return Ok(Verified { proof, headers, ticket: Some(ticket), ..Verified::default() });
                 }
             };
             let token = match Token::parse(raw) {
@@ -101,7 +105,7 @@ impl Auth {
             }
             let headers = headers.into_iter().map(|(name, value)| (name, value.into_boxed_bytes())).collect();
             let left_out = left_out.len();
-            return Ok(Verified { proof: Some(Box::new(proof)), headers, left_out, ticket: None });
+            return Ok(Verified { proof: Some(Box::new(proof)), headers, left_out, ..Verified::default() });
         }
         Err(reason)
     }
@@ -117,21 +121,30 @@ impl Auth {
     ) -> Result<Verified, Reason> {
         for method in methods {
             let Kind::External(external) = &method.kind else { continue };
-            let answered = match self.externals.ask(route, external, facts, request).await {
-                Ok(answered) => answered,
+            let question = match Question::of(external, request) {
+                Ok(question) => question,
                 Err(Reason::CredentialMissing) => continue,
                 Err(reason) => return Err(reason),
             };
-            let first = external.answers.first();
-            let external::Answered { headers, left_out } = &*answered;
-            let subject = headers.iter().find(|(name, _)| Some(name) == first);
-            let subject = subject.and_then(|(_, value)| std::str::from_utf8(value).ok());
-            let proof = external.proof(&method.name, subject);
+            let answered = self.externals.ask(route, external, facts, &question).await?;
+            let kept = external.recheck.map(|_| KeptQuestion::from(&question));
+            let proof = Some(Box::new(external.proof(&method.name, answered.subject(external))));
             withhold(methods, request);
-            let (headers, left_out) = (headers.clone(), *left_out);
-            return Ok(Verified { proof: Some(Box::new(proof)), headers, left_out, ticket: None });
+            let external::Answered { headers, left_out } = &*answered;
+            return Ok(Verified { proof, headers: headers.clone(), left_out: *left_out, kept, ticket: None });
         }
         Err(Reason::CredentialMissing)
+    }
+
+    /// Asks the service that admitted a live connection whether it still does, under the policy that counts now.
+    pub(crate) async fn ask_again(&self, route: &Route, facts: &Facts, kept: &KeptQuestion) -> Verdict {
+        let external = match (&route.state, &facts.proof) {
+            (RouteState::Serving(policy), Some(proof)) => policy.handshake.authentication.external(proof),
+            _ => None,
+        };
+        // Of a route that says otherwise by now the connection is judged again anyway.
+        let Some(external) = external else { return Verdict::Unavailable };
+        self.externals.ask_again(&route.id, external, facts, kept).await
     }
 
     async fn verify_token(

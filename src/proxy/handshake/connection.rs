@@ -252,11 +252,11 @@ async fn open(
     if let Some(reason) = admitted.audited {
         metrics.audited(reason);
     }
-    let Admitted { lease, facts, backend, permits, .. } = admitted;
-    let session = Session::new(facts, lease, worker.chance(), worker.clock.now(), wall());
+    let Admitted { lease, facts, kept, backend, permits, .. } = admitted;
+    let session = Session::new(facts, kept, lease, worker.chance(), worker.clock.now(), wall());
     worker.sessions.register(&session);
     // What changed while the backend was connected to is judged now.
-    session.rejudge(&shared.live, wall());
+    session.rejudge(&shared.live, worker.clock.now(), wall());
     let mut nonce = [0; 8];
     nonce[..4].copy_from_slice(&worker.mask());
     nonce[4..].copy_from_slice(&worker.mask());

@@ -10,6 +10,7 @@ use std::time::Instant;
 use rustls_pki_types::UnixTime;
 
 use crate::policy::credential::Presented;
+use crate::policy::question::KeptQuestion;
 use crate::policy::{Admission, Facts, Policy, admit, credential, screen};
 use crate::proxy::clock::wall;
 use crate::proxy::handshake::asked::Asked;
@@ -80,6 +81,8 @@ pub(crate) struct Identified {
     pub(crate) admission: Admission,
     /// Headers of the credential for the backend; the request has them already.
     pub(crate) headers: Vec<(Box<str>, Box<[u8]>)>,
+    /// What an External service is asked with again while the connection lives.
+    kept: Option<KeptQuestion>,
     /// The ticket that the credential was, not redeemed yet.
     ticket: Option<Redeemable>,
     /// The credential came as a subprotocol.
@@ -133,9 +136,9 @@ pub(crate) async fn identify(
     }
     facts.proof = verified.proof;
     let admission = admit(policy, &facts, wall()).map_err(refuse)?;
-    let (headers, ticket) = (verified.headers, verified.ticket);
+    let (headers, kept, ticket) = (verified.headers, verified.kept, verified.ticket);
     let Presented { by_subprotocol, answer, .. } = presented;
-    Ok(Identified { facts, admission, headers, ticket, by_subprotocol, answer })
+    Ok(Identified { facts, admission, headers, kept, ticket, by_subprotocol, answer })
 }
 
 /// What counts of a request, its credential apart.
@@ -160,6 +163,8 @@ pub(crate) struct Admitted {
     pub(crate) lease: Lease,
     pub(crate) policy: Arc<Policy>,
     pub(crate) facts: Facts,
+    /// What an External service is asked with again while the connection lives.
+    pub(crate) kept: Option<KeptQuestion>,
     /// What would have been refused were the route not in Audit mode.
     pub(crate) audited: Option<Reason>,
     pub(crate) backend: Backend,
@@ -170,7 +175,7 @@ pub(crate) struct Admitted {
 /// Judges a handshake, from the route to the backend's 101.
 pub(crate) async fn handshake(shared: &Arc<Shared>, asked: &mut Asked) -> Result<Admitted, Refusal> {
     let routed = route(shared, asked)?;
-    let Identified { facts, admission, ticket, by_subprotocol, answer, .. } =
+    let Identified { facts, admission, kept, ticket, by_subprotocol, answer, .. } =
         identify(shared, &routed, asked, Purpose::Handshake).await?;
     let permits = acquire(shared, &routed, &facts).await.map_err(|reason| routed.refuse(reason))?;
     // Last: a handshake that something else refuses costs no ticket.
@@ -187,7 +192,7 @@ pub(crate) async fn handshake(shared: &Arc<Shared>, asked: &mut Asked) -> Result
         backend.subprotocol = admission.offered().first().cloned().or(answer);
     }
     let Routed { lease, policy } = routed;
-    Ok(Admitted { lease, policy, facts, audited: admission.audited(), backend, permits })
+    Ok(Admitted { lease, policy, facts, kept, audited: admission.audited(), backend, permits })
 }
 
 /// What one connection holds against the limits of its route: on this replica, and for its subject on all replicas that

@@ -9,6 +9,7 @@ pub(crate) mod activity;
 mod flow;
 mod pause;
 mod pump;
+mod recheck;
 pub(crate) mod report;
 pub(crate) mod session;
 mod side;

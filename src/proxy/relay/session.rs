@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use rustls_pki_types::UnixTime;
 
+use crate::policy::question::{KeptQuestion, Verdict};
 use crate::policy::{Connection, Facts, Policy, admit};
 use crate::proxy::clock::{TICKS, Tick, ticks};
 use crate::proxy::limits::capacity::Capacity;
 use crate::proxy::limits::permits::Counted;
 use crate::proxy::relay::activity::{Heartbeat, PeerActivity};
+use crate::proxy::relay::recheck::Recheck;
 use crate::proxy::relay::waiting::{Waiting, WakerCell};
 use crate::reason::Reason;
 use crate::snapshot::RouteState;
@@ -63,6 +65,8 @@ pub(crate) struct Session {
     pub(crate) closing: Cell<Option<Tick>>,
     /// When the connection was accepted.
     opened: Tick,
+    /// Whether the External service that admitted it still does.
+    recheck: Recheck,
     /// When the client's certificate expires; `None`: it has none.
     expires: Option<Tick>,
     /// A number between 0 and 255 that spreads what would otherwise happen to all connections at once.
@@ -70,8 +74,20 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// A session that begins at `now`, which is `wall` by the wall clock.
-    pub(crate) fn new(facts: Facts, lease: Lease, spread: u8, now: Tick, wall: i64) -> Rc<Self> {
+    /// A session that begins at `now`, which is `wall` by the wall clock. `kept` is what an External service is asked with
+    /// again.
+    pub(crate) fn new(
+        facts: Facts,
+        kept: Option<KeptQuestion>,
+        lease: Lease,
+        spread: u8,
+        now: Tick,
+        wall: i64,
+    ) -> Rc<Self> {
+        let recheck = Recheck::new(kept, spread, now);
+        if let RouteState::Serving(policy) = &lease.route.state {
+            recheck.follow(policy, &facts, now);
+        }
         let certificate = facts.client_certificate.as_ref();
         let left = certificate.map(|certificate| u64::try_from(certificate.not_after - wall).unwrap_or(0));
         Rc::new(Self {
@@ -86,6 +102,7 @@ impl Session {
             holding: Cell::default(),
             closing: Cell::new(None),
             opened: now,
+            recheck,
             expires: left.map(|left| now.after(ticks(Duration::from_secs(left)))),
             spread,
         })
@@ -119,7 +136,7 @@ impl Session {
     }
 
     /// Judges the connection again after its route changed: it stays if the same `admit` still lets it in.
-    pub(crate) fn rejudge(&self, live: &Live, wall: i64) {
+    pub(crate) fn rejudge(&self, live: &Live, now: Tick, wall: i64) {
         if !self.lease.borrow().changed() {
             return;
         }
@@ -133,6 +150,9 @@ impl Session {
         };
         match (reason, next) {
             (None, Some(next)) => {
+                if let RouteState::Serving(policy) = &next.route.state {
+                    self.recheck.follow(policy, &self.facts, now);
+                }
                 *self.lease.borrow_mut() = next;
                 self.command(|commands| commands.refresh = true);
             }
@@ -172,11 +192,27 @@ impl Session {
             Some(Reason::ClientCertificateExpired)
         } else if pressed && (self.client.makes_us_hold() || self.backend.makes_us_hold()) {
             Some(Reason::Overloaded)
+        } else if self.recheck.is_missed(now) {
+            Some(Reason::RecheckMissed)
         } else {
             self.overdue(now, wall)
         };
         if let Some(reason) = reason {
             self.end(reason);
+        }
+    }
+
+    /// What the External service must be asked with at `now`, if it is due; the question is under way then.
+    pub(crate) fn begin_recheck(&self, now: Tick) -> Option<Rc<KeptQuestion>> {
+        let open = self.closing.get().is_none() && self.commands.get().end.is_none();
+        if open { self.recheck.begin(now) } else { None }
+    }
+
+    /// What the External service says of the connection at `now`.
+    pub(crate) fn rechecked(&self, verdict: Verdict, now: Tick) {
+        self.recheck.end(verdict, now);
+        if verdict == Verdict::Denied {
+            self.end(Reason::ExternalWithdrawn);
         }
     }
 

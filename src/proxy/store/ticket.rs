@@ -230,6 +230,7 @@ mod tests {
             headers: vec![],
             answers: vec![],
             timeout: Duration::from_secs(1),
+            recheck: None,
         };
         let holder = Holder::new(&route, "1:sada");
         Record {

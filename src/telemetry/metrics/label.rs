@@ -18,7 +18,7 @@ macro_rules! labels {
     )*};
 }
 
-labels!(Reason, Initiator, Direction, Stage, Peer, HandshakeOutcome, Outcome, Verdict);
+labels!(Reason, Initiator, Direction, Stage, Peer, HandshakeOutcome, Outcome, Recheck, Verdict);
 
 /// Which peer sent what is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,6 +120,28 @@ impl Verdict {
             Self::Invalid => "invalid",
             Self::Unmatched => "unmatched",
             Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// What became of a question about a live connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Recheck {
+    /// The External service still admits it.
+    Admitted,
+    /// It does not.
+    Denied,
+    /// There was no valid answer.
+    Unavailable,
+}
+
+impl Recheck {
+    /// The value of the label.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Denied => "denied",
+            Self::Unavailable => "unavailable",
         }
     }
 }

@@ -20,7 +20,7 @@ use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 
 pub use certificate::Certificate;
-pub use label::{Direction, Peer, Stage, Verdict};
+pub use label::{Direction, Peer, Recheck, Stage, Verdict};
 pub use message_size::MessageSizes;
 pub use process::Capacity;
 pub use prometheus_client::metrics::counter::Counter;

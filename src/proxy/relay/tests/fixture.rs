@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::api::route_id::RouteId;
+use crate::policy::authentication::{Authentication, External, Kind, Method};
+use crate::policy::question::KeptQuestion;
 use crate::policy::{Connection, Content, Facts, Handshake, Heartbeat, Origin, Pacing, Policy, Tunnels};
 use crate::proxy::clock::{TICKS, Tick};
 use crate::proxy::io::buffers::Buffers;
@@ -235,6 +237,10 @@ pub(super) struct Options {
     pub(super) backend_early: Vec<u8>,
     /// When the credential expires, seconds after the beginning.
     pub(super) expires: Option<i64>,
+    /// The proof of an External service, and how its method judges it.
+    pub(super) external: Option<External>,
+    /// What the service is asked with again.
+    pub(super) kept: Option<KeptQuestion>,
     /// What the connections of a subject share.
     pub(super) subject_rates: Arc<SubjectRates>,
 }
@@ -264,6 +270,8 @@ impl Default for Options {
             client_early: Vec::new(),
             backend_early: Vec::new(),
             expires: None,
+            external: None,
+            kept: None,
             subject_rates: Arc::default(),
         }
     }
@@ -300,7 +308,7 @@ impl Fixture {
 
     pub(super) fn with(options: Options) -> Self {
         let policy = Policy {
-            handshake: Handshake::default(),
+            handshake: Handshake { authentication: authentication(options.external.clone()), ..Handshake::default() },
             connection: options.connection,
             from_client: options.from_client,
             from_backend: options.from_backend,
@@ -321,6 +329,7 @@ impl Fixture {
             let proof = json!({"method": method, "issuer": "i", "subject": "s", "expires": expires, "claims": "{}"});
             serde_json::from_value(proof).unwrap()
         });
+        let proof = proof.or(options.external.map(|external| Box::new(external.proof("sessions", Some("ada")))));
         let facts = Facts {
             address: IpAddr::from([192, 0, 2, 1]),
             host: "a.test".into(),
@@ -331,7 +340,7 @@ impl Fixture {
             client_certificate: None,
             proof,
         };
-        let session = Session::new(facts, lease, 0, Tick::FIRST, WALL);
+        let session = Session::new(facts, options.kept, lease, 0, Tick::FIRST, WALL);
         let (client, backend) = (Fake::new(), Fake::new());
         let log = WorkerLog::new(AccessLog::off());
         let all = Metrics::new();
@@ -398,8 +407,13 @@ impl Fixture {
     /// The route becomes another one; `None`: it is gone.
     pub(super) fn publish(&mut self, state: Option<RouteState>) {
         self.live.publish(snapshot(state));
-        self.session.rejudge(&self.live, WALL);
+        self.session.rejudge(&self.live, self.now, WALL);
         self.poll();
+    }
+
+    /// The moment by the worker's clock.
+    pub(super) fn now(&self) -> Tick {
+        self.now
     }
 
     /// Ends the connection as the gateway.
@@ -427,6 +441,13 @@ impl Fixture {
     pub(super) fn frames(&self) -> (Vec<String>, Vec<String>) {
         (self.client.frames(), self.backend.frames())
     }
+}
+
+/// The method of an External service, where there is one.
+pub(super) fn authentication(external: Option<External>) -> Authentication {
+    external.map_or(Authentication::Anonymous, |external| {
+        Authentication::AnyOf(vec![Method { name: "sessions".into(), kind: Kind::External(external) }])
+    })
 }
 
 fn snapshot(state: Option<RouteState>) -> Snapshot {

@@ -7,5 +7,6 @@ mod content;
 mod fixture;
 mod judged;
 mod rates;
+mod recheck;
 mod time;
 mod tunnels;

@@ -16,7 +16,7 @@ use crate::reason::Reason;
 use crate::telemetry::initiator::Initiator;
 use crate::telemetry::metrics::duration::Histograms;
 use crate::telemetry::metrics::held;
-use crate::telemetry::metrics::label::{Direction, HandshakeOutcome, OrNone, Verdict};
+use crate::telemetry::metrics::label::{Direction, HandshakeOutcome, OrNone, Recheck, Verdict};
 use crate::telemetry::metrics::series::declare;
 
 /// Bounds of the buckets of the time to connect to a backend, in seconds. Few, because each route has them: they tell a
@@ -65,6 +65,11 @@ pub(super) struct Tunnel {
     pub(super) protocol: &'static str,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Rechecked {
+    pub(super) outcome: Recheck,
+}
+
 /// Counters of routes with further labels.
 pub(super) type Counts<L> = Family<(Route, L), Counter>;
 
@@ -78,6 +83,7 @@ pub(super) struct Families {
     pub(super) tickets_issued: Family<Route, Counter>,
     pub(super) tickets_redeemed: Family<Route, Counter>,
     pub(super) headers_left_out: Family<Route, Counter>,
+    pub(super) rechecks: Counts<Rechecked>,
     pub(super) messages: Counts<Sent>,
     pub(super) bytes: Counts<Sent>,
     pub(super) compressed: Counts<Sent>,
@@ -121,6 +127,12 @@ impl Families {
                 registry,
                 "identity_headers_left_out",
                 "Headers left out of the request to the backend, because a claim or an answer of the External Service cannot be a header value",
+                Family::default(),
+            ),
+            rechecks: declare(
+                registry,
+                "external_rechecks",
+                "Questions to an External Service about an open connection (recheck), by outcome (admitted, denied, unavailable)",
                 Family::default(),
             ),
             messages: declare(

@@ -17,10 +17,10 @@ use prometheus_client::registry::Registry;
 
 use super::Metrics;
 use super::duration::Durations;
-use super::label::{self, Direction, HandshakeOutcome, OrNone, Peer, Verdict};
+use super::label::{self, Direction, HandshakeOutcome, OrNone, Peer, Recheck, Verdict};
 use crate::reason::Reason;
 use crate::telemetry::initiator::Initiator;
-use families::{Closed, Counters, Families, Handshake, Judged, Route, Sent, Tunnel, Violation};
+use families::{Closed, Counters, Families, Handshake, Judged, Rechecked, Route, Sent, Tunnel, Violation};
 
 /// Messages and bytes of one direction.
 #[derive(Debug, Clone)]
@@ -55,6 +55,7 @@ pub struct RouteMetrics {
     accepted: Counter,
     handshakes: Counters<Handshake>,
     audited: Counters<Violation>,
+    rechecks: Counters<Rechecked>,
     dropped: Counters<Violation>,
     throttled: Counters<Violation>,
     judged: Counters<Judged>,
@@ -88,6 +89,7 @@ impl RouteMetrics {
             accepted: handshakes.of(Handshake { outcome: HandshakeOutcome::Accepted, reason: OrNone(None) }),
             handshakes,
             audited: Counters::new(&families.audited, &route),
+            rechecks: Counters::new(&families.rechecks, &route),
             dropped: Counters::new(&families.dropped, &route),
             throttled: Counters::new(&families.throttled, &route),
             judged: Counters::new(&families.judged, &route),
@@ -114,6 +116,7 @@ impl RouteMetrics {
         }
         self.handshakes.remove();
         self.audited.remove();
+        self.rechecks.remove();
         self.dropped.remove();
         self.throttled.remove();
         self.judged.remove();
@@ -142,6 +145,11 @@ impl RouteMetrics {
     /// A handshake or a message was let through that Enforce would have refused.
     pub fn audited(&self, reason: Reason) {
         self.audited.inc(Violation { reason });
+    }
+
+    /// An External service was asked about an open connection.
+    pub fn rechecked(&self, outcome: Recheck) {
+        self.rechecks.inc(Rechecked { outcome });
     }
 
     /// So many messages were left out because of a rate.
@@ -294,6 +302,7 @@ mod tests {
         metrics.refused(Reason::OriginDenied, Some("shop/chat"));
         route.audited(Reason::OriginMissing);
         route.dropped(Reason::MessageRateExceeded, 3);
+        route.rechecked(Recheck::Denied);
         route.throttled(Reason::BackendByteRateExceeded);
         route.judged(Direction::FromClient, Some(&"say".into()), Verdict::Invalid).inc();
         route.judged(Direction::FromBackend, None, Verdict::Malformed).inc();
@@ -305,6 +314,7 @@ mod tests {
         has(&metrics, r#"wssgate_handshakes_total{route="none",outcome="refused",reason="bad_host"} 1"#);
         has(&metrics, r#"wssgate_handshakes_total{route="shop/chat",outcome="refused",reason="origin_denied"} 1"#);
         has(&metrics, r#"wssgate_audit_violations_total{route="shop/chat",reason="origin_missing"} 1"#);
+        has(&metrics, r#"wssgate_external_rechecks_total{route="shop/chat",outcome="denied"} 1"#);
         has(&metrics, r#"wssgate_messages_dropped_total{route="shop/chat",reason="message_rate_exceeded"} 3"#);
         has(&metrics, r#"wssgate_throttles_total{route="shop/chat",reason="backend_byte_rate_exceeded"} 1"#);
         has(
@@ -348,6 +358,7 @@ mod tests {
         live.refused(Reason::Internal);
         live.audited(Reason::Internal);
         live.dropped(Reason::MessageRateExceeded, 1);
+        live.rechecked(Recheck::Unavailable);
         live.throttled(Reason::MessageRateExceeded);
         live.judged(Direction::FromClient, None, Verdict::Matched).inc();
         live.tunnel(Direction::FromClient, "ssh");
