@@ -119,6 +119,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         config: wssgate::tls::ServerTls::new(Arc::new(config)),
         certificates: vec![],
         client: None,
+        tls13_only: false,
     });
     let host = Host { name: HOST.into(), tls: HostTls::Own(tls), routes: vec![Arc::new(route)] };
     let live = Arc::new(Live::default());

@@ -103,7 +103,7 @@ reasons! {
     ForwardedForInvalid      "forwarded_for_invalid"        400   -: "`X-Forwarded-For` of a trusted proxy has fewer entries than the settings name hops, or its entry for the client is not an address."
 
     // The judgement.
-    Misdirected              "misdirected"                  421   -: "`Host` differs from the server name of the TLS handshake (RFC 9110 §15.5.20)."
+    Misdirected              "misdirected"                  421   -: "`Host` differs from the server name of the TLS handshake (RFC 9110 §15.5.20), or the handshake named no host of a route and this one asks for client certificates or a later TLS version."
     RouteNotFound            "route_not_found"              404   -: "No route matches this host and path."
     LoopDetected             "loop_detected"                508   -: "The request came through this gateway before (`CDN-Loop`, RFC 8586), or the backend answered 508: the endpoint of the route leads back to the gateway, or into another loop. The UID of the IngressClass tells the gateway and its replicas from others."
     RouteUnavailable         "route_unavailable"            503   -: "The route was never valid, or lost the right to its hostname or to what it refers to."

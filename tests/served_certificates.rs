@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::harness::manifests::{route, secret, service, text};
+use crate::harness::manifests::{config_map, route, secret, service, text};
 use crate::harness::{
     self, Authority, Behaviour, Client, Frame, Gateway, HOST, Head, Manifests, PATIENCE, Recorder, SOON, Setup, json,
     until,
@@ -240,6 +240,74 @@ async fn the_default_certificate_is_for_whoever_has_no_other() {
         harness::setup::refused(&gateway, &recorder, client, case, &head(host), &[status], &[reason]).await;
     };
     refused("C7 a name that nobody serves", &nobody, "nobody.example.com", 404, "route_not_found").await;
-    refused("C6 another's name behind it", &nobody, HOST, 421, "misdirected").await;
-    refused("C6 the bare host behind it", &nobody, "bare.example.com", 421, "misdirected").await;
+    refused("C6 a name of ours, and another Host", &bare, HOST, 421, "misdirected").await;
+    refused("C6 a name of ours, and a Host of nobody", &bare, "nobody.example.com", 421, "misdirected").await;
+}
+
+/// A load balancer that opens TLS itself names no host, or its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_the_default_certificate_the_host_decides_among_hosts_that_ask_no_more() {
+    let authority = Authority::new();
+    let recorder = Recorder::start(Behaviour::Echo).await;
+    let own = authority.leaf(&[HOST, "guarded.example.com", "strict.example.com"]);
+    let default = authority.leaf(&["127.0.0.1", "gateway.internal", "bare.example.com"]);
+    let with = |name: &str, tls: &serde_json::Value| {
+        route(name, &format!("{name}.example.com"), "chat-tls", "chat", &json!({"tls": tls}))
+    };
+    let trust = json!({"mode": "Optional", "caCertificateRefs": [{"name": "partners-ca"}]});
+    let gone = json!({"certificateRefs": [{"name": "gone"}]});
+    let manifests = Manifests::default()
+        .with("secrets.yaml", &[secret("chat-tls", &own), secret("default-tls", &default)])
+        .with("ca.yaml", &[config_map("partners-ca", "ca.crt", authority.pem())])
+        .with("service.yaml", &service("chat", &[recorder.port()]))
+        .with(
+            "route.yaml",
+            &[
+                route("chat", HOST, "chat-tls", "chat", &json!({})),
+                route("bare", "bare.example.com", "", "chat", &json!({"tls": null})),
+                with("guarded", &json!({"clientValidation": trust})),
+                with("strict", &json!({"minVersion": "1.3"})),
+                with("gone", &gone),
+            ],
+        );
+    let options =
+        harness::Options::settings(&json!({"defaultCertificate": {"namespace": "shop", "name": "default-tls"}}));
+    let gateway = Gateway::start_with(&manifests, &options).await;
+    let client = Client { address: gateway.wss, config: Arc::new(authority.client()), name: HOST.into() };
+    let served = async |client: &Client, head: &Head, case: &str| {
+        let mut peer = client.open(head).await;
+        peer.echo(&Frame::text(case)).await;
+        assert_eq!(peer.close(1000, "").await.map(|(code, _)| code), Some(1000), "{case}");
+    };
+    let head = |host: &str| Head::upgrade("/").set("Host", host).set("Origin", &format!("https://{host}"));
+    for name in ["127.0.0.1", "gateway.internal"] {
+        for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
+            let tls13 = versions[0].version == rustls::ProtocolVersion::TLSv1_3;
+            let client = client.named(name).configured(authority.client_of(versions));
+            let case = format!("C7 {name}, TLS 1.3: {tls13}");
+            for host in [HOST, "bare.example.com"] {
+                served(&client, &head(host), &case).await;
+            }
+            let refused = async |host: &str, status: u16, reason: &str| {
+                let case = format!("{case}, {host}");
+                harness::setup::refused(&gateway, &recorder, &client, &case, &head(host), &[status], &[reason]).await;
+            };
+            refused("guarded.example.com", 421, "misdirected").await;
+            refused("gone.example.com", 421, "misdirected").await;
+            refused("nobody.example.com", 404, "route_not_found").await;
+            match tls13 {
+                true => served(&client, &head("strict.example.com"), &case).await,
+                false => refused("strict.example.com", 421, "misdirected").await,
+            }
+        }
+    }
+    // A host that comes to ask for certificates is out of reach at once, and its other hosts stay.
+    let unnamed = client.named("gateway.internal");
+    let mut open = unnamed.open(&head(HOST)).await;
+    let spec =
+        json!({"tls": {"clientValidation": {"mode": "Required", "caCertificateRefs": [{"name": "partners-ca"}]}}});
+    gateway.edit("route.yaml", &text(&[route("chat", HOST, "chat-tls", "chat", &spec)])).await;
+    assert_eq!(open.close_code().await.map(|(code, _)| code), Some(1008), "C7: without a certificate nobody stays");
+    drop(open);
+    harness::setup::refused(&gateway, &recorder, &unnamed, "C7 asked now", &head(HOST), &[421], &["misdirected"]).await;
 }

@@ -114,6 +114,17 @@ impl HostTls {
 }
 
 impl Host {
+    /// Whether it is served on a connection whose TLS handshake named no host and was done with
+    /// [`Snapshot::default_tls`], at TLS 1.3 if `tls13`. Not if it asks for client certificates, which nobody asked the
+    /// client for, or for a later version; and not if its own TLS is missing, for then nobody knows what it asks.
+    pub fn serves_unnamed(&self, tls13: bool) -> bool {
+        match &self.tls {
+            HostTls::Own(tls) => tls.client.is_none() && (tls13 || !tls.tls13_only),
+            HostTls::Default => true,
+            HostTls::Missing => false,
+        }
+    }
+
     /// The route for a path that [`check_path`](crate::ws::upgrade::check_path) lets through, byte for byte.
     ///
     /// # Errors
@@ -138,6 +149,8 @@ pub struct TlsServerConfig {
     pub certificates: Vec<CertificateFacts>,
     /// What is asked of client certificates; part of `config`, and of the policy of every route of the host.
     pub client: Option<ClientRule>,
+    /// Whether TLS 1.3 is the lowest version; part of `config`.
+    pub tls13_only: bool,
 }
 
 impl PartialEq for TlsServerConfig {

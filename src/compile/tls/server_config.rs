@@ -97,6 +97,7 @@ impl BuiltConfig {
             config: ServerTls::new(Arc::new(config)),
             certificates: facts,
             client: policy.client.clone(),
+            tls13_only: policy.min_version == MinVersion::Tls13,
         });
         Ok(Self { config, certificates, policy, ticketer })
     }

@@ -6,12 +6,25 @@ use std::time::Instant;
 use crate::policy::ClientCertificate;
 use crate::ws::upgrade::Request;
 
+/// Which hosts a TLS connection serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Serves {
+    /// The one host that the server name of the TLS handshake named, lower case.
+    Named(String),
+    /// Any host that asks no more of TLS than the default configuration did: the TLS handshake named none, or one that no
+    /// route has.
+    Unnamed {
+        /// Whether the version is TLS 1.3.
+        tls13: bool,
+    },
+}
+
 /// A request that is well formed, and what its connection says of whoever sent it.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) request: Request,
-    /// The server name of the TLS handshake, lower case.
-    pub(crate) server_name: Option<String>,
+    /// Which hosts its connection serves.
+    pub(crate) serves: Serves,
     /// The client's certificate, where the host asked for one and it was valid.
     pub(crate) certificate: Option<Box<ClientCertificate>>,
     /// The client's address.

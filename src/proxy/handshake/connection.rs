@@ -16,7 +16,7 @@ use crate::policy::client::TrustedProxies;
 use crate::policy::network::limit_key;
 use crate::policy::{ClientCertificate, Origin};
 use crate::proxy::clock::wall;
-use crate::proxy::handshake::asked::Asked;
+use crate::proxy::handshake::asked::{Asked, Serves};
 use crate::proxy::handshake::judge::{self, Admitted};
 use crate::proxy::handshake::refusal::{self, ClientAddress, Refusal, Target};
 use crate::proxy::handshake::{answer, proxy_protocol, ticket_endpoint};
@@ -64,7 +64,7 @@ pub(crate) async fn serve(
     }
     let tls_began = Instant::now();
     let accepted = timeout(TLS, accept(&worker, tcp, address.client.ip())).await;
-    let Accepted { mut tls, server_name, certificate } = match accepted.unwrap_or(Err(Reason::TlsTimeout)) {
+    let Accepted { mut tls, serves, certificate } = match accepted.unwrap_or(Err(Reason::TlsTimeout)) {
         Ok(accepted) => accepted,
         Err(reason) => return end(&worker, address, None, &reason.into()),
     };
@@ -76,7 +76,7 @@ pub(crate) async fn serve(
     };
     let mut asked = Asked {
         request,
-        server_name,
+        serves,
         certificate,
         address: address.client.ip(),
         began: tls_ended,
@@ -166,15 +166,16 @@ async fn farewell(worker: &Worker, tls: &mut ClientTls, bytes: &[u8]) {
 /// A connection after its TLS handshake.
 struct Accepted {
     tls: ClientTls,
-    server_name: Option<String>,
+    serves: Serves,
     certificate: Option<Box<ClientCertificate>>,
 }
 
-/// TLS: the name of the ClientHello chooses the host's own configuration.
+/// TLS: the name of the ClientHello chooses the host's own configuration; without a name of ours it is the default one.
 async fn accept(worker: &Worker, mut tcp: TcpStream, address: IpAddr) -> Result<Accepted, Reason> {
     let (hello, server_name) = client_hello::read(&mut tcp).await?;
     let snapshot = worker.shared.live.load();
-    let identity = match &server_name {
+    let named = server_name.filter(|name| snapshot.host(name).is_some());
+    let identity = match &named {
         Some(name) => snapshot.tls(name),
         None => snapshot.default_tls.as_ref().ok_or(Reason::UnknownServerName),
     };
@@ -192,7 +193,8 @@ async fn accept(worker: &Worker, mut tcp: TcpStream, address: IpAddr) -> Result<
         (Some(rule), chain @ [_, ..]) => Some(Box::new(ClientCertificate::read(chain, &rule.trust)?)),
         _ => None,
     };
-    Ok(Accepted { tls, server_name, certificate })
+    let serves = named.map_or_else(|| Serves::Unnamed { tls13: tls.is_tls13() }, Serves::Named);
+    Ok(Accepted { tls, serves, certificate })
 }
 
 /// What a head asks for.

@@ -1,4 +1,4 @@
-//! THE ORDER OF JUDGEMENT, for handshakes and for the ticket endpoint alike: Host equals the server name, route, what
+//! THE ORDER OF JUDGEMENT, for handshakes and for the ticket endpoint alike: the connection serves the host, route, what
 //! costs nothing (`screen`), the credential, `admit`; then, for a handshake, permits, the ticket, the backend.
 //!
 //! The form of the request was judged before, when it was read. What each step decides is `policy`'s; here they are put in
@@ -13,7 +13,7 @@ use crate::policy::credential::Presented;
 use crate::policy::question::KeptQuestion;
 use crate::policy::{Admission, Facts, Policy, admit, credential, screen};
 use crate::proxy::clock::wall;
-use crate::proxy::handshake::asked::Asked;
+use crate::proxy::handshake::asked::{Asked, Serves};
 use crate::proxy::handshake::backend::{self, Backend};
 use crate::proxy::handshake::refusal::Refusal;
 use crate::proxy::limits::connections::ConnectionPermits;
@@ -52,10 +52,20 @@ impl Routed {
     }
 }
 
-/// Finds the route: Host equals the server name, nothing drains, a route matches and serves.
+/// Whether the connection serves the host of the request. A host that does not exist is one that no route has, which is
+/// another refusal.
+pub(crate) fn is_served(shared: &Shared, asked: &Asked) -> bool {
+    let host = &*asked.request.host;
+    match asked.serves {
+        Serves::Named(ref name) => name == host,
+        Serves::Unnamed { tls13 } => shared.live.load().host(host).is_none_or(|host| host.serves_unnamed(tls13)),
+    }
+}
+
+/// Finds the route: the connection serves the host, nothing drains, a route matches and serves.
 pub(crate) fn route(shared: &Shared, asked: &Asked) -> Result<Routed, Refusal> {
     let request = &asked.request;
-    if asked.server_name.as_deref() != Some(&*request.host) {
+    if !is_served(shared, asked) {
         return Err(Reason::Misdirected.into());
     }
     if shared.is_draining() {

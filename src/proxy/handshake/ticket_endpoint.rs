@@ -10,7 +10,7 @@ use crate::policy::network::limit_key;
 use crate::proxy::clock::wall;
 use crate::proxy::handshake::answer;
 use crate::proxy::handshake::asked::Asked;
-use crate::proxy::handshake::judge::{Identified, Purpose, Routed, facts, identify, route};
+use crate::proxy::handshake::judge::{Identified, Purpose, Routed, facts, identify, is_served, route};
 use crate::proxy::handshake::refusal::Refusal;
 use crate::proxy::shared::Shared;
 use crate::proxy::store::record::{Holder, OF_ADDRESS, OF_SUBJECT, Record};
@@ -41,8 +41,7 @@ pub(crate) async fn answer(shared: &Arc<Shared>, asked: &mut Asked, preflight: b
 
 fn is_ticket_path(shared: &Shared, asked: &Asked) -> bool {
     let request = &asked.request;
-    let own = asked.server_name.as_deref() == Some(&*request.host);
-    let lease = own.then(|| shared.live.lease(&request.host, &request.path).ok()).flatten();
+    let lease = is_served(shared, asked).then(|| shared.live.lease(&request.host, &request.path).ok()).flatten();
     lease.is_some_and(|lease| match &lease.route.state {
         RouteState::Serving(policy) => policy.handshake.authentication.ticket(&request.path).is_some(),
         RouteState::Refusing(_) => false,

@@ -361,6 +361,11 @@ impl ClientTls {
         }
     }
 
+    /// Whether the negotiated version is TLS 1.3.
+    pub(crate) fn is_tls13(&self) -> bool {
+        self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3)
+    }
+
     /// The negotiated version, for the access log.
     pub(crate) fn version(&self) -> &'static str {
         match self.tls.protocol_version() {
