@@ -4,7 +4,7 @@
 //! reason cannot be added without deciding all of them, and no call site ever names a number. `docs/reasons.md` is
 //! written from it. Knows nothing of sockets or routes.
 
-use crate::ws::upgrade::{RequestError, ResponseError};
+use crate::ws::upgrade::RequestError;
 
 /// A column that may be empty: `-`, or a number.
 macro_rules! number {
@@ -146,8 +146,8 @@ reasons! {
     BackendConnectTimeout    "backend_connect_timeout"      504   -: "No endpoint of the backend accepted the TCP connection in time."
     PortsExhausted           "ports_exhausted"              503   -: "Every endpoint has as many connections of this replica as there are local ports."
     BackendUpgradeTimeout    "backend_upgrade_timeout"      504   -: "The backend accepted the connection but did not answer the handshake in time."
-    BackendRefused           "backend_refused"              502   -: "The backend refused the upgrade."
-    BackendHandshakeInvalid  "backend_handshake_invalid"    502   -: "The backend's 101 is not a valid answer to the gateway's handshake (RFC 6455 §4.1)."
+    BackendRefused           "backend_refused"              502   -: "The backend refused the upgrade. Its status passes if it is 400 to 499 or 503; `backend_status` in the access log is the status of the backend."
+    BackendHandshakeInvalid  "backend_handshake_invalid"    502   -: "The backend's 101 is not a valid answer to the gateway's handshake (RFC 6455 §4.1); `detail` in the access log says what it lacks."
     BackendTlsFailed         "backend_tls_failed"           502   -: "The TLS handshake with the backend failed."
 
     // After the 101.
@@ -235,20 +235,10 @@ impl From<RequestError> for Reason {
     }
 }
 
-impl From<ResponseError> for Reason {
-    /// However an answer of a backend is wrong, it is the backend's fault alone.
-    fn from(_: ResponseError) -> Self {
-        Self::BackendHandshakeInvalid
-    }
-}
-
-/// The status for a client whose backend refused the upgrade: refusals that tell the client what to do pass as they
-/// are; everything else, redirects included, is the gateway's 502.
-pub const fn passed_on(status: u16) -> u16 {
-    match status {
-        401 | 403 | 404 | 410 | 429 | 503 => status,
-        _ => 502,
-    }
+/// Whether the status of a backend that refused the upgrade reaches the client as it is: those that tell the client what
+/// to do. Every other one, redirects included, is the gateway's 502.
+pub const fn passes_on(status: u16) -> bool {
+    matches!(status, 400..=499 | 503)
 }
 
 #[cfg(test)]

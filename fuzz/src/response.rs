@@ -16,7 +16,14 @@ pub fn check(data: &[u8]) {
                 assert_eq!(parse_response(&head[..short], KEY, &offered), Ok(None), "cut at {short}");
             }
             match response {
-                Response::Refused { status } => assert!((200..=599).contains(&status)),
+                Response::Refused(refusal) => {
+                    assert!((200..=599).contains(&refusal.status));
+                    let kept = refusal.challenges.iter().chain(&refusal.retry_after);
+                    assert!(kept.clone().count() <= 5);
+                    for value in kept {
+                        assert!(value.len() <= 1024 && value.bytes().all(|b| matches!(b, b'\t' | b' '..=b'~')));
+                    }
+                }
                 Response::Switching { subprotocol } => {
                     assert!(subprotocol.is_none_or(|chosen| offered.contains(&chosen)));
                     let text = String::from_utf8_lossy(head);

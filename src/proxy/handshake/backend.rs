@@ -20,7 +20,7 @@ use crate::proxy::limits::permits::Permit;
 use crate::proxy::shared::Shared;
 use crate::reason::Reason;
 use crate::snapshot::Route;
-use crate::ws::upgrade::{self, Forwarded, Request, Response};
+use crate::ws::upgrade::{self, BackendRefusal, Forwarded, Request, Response, ResponseError};
 
 /// How long one endpoint may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -68,13 +68,13 @@ pub(crate) async fn connect(
         let hop = Arc::clone(&shared.live.load().hop);
         let answer = handshake(io, &asked.request, facts, admission, &hop);
         let answer = within(UPGRADE, asked.deadline, answer).await;
-        return match answer.unwrap_or(Err((Reason::BackendUpgradeTimeout, None))) {
+        return match answer.unwrap_or(Err(Reason::BackendUpgradeTimeout.into())) {
             Ok((io, subprotocol, early)) => Ok(Backend { io, early, subprotocol, endpoint, connect_took, permit }),
-            Err((reason, backend_status)) => {
+            Err(Fault { reason, answered, detail }) => {
                 if reason == Reason::LoopDetected {
                     shared.health.looped(&route.id);
                 }
-                Err(Refusal { reason, backend_status, ..refusal })
+                Err(Refusal { reason, answered, detail, ..refusal })
             }
         };
     }
@@ -148,21 +148,47 @@ fn identity(facts: &Facts) -> Vec<(&'static str, String)> {
     fields
 }
 
+/// Why an endpoint's answer is no 101 that counts.
+struct Fault {
+    reason: Reason,
+    /// What it refused with.
+    answered: Option<Box<BackendRefusal>>,
+    /// What is wrong with it, of a closed set.
+    detail: Option<&'static str>,
+}
+
+impl From<Reason> for Fault {
+    fn from(reason: Reason) -> Self {
+        Self { reason, answered: None, detail: None }
+    }
+}
+
+impl From<ResponseError> for Fault {
+    /// However an answer of a backend is wrong, it is the backend's fault alone.
+    fn from(error: ResponseError) -> Self {
+        Self { detail: Some(error.label()), ..Reason::BackendHandshakeInvalid.into() }
+    }
+}
+
+/// The connection ended before the head of the answer was whole.
+const CLOSED: &str = "closed";
+
 async fn handshake(
     mut io: BackendIo,
     request: &Request,
     facts: &Facts,
     admission: &Admission,
     hop: &str,
-) -> Result<(BackendIo, Option<Box<str>>, Vec<u8>), (Reason, Option<u16>)> {
+) -> Result<(BackendIo, Option<Box<str>>, Vec<u8>), Fault> {
     let mut random = [0; 16];
-    aws_lc_rs::rand::fill(&mut random).map_err(|_| (Reason::Internal, None))?;
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| Reason::Internal)?;
     let key = upgrade::fresh_key(random);
     let mut head = Vec::with_capacity(1024);
     let identity = identity(facts);
     let forwarded = Forwarded { identity: &identity, hop, ..Forwarded::of(request, facts.address) };
     upgrade::write_request(&mut head, request, &key, admission.offered(), &forwarded);
-    let lost = |_| (Reason::BackendHandshakeInvalid, None);
+    let ended = || Fault { detail: Some(CLOSED), ..Reason::BackendHandshakeInvalid.into() };
+    let lost = |_| ended();
     write(&mut io, &head).await.map_err(lost)?;
     let mut answer = Vec::with_capacity(1024);
     loop {
@@ -171,15 +197,15 @@ async fn handshake(
             Ok(Some((Response::Switching { subprotocol }, used))) => {
                 return Ok((io, subprotocol, answer.split_off(used)));
             }
-            // Behind it the request came back here, or would have gone in a circle further on.
-            Ok(Some((Response::Refused { status: 508 }, _))) => return Err((Reason::LoopDetected, None)),
-            Ok(Some((Response::Refused { status }, _))) => return Err((Reason::BackendRefused, Some(status))),
-            Ok(None) if n > 0 && answer.len() < upgrade::MAX_HEAD => {}
-            Ok(None) => return Err((Reason::BackendHandshakeInvalid, None)),
-            Err(error) => {
-                tracing::debug!(?error, "the backend's answer to the upgrade is not valid");
-                return Err((Reason::BackendHandshakeInvalid, None));
+            Ok(Some((Response::Refused(refusal), _))) => {
+                // 508: behind it the request came back here, or would have gone in a circle further on.
+                let looped = refusal.status == 508;
+                let reason = if looped { Reason::LoopDetected } else { Reason::BackendRefused };
+                return Err(Fault { answered: Some(refusal), ..reason.into() });
             }
+            Ok(None) if n > 0 => {}
+            Ok(None) => return Err(ended()),
+            Err(error) => return Err(error.into()),
         }
     }
 }

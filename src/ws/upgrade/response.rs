@@ -13,10 +13,54 @@ pub enum Response {
         subprotocol: Option<Box<str>>,
     },
     /// A final status other than 101. Its body is not read, the connection must be closed.
-    Refused {
-        /// 200 to 599.
-        status: u16,
-    },
+    Refused(Box<BackendRefusal>),
+}
+
+/// A refusal of a backend: its status, and the fields of it that tell a client what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendRefusal {
+    /// 200 to 599.
+    pub status: u16,
+    /// `Retry-After` (RFC 9110 §10.2.3), if it is there once: seconds, or a date.
+    pub retry_after: Option<Box<str>>,
+    /// The fields `WWW-Authenticate` (RFC 9110 §11.6.1) in their order, the first [`MAX_CHALLENGES`] that are visible ASCII
+    /// of at most [`MAX_CHALLENGE`] bytes.
+    pub challenges: Vec<Box<str>>,
+}
+
+/// The most bytes of a `Retry-After` of a backend; a date has 29 (RFC 9110 §5.6.7).
+const MAX_RETRY_AFTER: usize = 64;
+/// The most fields `WWW-Authenticate` of a backend that are read.
+const MAX_CHALLENGES: usize = 4;
+/// The most bytes of one of them.
+const MAX_CHALLENGE: usize = 1024;
+
+impl BackendRefusal {
+    fn read(status: u16, headers: &[httparse::Header<'_>]) -> Self {
+        let mut retry_after = Single::default();
+        let mut challenges = Vec::new();
+        for header in headers {
+            let value = head::trim(header.value);
+            if header.name.eq_ignore_ascii_case("retry-after") {
+                retry_after.add(value);
+            } else if header.name.eq_ignore_ascii_case("www-authenticate") && challenges.len() < MAX_CHALLENGES {
+                challenges.extend(printable(value, MAX_CHALLENGE));
+            }
+        }
+        let retry_after = retry_after.one().and_then(|value| printable(value, MAX_RETRY_AFTER));
+        // A number of seconds, or a date, which begins with the name of a day.
+        let retry_after = retry_after.filter(|value| {
+            value.bytes().all(|byte| byte.is_ascii_digit()) || value.starts_with(|c: char| c.is_ascii_alphabetic())
+        });
+        Self { status, retry_after, challenges }
+    }
+}
+
+/// A value of visible ASCII, spaces and tabs, at most so long and not empty.
+fn printable(value: &[u8], most: usize) -> Option<Box<str>> {
+    let text = std::str::from_utf8(value).ok()?;
+    let clear = text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+    (clear && !text.is_empty() && text.len() <= most).then(|| text.into())
 }
 
 /// Why an answer is not one.
@@ -38,6 +82,22 @@ pub enum ResponseError {
     Extension,
     /// A subprotocol that was not offered, or several.
     Subprotocol,
+}
+
+impl ResponseError {
+    /// What the answer lacks or has too much of, as the access log names it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Syntax => "syntax",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Status => "status",
+            Self::Upgrade => "upgrade",
+            Self::Accept => "accept",
+            Self::Body => "body",
+            Self::Extension => "extension",
+            Self::Subprotocol => "subprotocol",
+        }
+    }
 }
 
 /// Reads the head of the answer to a handshake with `key` and `offered` from the start of `bytes`: the answer and the
@@ -70,7 +130,10 @@ pub fn parse_response(
     };
     match status {
         101 if version == 1 => {}
-        200..=599 => return Ok(Some((Response::Refused { status }, size))),
+        200..=599 => {
+            let refusal = BackendRefusal::read(status, raw.headers);
+            return Ok(Some((Response::Refused(Box::new(refusal)), size)));
+        }
         // RFC 9110 §15.2 lets a server send other 1xx first; one that does so before a 101 could hide a second answer
         // from us, and none was asked for.
         _ => return Err(ResponseError::Status),
@@ -140,7 +203,7 @@ pub fn write_switching(out: &mut Vec<u8>, key: &str, subprotocol: Option<&str>, 
 }
 
 /// Appends a refusal, after which the connection must be closed. `headers` must be free of CR and LF. What a status
-/// demands is added: 405 has `Allow` (RFC 9110 §15.5.6), 426 has `Upgrade` (§15.5.22) and the version (RFC 6455 §4.4).
+/// demands is added, and without a body no type of one: 405 has `Allow` (RFC 9110 §15.5.6), 426 has `Upgrade` (§15.5.22) and the version (RFC 6455 §4.4).
 pub fn write_refusal(out: &mut Vec<u8>, status: u16, headers: &[(&str, &str)], body: &str) {
     out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", phrase(status)).as_bytes());
     match status {
@@ -153,7 +216,9 @@ pub fn write_refusal(out: &mut Vec<u8>, status: u16, headers: &[(&str, &str)], b
     }
     // RFC 9110 §7.8: who sends Upgrade must name it in Connection.
     field(out, "Connection", if status == 426 { "close, Upgrade" } else { "close" });
-    field(out, "Content-Type", "text/plain; charset=utf-8");
+    if !body.is_empty() {
+        field(out, "Content-Type", "text/plain; charset=utf-8");
+    }
     field(out, "Content-Length", &body.len().to_string());
     for (name, value) in headers {
         field(out, name, value);
@@ -192,10 +257,18 @@ const fn phrase(status: u16) -> &'static str {
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
+        402 => "Payment Required",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
         414 => "URI Too Long",
         421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        423 => "Locked",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
@@ -283,12 +356,36 @@ mod tests {
     fn other_statuses_are_refusals_and_other_interim_ones_errors() {
         for status in [200, 204, 301, 400, 401, 404, 426, 500, 503] {
             let refused = parse(&format!("HTTP/1.1 {status} X\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc"));
-            assert_eq!(refused, Ok(Some(Response::Refused { status })));
+            let plain = BackendRefusal { status, retry_after: None, challenges: Vec::new() };
+            assert_eq!(refused, Ok(Some(Response::Refused(Box::new(plain)))));
         }
         for status in [100, 102, 103, 199, 600, 999, 0] {
             let answer = parse(&format!("HTTP/1.1 {status:03} X\r\n{GOOD}\r\n"));
             assert_eq!(answer, Err(ResponseError::Status), "{status}");
         }
+    }
+
+    #[test]
+    fn of_a_refusal_only_what_tells_the_client_what_to_do_is_kept_and_no_more_than_is_bounded() {
+        let read = |fields: &str| match parse(&format!("HTTP/1.1 401 X\r\n{fields}\r\n")) {
+            Ok(Some(Response::Refused(refusal))) => (refusal.retry_after, refusal.challenges),
+            other => panic!("{fields}: {other:?}"),
+        };
+        let (retry, challenges) =
+            read("Retry-After: 7\r\nWWW-Authenticate: Basic realm=\"a\"\r\nwww-authenticate:Digest x\r\nX: y\r\n");
+        assert_eq!(retry.as_deref(), Some("7"));
+        assert_eq!(challenges.join("|"), "Basic realm=\"a\"|Digest x");
+        assert_eq!(
+            read("Retry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n").0.as_deref(),
+            Some("Fri, 31 Dec 1999 23:59:59 GMT")
+        );
+        let long = "9".repeat(MAX_RETRY_AFTER + 1);
+        for bad in ["-1", "7\r\nRetry-After: 8", "\u{e9}", "1.5", "", &long] {
+            assert_eq!(read(&format!("Retry-After: {bad}\r\n")).0, None, "{bad}");
+        }
+        let long = format!("WWW-Authenticate: {}\r\n", "x".repeat(MAX_CHALLENGE + 1));
+        assert!(read(&format!("{long}WWW-Authenticate: \u{e9}\r\nWWW-Authenticate: \r\n")).1.is_empty());
+        assert_eq!(read(&"WWW-Authenticate: a\r\n".repeat(MAX_CHALLENGES + 1)).1.len(), MAX_CHALLENGES);
     }
 
     #[test]
