@@ -37,6 +37,7 @@ mod files_source;
 mod files_source_watch;
 mod frames;
 mod handshake_deadline;
+mod handshake_fields;
 mod hanging;
 mod health;
 mod key_sets;

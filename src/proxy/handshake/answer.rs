@@ -25,18 +25,19 @@ fn headers(handshake: Option<&Handshake>) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// The 101 that completes the client's handshake (RFC 6455 §4.2.2).
+/// The 101, with the headers of the backend's that pass, which completes the client's handshake (RFC 6455 §4.2.2).
 pub(crate) fn switching(
     key: &str,
     subprotocol: Option<&str>,
     deflate: Option<Deflate>,
     handshake: &Handshake,
+    passed: &[(Box<str>, Box<[u8]>)],
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     let extensions = deflate.map(Deflate::answer);
     let mut headers = headers(Some(handshake));
     headers.extend(extensions.as_deref().map(|extensions| ("Sec-WebSocket-Extensions", extensions)));
-    upgrade::write_switching(&mut out, key, subprotocol, &headers);
+    upgrade::write_switching(&mut out, key, subprotocol, &headers, passed);
     out
 }
 

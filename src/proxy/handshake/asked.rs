@@ -10,6 +10,8 @@ use crate::ws::upgrade::Request;
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) request: Request,
+    /// The bytes of its head.
+    pub(crate) head_size: usize,
     /// The server name of the TLS handshake, lower case.
     pub(crate) server_name: Option<String>,
     /// The client's certificate, where the host asked for one and it was valid.

@@ -19,8 +19,8 @@ mod target;
 
 pub use accept::{accept_key, fresh_key};
 pub use backend_request::{Forwarded, write_request};
-pub use bounds::{MAX_FIELDS, MAX_HEAD, MAX_SUBPROTOCOLS, MAX_TARGET};
-pub use fields::is_ours;
+pub use bounds::{LARGEST_HEAD, MAX_FIELDS, MAX_HEAD, MAX_SUBPROTOCOLS, max_target};
+pub use fields::{is_ours, withheld};
 pub use origin::Origin;
 pub use request::{Call, Request, RequestError, parse_call, parse_request};
 pub use response::{

@@ -11,6 +11,8 @@ pub enum Response {
     Switching {
         /// The subprotocol it chose, one of those offered.
         subprotocol: Option<Box<str>>,
+        /// Its fields that pass to the client, lower-case names, in their order.
+        passed: Vec<(Box<str>, Box<[u8]>)>,
     },
     /// A final status other than 101. Its body is not read, the connection must be closed.
     Refused(Box<BackendRefusal>),
@@ -101,7 +103,7 @@ impl ResponseError {
 }
 
 /// Reads the head of the answer to a handshake with `key` and `offered` from the start of `bytes`: the answer and the
-/// bytes it took, or `None` if it is not whole yet.
+/// bytes it took, or `None` if it is not whole yet. `passes` are the lower-case names of fields that pass to the client.
 ///
 /// # Errors
 /// A fault in the order of [`ResponseError`]. The connection to the backend must be closed.
@@ -109,6 +111,7 @@ pub fn parse_response(
     bytes: &[u8],
     key: &str,
     offered: &[Box<str>],
+    passes: &[Box<str>],
 ) -> Result<Option<(Response, usize)>, ResponseError> {
     let window = &bytes[..bytes.len().min(MAX_HEAD)];
     let end = head::end(window).map_err(|_| ResponseError::Syntax)?;
@@ -139,7 +142,25 @@ pub fn parse_response(
         _ => return Err(ResponseError::Status),
     }
     let subprotocol = check_switching(raw.headers, key, offered)?;
-    Ok(Some((Response::Switching { subprotocol }, size)))
+    let passed = if passes.is_empty() { Vec::new() } else { passed(raw.headers, passes) };
+    Ok(Some((Response::Switching { subprotocol, passed }, size)))
+}
+
+/// The fields of these names, but those that `Connection` names: they end here (RFC 9110 §7.6.1). Their values are free of
+/// controls but HTAB, as every value is that was read.
+fn passed(headers: &[httparse::Header<'_>], passes: &[Box<str>]) -> Vec<(Box<str>, Box<[u8]>)> {
+    let options: Vec<&[u8]> = headers
+        .iter()
+        .filter(|header| header.name.eq_ignore_ascii_case("connection"))
+        .flat_map(|header| head::elements(header.value))
+        .collect();
+    let ends_here = |name: &str| options.iter().any(|option| option.eq_ignore_ascii_case(name.as_bytes()));
+    headers
+        .iter()
+        .map(|header| (header.name.to_ascii_lowercase(), head::trim(header.value)))
+        .filter(|(name, _)| passes.iter().any(|one| **one == **name) && !ends_here(name))
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
 }
 
 /// RFC 6455 §4.1, "once the client's opening handshake has been sent", items 2 to 6.
@@ -188,9 +209,15 @@ fn check_switching(
     chosen.cloned().map(Some).ok_or(ResponseError::Subprotocol)
 }
 
-/// Appends our 101 to a client that sent `key`. `headers` come last; they must be free of CR and LF and name none of
-/// the handshake's own fields.
-pub fn write_switching(out: &mut Vec<u8>, key: &str, subprotocol: Option<&str>, headers: &[(&str, &str)]) {
+/// Appends our 101 to a client that sent `key`. `headers` and then those of the backend's 101 that pass come last; they must
+/// be free of CR and LF and name none of the handshake's own fields.
+pub fn write_switching(
+    out: &mut Vec<u8>,
+    key: &str,
+    subprotocol: Option<&str>,
+    headers: &[(&str, &str)],
+    passed: &[(Box<str>, Box<[u8]>)],
+) {
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
     field(out, "Sec-WebSocket-Accept", &accept_key(key));
     if let Some(subprotocol) = subprotocol {
@@ -198,6 +225,11 @@ pub fn write_switching(out: &mut Vec<u8>, key: &str, subprotocol: Option<&str>, 
     }
     for (name, value) in headers {
         field(out, name, value);
+    }
+    for (name, value) in passed {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            out.extend_from_slice(part);
+        }
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -291,7 +323,7 @@ mod tests {
 
     fn parse(head: &str) -> Result<Option<Response>, ResponseError> {
         let offered: [Box<str>; 2] = ["a".into(), "b".into()];
-        parse_response(head.as_bytes(), KEY, &offered).map(|found| found.map(|(response, _)| response))
+        parse_response(head.as_bytes(), KEY, &offered, &[]).map(|found| found.map(|(response, _)| response))
     }
 
     fn switching(fields: &str) -> Result<Option<Response>, ResponseError> {
@@ -300,31 +332,54 @@ mod tests {
 
     #[test]
     fn a_true_answer_is_accepted_and_frames_behind_it_are_left() {
-        assert_eq!(switching(GOOD), Ok(Some(Response::Switching { subprotocol: None })));
+        let none = || Response::Switching { subprotocol: None, passed: Vec::new() };
+        assert_eq!(switching(GOOD), Ok(Some(none())));
         let chosen = switching(&format!("{GOOD}Sec-WebSocket-Protocol: b\r\nSet-Cookie: x=y\r\n"));
-        assert_eq!(chosen, Ok(Some(Response::Switching { subprotocol: Some("b".into()) })));
-        for none in
+        assert_eq!(chosen, Ok(Some(Response::Switching { subprotocol: Some("b".into()), passed: Vec::new() })));
+        for empty in
             ["Content-Length: 0", "Sec-WebSocket-Protocol:", "Sec-WebSocket-Protocol: ,", "Sec-WebSocket-Extensions: "]
         {
-            let answer = switching(&format!("{GOOD}{none}\r\n"));
-            assert_eq!(answer, Ok(Some(Response::Switching { subprotocol: None })), "{none}");
+            let answer = switching(&format!("{GOOD}{empty}\r\n"));
+            assert_eq!(answer, Ok(Some(none())), "{empty}");
         }
         let head = format!("HTTP/1.1 101\r\n{GOOD}\r\n");
         let with_frame = [head.as_bytes(), b"\x81\x00\0\n"].concat();
-        let (_, size) = parse_response(&with_frame, KEY, &[]).unwrap().unwrap();
+        let (_, size) = parse_response(&with_frame, KEY, &[], &[]).unwrap().unwrap();
         assert_eq!(size, head.len());
         for short in 0..head.len() {
-            assert_eq!(parse_response(&head.as_bytes()[..short], KEY, &[]), Ok(None), "{short}");
+            assert_eq!(parse_response(&head.as_bytes()[..short], KEY, &[], &[]), Ok(None), "{short}");
         }
     }
 
     #[test]
     fn our_own_101_is_one_that_we_accept() {
         let mut out = Vec::new();
-        write_switching(&mut out, KEY, Some("a"), &[("X-Frame-Options", "DENY")]);
-        let (response, size) = parse_response(&out, KEY, &["a".into()]).unwrap().unwrap();
-        assert_eq!(response, Response::Switching { subprotocol: Some("a".into()) });
+        let fields = [("set-cookie".into(), b"a=b; Path=/".as_slice().into()), ("x".into(), b"\xe9".as_slice().into())];
+        write_switching(&mut out, KEY, Some("a"), &[("X-Frame-Options", "DENY")], &fields);
+        let (response, size) = parse_response(&out, KEY, &["a".into()], &["set-cookie".into()]).unwrap().unwrap();
+        let [cookie, _] = fields;
+        assert_eq!(response, Response::Switching { subprotocol: Some("a".into()), passed: vec![cookie] });
         assert_eq!(size, out.len());
+    }
+
+    #[test]
+    fn fields_of_a_101_pass_by_their_names_alone_and_never_what_connection_names() {
+        let head = format!(
+            "HTTP/1.1 101 X\r\n{GOOD}Set-Cookie: a=1\r\nX-Own: 1\r\nSET-COOKIE: b=2\r\nX-Hop: 1\r\nConnection: X-Hop\r\n\r\n"
+        );
+        let passed = |names: &[&str]| -> Vec<String> {
+            let names: Vec<Box<str>> = names.iter().map(|name| (*name).into()).collect();
+            match parse_response(head.as_bytes(), KEY, &[], &names).unwrap().unwrap().0 {
+                Response::Switching { passed, .. } => passed
+                    .into_iter()
+                    .map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(&value)))
+                    .collect(),
+                Response::Refused(_) => Vec::new(),
+            }
+        };
+        assert_eq!(passed(&["set-cookie", "x-hop", "x-absent"]), ["set-cookie=a=1", "set-cookie=b=2"]);
+        assert_eq!(passed(&["x-own"]), ["x-own=1"]);
+        assert_eq!(passed(&[]), [""; 0]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::proxy::relay::stage::HeldBytes;
 use crate::proxy::relay::{Parts, Relay};
 use crate::reason::Reason;
 use crate::snapshot::live::Live;
-use crate::snapshot::{Balance, Host, HostTls, PathMatch, Route, RouteState, Snapshot};
+use crate::snapshot::{Balance, Host, HostTls, PathMatch, Route, RouteState, Snapshot, Timeouts};
 use crate::telemetry::access::fields::Detail;
 use crate::telemetry::access::log::AccessLog;
 use crate::telemetry::access::worker::WorkerLog;
@@ -436,6 +436,7 @@ fn snapshot(state: Option<RouteState>) -> Snapshot {
             backends: vec![],
             balance: Balance::default(),
             backend_tls: None,
+            timeouts: Timeouts::default(),
         })
     });
     let host = Host { name: "a.test".into(), tls: HostTls::Default, routes: routes.collect() };
