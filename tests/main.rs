@@ -62,6 +62,7 @@ mod served_certificates;
 mod settings;
 mod shared_store;
 mod shares;
+mod slow_clients;
 mod socket_memory;
 mod supply_chain;
 mod swap;

@@ -194,6 +194,10 @@ impl Peer for Fake {
         if wire.unsent.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
+    fn unsent(&self) -> usize {
+        self.0.borrow().unsent.len()
+    }
+
     fn poll_shutdown(&mut self, cx: &mut Context<'_>, notify: &mut bool) -> Poll<io::Result<()>> {
         if self.0.borrow().shut.is_none() && *notify {
             // The alert would take a place behind what is unsent.
