@@ -169,3 +169,12 @@ async fn a_backend_has_the_time_that_its_rule_gives_it() {
     assert!(backend.write(accept.as_bytes()).await);
     assert_eq!(handshake.await.unwrap(), 101);
 }
+
+#[test]
+fn the_page_of_routes_lists_every_header_that_is_withheld() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/routes.md")).unwrap();
+    let section = page.split("### Headers that are withheld").nth(1).unwrap().split("\n## ").next().unwrap();
+    let missing: Vec<String> =
+        wssgate::ws::upgrade::withheld().filter(|name| !section.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "add to docs/routes.md: {missing:?}");
+}

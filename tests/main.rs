@@ -48,6 +48,7 @@ mod message_rate;
 mod messages;
 mod messages_clients;
 mod messages_injection;
+mod numbers;
 mod origin;
 mod path;
 mod places;
