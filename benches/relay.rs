@@ -17,7 +17,7 @@ use wssgate::policy::{Connection, Handshake, Heartbeat, Pacing, Policy};
 use wssgate::proxy::{self, Drain, Proxy};
 use wssgate::snapshot::live::Live;
 use wssgate::snapshot::{
-    Backend, BackendId, Balance, Host, HostTls, PathMatch, Route, RouteState, Snapshot, TlsServerConfig,
+    Backend, BackendId, Balance, Host, HostTls, PathMatch, Route, RouteState, Snapshot, Timeouts, TlsServerConfig,
 };
 use wssgate::telemetry::access::log::AccessLog;
 use wssgate::telemetry::metrics::Metrics;
@@ -52,7 +52,7 @@ fn echo(stream: &mut TcpStream) -> Option<()> {
                 line.to_ascii_lowercase().starts_with("sec-websocket-key:").then(|| line[18..].trim().to_owned())
             })?;
             let mut answer = Vec::new();
-            upgrade::write_switching(&mut answer, &key, None, &[]);
+            upgrade::write_switching(&mut answer, &key, None, &[], &[]);
             stream.write_all(&answer).ok()?;
             break;
         }
@@ -114,6 +114,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         backends: vec![(id.clone(), 1)],
         balance: Balance::default(),
         backend_tls: None,
+        timeouts: Timeouts::default(),
     };
     let tls = Arc::new(TlsServerConfig {
         config: wssgate::tls::ServerTls::new(Arc::new(config)),

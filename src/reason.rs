@@ -4,7 +4,7 @@
 //! reason cannot be added without deciding all of them, and no call site ever names a number. `docs/reasons.md` is
 //! written from it. Knows nothing of sockets or routes.
 
-use crate::ws::upgrade::{RequestError, ResponseError};
+use crate::ws::upgrade::RequestError;
 
 /// A column that may be empty: `-`, or a number.
 macro_rules! number {
@@ -91,8 +91,8 @@ reasons! {
     // The form of the request.
     HeadTimeout              "head_timeout"                 408   -: "The head of the request did not arrive in time."
     MalformedRequest         "malformed_request"            400   -: "The request is not well-formed HTTP/1.1 (RFC 9112): for example a bare CR or LF, a folded line, a NUL, or a field repeated that must not be."
-    HeadTooLarge             "head_too_large"               431   -: "The head of the request is larger or has more fields than the gateway reads."
-    TargetTooLong            "target_too_long"              414   -: "The request target is longer than the gateway reads."
+    HeadTooLarge             "head_too_large"               431   -: "The head of the request is larger than `handshake.maxHeadSize`, or has more fields or subprotocols than the gateway reads."
+    TargetTooLong            "target_too_long"              414   -: "The request target is longer than half of `handshake.maxHeadSize`."
     BodyNotAllowed           "body_not_allowed"             400   -: "The handshake has `Transfer-Encoding`, or a `Content-Length` that is not a single 0."
     MethodNotAllowed         "method_not_allowed"           405   -: "The method is not GET (RFC 6455 §4.1)."
     UpgradeRequired          "upgrade_required"             426   -: "The request is not an upgrade to WebSocket, or its version is not 13 (RFC 6455 §4.4)."
@@ -117,7 +117,6 @@ reasons! {
     CredentialMissing        "credential_missing"           401   -: "The request has no credential where a method of the route looks for one."
     CredentialAmbiguous      "credential_ambiguous"         401   -: "The request has more than one credential, or two cookies of one name."
     TokenMalformed           "token_malformed"              401   -: "The token is not a signed JWT in compact form, or can be read in two ways."
-    TokenTooLarge            "token_too_large"              401   -: "The token is larger than 8 KiB."
     TokenAlgorithm           "token_algorithm"              401   -: "The token is signed with an algorithm that the gateway does not verify, or with none."
     TokenType                "token_type"                   401   -: "The `typ` of the token is neither JWT, at+jwt nor one of `jwt.types`."
     TokenUntrusted           "token_untrusted"              401   -: "No key of the issuer verifies the token's signature."
@@ -144,11 +143,11 @@ reasons! {
     // The backend, before the 101.
     NoEndpoints              "no_endpoints"                 503   -: "The Service has no endpoint that accepts connections."
     BackendConnectFailed     "backend_connect_failed"       502   -: "No endpoint of the backend accepted the TCP connection."
-    BackendConnectTimeout    "backend_connect_timeout"      504   -: "No endpoint of the backend accepted the TCP connection in time."
+    BackendConnectTimeout    "backend_connect_timeout"      504   -: "No endpoint of the backend accepted the TCP connection within `rules[].timeouts.connect`."
     PortsExhausted           "ports_exhausted"              503   -: "Every endpoint has as many connections of this replica as there are local ports."
-    BackendUpgradeTimeout    "backend_upgrade_timeout"      504   -: "The backend accepted the connection but did not answer the handshake in time."
-    BackendRefused           "backend_refused"              502   -: "The backend refused the upgrade."
-    BackendHandshakeInvalid  "backend_handshake_invalid"    502   -: "The backend's 101 is not a valid answer to the gateway's handshake (RFC 6455 §4.1)."
+    BackendUpgradeTimeout    "backend_upgrade_timeout"      504   -: "The backend accepted the connection but did not answer the handshake within `rules[].timeouts.upgrade`."
+    BackendRefused           "backend_refused"              502   -: "The backend refused the upgrade. Its status passes if it is 400 to 499 or 503; `backend_status` in the access log is the status of the backend."
+    BackendHandshakeInvalid  "backend_handshake_invalid"    502   -: "The backend's 101 is not a valid answer to the gateway's handshake (RFC 6455 §4.1); `detail` in the access log says what it lacks."
     BackendTlsFailed         "backend_tls_failed"           502   -: "The TLS handshake with the backend failed."
 
     // After the 101.
@@ -168,11 +167,12 @@ reasons! {
     MessageRateExceeded      "message_rate_exceeded"        -     1008 cut: "The client sent more messages than `fromClient.rateLimit` allows. With `onExceeded` Throttle or Drop a label of metrics only."
     TunnelDetected           "tunnel_detected"              -     1008 cut: "The first messages of the client are the beginning of a raw protocol that the route does not allow (`fromClient.tunnels`)."
     ByteRateExceeded         "byte_rate_exceeded"           -     1008 cut: "The client sent more bytes than `fromClient.byteRateLimit` allows. With `onExceeded` Throttle or Drop a label of metrics only."
-    MessageMalformed         "message_malformed"            -     1007 cut: "A text message of the client is not JSON in the `format` of the route, has an object with one name twice, or has more levels or values than the gateway reads."
+    MessageMalformed         "message_malformed"            -     1007 cut: "A text message of the client is not JSON in the `format` of the route, or has an object with one name twice."
+    MessageTooComplex        "message_too_complex"          -     1009 cut: "A text message of the client has more levels or values than the gateway reads; `malformed` in the access log says which."
     MessageInvalid           "message_invalid"              -     1008 cut: "A message of the client does not satisfy the schema that judges it."
     MessageUnmatched         "message_unmatched"            -     1008 cut: "No selector under `fromClient.schemas` takes a message of the client, and `unmatched` is Deny."
-    ClientStalled            "client_stalled"               -     1008: "The client did not read for too long."
-    BackendStalled           "backend_stalled"              -     1011: "The backend did not read for too long."
+    ClientStalled            "client_stalled"               -     1008: "For 30 seconds the client took less than 1 KiB a second of the bytes that waited for it."
+    BackendStalled           "backend_stalled"              -     1011: "For 30 seconds the backend took less than 1 KiB a second of the bytes that waited for it."
     HeartbeatMissed          "heartbeat_missed"             -     1001: "The client did not answer the heartbeat."
     BackendHeartbeatMissed   "backend_heartbeat_missed"     -     1011: "The backend did not answer the heartbeat."
     IdleTimeout              "idle_timeout"                 -     1001: "No data frame passed for `idleTimeout`."
@@ -183,14 +183,18 @@ reasons! {
     RecheckMissed            "recheck_missed"               -     1013: "The External service gave no valid answer for three times `external.recheck`, or the gateway kept nothing to ask it with: a ticket admitted the connection, or `recheck` was not set at its handshake."
     AccessWithdrawn          "access_withdrawn"             -     1008: "The route no longer admits this connection."
     RouteRemoved             "route_removed"                -     1012: "The route was removed, or its host or path moved."
-    BackendProtocolError     "backend_protocol_error"       -     1011: "The backend broke RFC 6455 or the limits under `fromBackend`."
+    BackendProtocolError     "backend_protocol_error"       -     1011: "The backend sent a frame that RFC 6455 §5 forbids."
+    BackendTypeNotAllowed    "backend_type_not_allowed"     -     1011: "The backend sent a message of a type that `fromBackend.types` does not allow."
+    BackendInvalidUtf8       "backend_invalid_utf8"         -     1011: "A text message of the backend is not UTF-8 (RFC 6455 §8.1)."
+    BackendControlFlood      "backend_control_flood"        -     1011: "The backend sent too many control frames in one second."
     BackendMessageTooBig     "backend_message_too_big"      -     1011: "The backend sent a message larger than `fromBackend.maxSize`."
     BackendTooManyFragments  "backend_too_many_fragments"   -     1011: "The backend sent a message with more frames than `fromBackend.maxFragments`."
     BackendMessageTimeout    "backend_message_timeout"      -     1011: "A message of the backend took longer than `fromBackend.messageTimeout`."
     BackendMessageRateExceeded "backend_message_rate_exceeded" -  1011: "The backend sent more messages than `fromBackend.rateLimit` allows. With `onExceeded` Throttle or Drop a label of metrics only."
     BackendTunnelDetected    "backend_tunnel_detected"      -     1011: "The first messages of the backend are the beginning of a raw protocol that the route does not allow (`fromBackend.tunnels`)."
     BackendByteRateExceeded  "backend_byte_rate_exceeded"   -     1011: "The backend sent more bytes than `fromBackend.byteRateLimit` allows. With `onExceeded` Throttle or Drop a label of metrics only."
-    BackendMessageMalformed  "backend_message_malformed"    -     1011: "A text message of the backend is not JSON in the `format` of the route, has an object with one name twice, or has more levels or values than the gateway reads."
+    BackendMessageMalformed  "backend_message_malformed"    -     1011: "A text message of the backend is not JSON in the `format` of the route, or has an object with one name twice."
+    BackendMessageTooComplex "backend_message_too_complex"  -     1011: "A text message of the backend has more levels or values than the gateway reads."
     BackendMessageInvalid    "backend_message_invalid"      -     1011: "A message of the backend does not satisfy the schema that judges it."
     BackendMessageUnmatched  "backend_message_unmatched"    -     1011: "No selector under `fromBackend.schemas` takes a message of the backend, and `unmatched` is Deny."
     Internal                 "internal"                     500   1011: "A fault of the gateway itself. Please report it."
@@ -205,7 +209,6 @@ impl Reason {
             Self::CredentialMissing => Some("Bearer"),
             Self::CredentialAmbiguous => Some("Bearer error=\"invalid_request\""),
             Self::TokenMalformed
-            | Self::TokenTooLarge
             | Self::TokenAlgorithm
             | Self::TokenType
             | Self::TokenUntrusted
@@ -225,7 +228,7 @@ impl From<RequestError> for Reason {
     fn from(error: RequestError) -> Self {
         match error {
             RequestError::Syntax | RequestError::Expectation | RequestError::Subprotocols => Self::MalformedRequest,
-            RequestError::HeadTooLarge => Self::HeadTooLarge,
+            RequestError::HeadTooLarge | RequestError::TooManySubprotocols => Self::HeadTooLarge,
             RequestError::TargetTooLong => Self::TargetTooLong,
             RequestError::Method => Self::MethodNotAllowed,
             RequestError::Body => Self::BodyNotAllowed,
@@ -238,20 +241,10 @@ impl From<RequestError> for Reason {
     }
 }
 
-impl From<ResponseError> for Reason {
-    /// However an answer of a backend is wrong, it is the backend's fault alone.
-    fn from(_: ResponseError) -> Self {
-        Self::BackendHandshakeInvalid
-    }
-}
-
-/// The status for a client whose backend refused the upgrade: refusals that tell the client what to do pass as they
-/// are; everything else, redirects included, is the gateway's 502.
-pub const fn passed_on(status: u16) -> u16 {
-    match status {
-        401 | 403 | 404 | 410 | 429 | 503 => status,
-        _ => 502,
-    }
+/// Whether the status of a backend that refused the upgrade reaches the client as it is: those that tell the client what
+/// to do. Every other one, redirects included, is the gateway's 502.
+pub const fn passes_on(status: u16) -> bool {
+    matches!(status, 400..=499 | 503)
 }
 
 #[cfg(test)]

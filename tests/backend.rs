@@ -59,11 +59,12 @@ async fn a_backend_that_does_not_switch_opens_no_tunnel_and_leaks_no_body() {
         (302, 502),
         (307, 502),
         (308, 502),
-        (400, 502),
+        (400, 400),
         (401, 401),
         (403, 403),
         (404, 404),
-        (426, 502),
+        (409, 409),
+        (426, 426),
         (429, 429),
         (500, 502),
         (503, 503),
@@ -84,6 +85,35 @@ async fn a_backend_that_does_not_switch_opens_no_tunnel_and_leaks_no_body() {
         let line = setup.gateway.access_line("a refusal with the status that was passed on", refused).await;
         assert_eq!(line["backend"], endpoint.as_str(), "{line}");
     }
+    for (status, passed) in [(302, 502), (400, 400)] {
+        let refused = |line: &serde_json::Value| line["backend_status"] == status;
+        let line = setup.gateway.access_line("a refusal with the status of the backend", refused).await;
+        assert_eq!(line["status"], passed, "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_of_the_backend_says_when_to_come_again_and_how_to_authenticate() {
+    let setup = Setup::with(Behaviour::Echo, &json!({}), &Options::default()).await;
+    let digest = "Digest realm=\"cam\", nonce=\"n\", qop=\"auth\"";
+    for (status, fields) in [
+        (401, vec![("www-authenticate", digest), ("www-authenticate", "Basic realm=\"cam\"")]),
+        (429, vec![("retry-after", "7")]),
+        (503, vec![("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT")]),
+        (409, vec![]),
+    ] {
+        let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        setup.recorder.behave(Behaviour::bytes(format!("HTTP/1.1 {status} leak\r\n{lines}X-Leak: leak\r\n\r\nleak")));
+        let answer = bad_answer(&setup, &format!("the backend answers {status}"), status, &["backend_refused"]).await;
+        assert_eq!(answer.body, b"", "{answer:?}");
+        let named = |(name, _): &&(String, String)| ["retry-after", "www-authenticate"].contains(&name.as_str());
+        let passed: Vec<_> = answer.fields.iter().filter(named).map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        assert_eq!(passed, fields, "{status}");
+    }
+    // A status that does not pass takes nothing along.
+    setup.recorder.behave(Behaviour::bytes("HTTP/1.1 502 leak\r\nRetry-After: 99\r\nWWW-Authenticate: leak\r\n\r\n"));
+    let answer = bad_answer(&setup, "the backend answers 502", 502, &["backend_refused"]).await;
+    assert!(answer.field("retry-after").is_none() && answer.field("www-authenticate").is_none(), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,6 +209,9 @@ async fn a_101_that_does_not_answer_our_own_key_is_none() {
         setup.recorder.behave(behaviour);
         bad_answer(&setup, case, 502, &["backend_handshake_invalid"]).await;
     }
+    let lacking = |line: &serde_json::Value| line["detail"] == "accept";
+    let line = setup.gateway.access_line("what the first 101 lacked", lacking).await;
+    assert_eq!(line["reason"], "backend_handshake_invalid", "{line}");
     // B18: no connection is used twice; the next client gets its own.
     setup.recorder.behave(Behaviour::Echo);
     let before = setup.recorder.count().0;

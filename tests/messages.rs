@@ -287,14 +287,14 @@ async fn i4_messages_that_are_made_to_hurt_are_refused_before_they_take_memory()
     peer.echo(&Frame::text("[1e308, 18446744073709551615, -9223372036854775808]")).await;
     let before = setup.gateway.resident();
     for (case, message, code, reason) in [
-        ("depth", "[".repeat(1_000_000), 1007, "message_malformed"),
-        ("objects", r#"{"a":"#.repeat(500_000), 1007, "message_malformed"),
-        ("values", list(1_000_000, &|_| "0".to_owned()), 1007, "message_malformed"),
+        ("depth", "[".repeat(1_000_000), 1009, "message_too_complex"),
+        ("objects", r#"{"a":"#.repeat(500_000), 1009, "message_too_complex"),
+        ("values", list(1_000_000, &|_| "0".to_owned()), 1009, "message_too_complex"),
         (
             "names",
             list(200_000, &|at| format!("\"{at}\":0")).replacen('[', "{", 1).replace(']', "}"),
-            1007,
-            "message_malformed",
+            1009,
+            "message_too_complex",
         ),
         ("a number", format!("[1{}]", "0".repeat(1_000_000)), 1007, "message_malformed"),
         ("twice at the end", list(60_000, &|at| format!("\"{}\"", at.min(59_998))), 1008, "message_invalid"),

@@ -260,7 +260,7 @@ proptest! {
     #[test]
     fn a_good_head_is_good_whole_only_and_goes_on_as_understood(head in good_head(), behind in vec(any::<u8>(), 0..9)) {
         let bytes = [head.as_bytes(), &behind].concat();
-        let parsed = wssgate::ws::upgrade::parse_request(&bytes);
+        let parsed = wssgate::ws::upgrade::parse_request(&bytes, wssgate::ws::upgrade::MAX_HEAD);
         prop_assert!(matches!(parsed, Ok(Some(_))), "{:?} for {}", parsed, head);
         bodies::handshake::check(&bytes);
     }

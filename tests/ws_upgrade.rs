@@ -2,8 +2,8 @@
 
 use wssgate::reason::Reason;
 use wssgate::ws::upgrade::{
-    Forwarded, MAX_FIELDS, MAX_HEAD, MAX_SUBPROTOCOLS, MAX_TARGET, Origin, Request, RequestError, accept_key,
-    fresh_key, parse_request, write_request,
+    Forwarded, MAX_FIELDS, MAX_HEAD, MAX_SUBPROTOCOLS, Origin, Request, RequestError, accept_key, fresh_key,
+    max_target, parse_request, write_request,
 };
 
 const LINE: &str = "GET /chat?room=1 HTTP/1.1\r\n";
@@ -30,7 +30,7 @@ fn at(target: &str) -> Vec<u8> {
 }
 
 fn good(bytes: &[u8]) -> Request {
-    match parse_request(bytes) {
+    match parse_request(bytes, MAX_HEAD) {
         Ok(Some((request, size))) => {
             assert_eq!(size, bytes.len());
             request
@@ -73,7 +73,7 @@ fn every_bad_head_is_refused_with_its_own_status() {
         (with(&vec!["X: a"; MAX_FIELDS].join("\r\n")), HeadTooLarge, 431),
         (with(&format!("X: {}", "a".repeat(MAX_HEAD))), HeadTooLarge, 431),
         (with(&format!("Sec-WebSocket-Protocol: b{}x", " ".repeat(32_000))), HeadTooLarge, 431),
-        (at(&format!("/{}", "a".repeat(MAX_TARGET))), TargetTooLong, 414),
+        (at(&format!("/{}", "a".repeat(max_target(MAX_HEAD)))), TargetTooLong, 414),
         (at(&format!("/?{}", "a".repeat(MAX_HEAD))), TargetTooLong, 414),
         // Method and body.
         (head("GET", "POST"), Method, 405),
@@ -164,13 +164,13 @@ fn every_bad_head_is_refused_with_its_own_status() {
                 "Sec-WebSocket-Protocol: {}",
                 (0..=MAX_SUBPROTOCOLS).map(|i| format!("p{i}")).collect::<Vec<_>>().join(",")
             )),
-            Subprotocols,
-            400,
+            TooManySubprotocols,
+            431,
         ),
     ];
     for (bytes, error, status) in table {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
-        assert_eq!(parse_request(&bytes).map(|r| r.is_some()), Err(error), "{shown}");
+        assert_eq!(parse_request(&bytes, MAX_HEAD).map(|r| r.is_some()), Err(error), "{shown}");
         assert_eq!(Reason::from(error).http_status(), Some(status), "{shown}");
     }
 }
@@ -187,9 +187,9 @@ fn a_good_head_is_read_and_what_follows_it_is_left() {
 
     let alone = head("", "");
     let early = [&alone[..], b"GET /admin HTTP/1.1\n\0"].concat();
-    assert_eq!(parse_request(&early), Ok(Some((request, alone.len()))));
+    assert_eq!(parse_request(&early, MAX_HEAD), Ok(Some((request, alone.len()))));
     for short in 0..alone.len() {
-        assert_eq!(parse_request(&alone[..short]), Ok(None), "{short}");
+        assert_eq!(parse_request(&alone[..short], MAX_HEAD), Ok(None), "{short}");
     }
 }
 
@@ -213,7 +213,7 @@ fn spellings_that_the_rfc_leaves_open_are_accepted() {
     assert_eq!(&*good(&at("http://app.example.com")).path, "/");
     let dot = good(&head(HOST, "Host: App.example.com.:443\r\n"));
     assert_eq!((&*dot.host, dot.port, &*dot.authority), ("app.example.com", Some(443), "App.example.com.:443"));
-    good(&at(&format!("/{}", "a".repeat(MAX_TARGET - 1))));
+    good(&at(&format!("/{}", "a".repeat(max_target(MAX_HEAD) - 1))));
     let port = good(&head(HOST, "Host: a.test:8443\r\n"));
     assert_eq!((&*port.host, port.port, &*port.authority), ("a.test", Some(8443), "a.test:8443"));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wssgate::api::route_id::RouteId;
 use wssgate::reason::Reason;
-use wssgate::snapshot::{Balance, Host, HostTls, PathMatch, Route, RouteState};
+use wssgate::snapshot::{Balance, Host, HostTls, PathMatch, Route, RouteState, Timeouts};
 use wssgate::ws::upgrade::check_path;
 
 /// Any bytes as a path.
@@ -38,6 +38,7 @@ fn check_match(path: &str) {
             backends: Vec::new(),
             balance: Balance::default(),
             backend_tls: None,
+            timeouts: Timeouts::default(),
         })
     };
     let host =

@@ -8,16 +8,27 @@ pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// Any bytes as the answer to a handshake that offered `a` and `chat`.
 pub fn check(data: &[u8]) {
     let offered: [Box<str>; 2] = ["a".into(), "chat".into()];
-    match parse_response(data, KEY, &offered) {
+    let passes: [Box<str>; 1] = ["set-cookie".into()];
+    match parse_response(data, KEY, &offered, &passes) {
         Ok(None) => assert!(data.len() < MAX_HEAD, "it waits for more than it would read"),
         Ok(Some((response, size))) => {
             let head = &data[..size];
             for short in (0..size).step_by(size / 256 + 1) {
-                assert_eq!(parse_response(&head[..short], KEY, &offered), Ok(None), "cut at {short}");
+                assert_eq!(parse_response(&head[..short], KEY, &offered, &passes), Ok(None), "cut at {short}");
             }
             match response {
-                Response::Refused { status } => assert!((200..=599).contains(&status)),
-                Response::Switching { subprotocol } => {
+                Response::Refused(refusal) => {
+                    assert!((200..=599).contains(&refusal.status));
+                    let kept = refusal.challenges.iter().chain(&refusal.retry_after);
+                    assert!(kept.clone().count() <= 5);
+                    for value in kept {
+                        assert!(value.len() <= 1024 && value.bytes().all(|b| matches!(b, b'\t' | b' '..=b'~')));
+                    }
+                }
+                Response::Switching { subprotocol, passed } => {
+                    for (name, value) in &passed {
+                        assert!(**name == *"set-cookie" && !value.iter().any(|b| b.is_ascii_control() && *b != b'\t'));
+                    }
                     assert!(subprotocol.is_none_or(|chosen| offered.contains(&chosen)));
                     let text = String::from_utf8_lossy(head);
                     assert!(text.starts_with("HTTP/1.1 101") && text.contains(&accept_key(KEY)));
@@ -35,7 +46,7 @@ pub fn check(data: &[u8]) {
                     let extensions = values("sec-websocket-extensions");
                     assert!(extensions.iter().all(|list| list.bytes().all(|byte| b", \t".contains(&byte))));
                     // The answer to another key is no answer.
-                    assert!(parse_response(data, "AAAAAAAAAAAAAAAAAAAAAA==", &offered).is_err());
+                    assert!(parse_response(data, "AAAAAAAAAAAAAAAAAAAAAA==", &offered, &passes).is_err());
                 }
             }
         }

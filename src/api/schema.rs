@@ -84,6 +84,23 @@ pub fn backend_size_rules() -> Value {
     )])
 }
 
+/// Rule of the largest head of a request.
+pub fn head_size_rules() -> Value {
+    rules(&[(
+        "type(self) == int ? (self >= 1024 && self <= 65536) : (quantity(self).compareTo(quantity('1Ki')) >= 0 && \
+         quantity(self).compareTo(quantity('64Ki')) <= 0)",
+        "maxHeadSize is between 1Ki and 64Ki",
+    )])
+}
+
+/// Rule of how long an endpoint of a backend may take.
+pub fn backend_timeout_rules() -> Value {
+    rules(&[(
+        "duration(self) >= duration('100ms') && duration(self) <= duration('60s')",
+        "a timeout of a backend is between 100ms and 60s",
+    )])
+}
+
 /// Rule of a size that has no upper bound of its own.
 pub fn size_rules() -> Value {
     rules(&[("type(self) != int || self > 0", "a size is at least 1 byte")])

@@ -51,6 +51,7 @@ impl CompiledRoute {
                     backends: resolved.backends.clone(),
                     balance: rule.balance,
                     backend_tls: resolved.tls.clone(),
+                    timeouts: rule.timeouts,
                 }));
             }
         }

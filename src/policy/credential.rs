@@ -286,7 +286,7 @@ mod tests {
     use super::*;
     use crate::policy::authentication::tests::{any_of, jwt};
     use crate::policy::authentication::{Jwt, Place};
-    use crate::ws::upgrade::parse_request;
+    use crate::ws::upgrade::{MAX_HEAD, parse_request};
 
     fn request(target: &str, fields: &[&str]) -> Request {
         let mut text =
@@ -295,7 +295,7 @@ mod tests {
         for field in fields {
             text += &format!("{field}\r\n");
         }
-        parse_request(format!("{text}\r\n").as_bytes()).unwrap().unwrap().0
+        parse_request(format!("{text}\r\n").as_bytes(), MAX_HEAD).unwrap().unwrap().0
     }
 
     fn everywhere() -> Jwt {

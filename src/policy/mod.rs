@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use crate::reason::Reason;
 use crate::ws::message::Limits;
-pub use crate::ws::upgrade::Origin;
+pub use crate::ws::upgrade::{LARGEST_HEAD, MAX_HEAD, Origin, withheld};
 pub use authentication::{Authentication, Proof};
 pub use certificate::{ClientCertificate, ClientRule};
 pub use content::Content;
@@ -86,7 +86,7 @@ impl Policy {
 }
 
 /// The policy of the HTTP upgrade.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handshake {
     /// Client networks, deny before allow.
     pub networks: Networks,
@@ -100,6 +100,28 @@ pub struct Handshake {
     pub response_headers: Vec<(String, String)>,
     /// Handshakes of one client address (IPv6: one /64) on this replica; `None`: no limit.
     pub rate_limit: Option<Rate>,
+    /// Request headers that pass to the backend although such are withheld, lower-case names.
+    pub request_headers: Vec<Box<str>>,
+    /// Headers of the backend's 101 that pass to the client, lower-case names.
+    pub from_backend: Vec<Box<str>>,
+    /// The most bytes of a request's head.
+    pub max_head_size: usize,
+}
+
+impl Default for Handshake {
+    fn default() -> Self {
+        Self {
+            networks: Networks::default(),
+            origins: Origins::default(),
+            subprotocols: Vec::new(),
+            authentication: Authentication::default(),
+            response_headers: Vec::new(),
+            rate_limit: None,
+            request_headers: Vec::new(),
+            from_backend: Vec::new(),
+            max_head_size: MAX_HEAD,
+        }
+    }
 }
 
 /// The policy of the live socket.

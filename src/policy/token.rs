@@ -16,8 +16,6 @@ use crate::policy::keys::KeySet;
 use crate::policy::numeric_date::Times;
 use crate::reason::Reason;
 
-/// The most bytes of a token that is looked at.
-pub const MAX_TOKEN: usize = 8 * 1024;
 /// The most bytes of a key id: longer ones are an attack, not a name.
 const MAX_ID: usize = 512;
 /// The most bytes of a claim that becomes a header.
@@ -70,14 +68,11 @@ pub fn plain_type(text: &str) -> Box<str> {
 }
 
 impl<'a> Token<'a> {
-    /// Reads a token.
+    /// Reads a token, which is as large as the head of the request lets it be.
     ///
     /// # Errors
-    /// [`Reason::TokenMalformed`], [`Reason::TokenTooLarge`] or [`Reason::TokenAlgorithm`].
+    /// [`Reason::TokenMalformed`] or [`Reason::TokenAlgorithm`].
     pub fn parse(raw: &'a [u8]) -> Result<Self, Reason> {
-        if raw.len() > MAX_TOKEN {
-            return Err(Reason::TokenTooLarge);
-        }
         Self::read(raw).ok_or(Reason::TokenMalformed)?
     }
 

@@ -134,7 +134,7 @@ fn routes(snapshot: &Snapshot) -> HashMap<(&str, &PathMatch), &Arc<Route>> {
 mod tests {
     use super::*;
     use crate::api::route_id::RouteId;
-    use crate::snapshot::{Balance, Host, HostTls, RouteState};
+    use crate::snapshot::{Balance, Host, HostTls, RouteState, Timeouts};
 
     fn route(path: &str, reason: Reason) -> Arc<Route> {
         Arc::new(Route {
@@ -144,6 +144,7 @@ mod tests {
             backends: vec![],
             balance: Balance::default(),
             backend_tls: None,
+            timeouts: Timeouts::default(),
         })
     }
 

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use rustls_pki_types::ServerName;
@@ -18,7 +19,7 @@ use crate::api::route_id::RouteId;
 use crate::policy::authentication::KeySource;
 use crate::policy::blocked_addresses::BlockedAddresses;
 use crate::policy::keys::KeySet;
-use crate::policy::{ClientRule, Policy};
+use crate::policy::{ClientRule, LARGEST_HEAD, MAX_HEAD, Policy};
 use crate::reason::Reason;
 use crate::tls::{BackendTlsConfig, ServerTls};
 
@@ -65,6 +66,11 @@ impl Snapshot {
     /// The solver of the challenge at a host and path, both byte for byte.
     pub fn challenge(&self, host: &str, path: &str) -> Option<&BackendId> {
         self.challenges.get(host)?.get(path)
+    }
+
+    /// The most bytes of a request's head over TLS with this server name, until its Host is known.
+    pub fn max_head(&self, name: Option<&str>) -> usize {
+        name.and_then(|name| self.host(name)).map_or(LARGEST_HEAD, |host| host.max_head())
     }
 
     /// The TLS for a name of a ClientHello; the default one for unknown names.
@@ -123,6 +129,11 @@ impl Host {
             HostTls::Default => true,
             HostTls::Missing => false,
         }
+    }
+
+    /// The most bytes of a request's head that any route of the host takes.
+    fn max_head(&self) -> usize {
+        self.routes.iter().map(|route| route.max_head()).max().unwrap_or(MAX_HEAD)
     }
 
     /// The route for a path that [`check_path`](crate::ws::upgrade::check_path) lets through, byte for byte.
@@ -186,7 +197,51 @@ pub struct Route {
     pub balance: Balance,
     /// TLS toward the backend, where its protocol is wss.
     pub backend_tls: Option<BackendTls>,
+    /// How long an endpoint may take.
+    pub timeouts: Timeouts,
 }
+
+impl Route {
+    /// The most bytes of a request's head; that of the built-in bound where the route serves nobody.
+    fn max_head(&self) -> usize {
+        match &self.state {
+            RouteState::Serving(policy) => policy.handshake.max_head_size,
+            RouteState::Refusing(_) => MAX_HEAD,
+        }
+    }
+}
+
+/// How long an endpoint of a backend may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To accept a TCP connection.
+    pub connect: Duration,
+    /// To answer the upgrade, from the end of the connect.
+    pub upgrade: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: CONNECT, upgrade: UPGRADE }
+    }
+}
+
+impl Timeouts {
+    /// The longest that may be set.
+    pub const LONGEST: Self = Self { connect: Duration::from_secs(60), upgrade: Duration::from_secs(60) };
+    /// The shortest that may be set.
+    pub const SHORTEST: Self = Self { connect: Duration::from_millis(100), upgrade: Duration::from_millis(100) };
+
+    /// How much longer than the default the stages may take together.
+    pub fn beyond_default(&self) -> Duration {
+        self.connect.saturating_sub(CONNECT) + self.upgrade.saturating_sub(UPGRADE)
+    }
+}
+
+/// Default: how long one endpoint may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(3);
+/// Default: how long an endpoint may take to answer the upgrade.
+const UPGRADE: Duration = Duration::from_secs(10);
 
 /// Whether a route serves.
 #[derive(Debug, Clone, PartialEq)]

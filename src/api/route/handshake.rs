@@ -4,8 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::authentication::Authentication;
-use crate::api::scalar::Duration;
-use crate::api::schema::{NETWORK_PATTERN, ORIGIN_PATTERN, TOKEN_PATTERN, VALUE_PATTERN, rate_rules, rules};
+use crate::api::scalar::{Duration, Size};
+use crate::api::schema::{
+    NETWORK_PATTERN, ORIGIN_PATTERN, TOKEN_PATTERN, VALUE_PATTERN, head_size_rules, rate_rules, rules,
+};
 
 /// What is judged before a connection is opened.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -40,9 +42,32 @@ pub struct Handshake {
     /// Handshakes per client address (IPv6: one /64), counted by each replica. No limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
-    /// Headers of the gateway's own HTTP answers, in addition to its secure default headers.
+    /// Headers of the gateway's HTTP answers, in addition to its secure default headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_headers: Option<ResponseHeaders>,
+    /// Headers of the request that reach the backend although the gateway withholds such by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_headers: Option<RequestHeaders>,
+    /// The largest head of a request, with its target and all its headers, in bytes or as 32Ki; from 1Ki to 64Ki, 16Ki if
+    /// absent. Beyond it 431. The target may take half of it, beyond which it is 414.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = head_size_rules()))]
+    pub max_head_size: Option<Size>,
+}
+
+/// Headers of requests.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestHeaders {
+    /// Names of headers that backends take for a statement about the client, such as X-Auth-Token. The gateway withholds
+    /// them, because a client can write what it likes there: list one only if the backend verifies it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 16),
+        inner(length(min = 1, max = 64), pattern(TOKEN_PATTERN)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub allow: Option<Vec<String>>,
 }
 
 /// Networks of clients; deny wins over allow.
@@ -143,6 +168,14 @@ pub struct ResponseHeaders {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub set: Option<Vec<Header>>,
+    /// Names of headers of the backend's 101 that reach the client, such as Set-Cookie. None if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 16),
+        inner(length(min = 1, max = 64), pattern(TOKEN_PATTERN)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub from_backend: Option<Vec<String>>,
 }
 
 /// A header.

@@ -4,7 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::reference::{BackendRef, ConfigMapRef};
-use crate::api::schema::{HOSTNAME_PATTERN, LABEL_PATTERN, TOKEN_PATTERN, path_rules, rules, without_defaults};
+use crate::api::scalar::Duration;
+use crate::api::schema::{
+    HOSTNAME_PATTERN, LABEL_PATTERN, TOKEN_PATTERN, backend_timeout_rules, path_rules, rules, without_defaults,
+};
 
 /// Paths and the Services that serve them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +29,23 @@ pub struct Rule {
     /// TLS toward the endpoints; needed where the Service's port has appProtocol kubernetes.io/wss.
     #[serde(default, rename = "backendTLS", skip_serializing_if = "Option::is_none")]
     pub backend_tls: Option<BackendTls>,
+    /// How long an endpoint may take until the connection is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+}
+
+/// How long an endpoint may take. The time for the whole handshake grows by what these exceed their defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeouts {
+    /// Until an endpoint accepts the TCP connection, from 100ms to 60s; then the next endpoint is tried. 3s if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = backend_timeout_rules()))]
+    pub connect: Option<Duration>,
+    /// Until an endpoint answers the upgrade, from 100ms to 60s; then the client gets 504. 10s if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = backend_timeout_rules()))]
+    pub upgrade: Option<Duration>,
 }
 
 /// What a handshake must look like to belong to a rule.

@@ -24,18 +24,21 @@ use crate::ws::upgrade;
 const FIELD: &str = "spec.handshake.authentication";
 /// Default: how far clocks may differ.
 const SKEW: Duration = Duration::from_secs(30);
-/// The most that they may.
+/// The most that clocks may be said to differ.
 const MAX_SKEW: Duration = Duration::from_secs(300);
 /// Default: how long a service may take to judge a handshake.
 const EXTERNAL: Duration = Duration::from_secs(2);
 /// The shortest time that it may be given, and the longest: the client waits for it.
 const SHORTEST: Duration = Duration::from_millis(10);
+/// The longest `external.timeout` that may be set.
 const LONGEST: Duration = Duration::from_secs(10);
 /// How often a service may be asked again about a live connection: the shortest interval and the longest.
 const RECHECK: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(24 * 3600);
 /// Default: how long a ticket can be redeemed; the least and the most.
 const TTL: Duration = Duration::from_secs(30);
+/// The shortest that may be set.
 const MIN_TTL: Duration = Duration::from_secs(1);
+/// The longest that may be set.
 const MAX_TTL: Duration = Duration::from_secs(60);
 /// The query parameter that has a ticket, and what stands before one among the subprotocols.
 const TICKET: &str = "ticket";

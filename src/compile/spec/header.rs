@@ -1,9 +1,14 @@
-//! Entries of `handshake.responseHeaders.set`: which headers a route may set on the gateway's own answers. Knows
-//! entries only.
+//! Headers that a route names: what it sets on the gateway's own answers (`handshake.responseHeaders.set`), what passes of
+//! the backend's 101 (`fromBackend`), and what passes of a request (`handshake.requestHeaders.allow`). Knows names and
+//! values only.
 
 use crate::api::route::handshake::Header;
 use crate::compile::problem::quote;
 use crate::compile::spec::diagnostics::Diagnostics;
+use crate::compile::spec::layers::Set;
+use crate::policy::Authentication;
+use crate::policy::authentication::Carrier;
+use crate::ws::upgrade;
 
 /// Headers that belong to HTTP, to the protocol or to the application.
 const RESERVED: [&str; 12] = [
@@ -44,6 +49,85 @@ pub fn read(list: &[Header], layer: &str, diagnostics: &mut Diagnostics) -> Vec<
         }
     }
     headers
+}
+
+/// The names of an entry list in lower case, without those that `check` refuses.
+fn names(
+    set: Option<Set<'_, [String]>>,
+    field: &str,
+    check: impl Fn(&str) -> Result<(), &'static str>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Box<str>> {
+    let Some(set) = set else { return Vec::new() };
+    let mut names: Vec<Box<str>> = Vec::with_capacity(set.value.len());
+    for (index, name) in set.value.iter().enumerate() {
+        let lower = name.to_ascii_lowercase();
+        let mut invalid = |why| {
+            diagnostics.invalid(format_args!("{}[{index}]", set.field(field)), format_args!("{} {why}", quote(name)))
+        };
+        if !is_token(name) {
+            invalid("is not a header name (RFC 9110)");
+        } else if let Err(why) = check(&lower) {
+            invalid(why);
+        } else if names.iter().any(|earlier| **earlier == *lower) {
+            invalid("is listed twice; remove one");
+        } else {
+            names.push(lower.into());
+        }
+    }
+    names
+}
+
+/// Reads `responseHeaders.fromBackend`, beside headers that the route itself sets.
+pub(super) fn from_backend(
+    set: Option<Set<'_, [String]>>,
+    own: &[(String, String)],
+    diagnostics: &mut Diagnostics,
+) -> Vec<Box<str>> {
+    let check = |name: &str| {
+        if (RESERVED.contains(&name) && name != "set-cookie") || name.starts_with("sec-websocket-") {
+            Err("is reserved for the protocol; remove it")
+        } else if matches!(name, "content-length" | "proxy-authenticate" | "proxy-authentication-info" | "alt-svc") {
+            Err("speaks of the connection to the backend, not of that to the client; remove it")
+        } else if name.starts_with("access-control-") || name == "strict-transport-security" {
+            Err("would change how browsers treat other answers of the host; remove it")
+        } else if own.iter().any(|(own, _)| own == name) {
+            Err("is set by responseHeaders.set; remove one")
+        } else {
+            Ok(())
+        }
+    };
+    names(set, "handshake.responseHeaders.fromBackend", check, diagnostics)
+}
+
+/// Reads `requestHeaders.allow`, beside headers that say to the backend who the client is.
+pub(super) fn allowed(
+    set: Option<Set<'_, [String]>>,
+    authentication: &Authentication,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Box<str>> {
+    let carriers =
+        || authentication.methods().iter().flat_map(|method| method.kind.places()).map(|place| &place.carrier);
+    let check = |name: &str| {
+        // As a backend may read it that takes every mark for a hyphen (CGI's variables).
+        let read: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let ours = |name: &str| {
+            upgrade::is_ours(name)
+                || name.starts_with("x-forwarded")
+                || name.starts_with("client-cert")
+                || name == "x-real-ip"
+        };
+        if ours(name) || (read != name && ours(&read)) {
+            Err("belongs to the protocol or is written by the gateway; remove it")
+        } else if authentication.headers().any(|header| *header == *read) {
+            Err("is a header in which the gateway says who the client is; remove it")
+        } else if read != name && carriers().any(|carrier| matches!(carrier, Carrier::Header(own) if **own == *read)) {
+            Err("is another spelling of a header that holds the credential; remove it")
+        } else {
+            Ok(())
+        }
+    };
+    names(set, "handshake.requestHeaders.allow", check, diagnostics)
 }
 
 fn check(name: &str, value: &str) -> Result<(), &'static str> {

@@ -25,6 +25,7 @@ use crate::compile::spec::rate;
 use crate::compile::spec::tunnel;
 use crate::policy::{self, Authentication, Ceilings, Content, Heartbeat, Networks, OriginPattern, Origins, Policy};
 use crate::ws::message::Limits;
+use crate::ws::upgrade::{LARGEST_HEAD, MAX_HEAD};
 
 /// Default: connections of a route on one replica.
 pub const TOTAL: u32 = 10_000;
@@ -44,6 +45,8 @@ const BACKEND_FRAGMENTS: (u32, u32) = (65_536, 10_000_000);
 const FRAGMENT: u64 = 256;
 /// Default: pings after so long without a byte, so many unanswered.
 const HEARTBEAT: Heartbeat = Heartbeat { interval: Duration::from_secs(30), missed: 2, backend: false };
+/// The least that `handshake.maxHeadSize` may be set to, in bytes.
+const LEAST_HEAD: usize = 1024;
 /// The shortest time that a timer of a connection may be set to.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest time: a year; more is a mistake.
@@ -136,7 +139,22 @@ fn handshake(layers: &Layers<'_, Handshake>, diagnostics: &mut Diagnostics) -> p
     let limit = pick(layers, |l| l.rate_limit.as_ref());
     let rate_limit = limit.and_then(|set| rate::of_handshakes(set.value, set.layer, diagnostics));
     let origins = origins(layers, authentication.is_ambient(), diagnostics);
-    policy::Handshake { networks, origins, subprotocols, authentication, response_headers, rate_limit }
+    let allow = pick(layers, |l| l.request_headers.as_ref().and_then(|headers| headers.allow.as_deref()));
+    let request_headers = header::allowed(allow, &authentication, diagnostics);
+    let from_backend =
+        pick(layers, |l| l.response_headers.as_ref().and_then(|headers| headers.from_backend.as_deref()));
+    let from_backend = header::from_backend(from_backend, &response_headers, diagnostics);
+    policy::Handshake {
+        networks,
+        origins,
+        subprotocols,
+        authentication,
+        response_headers,
+        rate_limit,
+        request_headers,
+        from_backend,
+        max_head_size: head_size(pick(layers, |l| l.max_head_size.as_ref()), diagnostics),
+    }
 }
 
 fn networks(set: Option<Set<'_, [String]>>, name: &str, diagnostics: &mut Diagnostics) -> Vec<ipnet::IpNet> {
@@ -380,6 +398,20 @@ fn size(
         }
     }
     *default
+}
+
+/// The largest head of a request.
+fn head_size(set: Option<Set<'_, scalar::Size>>, diagnostics: &mut Diagnostics) -> usize {
+    const FIELD: &str = "handshake.maxHeadSize";
+    let read = size(set, FIELD, (MAX_HEAD as u64, LARGEST_HEAD as u64), diagnostics);
+    match (usize::try_from(read), set) {
+        (Ok(bytes), _) if bytes >= LEAST_HEAD => bytes,
+        (_, set) => {
+            let field = set.map(|set| set.field(FIELD)).unwrap_or_default();
+            diagnostics.invalid(field, format_args!("must be at least {LEAST_HEAD} bytes"));
+            MAX_HEAD
+        }
+    }
 }
 
 /// Frames of one message: as many as its largest size asks for, unless they are set.

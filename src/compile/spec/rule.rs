@@ -8,12 +8,14 @@ use rustls_pki_types::{DnsName, ServerName};
 use crate::api::route::reference;
 use crate::api::route::reference::ConfigMapRef;
 use crate::api::route::rule::{
-    BackendTls, ConsistentHashKind, LoadBalancer, LoadBalancerKind, PathMatchKind, Rule, WellKnownCaCertificates,
+    self as api, BackendTls, ConsistentHashKind, LoadBalancer, LoadBalancerKind, PathMatchKind, Rule,
+    WellKnownCaCertificates,
 };
+use crate::api::scalar::Duration;
 use crate::compile::problem::quote;
 use crate::compile::spec::diagnostics::Diagnostics;
 use crate::compile::spec::hostname;
-use crate::snapshot::{Balance, PathMatch};
+use crate::snapshot::{Balance, PathMatch, Timeouts};
 use crate::ws::upgrade::check_path;
 
 /// The longest path that can be matched.
@@ -30,6 +32,8 @@ pub struct RuleDraft {
     pub balance: Balance,
     /// TLS toward the endpoints.
     pub tls: Option<BackendTlsDraft>,
+    /// How long an endpoint may take.
+    pub timeouts: Timeouts,
 }
 
 /// One Service of a rule.
@@ -103,6 +107,7 @@ pub fn read(list: &[Rule], diagnostics: &mut Diagnostics) -> Vec<RuleDraft> {
             backends: backends(&rule.backend_refs, &field, diagnostics),
             balance: rule.load_balancer.as_ref().map_or_else(Balance::default, |lb| balance(lb, &field, diagnostics)),
             tls: rule.backend_tls.as_ref().and_then(|tls| backend_tls(tls, &field, diagnostics)),
+            timeouts: timeouts(rule.timeouts.as_ref(), &field, diagnostics),
         });
     }
     rules
@@ -190,6 +195,25 @@ fn balance(balancer: &LoadBalancer, field: &str, diagnostics: &mut Diagnostics) 
             );
             Balance::default()
         }
+    }
+}
+
+fn timeouts(set: Option<&api::Timeouts>, field: &str, diagnostics: &mut Diagnostics) -> Timeouts {
+    let (default, least, most) = (Timeouts::default(), Timeouts::SHORTEST, Timeouts::LONGEST);
+    let mut read = |name: &str, text: Option<&Duration>, default, (least, most)| {
+        let Some(text) = text else { return default };
+        match text.parse() {
+            Ok(time) if (least..=most).contains(&time) => return time,
+            Ok(_) => diagnostics.invalid(format_args!("{field}.timeouts.{name}"), "must be from 100ms to 60s"),
+            Err(error) => diagnostics.invalid(format_args!("{field}.timeouts.{name}"), error),
+        }
+        default
+    };
+    let connect = set.and_then(|set| set.connect.as_ref());
+    let upgrade = set.and_then(|set| set.upgrade.as_ref());
+    Timeouts {
+        connect: read("connect", connect, default.connect, (least.connect, most.connect)),
+        upgrade: read("upgrade", upgrade, default.upgrade, (least.upgrade, most.upgrade)),
     }
 }
 

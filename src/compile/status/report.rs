@@ -9,7 +9,7 @@ use crate::api::status::RouteStatus;
 use crate::content::format::Format;
 use crate::content::protocol::Protocol;
 use crate::content::rules::Rules;
-use crate::policy::{Policy, Tunnels};
+use crate::policy::{self, Policy, Tunnels};
 use crate::snapshot::{RouteState, Snapshot};
 
 /// The columns.
@@ -52,7 +52,7 @@ pub fn table(statuses: &BTreeMap<RouteId, RouteStatus>, snapshot: &Snapshot) -> 
     text
 }
 
-/// What judges the text messages of each route that serves, a line for each direction.
+/// Which request headers stay here, and what judges the text messages of each route that serves, a line for each direction.
 fn messages(snapshot: &Snapshot) -> String {
     let hosts = snapshot.exact.values().chain(snapshot.wildcard.values());
     let routes: BTreeMap<String, &Policy> = hosts
@@ -63,7 +63,23 @@ fn messages(snapshot: &Snapshot) -> String {
         })
         .collect();
     let mut text = String::new();
+    let withheld = routes.values().map(|policy| &policy.handshake.request_headers);
+    if let Some(allows) = withheld.map(|allowed| !allowed.is_empty()).reduce(|one, other| one || other) {
+        let names: Vec<String> = policy::withheld().collect();
+        let except = if allows { "" } else { "; no route allows any" };
+        text.push_str(&format!(
+            "request headers withheld from backends unless handshake.requestHeaders.allow names them: {}, and names with \
+             another character than letters, digits and -{except}\n",
+            names.join(", ")
+        ));
+    }
     for (route, policy) in routes {
+        if !policy.handshake.request_headers.is_empty() {
+            let allowed = policy.handshake.request_headers.join(", ");
+            text.push_str(&format!(
+                "{route}: of the request headers that are withheld these reach backends: {allowed}\n"
+            ));
+        }
         let content = &policy.content;
         let Tunnels { from_client, from_backend } = policy.tunnels;
         for (who, rules, tunnels) in

@@ -1,8 +1,8 @@
 //! HTTP answers of the gateway itself: the 101 and every refusal, with secure headers on all of them.
 
 use crate::policy::Handshake;
-use crate::ws::upgrade;
 use crate::ws::upgrade::extensions::Deflate;
+use crate::ws::upgrade::{self, BackendRefusal};
 
 /// Headers of every answer over TLS. They protect whoever opens the endpoint as a page; a route may replace each.
 pub(crate) const SECURE_HEADERS: &[(&str, &str)] = &[
@@ -25,18 +25,19 @@ fn headers(handshake: Option<&Handshake>) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// The 101 that completes the client's handshake (RFC 6455 §4.2.2).
+/// The 101, with the headers of the backend's that pass, which completes the client's handshake (RFC 6455 §4.2.2).
 pub(crate) fn switching(
     key: &str,
     subprotocol: Option<&str>,
     deflate: Option<Deflate>,
     handshake: &Handshake,
+    passed: &[(Box<str>, Box<[u8]>)],
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     let extensions = deflate.map(Deflate::answer);
     let mut headers = headers(Some(handshake));
     headers.extend(extensions.as_deref().map(|extensions| ("Sec-WebSocket-Extensions", extensions)));
-    upgrade::write_switching(&mut out, key, subprotocol, &headers);
+    upgrade::write_switching(&mut out, key, subprotocol, &headers, passed);
     out
 }
 
@@ -57,6 +58,21 @@ pub(crate) fn refusal(
     headers.extend(challenge.map(|challenge| ("www-authenticate", challenge)));
     let mut out = Vec::with_capacity(512);
     upgrade::write_refusal(&mut out, status, &headers, body(status));
+    out
+}
+
+/// The backend's own refusal: its status and what it says of time and credentials, without its body. `retry_after` is for
+/// statuses that ask for one and came without.
+pub(crate) fn of_backend(answered: &BackendRefusal, handshake: Option<&Handshake>, retry_after: u64) -> Vec<u8> {
+    let status = answered.status;
+    let retry = answered.retry_after.as_deref().map(Into::into);
+    let retry = retry.or_else(|| matches!(status, 429 | 503).then(|| retry_after.to_string()));
+    let mut headers = headers(handshake);
+    headers.push(("cache-control", "no-store"));
+    headers.extend(retry.as_deref().map(|retry| ("retry-after", retry)));
+    headers.extend(answered.challenges.iter().map(|challenge| ("www-authenticate", &**challenge)));
+    let mut out = Vec::with_capacity(512);
+    upgrade::write_refusal(&mut out, status, &headers, "");
     out
 }
 

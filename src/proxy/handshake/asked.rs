@@ -19,12 +19,24 @@ pub(crate) enum Serves {
     },
 }
 
+impl Serves {
+    /// The one host, if it is one.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Named(name) => Some(name),
+            Self::Unnamed { .. } => None,
+        }
+    }
+}
+
 /// A request that is well formed, and what its connection says of whoever sent it.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) request: Request,
     /// Which hosts its connection serves.
     pub(crate) serves: Serves,
+    /// The bytes of its head.
+    pub(crate) head_size: usize,
     /// The client's certificate, where the host asked for one and it was valid.
     pub(crate) certificate: Option<Box<ClientCertificate>>,
     /// The client's address.

@@ -20,14 +20,10 @@ use crate::proxy::limits::permits::Permit;
 use crate::proxy::shared::Shared;
 use crate::reason::Reason;
 use crate::snapshot::Route;
-use crate::ws::upgrade::{self, Forwarded, Request, Response};
+use crate::ws::upgrade::{self, BackendRefusal, Forwarded, Request, Response, ResponseError};
 
-/// How long one endpoint may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(3);
 /// How long an endpoint may take for TLS.
 const TLS: Duration = Duration::from_secs(5);
-/// How long an endpoint may take to answer the upgrade.
-const UPGRADE: Duration = Duration::from_secs(10);
 /// How many endpoints are tried before the client is told.
 const ENDPOINTS: usize = 3;
 
@@ -37,6 +33,8 @@ pub(crate) struct Backend {
     /// Bytes behind its 101.
     pub(crate) early: Vec<u8>,
     pub(crate) subprotocol: Option<Box<str>>,
+    /// The headers of its 101 that pass to the client.
+    pub(crate) passed: Vec<(Box<str>, Box<[u8]>)>,
     pub(crate) endpoint: SocketAddr,
     /// How long its TCP connection took.
     pub(crate) connect_took: Duration,
@@ -44,12 +42,13 @@ pub(crate) struct Backend {
 }
 
 /// Connects and upgrades. Endpoints that cannot be reached are passed over; one that answers, whatever it says, is final.
+/// `terms`: why the client is let in, and which headers of the 101 pass to it.
 pub(crate) async fn connect(
     shared: &Shared,
     route: &Arc<Route>,
     asked: &Asked,
     facts: &Facts,
-    admission: &Admission,
+    terms: (&Admission, &[Box<str>]),
 ) -> Result<Backend, Refusal> {
     let mut refusal = Refusal::by(route, Reason::NoEndpoints);
     for endpoint in candidates(shared, route, facts.address, ENDPOINTS) {
@@ -66,15 +65,17 @@ pub(crate) async fn connect(
             }
         };
         let hop = Arc::clone(&shared.live.load().hop);
-        let answer = handshake(io, &asked.request, facts, admission, &hop);
-        let answer = within(UPGRADE, asked.deadline, answer).await;
-        return match answer.unwrap_or(Err((Reason::BackendUpgradeTimeout, None))) {
-            Ok((io, subprotocol, early)) => Ok(Backend { io, early, subprotocol, endpoint, connect_took, permit }),
-            Err((reason, backend_status)) => {
+        let answer = handshake(io, &asked.request, facts, terms, &hop);
+        let answer = within(route.timeouts.upgrade, asked.deadline, answer).await;
+        return match answer.unwrap_or(Err(Reason::BackendUpgradeTimeout.into())) {
+            Ok(Switched { io, subprotocol, passed, early }) => {
+                Ok(Backend { io, early, subprotocol, passed, endpoint, connect_took, permit })
+            }
+            Err(Fault { reason, answered, detail }) => {
                 if reason == Reason::LoopDetected {
                     shared.health.looped(&route.id);
                 }
-                Err(Refusal { reason, backend_status, ..refusal })
+                Err(Refusal { reason, answered, detail, ..refusal })
             }
         };
     }
@@ -94,7 +95,7 @@ async fn reach(
     deadline: Instant,
 ) -> Result<(BackendIo, Duration), Reason> {
     let began = Instant::now();
-    let tcp = match within(CONNECT, deadline, dial(endpoint, shared.buffers)).await {
+    let tcp = match within(route.timeouts.connect, deadline, dial(endpoint, shared.buffers)).await {
         Some(Ok(tcp)) => tcp,
         Some(Err(error)) => {
             tracing::debug!(%endpoint, %error, "backend not reached");
@@ -148,38 +149,72 @@ fn identity(facts: &Facts) -> Vec<(&'static str, String)> {
     fields
 }
 
+/// What a 101 that counts leaves.
+struct Switched {
+    io: BackendIo,
+    subprotocol: Option<Box<str>>,
+    passed: Vec<(Box<str>, Box<[u8]>)>,
+    early: Vec<u8>,
+}
+
+/// Why an endpoint's answer is no 101 that counts.
+struct Fault {
+    reason: Reason,
+    /// What it refused with.
+    answered: Option<Box<BackendRefusal>>,
+    /// What is wrong with it, of a closed set.
+    detail: Option<&'static str>,
+}
+
+impl From<Reason> for Fault {
+    fn from(reason: Reason) -> Self {
+        Self { reason, answered: None, detail: None }
+    }
+}
+
+impl From<ResponseError> for Fault {
+    /// However an answer of a backend is wrong, it is the backend's fault alone.
+    fn from(error: ResponseError) -> Self {
+        Self { detail: Some(error.label()), ..Reason::BackendHandshakeInvalid.into() }
+    }
+}
+
+/// The connection ended before the head of the answer was whole.
+const CLOSED: &str = "closed";
+
 async fn handshake(
     mut io: BackendIo,
     request: &Request,
     facts: &Facts,
-    admission: &Admission,
+    (admission, passes): (&Admission, &[Box<str>]),
     hop: &str,
-) -> Result<(BackendIo, Option<Box<str>>, Vec<u8>), (Reason, Option<u16>)> {
+) -> Result<Switched, Fault> {
     let mut random = [0; 16];
-    aws_lc_rs::rand::fill(&mut random).map_err(|_| (Reason::Internal, None))?;
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| Reason::Internal)?;
     let key = upgrade::fresh_key(random);
     let mut head = Vec::with_capacity(1024);
     let identity = identity(facts);
     let forwarded = Forwarded { identity: &identity, hop, ..Forwarded::of(request, facts.address) };
     upgrade::write_request(&mut head, request, &key, admission.offered(), &forwarded);
-    let lost = |_| (Reason::BackendHandshakeInvalid, None);
+    let ended = || Fault { detail: Some(CLOSED), ..Reason::BackendHandshakeInvalid.into() };
+    let lost = |_| ended();
     write(&mut io, &head).await.map_err(lost)?;
     let mut answer = Vec::with_capacity(1024);
     loop {
         let n = read(&mut io, &mut answer).await.map_err(lost)?;
-        match upgrade::parse_response(&answer, &key, admission.offered()) {
-            Ok(Some((Response::Switching { subprotocol }, used))) => {
-                return Ok((io, subprotocol, answer.split_off(used)));
+        match upgrade::parse_response(&answer, &key, admission.offered(), passes) {
+            Ok(Some((Response::Switching { subprotocol, passed }, used))) => {
+                return Ok(Switched { io, subprotocol, passed, early: answer.split_off(used) });
             }
-            // Behind it the request came back here, or would have gone in a circle further on.
-            Ok(Some((Response::Refused { status: 508 }, _))) => return Err((Reason::LoopDetected, None)),
-            Ok(Some((Response::Refused { status }, _))) => return Err((Reason::BackendRefused, Some(status))),
-            Ok(None) if n > 0 && answer.len() < upgrade::MAX_HEAD => {}
-            Ok(None) => return Err((Reason::BackendHandshakeInvalid, None)),
-            Err(error) => {
-                tracing::debug!(?error, "the backend's answer to the upgrade is not valid");
-                return Err((Reason::BackendHandshakeInvalid, None));
+            Ok(Some((Response::Refused(refusal), _))) => {
+                // 508: behind it the request came back here, or would have gone in a circle further on.
+                let looped = refusal.status == 508;
+                let reason = if looped { Reason::LoopDetected } else { Reason::BackendRefused };
+                return Err(Fault { answered: Some(refusal), ..reason.into() });
             }
+            Ok(None) if n > 0 => {}
+            Ok(None) => return Err(ended()),
+            Err(error) => return Err(error.into()),
         }
     }
 }

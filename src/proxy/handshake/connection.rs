@@ -29,10 +29,11 @@ use crate::proxy::relay::session::Session;
 use crate::proxy::relay::{Parts, Relay};
 use crate::proxy::worker::Worker;
 use crate::reason::Reason;
+use crate::snapshot::Timeouts;
 use crate::telemetry::access::fields::{Id, Opened};
 use crate::telemetry::metrics::Stage;
 use crate::ws::upgrade::extensions::{self, Deflate};
-use crate::ws::upgrade::{self, Call, Request, RequestError};
+use crate::ws::upgrade::{self, Call, MAX_HEAD, Request, RequestError};
 
 /// Everything before the 101, all stages together.
 const OVERALL: Duration = Duration::from_secs(30);
@@ -70,13 +71,16 @@ pub(crate) async fn serve(
     };
     let tls_ended = Instant::now();
     worker.shared.metrics.handshake_stage(Stage::Tls, tls_ended - tls_began);
-    let (request, head) = match timeout(HEAD, head(&worker, &mut tls)).await.unwrap_or(Err(Reason::HeadTimeout)) {
+    let most = || worker.shared.live.load().max_head(serves.name());
+    let head = timeout(HEAD, head(&worker, &mut tls, most)).await.unwrap_or(Err(Reason::HeadTimeout));
+    let (request, head_size, head) = match head {
         Ok(head) => head,
         Err(reason) => return refuse(&worker, tls, address, None, &reason.into()).await,
     };
     let mut asked = Asked {
         request,
         serves,
+        head_size,
         certificate,
         address: address.client.ip(),
         began: tls_ended,
@@ -117,7 +121,7 @@ fn forwarded(proxies: &TrustedProxies, asked: &mut Asked, address: &mut ClientAd
 async fn judged(worker: &Worker, asked: &mut Asked, head: Head) -> Result<Reply, Refusal> {
     // Each stage has a time of its own, and all together have less than this: only a fault of ours gets here.
     let late = |_| Refusal::from(Reason::Internal);
-    let backstop = asked.deadline + FAREWELL;
+    let backstop = asked.deadline + Timeouts::LONGEST.beyond_default() + FAREWELL;
     match head {
         Head::Handshake { early } => {
             let admitted =
@@ -205,25 +209,49 @@ enum Head {
     Call { preflight: bool },
 }
 
-/// Reads the request's head, and nothing of what it means.
-async fn head(worker: &Worker, tls: &mut ClientTls) -> Result<(Request, Head), Reason> {
+/// Reads the request's head, its size too, and nothing of what it means. `most` says how large it may be where the default
+/// is too small.
+async fn head(
+    worker: &Worker,
+    tls: &mut ClientTls,
+    most: impl Fn() -> usize,
+) -> Result<(Request, usize, Head), Reason> {
     let mut bytes = Vec::with_capacity(1024);
+    let mut bound = MAX_HEAD;
     loop {
+        let before = bytes.len();
         let n = tls.read_some(&worker.buffers, &mut bytes).await.map_err(|_| Reason::ClientLost)?;
-        match upgrade::parse_request(&bytes) {
-            Ok(Some((request, used))) => return Ok((request, Head::Handshake { early: bytes.split_off(used) })),
+        // A large head that comes byte by byte is read anew at the end of each line only, of which there are few.
+        let ends_line = || bytes.get(before..).is_some_and(|new| new.contains(&b'\n'));
+        let waits = n > 0 && before > MAX_HEAD && bytes.len() < bound && !ends_line();
+        let parsed = if waits { Ok(None) } else { parse(&bytes, &mut bound, &most) };
+        match parsed {
+            Ok(Some((request, used))) => {
+                return Ok((request, used, Head::Handshake { early: bytes.split_off(used) }));
+            }
             Ok(None) => {}
             Err(RequestError::Method) => {
                 // Whatever is wrong with it as a call, it is no handshake.
-                let call = upgrade::parse_call(&bytes).ok().flatten().ok_or(Reason::MethodNotAllowed)?;
-                let Call { preflight, request } = call;
-                return Ok((request, Head::Call { preflight }));
+                let call = upgrade::parse_call(&bytes, bound).ok().flatten().ok_or(Reason::MethodNotAllowed)?;
+                let Call { preflight, request, size } = call;
+                return Ok((request, size, Head::Call { preflight }));
             }
             Err(error) => return Err(error.into()),
         }
         if n == 0 {
             return Err(Reason::ClientLost);
         }
+    }
+}
+
+/// Reads a head within a bound, which becomes `most` when it is too small.
+fn parse(bytes: &[u8], bound: &mut usize, most: &impl Fn() -> usize) -> Result<Option<(Request, usize)>, RequestError> {
+    match upgrade::parse_request(bytes, *bound) {
+        Err(RequestError::HeadTooLarge | RequestError::TargetTooLong) if *bound == MAX_HEAD => {
+            *bound = most().max(MAX_HEAD);
+            upgrade::parse_request(bytes, *bound)
+        }
+        parsed => parsed,
     }
 }
 
@@ -241,7 +269,7 @@ async fn open(
     let handshake = &admitted.policy.handshake;
     let deflate = negotiate(worker, &admitted, &asked.request);
     let subprotocol = admitted.backend.subprotocol.as_deref();
-    let switching = answer::switching(&asked.request.key, subprotocol, deflate, handshake);
+    let switching = answer::switching(&asked.request.key, subprotocol, deflate, handshake, &admitted.backend.passed);
     if !matches!(timeout(FAREWELL, tls.send_all(&worker.buffers, &switching)).await, Ok(Ok(()))) {
         return end(worker, address, Some(&asked.request), &Refusal::by(&admitted.lease.route, Reason::ClientLost));
     }

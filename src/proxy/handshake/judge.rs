@@ -75,7 +75,12 @@ pub(crate) fn route(shared: &Shared, asked: &Asked) -> Result<Routed, Refusal> {
     if request.cdn_loop.as_ref().is_some_and(|list| upgrade::hops::names(list, &shared.live.load().hop)) {
         return Err(Refusal::by(&lease.route, Reason::LoopDetected));
     }
+    let max_head = |policy: &Policy| policy.handshake.max_head_size;
     match &lease.route.state {
+        // Its server name let a larger one be read: that of another route.
+        RouteState::Serving(policy) if asked.head_size > max_head(policy) => {
+            Err(Refusal::by(&lease.route, Reason::HeadTooLarge))
+        }
         // A message that nothing can judge is not let in; connections that are open keep the rules that they have.
         RouteState::Serving(policy) if policy.content.incomplete => {
             Err(Refusal::by(&lease.route, Reason::RouteUnavailable))
@@ -111,6 +116,14 @@ pub(crate) async fn identify(
     let (policy, id) = (&routed.policy, &routed.route().id);
     let refuse = |reason| routed.refuse(reason);
     let authentication = &policy.handshake.authentication;
+    // First of all: what passes is then judged, and taken out where it is a credential, as every header is.
+    if !policy.handshake.request_headers.is_empty() {
+        asked.request.let_pass(&policy.handshake.request_headers);
+    }
+    if tracing::enabled!(tracing::Level::DEBUG) && !asked.request.withheld.is_empty() {
+        let headers: Vec<&str> = asked.request.withheld.iter().map(|(name, _)| &**name).collect();
+        tracing::debug!(route = %id, ?headers, "request headers are withheld from the backend");
+    }
     // Before anything is kept: facts hold no credential.
     let presented = credential::take(authentication, &mut asked.request);
     let mut facts = facts(asked, policy);
@@ -185,6 +198,7 @@ pub(crate) struct Admitted {
 /// Judges a handshake, from the route to the backend's 101.
 pub(crate) async fn handshake(shared: &Arc<Shared>, asked: &mut Asked) -> Result<Admitted, Refusal> {
     let routed = route(shared, asked)?;
+    asked.deadline += routed.route().timeouts.beyond_default();
     let Identified { facts, admission, kept, ticket, by_subprotocol, answer, .. } =
         identify(shared, &routed, asked, Purpose::Handshake).await?;
     let permits = acquire(shared, &routed, &facts).await.map_err(|reason| routed.refuse(reason))?;
@@ -196,7 +210,8 @@ pub(crate) async fn handshake(shared: &Arc<Shared>, asked: &mut Asked) -> Result
     }
     let judged = Instant::now();
     shared.metrics.handshake_stage(Stage::Judgement, judged - asked.began);
-    let mut backend = backend::connect(shared, routed.route(), asked, &facts, &admission).await?;
+    let passes = &routed.policy.handshake.from_backend;
+    let mut backend = backend::connect(shared, routed.route(), asked, &facts, (&admission, passes)).await?;
     shared.metrics.handshake_stage(Stage::Backend, judged.elapsed());
     if by_subprotocol && backend.subprotocol.is_none() {
         backend.subprotocol = admission.offered().first().cloned().or(answer);

@@ -10,6 +10,7 @@ use crate::proxy::worker::Worker;
 use crate::reason::{self, Reason};
 use crate::snapshot::{Route, RouteState};
 use crate::telemetry::access::fields::Refused;
+use crate::ws::upgrade::BackendRefusal;
 
 /// Why a handshake or a call is refused.
 #[derive(Debug)]
@@ -17,8 +18,10 @@ pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     /// The route, if it came so far.
     pub(crate) route: Option<Arc<Route>>,
-    /// The status that the backend refused with.
-    pub(crate) backend_status: Option<u16>,
+    /// What the backend refused with.
+    pub(crate) answered: Option<Box<BackendRefusal>>,
+    /// What was wrong with the backend's answer, of a closed set.
+    pub(crate) detail: Option<&'static str>,
     /// The endpoint that was asked last, if it came so far.
     pub(crate) endpoint: Option<SocketAddr>,
     /// When the next handshake is free, where that is known.
@@ -27,7 +30,7 @@ pub(crate) struct Refusal {
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
-        Self { reason, route: None, backend_status: None, endpoint: None, retry_after: None }
+        Self { reason, route: None, answered: None, detail: None, endpoint: None, retry_after: None }
     }
 }
 
@@ -39,7 +42,13 @@ impl Refusal {
 
     /// The HTTP status of the answer; `None` where there is none.
     fn status(&self) -> Option<u16> {
-        self.backend_status.map(reason::passed_on).or(self.reason.http_status())
+        self.passed_on().map(|answered| answered.status).or(self.reason.http_status())
+    }
+
+    /// The backend's own refusal, where it reaches the client.
+    fn passed_on(&self) -> Option<&BackendRefusal> {
+        let answered = self.answered.as_deref().filter(|_| self.reason == Reason::BackendRefused);
+        answered.filter(|answered| reason::passes_on(answered.status))
     }
 
     fn policy(&self) -> Option<&Handshake> {
@@ -51,6 +60,9 @@ impl Refusal {
 
     /// The answer for the client; `None` where there is none. `chance` spreads clients that are told to come again.
     pub(crate) fn answer(&self, chance: u8) -> Option<Vec<u8>> {
+        if let Some(answered) = self.passed_on() {
+            return Some(answer::of_backend(answered, self.policy(), u64::from(1 + chance % 5)));
+        }
         let status = self.status()?;
         // Whole seconds (RFC 9110 §10.2.3), never too early; where nothing is known, spread a little.
         let retry_after = match self.retry_after {
@@ -105,6 +117,8 @@ pub(crate) fn record(worker: &Worker, address: ClientAddress, target: Option<Tar
         path: target.map(|target| target.path),
         route,
         backend: refusal.endpoint,
+        backend_status: refusal.answered.as_ref().map(|answered| answered.status),
+        detail: refusal.detail,
     });
 }
 

@@ -115,6 +115,10 @@ impl Peer for BackendPeer {
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
+    fn unsent(&self) -> usize {
+        self.unsent.len() - self.sent
+    }
+
     fn poll_shutdown(&mut self, cx: &mut Context<'_>, notify: &mut bool) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         *notify = false;

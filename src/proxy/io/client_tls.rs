@@ -440,6 +440,10 @@ impl Peer for ClientTls {
         Poll::Ready(Ok(()))
     }
 
+    fn unsent(&self) -> usize {
+        self.unsent.len() - self.sent
+    }
+
     fn poll_shutdown(&mut self, cx: &mut Context<'_>, notify: &mut bool) -> Poll<io::Result<()>> {
         if *notify {
             *notify = false;

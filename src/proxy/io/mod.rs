@@ -25,6 +25,9 @@ pub(crate) trait Peer {
     /// Sends what is left. Ready: nothing is.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// How many bytes are left that the peer's side of the kernel has not taken.
+    fn unsent(&self) -> usize;
+
     /// Sends what is left and ends our direction: with close_notify if `notify` says so and there is TLS. `notify` is
     /// cleared when that was done.
     fn poll_shutdown(&mut self, cx: &mut Context<'_>, notify: &mut bool) -> Poll<io::Result<()>>;

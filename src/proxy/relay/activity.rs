@@ -8,14 +8,18 @@ use crate::proxy::clock::{TICKS, Tick};
 
 /// The slowest pace of a frame or message that takes longer, in bytes a second.
 const FRAME_PACE: u64 = 1024;
+/// The slowest pace at which a peer takes bytes that wait for it, in bytes a second.
+const READ_PACE: u64 = 1024;
 
 /// One peer's signs of life.
 #[derive(Debug)]
 pub(crate) struct PeerActivity {
     /// When bytes of it arrived last.
     read: Cell<Tick>,
-    /// Since when bytes for it wait.
+    /// Since when bytes for it wait, or since when it has taken them too slowly.
     blocked: Cell<Option<Tick>>,
+    /// How many bytes waited then.
+    left: Cell<usize>,
     /// Since when a frame or message of it is unfinished.
     begun: Cell<Option<Tick>>,
     /// Bytes of that frame or message so far.
@@ -51,6 +55,7 @@ impl PeerActivity {
         Self {
             read: Cell::new(now),
             blocked: Cell::new(None),
+            left: Cell::new(0),
             begun: Cell::new(None),
             progress: Cell::new(0),
             paused: Cell::new(None),
@@ -68,10 +73,18 @@ impl PeerActivity {
         self.pings.set(0);
     }
 
-    /// Bytes wait for the peer from now on, unless they did before.
-    pub(crate) fn record_blocked(&self, now: Tick) {
-        if self.blocked.get().is_none() {
+    /// So many bytes wait for the peer from now on, or still do. One that has taken enough of those that waited begins anew:
+    /// it reads, however much is left.
+    pub(crate) fn record_blocked(&self, unsent: usize, now: Tick) {
+        let keeps_up = |since: Tick| {
+            let taken = self.left.get().saturating_sub(unsent) as u64;
+            taken > 0 && taken * u64::from(TICKS) >= READ_PACE * u64::from(now.since(since))
+        };
+        if self.blocked.get().is_none_or(keeps_up) {
             self.blocked.set(Some(now));
+            self.left.set(unsent);
+        } else if unsent > self.left.get() {
+            self.left.set(unsent);
         }
     }
 
@@ -85,7 +98,7 @@ impl PeerActivity {
         self.blocked.get().is_some()
     }
 
-    /// Whether bytes have waited for the peer so long.
+    /// Whether bytes have waited for the peer so long, of which it has not taken enough.
     pub(crate) fn is_blocked_for(&self, ticks: u32, now: Tick) -> bool {
         self.blocked.get().is_some_and(|since| now.since(since) >= ticks)
     }
@@ -212,7 +225,7 @@ mod tests {
     fn no_clock_moves_while_a_rate_keeps_us_from_reading() {
         let peer = PeerActivity::new(Tick::FIRST);
         peer.record_part(1, true, Tick::FIRST);
-        peer.record_blocked(Tick::FIRST);
+        peer.record_blocked(9, Tick::FIRST);
         peer.record_paused(Tick::at(10));
         peer.record_paused(Tick::at(11));
         assert_eq!((peer.stand_still(Tick::at(500)), peer.stand_still(Tick::at(500))), (490, 0));
@@ -291,10 +304,39 @@ mod tests {
     #[test]
     fn a_peer_is_blocked_from_the_first_byte_that_waits() {
         let peer = PeerActivity::new(Tick::FIRST);
-        peer.record_blocked(Tick::at(1));
-        peer.record_blocked(Tick::at(5));
+        peer.record_blocked(9, Tick::at(1));
+        peer.record_blocked(9, Tick::at(5));
         assert!(peer.is_blocked() && peer.is_blocked_for(5, Tick::at(6)) && !peer.is_blocked_for(5, Tick::at(5)));
         peer.record_flushed();
         assert!(!peer.is_blocked() && !peer.is_blocked_for(0, Tick::at(9)));
+    }
+
+    #[test]
+    fn a_peer_that_takes_a_kilobyte_a_second_is_not_blocked_and_one_that_takes_less_is() {
+        let blocked_after = |pace: usize, seconds: u32| {
+            let peer = PeerActivity::new(Tick::FIRST);
+            let mut left = 1 << 20;
+            peer.record_blocked(left, Tick::FIRST);
+            for second in 1..=seconds {
+                // It makes room every four seconds only, as a kernel does.
+                left -= if second % 4 == 0 { 4 * pace } else { 0 };
+                peer.record_blocked(left, Tick::at(second * TICKS));
+            }
+            peer.is_blocked_for(LONG, Tick::at(seconds * TICKS))
+        };
+        assert!(!blocked_after(20_000, 48) && !blocked_after(1024, 400));
+        assert!(blocked_after(1000, 30) && blocked_after(1, 30) && blocked_after(0, 30));
+    }
+
+    #[test]
+    fn what_is_added_to_what_waits_is_no_progress_and_takes_none() {
+        let peer = PeerActivity::new(Tick::FIRST);
+        peer.record_blocked(1000, Tick::FIRST);
+        peer.record_blocked(100_000, Tick::at(TICKS));
+        assert!(peer.is_blocked_for(LONG, Tick::at(LONG)));
+        peer.record_blocked(100_000 - 64 * 1024, Tick::at(LONG));
+        assert!(!peer.is_blocked_for(LONG, Tick::at(LONG + LONG - 1)));
+        // What it took at once does not last for ever.
+        assert!(peer.is_blocked_for(LONG, Tick::at(LONG + LONG)));
     }
 }

@@ -393,14 +393,14 @@ impl<C: Peer, B: Peer> Relay<C, B> {
         match sent {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => self.lose_client(wake),
-            Poll::Pending => self.session.client.record_blocked(wake.now),
+            Poll::Pending => self.session.client.record_blocked(self.client.peer.unsent(), wake.now),
         }
     }
 
     fn sent_to_backend(&mut self, sent: &Poll<std::io::Result<()>>, wake: &Wake<'_, '_>) {
         // After an error the next read of the backend finds the same end, after what it said before.
         if sent.is_pending() {
-            self.session.backend.record_blocked(wake.now);
+            self.session.backend.record_blocked(self.backend.peer.unsent(), wake.now);
         }
     }
 

@@ -51,7 +51,7 @@ pub(super) fn pump<A: Peer, B: Peer>(
         // The next read of the backend finds the same end, after what it said before.
         Poll::Ready(Err(_)) => {}
         Poll::Pending => {
-            flow.to.record_blocked(wake.now);
+            flow.to.record_blocked(to.peer.unsent(), wake.now);
             if !to.writer.told {
                 return Pumped::Idle;
             }
@@ -262,13 +262,13 @@ fn send<A: Peer, B: Peer>(
 }
 
 /// Notes what became of a send; whether the receiver is lost by it.
-fn is_lost<B>(to: &Side<B>, sent: Poll<std::io::Result<()>>, flow: &Flow<'_>, now: Tick) -> bool {
+fn is_lost<B: Peer>(to: &Side<B>, sent: Poll<std::io::Result<()>>, flow: &Flow<'_>, now: Tick) -> bool {
     match sent {
         Poll::Ready(Ok(())) => false,
         // The next read of the backend finds the same end, after what it said before.
         Poll::Ready(Err(_)) => to.party == Party::Client,
         Poll::Pending => {
-            flow.to.record_blocked(now);
+            flow.to.record_blocked(to.peer.unsent(), now);
             false
         }
     }

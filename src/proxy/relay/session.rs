@@ -23,7 +23,7 @@ use crate::snapshot::live::{Lease, Live};
 
 /// How long each side may take to answer a Close frame, in ticks.
 pub(crate) const CLOSE_TICKS: u32 = 5 * TICKS;
-/// How long a peer may take none of the bytes that wait for it, in ticks.
+/// How long a peer may take less than its pace of the bytes that wait for it, in ticks.
 const STALL_TICKS: u32 = 30 * TICKS;
 
 /// What the sweeper, a drain or a changed route asks of a connection; it applies them at its next poll.

@@ -49,6 +49,9 @@ impl Party {
         match (self, violation) {
             (Self::Backend, Violation::Size) => Reason::BackendMessageTooBig,
             (Self::Backend, Violation::Fragments) => Reason::BackendTooManyFragments,
+            (Self::Backend, Violation::Type) => Reason::BackendTypeNotAllowed,
+            (Self::Backend, Violation::Utf8) => Reason::BackendInvalidUtf8,
+            (Self::Backend, Violation::ControlFlood) => Reason::BackendControlFlood,
             (Self::Backend, _) => Reason::BackendProtocolError,
             (Self::Client, violation) => match violation {
                 Violation::Header(

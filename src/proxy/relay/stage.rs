@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::content::json::Malformed;
 use crate::content::rules::{Fault, Rules};
 use crate::proxy::io::buffers::Masks;
 use crate::reason::Reason;
@@ -224,7 +225,14 @@ fn judge(
     let either = |own: Reason, other: Reason| if client { own } else { other };
     let (reason, rule, verdict, detail) = match fault {
         Fault::Malformed(why) => (
-            either(Reason::MessageMalformed, Reason::BackendMessageMalformed),
+            match why {
+                Malformed::Depth | Malformed::Values => {
+                    either(Reason::MessageTooComplex, Reason::BackendMessageTooComplex)
+                }
+                Malformed::Syntax | Malformed::DuplicateName => {
+                    either(Reason::MessageMalformed, Reason::BackendMessageMalformed)
+                }
+            },
             None,
             Verdict::Malformed,
             Detail { malformed: Some(why.label()), ..Detail::default() },

@@ -131,6 +131,10 @@ pub struct Refused<'a> {
     pub route: Option<&'a str>,
     /// The endpoint that was asked, if it came so far.
     pub backend: Option<SocketAddr>,
+    /// The status with which the backend refused.
+    pub backend_status: Option<u16>,
+    /// What was wrong with the backend's answer, of a closed set.
+    pub detail: Option<&'static str>,
 }
 
 impl Opened<'_> {
@@ -222,6 +226,8 @@ impl Refused<'_> {
         line.maybe_text("path", self.path.map(before_query));
         line.maybe_text("route", self.route);
         line.maybe_shown("backend", self.backend);
+        line.maybe_number("backend_status", self.backend_status);
+        line.maybe_text("detail", self.detail);
         if suppressed > 0 {
             line.number("suppressed", suppressed);
         }

@@ -82,6 +82,8 @@ mod tests {
             path: None,
             route: None,
             backend: None,
+            backend_status: None,
+            detail: None,
         }
     }
 

@@ -94,6 +94,15 @@ pub fn is_ours(name: &str) -> bool {
     OURS.contains(&name) || OUR_FAMILIES.iter().any(|family| name.starts_with(family))
 }
 
+/// The end-to-end fields that stay here unless a route lets them pass: names, and families whose names begin so, with a star.
+pub fn withheld() -> impl Iterator<Item = String> {
+    // These the gateway writes, so that nobody can let them pass.
+    let ours = ["client-cert", "x-forwarded", "x-real-ip"];
+    let names = CLAIMS.iter().map(ToString::to_string);
+    let families = CLAIM_FAMILIES.iter().map(|family| format!("{family}*"));
+    names.chain(families).filter(move |name| !ours.contains(&name.trim_end_matches('*')))
+}
+
 /// Whether a field of the client goes on. `name` is lower case.
 pub(super) fn goes_on(name: &str) -> bool {
     // Many backends read `_`, and some any other mark, as `-` (CGI's variables), so `x_auth_user` would arrive as

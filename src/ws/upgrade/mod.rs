@@ -19,9 +19,11 @@ mod target;
 
 pub use accept::{accept_key, fresh_key};
 pub use backend_request::{Forwarded, write_request};
-pub use bounds::{MAX_FIELDS, MAX_HEAD, MAX_SUBPROTOCOLS, MAX_TARGET};
-pub use fields::is_ours;
+pub use bounds::{LARGEST_HEAD, MAX_FIELDS, MAX_HEAD, MAX_SUBPROTOCOLS, max_target};
+pub use fields::{is_ours, withheld};
 pub use origin::Origin;
 pub use request::{Call, Request, RequestError, parse_call, parse_request};
-pub use response::{Response, ResponseError, parse_response, write_answer, write_refusal, write_switching};
+pub use response::{
+    BackendRefusal, Response, ResponseError, parse_response, write_answer, write_refusal, write_switching,
+};
 pub use target::check_path;

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::ws::upgrade::bounds::{MAX_FIELDS, MAX_HEAD, MAX_SUBPROTOCOLS, MAX_TARGET};
+use crate::ws::upgrade::bounds::{MAX_FIELDS, MAX_SUBPROTOCOLS, max_target};
 use crate::ws::upgrade::head::{self, Single};
 use crate::ws::upgrade::origin::Origin;
 use crate::ws::upgrade::target::{self, TargetError};
@@ -42,9 +42,20 @@ pub struct Request {
     pub forwarded_for: Option<Box<[u8]>>,
     /// The values of `CDN-Loop`, in order, joined by commas; where there is none, `None` (RFC 8586).
     pub cdn_loop: Option<Box<[u8]>>,
-    /// The other end-to-end fields, in order and in the same form: they never go on, but may hold a credential for the
-    /// gateway itself.
+    /// The other end-to-end fields, in order and in the same form: they stay here unless [`Request::let_pass`] names them,
+    /// and may hold a credential for the gateway itself.
     pub withheld: Vec<(Box<str>, Box<[u8]>)>,
+    /// The options of `Connection` but `upgrade`, lower case: fields of these names end here (RFC 9110 §7.6.1).
+    pub hop_by_hop: Vec<String>,
+}
+
+impl Request {
+    /// Lets fields of these names, lower case, go on to the backend that would stay here otherwise. One that `Connection`
+    /// names stays.
+    pub fn let_pass(&mut self, names: &[Box<str>]) {
+        let passes = |name: &str| names.iter().any(|one| **one == *name) && !self.hop_by_hop.iter().any(|o| o == name);
+        self.headers.extend(self.withheld.extract_if(.., |(name, _)| passes(name)));
+    }
 }
 
 impl fmt::Debug for Request {
@@ -65,9 +76,9 @@ impl fmt::Debug for Request {
 pub enum RequestError {
     /// Not HTTP/1.x as RFC 9112 writes it, or bytes that parsers read in different ways.
     Syntax,
-    /// More than [`MAX_HEAD`] bytes or [`MAX_FIELDS`] fields.
+    /// More bytes than were allowed, or more than [`MAX_FIELDS`] fields.
     HeadTooLarge,
-    /// A target of more than [`MAX_TARGET`] bytes.
+    /// A target of more bytes than [`max_target`].
     TargetTooLong,
     /// A method other than GET.
     Method,
@@ -89,8 +100,10 @@ pub enum RequestError {
     UpgradeOther,
     /// `Sec-WebSocket-Key` missing, repeated or not 16 bytes of base64.
     Key,
-    /// `Sec-WebSocket-Protocol` that is not a list of different tokens, or too many of them.
+    /// `Sec-WebSocket-Protocol` that is not a list of different tokens.
     Subprotocols,
+    /// `Sec-WebSocket-Protocol` with more than [`MAX_SUBPROTOCOLS`] of them.
+    TooManySubprotocols,
 }
 
 /// What is found in one pass over the fields.
@@ -115,7 +128,7 @@ struct Found<'a> {
     subprotocols_bad: bool,
 }
 
-/// Reads a request head from the start of `bytes`: the request and the bytes it took, or `None` if it is not whole yet.
+/// Reads a request head of at most `most` bytes from the start of `bytes`: the request and the bytes it took, or `None` if it is not whole yet.
 /// What comes after the head is not looked at; it is the beginning of the frames, never part of a request.
 ///
 /// A head is refused as soon as the bytes that are there cannot become a good one, except for what depends on its
@@ -123,8 +136,8 @@ struct Found<'a> {
 ///
 /// # Errors
 /// The first fault in the order of the module.
-pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, RequestError> {
-    Ok(parse(bytes, false)?.map(|(_, request, size)| (request, size)))
+pub fn parse_request(bytes: &[u8], most: usize) -> Result<Option<(Request, usize)>, RequestError> {
+    Ok(parse(bytes, most, false)?.map(|(_, request, size)| (request, size)))
 }
 
 /// A request that is no handshake: one that asks for something beside it.
@@ -134,6 +147,8 @@ pub struct Call {
     pub preflight: bool,
     /// What it asks; without key and subprotocols.
     pub request: Request,
+    /// The bytes of its head.
+    pub size: usize,
 }
 
 /// Reads the head of a POST without content, or of an OPTIONS, by the rules of [`parse_request`] but for those of the
@@ -141,14 +156,14 @@ pub struct Call {
 ///
 /// # Errors
 /// The first fault; [`RequestError::Method`] for every other method.
-pub fn parse_call(bytes: &[u8]) -> Result<Option<Call>, RequestError> {
-    let call = |(method, request, _): (Box<str>, _, _)| Call { preflight: &*method == "OPTIONS", request };
-    Ok(parse(bytes, true)?.map(call))
+pub fn parse_call(bytes: &[u8], most: usize) -> Result<Option<Call>, RequestError> {
+    let call = |(method, request, size): (Box<str>, _, _)| Call { preflight: &*method == "OPTIONS", request, size };
+    Ok(parse(bytes, most, true)?.map(call))
 }
 
 /// `call`: not a handshake.
-fn parse(bytes: &[u8], call: bool) -> Result<Option<(Box<str>, Request, usize)>, RequestError> {
-    let window = &bytes[..bytes.len().min(MAX_HEAD)];
+fn parse(bytes: &[u8], most: usize, call: bool) -> Result<Option<(Box<str>, Request, usize)>, RequestError> {
+    let window = &bytes[..bytes.len().min(most)];
     let end = head::end(window).map_err(|_| RequestError::Syntax)?;
     let mut storage = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut raw = httparse::Request::new(&mut storage);
@@ -163,9 +178,9 @@ fn parse(bytes: &[u8], call: bool) -> Result<Option<(Box<str>, Request, usize)>,
             // Two parsers that disagree about the end are the reason why this one exists.
             httparse::Status::Complete(_) => Err(RequestError::Syntax),
             // RFC 9110 §15.5.15. The rest of a request line needs less than 32 bytes.
-            _ if window.len() > MAX_TARGET + 32 && !window.contains(&b'\n') => Err(RequestError::TargetTooLong),
+            _ if window.len() > max_target(most) + 32 && !window.contains(&b'\n') => Err(RequestError::TargetTooLong),
             // RFC 6585 §5.
-            _ if window.len() == MAX_HEAD => Err(RequestError::HeadTooLarge),
+            _ if window.len() == most => Err(RequestError::HeadTooLarge),
             _ => Ok(None),
         };
     };
@@ -174,7 +189,7 @@ fn parse(bytes: &[u8], call: bool) -> Result<Option<(Box<str>, Request, usize)>,
     else {
         return Err(RequestError::Syntax);
     };
-    if target.len() > MAX_TARGET {
+    if target.len() > max_target(most) {
         return Err(RequestError::TargetTooLong);
     }
     let found = find(raw.headers)?;
@@ -221,9 +236,12 @@ fn parse(bytes: &[u8], call: bool) -> Result<Option<(Box<str>, Request, usize)>,
     };
     // RFC 6455 §4.1, item 10: unique tokens, none of them empty.
     if found.subprotocols_bad {
-        return Err(RequestError::Subprotocols);
+        let full = found.subprotocols.len() == MAX_SUBPROTOCOLS;
+        return Err(if full { RequestError::TooManySubprotocols } else { RequestError::Subprotocols });
     }
     let (headers, withheld) = forwarded(raw.headers, &found.connection);
+    let mut hop_by_hop = found.connection;
+    hop_by_hop.retain(|option| option != "upgrade");
     let request = Request {
         host: named.host,
         port: named.port,
@@ -234,6 +252,7 @@ fn parse(bytes: &[u8], call: bool) -> Result<Option<(Box<str>, Request, usize)>,
         origin: origin(found.origin),
         headers,
         withheld,
+        hop_by_hop,
         forwarded_for: found.forwarded_for.map(Into::into),
         cdn_loop: found.cdn_loop.filter(|list| !list.is_empty()).map(Into::into),
         extensions: found.extensions.map(Into::into),

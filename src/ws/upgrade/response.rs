@@ -11,12 +11,58 @@ pub enum Response {
     Switching {
         /// The subprotocol it chose, one of those offered.
         subprotocol: Option<Box<str>>,
+        /// Its fields that pass to the client, lower-case names, in their order.
+        passed: Vec<(Box<str>, Box<[u8]>)>,
     },
     /// A final status other than 101. Its body is not read, the connection must be closed.
-    Refused {
-        /// 200 to 599.
-        status: u16,
-    },
+    Refused(Box<BackendRefusal>),
+}
+
+/// A refusal of a backend: its status, and the fields of it that tell a client what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendRefusal {
+    /// 200 to 599.
+    pub status: u16,
+    /// `Retry-After` (RFC 9110 §10.2.3), if it is there once: seconds, or a date.
+    pub retry_after: Option<Box<str>>,
+    /// The fields `WWW-Authenticate` (RFC 9110 §11.6.1) in their order, the first [`MAX_CHALLENGES`] that are visible ASCII
+    /// of at most [`MAX_CHALLENGE`] bytes.
+    pub challenges: Vec<Box<str>>,
+}
+
+/// The most bytes of a `Retry-After` of a backend; a date has 29 (RFC 9110 §5.6.7).
+const MAX_RETRY_AFTER: usize = 64;
+/// The most fields `WWW-Authenticate` of a backend that are read.
+const MAX_CHALLENGES: usize = 4;
+/// The most bytes of one of them.
+const MAX_CHALLENGE: usize = 1024;
+
+impl BackendRefusal {
+    fn read(status: u16, headers: &[httparse::Header<'_>]) -> Self {
+        let mut retry_after = Single::default();
+        let mut challenges = Vec::new();
+        for header in headers {
+            let value = head::trim(header.value);
+            if header.name.eq_ignore_ascii_case("retry-after") {
+                retry_after.add(value);
+            } else if header.name.eq_ignore_ascii_case("www-authenticate") && challenges.len() < MAX_CHALLENGES {
+                challenges.extend(printable(value, MAX_CHALLENGE));
+            }
+        }
+        let retry_after = retry_after.one().and_then(|value| printable(value, MAX_RETRY_AFTER));
+        // A number of seconds, or a date, which begins with the name of a day.
+        let retry_after = retry_after.filter(|value| {
+            value.bytes().all(|byte| byte.is_ascii_digit()) || value.starts_with(|c: char| c.is_ascii_alphabetic())
+        });
+        Self { status, retry_after, challenges }
+    }
+}
+
+/// A value of visible ASCII, spaces and tabs, at most so long and not empty.
+fn printable(value: &[u8], most: usize) -> Option<Box<str>> {
+    let text = std::str::from_utf8(value).ok()?;
+    let clear = text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+    (clear && !text.is_empty() && text.len() <= most).then(|| text.into())
 }
 
 /// Why an answer is not one.
@@ -40,8 +86,24 @@ pub enum ResponseError {
     Subprotocol,
 }
 
+impl ResponseError {
+    /// What the answer lacks or has too much of, as the access log names it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Syntax => "syntax",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Status => "status",
+            Self::Upgrade => "upgrade",
+            Self::Accept => "accept",
+            Self::Body => "body",
+            Self::Extension => "extension",
+            Self::Subprotocol => "subprotocol",
+        }
+    }
+}
+
 /// Reads the head of the answer to a handshake with `key` and `offered` from the start of `bytes`: the answer and the
-/// bytes it took, or `None` if it is not whole yet.
+/// bytes it took, or `None` if it is not whole yet. `passes` are the lower-case names of fields that pass to the client.
 ///
 /// # Errors
 /// A fault in the order of [`ResponseError`]. The connection to the backend must be closed.
@@ -49,6 +111,7 @@ pub fn parse_response(
     bytes: &[u8],
     key: &str,
     offered: &[Box<str>],
+    passes: &[Box<str>],
 ) -> Result<Option<(Response, usize)>, ResponseError> {
     let window = &bytes[..bytes.len().min(MAX_HEAD)];
     let end = head::end(window).map_err(|_| ResponseError::Syntax)?;
@@ -70,13 +133,34 @@ pub fn parse_response(
     };
     match status {
         101 if version == 1 => {}
-        200..=599 => return Ok(Some((Response::Refused { status }, size))),
+        200..=599 => {
+            let refusal = BackendRefusal::read(status, raw.headers);
+            return Ok(Some((Response::Refused(Box::new(refusal)), size)));
+        }
         // RFC 9110 §15.2 lets a server send other 1xx first; one that does so before a 101 could hide a second answer
         // from us, and none was asked for.
         _ => return Err(ResponseError::Status),
     }
     let subprotocol = check_switching(raw.headers, key, offered)?;
-    Ok(Some((Response::Switching { subprotocol }, size)))
+    let passed = if passes.is_empty() { Vec::new() } else { passed(raw.headers, passes) };
+    Ok(Some((Response::Switching { subprotocol, passed }, size)))
+}
+
+/// The fields of these names, but those that `Connection` names: they end here (RFC 9110 §7.6.1). Their values are free of
+/// controls but HTAB, as every value is that was read.
+fn passed(headers: &[httparse::Header<'_>], passes: &[Box<str>]) -> Vec<(Box<str>, Box<[u8]>)> {
+    let options: Vec<&[u8]> = headers
+        .iter()
+        .filter(|header| header.name.eq_ignore_ascii_case("connection"))
+        .flat_map(|header| head::elements(header.value))
+        .collect();
+    let ends_here = |name: &str| options.iter().any(|option| option.eq_ignore_ascii_case(name.as_bytes()));
+    headers
+        .iter()
+        .map(|header| (header.name.to_ascii_lowercase(), head::trim(header.value)))
+        .filter(|(name, _)| passes.iter().any(|one| **one == **name) && !ends_here(name))
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
 }
 
 /// RFC 6455 §4.1, "once the client's opening handshake has been sent", items 2 to 6.
@@ -125,9 +209,15 @@ fn check_switching(
     chosen.cloned().map(Some).ok_or(ResponseError::Subprotocol)
 }
 
-/// Appends our 101 to a client that sent `key`. `headers` come last; they must be free of CR and LF and name none of
-/// the handshake's own fields.
-pub fn write_switching(out: &mut Vec<u8>, key: &str, subprotocol: Option<&str>, headers: &[(&str, &str)]) {
+/// Appends our 101 to a client that sent `key`. `headers` and then those of the backend's 101 that pass come last; they must
+/// be free of CR and LF and name none of the handshake's own fields.
+pub fn write_switching(
+    out: &mut Vec<u8>,
+    key: &str,
+    subprotocol: Option<&str>,
+    headers: &[(&str, &str)],
+    passed: &[(Box<str>, Box<[u8]>)],
+) {
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
     field(out, "Sec-WebSocket-Accept", &accept_key(key));
     if let Some(subprotocol) = subprotocol {
@@ -136,11 +226,16 @@ pub fn write_switching(out: &mut Vec<u8>, key: &str, subprotocol: Option<&str>, 
     for (name, value) in headers {
         field(out, name, value);
     }
+    for (name, value) in passed {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
     out.extend_from_slice(b"\r\n");
 }
 
 /// Appends a refusal, after which the connection must be closed. `headers` must be free of CR and LF. What a status
-/// demands is added: 405 has `Allow` (RFC 9110 §15.5.6), 426 has `Upgrade` (§15.5.22) and the version (RFC 6455 §4.4).
+/// demands is added, and without a body no type of one: 405 has `Allow` (RFC 9110 §15.5.6), 426 has `Upgrade` (§15.5.22) and the version (RFC 6455 §4.4).
 pub fn write_refusal(out: &mut Vec<u8>, status: u16, headers: &[(&str, &str)], body: &str) {
     out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", phrase(status)).as_bytes());
     match status {
@@ -153,7 +248,9 @@ pub fn write_refusal(out: &mut Vec<u8>, status: u16, headers: &[(&str, &str)], b
     }
     // RFC 9110 §7.8: who sends Upgrade must name it in Connection.
     field(out, "Connection", if status == 426 { "close, Upgrade" } else { "close" });
-    field(out, "Content-Type", "text/plain; charset=utf-8");
+    if !body.is_empty() {
+        field(out, "Content-Type", "text/plain; charset=utf-8");
+    }
     field(out, "Content-Length", &body.len().to_string());
     for (name, value) in headers {
         field(out, name, value);
@@ -192,10 +289,18 @@ const fn phrase(status: u16) -> &'static str {
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
+        402 => "Payment Required",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
         414 => "URI Too Long",
         421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        423 => "Locked",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
@@ -218,7 +323,7 @@ mod tests {
 
     fn parse(head: &str) -> Result<Option<Response>, ResponseError> {
         let offered: [Box<str>; 2] = ["a".into(), "b".into()];
-        parse_response(head.as_bytes(), KEY, &offered).map(|found| found.map(|(response, _)| response))
+        parse_response(head.as_bytes(), KEY, &offered, &[]).map(|found| found.map(|(response, _)| response))
     }
 
     fn switching(fields: &str) -> Result<Option<Response>, ResponseError> {
@@ -227,31 +332,54 @@ mod tests {
 
     #[test]
     fn a_true_answer_is_accepted_and_frames_behind_it_are_left() {
-        assert_eq!(switching(GOOD), Ok(Some(Response::Switching { subprotocol: None })));
+        let none = || Response::Switching { subprotocol: None, passed: Vec::new() };
+        assert_eq!(switching(GOOD), Ok(Some(none())));
         let chosen = switching(&format!("{GOOD}Sec-WebSocket-Protocol: b\r\nSet-Cookie: x=y\r\n"));
-        assert_eq!(chosen, Ok(Some(Response::Switching { subprotocol: Some("b".into()) })));
-        for none in
+        assert_eq!(chosen, Ok(Some(Response::Switching { subprotocol: Some("b".into()), passed: Vec::new() })));
+        for empty in
             ["Content-Length: 0", "Sec-WebSocket-Protocol:", "Sec-WebSocket-Protocol: ,", "Sec-WebSocket-Extensions: "]
         {
-            let answer = switching(&format!("{GOOD}{none}\r\n"));
-            assert_eq!(answer, Ok(Some(Response::Switching { subprotocol: None })), "{none}");
+            let answer = switching(&format!("{GOOD}{empty}\r\n"));
+            assert_eq!(answer, Ok(Some(none())), "{empty}");
         }
         let head = format!("HTTP/1.1 101\r\n{GOOD}\r\n");
         let with_frame = [head.as_bytes(), b"\x81\x00\0\n"].concat();
-        let (_, size) = parse_response(&with_frame, KEY, &[]).unwrap().unwrap();
+        let (_, size) = parse_response(&with_frame, KEY, &[], &[]).unwrap().unwrap();
         assert_eq!(size, head.len());
         for short in 0..head.len() {
-            assert_eq!(parse_response(&head.as_bytes()[..short], KEY, &[]), Ok(None), "{short}");
+            assert_eq!(parse_response(&head.as_bytes()[..short], KEY, &[], &[]), Ok(None), "{short}");
         }
     }
 
     #[test]
     fn our_own_101_is_one_that_we_accept() {
         let mut out = Vec::new();
-        write_switching(&mut out, KEY, Some("a"), &[("X-Frame-Options", "DENY")]);
-        let (response, size) = parse_response(&out, KEY, &["a".into()]).unwrap().unwrap();
-        assert_eq!(response, Response::Switching { subprotocol: Some("a".into()) });
+        let fields = [("set-cookie".into(), b"a=b; Path=/".as_slice().into()), ("x".into(), b"\xe9".as_slice().into())];
+        write_switching(&mut out, KEY, Some("a"), &[("X-Frame-Options", "DENY")], &fields);
+        let (response, size) = parse_response(&out, KEY, &["a".into()], &["set-cookie".into()]).unwrap().unwrap();
+        let [cookie, _] = fields;
+        assert_eq!(response, Response::Switching { subprotocol: Some("a".into()), passed: vec![cookie] });
         assert_eq!(size, out.len());
+    }
+
+    #[test]
+    fn fields_of_a_101_pass_by_their_names_alone_and_never_what_connection_names() {
+        let head = format!(
+            "HTTP/1.1 101 X\r\n{GOOD}Set-Cookie: a=1\r\nX-Own: 1\r\nSET-COOKIE: b=2\r\nX-Hop: 1\r\nConnection: X-Hop\r\n\r\n"
+        );
+        let passed = |names: &[&str]| -> Vec<String> {
+            let names: Vec<Box<str>> = names.iter().map(|name| (*name).into()).collect();
+            match parse_response(head.as_bytes(), KEY, &[], &names).unwrap().unwrap().0 {
+                Response::Switching { passed, .. } => passed
+                    .into_iter()
+                    .map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(&value)))
+                    .collect(),
+                Response::Refused(_) => Vec::new(),
+            }
+        };
+        assert_eq!(passed(&["set-cookie", "x-hop", "x-absent"]), ["set-cookie=a=1", "set-cookie=b=2"]);
+        assert_eq!(passed(&["x-own"]), ["x-own=1"]);
+        assert_eq!(passed(&[]), [""; 0]);
     }
 
     #[test]
@@ -283,12 +411,36 @@ mod tests {
     fn other_statuses_are_refusals_and_other_interim_ones_errors() {
         for status in [200, 204, 301, 400, 401, 404, 426, 500, 503] {
             let refused = parse(&format!("HTTP/1.1 {status} X\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc"));
-            assert_eq!(refused, Ok(Some(Response::Refused { status })));
+            let plain = BackendRefusal { status, retry_after: None, challenges: Vec::new() };
+            assert_eq!(refused, Ok(Some(Response::Refused(Box::new(plain)))));
         }
         for status in [100, 102, 103, 199, 600, 999, 0] {
             let answer = parse(&format!("HTTP/1.1 {status:03} X\r\n{GOOD}\r\n"));
             assert_eq!(answer, Err(ResponseError::Status), "{status}");
         }
+    }
+
+    #[test]
+    fn of_a_refusal_only_what_tells_the_client_what_to_do_is_kept_and_no_more_than_is_bounded() {
+        let read = |fields: &str| match parse(&format!("HTTP/1.1 401 X\r\n{fields}\r\n")) {
+            Ok(Some(Response::Refused(refusal))) => (refusal.retry_after, refusal.challenges),
+            other => panic!("{fields}: {other:?}"),
+        };
+        let (retry, challenges) =
+            read("Retry-After: 7\r\nWWW-Authenticate: Basic realm=\"a\"\r\nwww-authenticate:Digest x\r\nX: y\r\n");
+        assert_eq!(retry.as_deref(), Some("7"));
+        assert_eq!(challenges.join("|"), "Basic realm=\"a\"|Digest x");
+        assert_eq!(
+            read("Retry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n").0.as_deref(),
+            Some("Fri, 31 Dec 1999 23:59:59 GMT")
+        );
+        let long = "9".repeat(MAX_RETRY_AFTER + 1);
+        for bad in ["-1", "7\r\nRetry-After: 8", "\u{e9}", "1.5", "", &long] {
+            assert_eq!(read(&format!("Retry-After: {bad}\r\n")).0, None, "{bad}");
+        }
+        let long = format!("WWW-Authenticate: {}\r\n", "x".repeat(MAX_CHALLENGE + 1));
+        assert!(read(&format!("{long}WWW-Authenticate: \u{e9}\r\nWWW-Authenticate: \r\n")).1.is_empty());
+        assert_eq!(read(&"WWW-Authenticate: a\r\n".repeat(MAX_CHALLENGES + 1)).1.len(), MAX_CHALLENGES);
     }
 
     #[test]

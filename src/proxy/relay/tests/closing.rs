@@ -367,7 +367,7 @@ fn a_backend_that_breaks_a_rule_is_1011_for_the_client() {
     let cases: [(Vec<u8>, Reason); 5] = [
         (b"\x91\x00".to_vec(), Reason::BackendProtocolError),
         (up(Text, "masked"), Reason::BackendProtocolError),
-        (down(Text, b"\xff"), Reason::BackendProtocolError),
+        (down(Text, b"\xff"), Reason::BackendInvalidUtf8),
         (down(Close, code(1006)), Reason::BackendProtocolError),
         (down(Binary, [0; 1001]), Reason::BackendMessageTooBig),
     ];

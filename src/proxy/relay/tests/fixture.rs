@@ -25,7 +25,7 @@ use crate::proxy::relay::stage::HeldBytes;
 use crate::proxy::relay::{Parts, Relay};
 use crate::reason::Reason;
 use crate::snapshot::live::Live;
-use crate::snapshot::{Balance, Host, HostTls, PathMatch, Route, RouteState, Snapshot};
+use crate::snapshot::{Balance, Host, HostTls, PathMatch, Route, RouteState, Snapshot, Timeouts};
 use crate::telemetry::access::fields::Detail;
 use crate::telemetry::access::log::AccessLog;
 use crate::telemetry::access::worker::WorkerLog;
@@ -194,6 +194,10 @@ impl Peer for Fake {
         wire.room -= taken;
         wire.received.extend(wire.unsent.drain(..taken));
         if wire.unsent.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn unsent(&self) -> usize {
+        self.0.borrow().unsent.len()
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>, notify: &mut bool) -> Poll<io::Result<()>> {
@@ -459,6 +463,7 @@ fn snapshot(state: Option<RouteState>) -> Snapshot {
             backends: vec![],
             balance: Balance::default(),
             backend_tls: None,
+            timeouts: Timeouts::default(),
         })
     });
     let host = Host { name: "a.test".into(), tls: HostTls::Default, routes: routes.collect() };

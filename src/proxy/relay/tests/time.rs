@@ -97,6 +97,47 @@ fn a_client_that_reads_again_in_time_is_not_stalled() {
     assert_eq!(fixture.ending(), None);
 }
 
+/// A fixture whose backend may send large messages.
+fn wide() -> Fixture {
+    let options = Options::default();
+    Fixture::with(Options { from_backend: Limits { max_size: 1 << 20, ..options.from_backend }, ..options })
+}
+
+#[test]
+fn a_client_that_reads_slowly_gets_a_large_message_however_long_it_takes() {
+    let mut fixture = wide();
+    let message = "x".repeat(100_000);
+    fixture.client.set(|wire| wire.room = 0);
+    fixture.backend.sends(down(Text, &message));
+    fixture.poll();
+    // 2,000 bytes a second: 50 seconds.
+    for _ in 0..45 {
+        fixture.client.set(|wire| wire.room += 2000);
+        fixture.poll();
+        fixture.pass(1);
+    }
+    assert_eq!(fixture.ending(), None);
+    fixture.client.set(|wire| wire.room = usize::MAX);
+    fixture.poll();
+    assert_eq!(fixture.client.frames(), [format!("text {message}")]);
+}
+
+#[test]
+fn a_client_that_takes_a_few_bytes_now_and_then_is_stalled_all_the_same() {
+    let mut fixture = wide();
+    fixture.client.set(|wire| wire.room = 0);
+    fixture.backend.sends(down(Text, "x".repeat(100_000)));
+    fixture.poll();
+    for _ in 0..29 {
+        fixture.client.set(|wire| wire.room += 500);
+        fixture.poll();
+        fixture.pass(1);
+    }
+    assert_eq!(fixture.ending(), None);
+    fixture.pass(1);
+    ended(&fixture, Reason::ClientStalled);
+}
+
 #[test]
 fn a_backend_that_does_not_read_for_half_a_minute_is_stalled() {
     let mut fixture = Fixture::new();
