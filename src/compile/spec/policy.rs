@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::api::route::connection::{self as api, OnCredentialExpiry};
 use crate::api::route::handshake::{MissingOrigin, Mode};
-use crate::api::route::messages::{CompressionMode, MessageType};
+use crate::api::route::messages::CompressionMode;
 use crate::api::route::{Connection, Defaults, Handshake, Messages, RouteSpec};
 use crate::api::scalar;
 use crate::api::status::ConditionType as Type;
@@ -16,41 +16,23 @@ use crate::compile::problem::quote;
 use crate::compile::spec::authentication;
 use crate::compile::spec::ceiling::{Ceiling, NamespaceCeilings};
 use crate::compile::spec::diagnostics::Diagnostics;
-use crate::compile::spec::direction::Direction;
 use crate::compile::spec::header;
 use crate::compile::spec::layers::{Layers, Set, pick};
+use crate::compile::spec::message_limits::messages;
 use crate::compile::spec::message_rate::{self, Subjects};
+use crate::compile::spec::number::{count, size, time};
 use crate::compile::spec::origin;
 use crate::compile::spec::rate;
 use crate::compile::spec::tunnel;
 use crate::policy::{self, Authentication, Ceilings, Content, Heartbeat, Networks, OriginPattern, Origins, Policy};
-use crate::ws::message::Limits;
 use crate::ws::upgrade::{LARGEST_HEAD, MAX_HEAD};
 
 /// Default: connections of a route on one replica.
 pub const TOTAL: u32 = 10_000;
-/// Default: the largest message of a client, in bytes.
-pub const CLIENT_SIZE: u64 = 64 << 10;
-/// The most that `fromClient.maxSize` may be set to.
-pub const MAX_CLIENT_SIZE: u64 = 16 << 20;
-/// Default: the largest message of a backend, in bytes.
-pub const BACKEND_SIZE: u64 = 16 << 20;
-/// The most that `fromBackend.maxSize` may be set to.
-pub const MAX_BACKEND_SIZE: u64 = 1 << 30;
-/// Default: frames of one message of a client, where its size asks for no more, and the most that may be set.
-const CLIENT_FRAGMENTS: (u32, u32) = (1024, 1_000_000);
-/// The same of a backend: many servers stream one message in small frames.
-const BACKEND_FRAGMENTS: (u32, u32) = (65_536, 10_000_000);
-/// Default: a message may have a frame for so many bytes of its largest size.
-const FRAGMENT: u64 = 256;
 /// Default: pings after so long without a byte, so many unanswered.
 const HEARTBEAT: Heartbeat = Heartbeat { interval: Duration::from_secs(30), missed: 2, backend: false };
 /// The least that `handshake.maxHeadSize` may be set to, in bytes.
 const LEAST_HEAD: usize = 1024;
-/// The shortest time that a timer of a connection may be set to.
-const SHORTEST: Duration = Duration::from_secs(1);
-/// The longest time: a year; more is a mistake.
-const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
 /// The policy of a route. If anything was noted as a problem, the policy must not be used.
 pub fn effective(
@@ -303,63 +285,6 @@ fn heartbeat(layers: &Layers<'_, api::Heartbeat>, diagnostics: &mut Diagnostics)
     interval.map(|interval| Heartbeat { interval, missed, backend })
 }
 
-/// A number from 1 to `most`.
-fn count(set: Option<Set<'_, i32>>, field: &str, most: u32, diagnostics: &mut Diagnostics) -> Option<u32> {
-    let set = set?;
-    match u32::try_from(*set.value) {
-        Ok(number) if (1..=most).contains(&number) => Some(number),
-        _ => {
-            diagnostics.invalid(set.field(field), format_args!("must be from 1 to {most}"));
-            None
-        }
-    }
-}
-
-/// A duration of at least a second; 0 is off.
-fn time(set: Option<Set<'_, scalar::Duration>>, field: &str, diagnostics: &mut Diagnostics) -> Option<Duration> {
-    let set = set?;
-    let field = set.field(field);
-    match set.value.parse() {
-        Err(error) => diagnostics.invalid(field, error),
-        Ok(Duration::ZERO) => {}
-        Ok(time) if (SHORTEST..=LONGEST).contains(&time) => return Some(time),
-        Ok(_) => diagnostics.invalid(field, "must be from 1s to 8784h, or 0s to switch it off"),
-    }
-    None
-}
-
-fn messages(
-    layers: &Layers<'_, Messages>,
-    ceilings: &NamespaceCeilings,
-    diagnostics: &mut Diagnostics,
-) -> (Limits, Limits) {
-    let ceiling = ceilings.client_size.as_ref();
-    let bounds = Bounds { size: (CLIENT_SIZE, MAX_CLIENT_SIZE), ceiling, fragments: CLIENT_FRAGMENTS };
-    let from_client = limits(&Direction::from_client(layers), &bounds, diagnostics);
-    let ceiling = ceilings.backend_size.as_ref();
-    let bounds = Bounds { size: (BACKEND_SIZE, MAX_BACKEND_SIZE), ceiling, fragments: BACKEND_FRAGMENTS };
-    (from_client, limits(&Direction::from_backend(layers), &bounds, diagnostics))
-}
-
-/// What bounds the messages of a direction.
-struct Bounds<'a> {
-    /// The default of the largest message, and the most that may be set.
-    size: (u64, u64),
-    /// The ceiling of the largest message.
-    ceiling: Option<&'a Ceiling<u64>>,
-    /// The least default of its frames, and the most that may be set.
-    fragments: (u32, u32),
-}
-
-/// The limits of one direction.
-fn limits(direction: &Direction<'_>, bounds: &Bounds<'_>, diagnostics: &mut Diagnostics) -> Limits {
-    let (text, binary) = types(direction.types, &direction.below("types"), diagnostics);
-    let max_size = size(direction.max_size, &direction.below("maxSize"), bounds, diagnostics);
-    let field = direction.below("maxFragments");
-    let max_fragments = fragments(direction.max_fragments, &field, max_size, bounds.fragments, diagnostics);
-    Limits { text, binary, max_size, max_fragments, ..Limits::CONTROL_ONLY }
-}
-
 /// Whether messages are judged and let through.
 fn audits(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> bool {
     let Some(set) = pick(layers, |m| m.mode.as_ref()).filter(|set| *set.value == Mode::Audit) else { return false };
@@ -368,42 +293,10 @@ fn audits(layers: &Layers<'_, Messages>, diagnostics: &mut Diagnostics) -> bool 
     true
 }
 
-/// Whether text and whether binary messages pass; both where nothing is set.
-fn types(set: Option<Set<'_, [MessageType]>>, field: &str, diagnostics: &mut Diagnostics) -> (bool, bool) {
-    let Some(set) = set else { return (true, true) };
-    if set.value.is_empty() {
-        diagnostics.invalid(set.field(field), "must not be empty; list Text, Binary or both");
-    }
-    (set.value.contains(&MessageType::Text), set.value.contains(&MessageType::Binary))
-}
-
-fn size(
-    set: Option<Set<'_, scalar::Size>>,
-    field: &str,
-    Bounds { size: (default, most), ceiling, .. }: &Bounds<'_>,
-    diagnostics: &mut Diagnostics,
-) -> u64 {
-    let Some(set) = set else { return Ceiling::of_default(*ceiling, *default) };
-    let field = set.field(field);
-    match set.value.bytes() {
-        Err(error) => diagnostics.invalid(field, error),
-        Ok(bytes) if bytes > *most => diagnostics.invalid(field, format_args!("must be at most {most} bytes")),
-        Ok(bytes) => {
-            let bytes = Ceiling::of_field(*ceiling, bytes, &field, set.value, diagnostics);
-            if bytes > *default {
-                let text = format_args!("{} is more than the default of {default} bytes", set.value);
-                diagnostics.warn(Type::LimitsRelaxed, field, text);
-            }
-            return bytes;
-        }
-    }
-    *default
-}
-
 /// The largest head of a request.
 fn head_size(set: Option<Set<'_, scalar::Size>>, diagnostics: &mut Diagnostics) -> usize {
     const FIELD: &str = "handshake.maxHeadSize";
-    let read = size(set, FIELD, (MAX_HEAD as u64, LARGEST_HEAD as u64), diagnostics);
+    let read = size(set, FIELD, (MAX_HEAD as u64, LARGEST_HEAD as u64), None, diagnostics);
     match (usize::try_from(read), set) {
         (Ok(bytes), _) if bytes >= LEAST_HEAD => bytes,
         (_, set) => {
@@ -412,25 +305,6 @@ fn head_size(set: Option<Set<'_, scalar::Size>>, diagnostics: &mut Diagnostics) 
             MAX_HEAD
         }
     }
-}
-
-/// Frames of one message: as many as its largest size asks for, unless they are set.
-fn fragments(
-    set: Option<Set<'_, i32>>,
-    field: &str,
-    max_size: u64,
-    (least, most): (u32, u32),
-    diagnostics: &mut Diagnostics,
-) -> u32 {
-    let default = u32::try_from(max_size.div_ceil(FRAGMENT)).map_or(most, |fragments| fragments.clamp(least, most));
-    let Some(set) = set else { return default };
-    let at = set.field(field);
-    let fragments = count(Some(set), field, most, diagnostics).unwrap_or(default);
-    if fragments > default {
-        let text = format_args!("{fragments} is more than the default of {default}");
-        diagnostics.warn(Type::LimitsRelaxed, at, text);
-    }
-    fragments
 }
 
 #[cfg(test)]
