@@ -112,6 +112,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         backends: vec![(id.clone(), 1)],
         balance: Balance::default(),
         backend_tls: None,
+        rule: 0,
     };
     let tls = Arc::new(TlsServerConfig {
         config: wssgate::tls::ServerTls::new(Arc::new(config)),

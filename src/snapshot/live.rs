@@ -144,6 +144,7 @@ mod tests {
             backends: vec![],
             balance: Balance::default(),
             backend_tls: None,
+            rule: 0,
         })
     }
 

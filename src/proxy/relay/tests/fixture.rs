@@ -436,6 +436,7 @@ fn snapshot(state: Option<RouteState>) -> Snapshot {
             backends: vec![],
             balance: Balance::default(),
             backend_tls: None,
+            rule: 0,
         })
     });
     let host = Host { name: "a.test".into(), tls: HostTls::Default, routes: routes.collect() };
