@@ -115,6 +115,7 @@ fn gateway(backend: SocketAddr) -> (SocketAddr, rustls::RootCertStore) {
         balance: Balance::default(),
         backend_tls: None,
         timeouts: Timeouts::default(),
+        rule: 0,
     };
     let tls = Arc::new(TlsServerConfig {
         config: wssgate::tls::ServerTls::new(Arc::new(config)),

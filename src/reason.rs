@@ -99,7 +99,7 @@ reasons! {
     UpgradeNotAllowed        "upgrade_not_allowed"          400   -: "`Upgrade` names something other than the single token `websocket`, which would allow h2c smuggling."
     BadKey                   "bad_key"                      400   -: "`Sec-WebSocket-Key` is missing, repeated, or not 16 bytes of base64."
     BadHost                  "bad_host"                     400   -: "`Host` is missing, repeated, not a plain host, or not the host of a target in absolute form."
-    BadPath                  "bad_path"                     400   -: "The path has dot segments, encoded separators, empty segments or forbidden bytes, or an escape under which it would match another route."
+    BadPath                  "bad_path"                     400   -: "The path has dot segments, encoded slashes or forbidden bytes, or another reading (an escape, a path parameter, an empty segment) that leads to another rule or to none."
     ForwardedForInvalid      "forwarded_for_invalid"        400   -: "`X-Forwarded-For` of a trusted proxy has fewer entries than the settings name hops, or its entry for the client is not an address."
 
     // The judgement.

@@ -324,13 +324,12 @@ async fn authorities_that_are_lost_let_nobody_in_until_they_are_back() {
     let fixture = Fixture::new(&with_lists()).await;
     let alice = fixture.client(&fixture.alice());
     let (partners, revoked) = (bundle(&[&fixture.partners]), list(&fixture.partners.crl(&[], 2090)));
-    let broken = text(&[config_map("partners", "ca.crt", "-----BEGIN CERTIFICATE-----\n")]);
-    let garbage = list("-----BEGIN X509 CRL-----\nMAUCAQECAQI=\n-----END X509 CRL-----\n");
+    let (no_entry, no_list) = (text(&[config_map("partners", "ca.crt", "")]), list("\n"));
     let rows = [
         ("no authorities", "partners.yaml", None, &partners, "ConfigMap shop/partners does not exist"),
-        ("broken authorities", "partners.yaml", Some(&broken), &partners, "ca.crt is not valid PEM"),
+        ("an empty bundle", "partners.yaml", Some(&no_entry), &partners, "ca.crt has no CERTIFICATE block"),
         ("no lists", "revoked.yaml", None, &revoked, "ConfigMap shop/revoked does not exist"),
-        ("D12 a list that is none", "revoked.yaml", Some(&garbage), &revoked, "crl.pem has a revocation list that"),
+        ("an empty list", "revoked.yaml", Some(&no_list), &revoked, "crl.pem has no X509 CRL block"),
     ];
     for (case, file, worse, good, said) in rows {
         let mut live = alice.open(&head()).await;
@@ -353,6 +352,50 @@ async fn authorities_that_are_lost_let_nobody_in_until_they_are_back() {
         fixture.setup.gateway.edit(file, good).await;
         come_and_go(&alice, "back").await;
     }
+}
+
+/// What cannot be read whole counts as it last could, whatever is lost of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authorities_and_lists_that_are_broken_count_as_they_last_could_be_read() {
+    let fixture = Fixture::new(&with_lists()).await;
+    let (alice, mallory) = (fixture.client(&fixture.alice()), fixture.partners.client_leaf("mallory", 66, |_| {}));
+    let gateway = &fixture.setup.gateway;
+    gateway.edit("revoked.yaml", &list(&fixture.partners.crl(&[66], 2090))).await;
+    let other = Authority::new();
+    let stranger = fixture.client(&other.client_leaf("alice", 7, |_| {}));
+    let joined =
+        text(&[config_map("partners", "ca.crt", &format!("{}{}", other.pem().trim_end(), fixture.partners.pem()))]);
+    let garbage = "-----BEGIN X509 CRL-----\nMAUCAQECAQI=\n-----END X509 CRL-----\n";
+    let cut = fixture.partners.crl(&[66], 2090);
+    let rows = [
+        ("joined authorities", "partners.yaml", joined, "block 1 is not alone on its line"),
+        ("a list cut off", "revoked.yaml", list(&cut[..cut.len() - 40]), "crl.pem is not valid PEM"),
+        ("D12 a list that is none", "revoked.yaml", list(garbage), "revocation list 1 of crl.pem is not one"),
+    ];
+    let mut live = alice.open(&head()).await;
+    for (case, file, worse, said) in rows {
+        // Nothing that is served changes, and so no snapshot.
+        gateway.write(file, &worse);
+        until(PATIENCE, &format!("{case}: the log to say so"), async || {
+            gateway.log_text().contains(said).then_some(())
+        })
+        .await;
+        assert!(gateway.log_text().contains("the last good one is still used"), "{case}");
+        live.echo(&Frame::text(case)).await;
+        come_and_go(&alice, case).await;
+        for client in [&stranger, &fixture.client(&mallory), &fixture.setup.client()] {
+            fixture.kept_out(case, client).await;
+        }
+    }
+    // Whoever starts with them has none.
+    gateway.remove("partners.yaml").await;
+    closed(&mut live, "deleted").await;
+    gateway.write("partners.yaml", &text(&[config_map("partners", "ca.crt", "broken")]));
+    until(SOON, "the log to name what is broken now", async || {
+        gateway.log_text().contains("ca.crt has no CERTIFICATE block").then_some(())
+    })
+    .await;
+    assert_eq!(alice.ask(&head()).await.0.status(), 503);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -66,7 +66,14 @@ async fn two_credentials_are_refused_even_if_both_are_good() {
         ("two parameters", page(&format!("{query}&token={token}"))),
         ("a parameter in disguise", page(&format!("{query}&t%6Fken=x"))),
         ("A10 two cookies", page("/").add("Cookie", format!("session={token}; session={token}"))),
-        ("A10 two cookie headers", page("/").add("Cookie", format!("session={token}")).add("Cookie", "session=x")),
+        (
+            "A10 five cookies",
+            page("/").add("Cookie", format!("session={token}; session=2; session=3; session=4; session=5")),
+        ),
+        (
+            "A10 cookies and a header",
+            page("/").add("Cookie", format!("session={token}; session=x")).add("Authorization", &bearer),
+        ),
         ("a good one and a bad one", page(&query).add("Authorization", "Bearer x")),
     ] {
         let answer = unauthorized(&setup, case, &head, "credential_ambiguous").await;
@@ -82,6 +89,39 @@ async fn two_credentials_are_refused_even_if_both_are_good() {
     }
     unauthorized(&setup, "an empty cookie", &page("/").add("Cookie", "session="), "token_malformed").await;
     holds_nothing_of(&setup.gateway, &[&token]).await;
+}
+
+/// A browser sends the cookie of a parent domain beside that of the host, and no page can hold it back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_cookies_of_one_name_exactly_one_that_is_valid_admits() {
+    let (key, other) = (Key::es256("one"), Key::es256("other"));
+    let setup = fixture(&[&key], &everywhere()).await;
+    let token = key.sign(&claims(&json!({})));
+    let foreign = other.sign(&claims(&json!({})));
+    let expired = key.sign(&claims(&json!({"exp": 1_000_000_000})));
+    let cookie = |text: String| page("/").add("Cookie", text);
+    for (case, head) in [
+        ("the valid one first", cookie(format!("session={token}; session={foreign}; a=1"))),
+        (
+            "the valid one last",
+            cookie(format!("session=x; session={expired}; session={foreign}; a=1; session={token}")),
+        ),
+        ("in quotes", cookie(format!("session=\"{token}\"; a=1; session=x"))),
+        ("two fields", cookie(format!("session={expired}")).add("Cookie", format!("a=1; session={token}"))),
+    ] {
+        let got = forwarded(&setup, case, &head, &token).await;
+        assert_eq!((got.count("cookie"), got.field("cookie").as_deref()), (1, Some("a=1")), "A10 {case}");
+    }
+    let second = key.sign(&claims(&json!({"sub": "bob"})));
+    for (case, head, reason) in [
+        ("two valid ones", cookie(format!("session={token}; session={second}")), "credential_ambiguous"),
+        ("one valid one twice", cookie(format!("session={token}; session={token}")), "credential_ambiguous"),
+        ("none valid", cookie(format!("session={expired}; session={foreign}")), "token_expired"),
+        ("five", cookie(format!("session={token}{}", "; session=x".repeat(4))), "credential_ambiguous"),
+    ] {
+        unauthorized(&setup, &format!("A10 {case}"), &head, reason).await;
+    }
+    holds_nothing_of(&setup.gateway, &[&token, &foreign, &expired]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -46,7 +46,7 @@ fn rows(table: &str) -> Vec<Row<'_>> {
 
 /// One row per part: its path, the parts that it may import, the crates that it may name.
 const TABLE: &str = "
-ws | | aws_lc_rs base64 flate2 httparse simdutf8
+ws | | aws_lc_rs base64 flate2 httparse percent_encoding simdutf8
 reason | ws |
 backoff | |
 accept | | rustix tokio tracing
@@ -63,7 +63,7 @@ telemetry | |
 settings | api telemetry::format | http ipnet serde serde_json
 content | | jsonschema referencing regex_syntax serde serde_json
 policy | ws reason tls content | aws_lc_rs base64 ipnet jsonwebtoken rustls_pki_types serde serde_json x509_parser zeroize
-snapshot | reason tls api policy | arc_swap percent_encoding rustls_pki_types
+snapshot | ws reason tls api policy | arc_swap rustls_pki_types
 writer | backoff kube_error api | futures_util k8s_openapi kube tokio tracing
 compile::provider | | aws_lc_rs rustls
 compile::guard | |

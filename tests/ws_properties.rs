@@ -282,6 +282,17 @@ proptest! {
     fn an_accepted_path_is_the_same_path_for_every_reader(path in path()) {
         bodies::path::check(path.as_bytes());
     }
+
+    #[test]
+    fn an_accepted_path_leads_every_reader_to_the_same_rule(
+        path in vec(prop::sample::select(vec!["/", "/", "/", "a", "a", "b", "%61", ";", "%3B", "%3f", "%2F", ".", "%2e", "%25"]), 0..9),
+        rules in vec(prop::sample::select(vec!["/", "/a", "/b", "/a/b", "/a/a", "=/", "=/a", "=/a/", "=/a/b", "=/a?b"]), 1..5),
+    ) {
+        let mut rules = rules;
+        rules.sort_unstable();
+        rules.dedup();
+        bodies::path::check_match(&format!("/{}", path.concat()), &rules);
+    }
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl CompiledRoute {
         let draft = candidate.effective();
         let policy = draft.policy.as_ref().map(|policy| with_content(policy, content));
         let mut paths = Vec::new();
-        for (rule, resolved) in draft.rules.iter().zip(rules) {
+        for (number, (rule, resolved)) in draft.rules.iter().zip(rules).enumerate() {
             let state = match &policy {
                 Some(policy) if !resolved.resolution.refuses => RouteState::Serving(Arc::clone(policy)),
                 _ => RouteState::Refusing(reason::Reason::RouteUnavailable),
@@ -52,6 +52,7 @@ impl CompiledRoute {
                     balance: rule.balance,
                     backend_tls: resolved.tls.clone(),
                     timeouts: rule.timeouts,
+                    rule: number,
                 }));
             }
         }

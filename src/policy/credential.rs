@@ -1,11 +1,15 @@
 //! Credentials of a request: found once, never guessed. Two that could count are refused, so that gateway and backend
-//! cannot take different ones.
+//! cannot take different ones. Cookies of one name are the exception: a browser sends those of a parent domain beside
+//! those of the host (RFC 6265 §5.4), and no page can hold it back.
 
 use std::fmt;
 
 use crate::policy::authentication::{Authentication, Carrier, External};
 use crate::reason::Reason;
 use crate::ws::upgrade::Request;
+
+/// The most cookies of one name that are verified for one handshake.
+pub const MAX_COOKIES: usize = 4;
 
 /// A credential as it was presented, and who may take it.
 pub struct Credential {
@@ -25,9 +29,9 @@ impl fmt::Debug for Credential {
 /// What a request presents.
 #[derive(Debug, Default)]
 pub struct Presented {
-    /// The one credential, if there is exactly one or none.
-    pub credential: Option<Credential>,
-    /// There is more than one.
+    /// The one credential; or cookies of one name, at most [`MAX_COOKIES`], of which exactly one must be valid.
+    pub credentials: Vec<Credential>,
+    /// There is more than that.
     pub ambiguous: bool,
     /// A subprotocol was a credential and is no longer among those that are offered.
     pub by_subprotocol: bool,
@@ -38,7 +42,8 @@ pub struct Presented {
 impl Credential {
     /// The methods that may take it, each with the credential less what stands before it for this method.
     pub fn takers(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        self.takers.iter().map(|(method, prefix)| (*method, self.raw.get(*prefix..).unwrap_or_default()))
+        let text = unquoted(&self.carrier, &self.raw);
+        self.takers.iter().map(|(method, prefix)| (*method, text.get(*prefix..).unwrap_or_default()))
     }
 
     /// Sees to it that the backend gets it, also where a header of its name would otherwise stay here.
@@ -152,16 +157,15 @@ pub fn take(authentication: &Authentication, request: &mut Request) -> Presented
                 tokens
             }
         };
-        let several = values.len() > 1;
-        // Two cookies of one name are two answers to one question, whatever they say.
-        ambiguous |= several && matches!(carrier, Carrier::Cookie(_));
+        let most = if matches!(carrier, Carrier::Cookie(_)) { MAX_COOKIES } else { 1 };
+        let several = values.len() > most;
         for raw in values {
             // Authentication schemes are compared without case (RFC 9110 §11.1).
             let starts = |prefix: &str| match carrier {
                 Carrier::Header(_) => {
                     raw.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
                 }
-                _ => raw.starts_with(prefix.as_bytes()),
+                _ => unquoted(carrier, &raw).starts_with(prefix.as_bytes()),
             };
             let takers: Vec<(usize, usize)> = takers
                 .iter()
@@ -174,22 +178,26 @@ pub fn take(authentication: &Authentication, request: &mut Request) -> Presented
             }
         }
     }
-    ambiguous |= found.len() > 1;
+    let one_name = |first: &Credential| {
+        matches!(first.carrier, Carrier::Cookie(_)) && found.iter().all(|other| other.carrier == first.carrier)
+    };
+    ambiguous |= found.len() > 1 && !found.first().is_some_and(one_name);
     let by_subprotocol =
         found.iter().any(|credential| matches!(credential.carrier, Carrier::Subprotocol | Carrier::SubprotocolPair(_)));
-    Presented { credential: found.pop().filter(|_| !ambiguous), ambiguous, by_subprotocol, answer }
+    let credentials = if ambiguous { Vec::new() } else { found };
+    Presented { credentials, ambiguous, by_subprotocol, answer }
 }
 
 impl Presented {
-    /// The one credential.
+    /// The credentials of which exactly one must be valid: one, or cookies of one name.
     ///
     /// # Errors
     /// [`Reason::CredentialMissing`] or [`Reason::CredentialAmbiguous`].
-    pub fn one(&self) -> Result<&Credential, Reason> {
-        match &self.credential {
+    pub fn candidates(&self) -> Result<&[Credential], Reason> {
+        match &self.credentials[..] {
             _ if self.ambiguous => Err(Reason::CredentialAmbiguous),
-            None => Err(Reason::CredentialMissing),
-            Some(credential) => Ok(credential),
+            [] => Err(Reason::CredentialMissing),
+            candidates => Ok(candidates),
         }
     }
 }
@@ -254,6 +262,12 @@ fn split(pair: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// A credential without the quotes that a cookie may have around its value (RFC 6265 §4.1.1): no token has any.
+fn unquoted<'a>(carrier: &Carrier, raw: &'a [u8]) -> &'a [u8] {
+    let inner = raw.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+    inner.filter(|_| matches!(carrier, Carrier::Cookie(_))).unwrap_or(raw)
+}
+
 /// The name of a query parameter, decoded as `application/x-www-form-urlencoded` is, so that no other spelling of it
 /// reaches the backend beside ours.
 fn named(parameter: &str) -> String {
@@ -312,6 +326,12 @@ mod tests {
         }
     }
 
+    fn one(presented: &Presented) -> Result<&Credential, Reason> {
+        let candidates = presented.candidates()?;
+        assert_eq!(candidates.len(), 1);
+        Ok(&candidates[0])
+    }
+
     fn taken(target: &str, fields: &[&str]) -> (Presented, Request) {
         let mut request = request(target, fields);
         let presented = take(&any_of(vec![("idp", everywhere())]), &mut request);
@@ -321,7 +341,7 @@ mod tests {
     /// The credential's value and the request for the backend.
     fn stripped(target: &str, fields: &[&str]) -> (String, Request) {
         let (presented, mut request) = taken(target, fields);
-        let credential = presented.one().unwrap();
+        let credential = one(&presented).unwrap();
         let (_, token) = credential.takers().next().unwrap();
         let token = String::from_utf8(token.to_vec()).unwrap();
         cleanse(&any_of(vec![("idp", everywhere())]), None, &mut request);
@@ -352,6 +372,7 @@ mod tests {
             ("Cookie: a=1; session=T; b=2", Some("a=1; b=2")),
             ("Cookie: session = T ;a=1", Some("a=1")),
             ("Cookie: Session=x; session=T; sessions=y", Some("sessions=y")),
+            ("Cookie: a=1; session=\"T\"", Some("a=1")),
         ] {
             let (token, request) = stripped("/", &[line]);
             assert_eq!((token.as_str(), cookie(&request).as_deref()), ("T", left), "{line}");
@@ -370,16 +391,38 @@ mod tests {
             ("/?token=T&token=T", &[]),
             ("/?token=T&t%6Fken=x", &[]),
             ("/?token=T&token", &[]),
-            ("/", &["Cookie: session=T; session=T"]),
-            ("/", &["Cookie: session=T; a=b", "Cookie: session =T"]),
+            ("/", &["Cookie: session=1; session=2; session=3; session=4; session=5"]),
+            ("/", &["Cookie: session=T; session=U", "X-Id-Token: T"]),
             ("/", &["Cookie: session=T", "Authorization: Bearer T"]),
             ("/", &["Sec-WebSocket-Protocol: bearer.T, bearer.U"]),
             ("/", &["Sec-WebSocket-Protocol: bearer.T", "X-Id-Token: T"]),
         ] {
             let (presented, request) = taken(target, fields);
-            assert_eq!(presented.one().err(), Some(Reason::CredentialAmbiguous), "{target} {fields:?}");
+            assert_eq!(one(&presented).err(), Some(Reason::CredentialAmbiguous), "{target} {fields:?}");
             assert!(request.subprotocols.is_empty());
         }
+    }
+
+    #[test]
+    fn cookies_of_one_name_are_candidates_and_only_one_of_them_goes_on() {
+        let route = any_of(vec![("idp", everywhere())]);
+        for fields in [&["Cookie: session=T; session=U; a=1"][..], &["Cookie: session=T", "Cookie: a=1; session=U"]] {
+            let (presented, request) = taken("/", fields);
+            let candidates = presented.candidates().unwrap();
+            let raw: Vec<_> = candidates.iter().map(|one| one.takers().next().unwrap().1).collect();
+            assert_eq!(raw, [b"T", b"U"], "{fields:?}");
+            for (kept, left) in [(None, "a=1"), (candidates.last(), "session=U")] {
+                let mut request = request.clone();
+                cleanse(&route, kept, &mut request);
+                let lines = request.headers.iter().filter(|(name, _)| **name == *"cookie");
+                let left_over: Vec<_> = lines.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect();
+                let left_over = left_over.join("; ");
+                assert!(left_over.contains(left) && !left_over.contains("=T"), "{fields:?}: {left_over}");
+                assert_eq!(left_over.contains("=U"), kept.is_some(), "{fields:?}: {left_over}");
+            }
+        }
+        let values = ["T"; MAX_COOKIES].map(|value| format!("session={value}")).join("; ");
+        assert_eq!(taken("/", &[&format!("Cookie: {values}")]).0.candidates().unwrap().len(), MAX_COOKIES);
     }
 
     #[test]
@@ -390,7 +433,7 @@ mod tests {
             ("/", &["Sec-WebSocket-Protocol: chat, bearer"]),
         ] {
             let (presented, request) = taken(target, fields);
-            assert_eq!(presented.one().err(), Some(Reason::CredentialMissing), "{target} {fields:?}");
+            assert_eq!(one(&presented).err(), Some(Reason::CredentialMissing), "{target} {fields:?}");
             assert_eq!(request, self::request(target, fields));
         }
     }
@@ -436,7 +479,7 @@ mod tests {
             ("/?Token=x", "Cookie: Session=x; session=T; a=1", None, Some("session=T; a=1")),
         ] {
             let (presented, mut request) = taken(target, &[field, "Authorization: Basic x"]);
-            let credential = presented.one().unwrap();
+            let credential = one(&presented).unwrap();
             cleanse(&route, Some(credential), &mut request);
             credential.keep(&mut request);
             assert_eq!((request.query.as_deref(), cookie(&request).as_deref()), (query, left), "{target} {field}");
@@ -454,7 +497,7 @@ mod tests {
         let take = |offers: &str| {
             let mut request = request("/", &[&format!("Sec-WebSocket-Protocol: {offers}")]);
             let presented = take(&route, &mut request);
-            let token = presented.one().map(|one| one.takers().next().map(|(_, raw)| raw.to_vec()).unwrap());
+            let token = one(&presented).map(|one| one.takers().next().map(|(_, raw)| raw.to_vec()).unwrap());
             (token, request.subprotocols.join(" "), presented.answer)
         };
         let bearer = Some(Box::<str>::from("Bearer"));
@@ -474,7 +517,7 @@ mod tests {
         let both = any_of(vec![("a", jwt("https://idp.test")), ("b", second("Bearer ")), ("c", second("Token "))]);
         let mut request = request("/", &["Authorization: Bearer T"]);
         let presented = take(&both, &mut request);
-        let takers: Vec<_> = presented.one().unwrap().takers().collect();
+        let takers: Vec<_> = one(&presented).unwrap().takers().collect();
         assert_eq!(takers, [(0, &b"T"[..]), (1, &b"T"[..])]);
         assert!(!format!("{presented:?}").contains("T\""));
     }

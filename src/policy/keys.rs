@@ -11,6 +11,8 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, 
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
 
+use crate::content::json::{self, Malformed};
+
 /// The most bytes of a key set.
 pub const MAX_SET: usize = 256 * 1024;
 /// The most keys of a set that are looked at.
@@ -48,6 +50,24 @@ impl fmt::Debug for KeySet {
     }
 }
 
+/// Why a text gives no key set. Each says what is wrong, and never a part of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// It cannot be read whole: nobody knows which keys were meant.
+    Broken(&'static str),
+    /// It is read whole, and none of its keys can verify.
+    NoKeys(&'static str),
+}
+
+impl Unread {
+    /// What is wrong.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Broken(text) | Self::NoKeys(text) => text,
+        }
+    }
+}
+
 /// One key that can verify.
 #[derive(Clone)]
 struct Key {
@@ -70,15 +90,22 @@ impl KeySet {
     /// the source is secret.
     ///
     /// # Errors
-    /// It is no key set, or none of its keys can verify: the text says what, never a part of a key.
-    pub fn parse(text: &[u8], symmetric: bool) -> Result<Self, &'static str> {
+    /// It is no key set, or none of its keys can verify.
+    pub fn parse(text: &[u8], symmetric: bool) -> Result<Self, Unread> {
         if text.len() > MAX_SET {
-            return Err("is larger than 256 KiB");
+            return Err(Unread::Broken("is larger than 256 KiB"));
         }
-        let set: Value = serde_json::from_slice(text).map_err(|_| "is not JSON")?;
-        let list = set.get("keys").and_then(Value::as_array).ok_or("has no list named keys (RFC 7517)")?;
+        let set = json::read_bounded_elsewhere(text).map_err(|malformed| {
+            Unread::Broken(match malformed {
+                // A reader that took the last of two would lose a part of a key.
+                Malformed::DuplicateName => "has one name twice in an object (RFC 7517 section 4)",
+                _ => "is not JSON",
+            })
+        })?;
+        let list = set.get("keys").and_then(Value::as_array);
+        let list = list.ok_or(Unread::Broken("has no list named keys (RFC 7517)"))?;
         if list.len() > MAX_KEYS {
-            return Err("has more than 256 keys");
+            return Err(Unread::Broken("has more than 256 keys"));
         }
         let (mut keys, mut unusable) = (Vec::with_capacity(list.len()), Vec::new());
         for (at, one) in list.iter().enumerate() {
@@ -93,7 +120,7 @@ impl KeySet {
             }
         }
         if keys.is_empty() {
-            return Err("has no key that can verify tokens");
+            return Err(Unread::NoKeys("has no key that can verify tokens"));
         }
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text);
         Ok(Self { keys, unusable, digest: digest.as_ref().try_into().unwrap_or_default() })
@@ -225,7 +252,7 @@ mod tests {
 
     const EC: &str = r#""kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0""#;
 
-    fn set(keys: &[&str], symmetric: bool) -> Result<KeySet, &'static str> {
+    fn set(keys: &[&str], symmetric: bool) -> Result<KeySet, Unread> {
         KeySet::parse(format!(r#"{{"keys":[{}]}}"#, keys.join(",")).as_bytes(), symmetric)
     }
 
@@ -246,8 +273,14 @@ mod tests {
             assert!(set(&[&bad], true).is_err(), "{bad}");
             assert_eq!(set(&[&bad, &good], true).unwrap().keys.len(), 1, "{bad}");
         }
-        for (bad, why) in [("", "is not JSON"), ("{}", "has no list"), (r#"{"keys":[]}"#, "has no key")] {
-            assert!(KeySet::parse(bad.as_bytes(), true).unwrap_err().starts_with(why), "{bad}");
+        let twice = format!(r#"{{"keys":[{{{EC},{EC}}}]}}"#);
+        for (bad, why) in [
+            (&*twice, "has one name twice"),
+            ("", "is not JSON"),
+            ("{}", "has no list"),
+            (r#"{"keys":[]}"#, "has no key"),
+        ] {
+            assert!(KeySet::parse(bad.as_bytes(), true).unwrap_err().text().starts_with(why), "{bad}");
         }
         assert!(KeySet::parse(&vec![b' '; MAX_SET + 1], true).is_err());
     }

@@ -145,6 +145,7 @@ mod tests {
             balance: Balance::default(),
             backend_tls: None,
             timeouts: Timeouts::default(),
+            rule: 0,
         })
     }
 

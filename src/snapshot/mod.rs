@@ -12,7 +12,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
 use rustls_pki_types::ServerName;
 
 use crate::api::route_id::RouteId;
@@ -22,6 +21,7 @@ use crate::policy::keys::KeySet;
 use crate::policy::{ClientRule, LARGEST_HEAD, MAX_HEAD, Policy};
 use crate::reason::Reason;
 use crate::tls::{BackendTlsConfig, ServerTls};
+use crate::ws::upgrade::readings;
 
 /// Everything the data plane knows.
 #[derive(Debug, Clone, Default)]
@@ -139,15 +139,20 @@ impl Host {
     /// The route for a path that [`check_path`](crate::ws::upgrade::check_path) lets through, byte for byte.
     ///
     /// # Errors
-    /// [`Reason::RouteNotFound`], or [`Reason::BadPath`] where a reader that decodes escapes (RFC 3986 §2.4) would take
-    /// another route: `/%61dmin` must not go around `/admin`.
+    /// [`Reason::RouteNotFound`], or [`Reason::BadPath`] where another reading of the path leads to another rule or to
+    /// none: `/%61dmin` and `//admin` must not go around `/admin`.
     pub fn route(&self, path: &str) -> Result<&Arc<Route>, Reason> {
-        let position = |path: &str| self.routes.iter().position(|route| route.path.matches(path));
-        let found = position(path);
-        if path.contains('%') && position(&percent_decode_str(path).decode_utf8_lossy()) != found {
+        let find = |path: &str| self.routes.iter().find(|route| route.path.matches(path));
+        let found = find(path);
+        let same = |reading: &str| match (found, find(reading)) {
+            (Some(found), Some(other)) => found.id == other.id && found.rule == other.rule,
+            (None, None) => true,
+            _ => false,
+        };
+        if !readings::is_plain(path) && !readings::all(path, same) {
             return Err(Reason::BadPath);
         }
-        found.and_then(|position| self.routes.get(position)).ok_or(Reason::RouteNotFound)
+        found.ok_or(Reason::RouteNotFound)
     }
 }
 
@@ -199,6 +204,8 @@ pub struct Route {
     pub backend_tls: Option<BackendTls>,
     /// How long an endpoint may take.
     pub timeouts: Timeouts,
+    /// Which rule of the object it is of, from 0.
+    pub rule: usize,
 }
 
 impl Route {

@@ -70,8 +70,10 @@ pub fn read(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     }
     let broken = |why: &str| format!("ca.crt is not valid PEM: {why}; put whole CERTIFICATE blocks there");
     let count = pem::check(text, "CERTIFICATE").map_err(|why| broken(&why))?;
-    let list: Vec<_> =
-        CertificateDer::pem_slice_iter(text).collect::<Result<_, _>>().map_err(|_| broken("a block is not base64"))?;
+    let numbered = CertificateDer::pem_slice_iter(text).enumerate();
+    let list: Vec<_> = numbered
+        .map(|(at, der)| der.map_err(|_| broken(&format!("CERTIFICATE block {} is not base64", at + 1))))
+        .collect::<Result<_, _>>()?;
     match list.len() {
         0 => Err("ca.crt has no CERTIFICATE block".to_owned()),
         read if read != count => Err(broken("it cannot be read whole")),

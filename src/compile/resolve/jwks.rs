@@ -1,8 +1,9 @@
 //! Key sets that objects of the cluster hold: ConfigMaps for public keys, Secrets of one type for symmetric ones too.
 //!
 //! An object, entry or grant that is gone takes the route's authority to admit with it, so the route refuses. A set that
-//! cannot be read has no keys: nobody new gets in by it, and nobody who is in is closed for a typing error. The last good
-//! set does not stand in for it, for a key that was withdrawn would live on by the mistake beside it.
+//! cannot be read whole counts as it last could. Without a last good one it has no keys: nobody new gets in by it, and
+//! nobody who is in is closed for a typing error. The same holds for a set that is read whole and has no key that verifies:
+//! its keys were withdrawn.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -15,13 +16,19 @@ use crate::compile::problem::{Problem, quote};
 use crate::compile::resolve::reference::{Grants, absent};
 use crate::compile::resolve::resolution::Resolution;
 use crate::policy::authentication::{Authentication, KeySource, Kind};
-use crate::policy::keys::KeySet;
+use crate::policy::keys::{KeySet, Unread};
 
 /// The type of Secrets that hold keys.
 const TYPE: &str = "wssgate.io/jwks";
 
 /// What an entry is read as.
-type Read = Result<Arc<KeySet>, &'static str>;
+#[derive(Debug)]
+struct Read {
+    /// The set that counts.
+    set: Option<Arc<KeySet>>,
+    /// Why it is not the set of now.
+    broken: Option<&'static str>,
+}
 
 /// Key sets by where they stand.
 pub type Sets = BTreeMap<KeySource, Arc<KeySet>>;
@@ -43,7 +50,7 @@ impl<'a> Reader<'a> {
 
     /// The sets that routes name and that can be read; equal ones are those of the compile before.
     pub fn finish(self) -> Sets {
-        self.read.into_iter().filter_map(|(source, read)| Some((source, read.ok()?))).collect()
+        self.read.into_iter().filter_map(|(source, read)| Some((source, read.set?))).collect()
     }
 
     /// Reads what the methods of a route in the namespace `home` name.
@@ -69,16 +76,26 @@ impl<'a> Reader<'a> {
         let key = self.grants.resolve(field, home, kind, namespace.as_deref(), name)?;
         let bytes = self.bytes(field, &key, entry, *secret)?;
         let read = self.read.entry(source.within(home)).or_insert_with_key(|source| {
-            let set = guarded(|fault| fault, || KeySet::parse(bytes, *secret))?;
-            let same = self.before.and_then(|before| before.get(source)).filter(|before| ***before == set);
-            Ok(same.cloned().unwrap_or_else(|| Arc::new(set)))
+            let before = self.before.and_then(|before| before.get(source)).cloned();
+            match guarded(Unread::Broken, || KeySet::parse(bytes, *secret)) {
+                Ok(set) => {
+                    let same = before.filter(|before| **before == set);
+                    Read { set: Some(same.unwrap_or_else(|| Arc::new(set))), broken: None }
+                }
+                Err(Unread::Broken(why)) if !bytes.trim_ascii().is_empty() => Read { set: before, broken: Some(why) },
+                Err(Unread::Broken(why) | Unread::NoKeys(why)) => Read { set: None, broken: Some(why) },
+            }
         });
         let problem = |text: &dyn Display| {
             Problem::new(Reason::InvalidKeySet, field, format_args!("key {} of {kind} {key} {text}", quote(entry)))
         };
-        Ok(match read {
-            Err(why) => Some(problem(&format_args!("{why}; handshakes get 503 until it is fixed"))),
-            Ok(set) => set.unusable().first().map(|first| {
+        Ok(match (read.broken, &read.set) {
+            (Some(why), None) => Some(problem(&format_args!("{why}; handshakes get 503 until it is fixed"))),
+            (Some(why), Some(_)) => Some(problem(&format_args!(
+                "{why}; the last good key set is still used; a replica that starts now has none"
+            ))),
+            (None, None) => None,
+            (None, Some(set)) => set.unusable().first().map(|first| {
                 let more = match set.unusable().len() {
                     1 => String::new(),
                     several => format!(" (and {} more)", several - 1),

@@ -1,20 +1,21 @@
 //! One rule with everything that it names: Services, their endpoints, TLS toward them.
 //!
 //! What a rule may no longer have (a grant, a CA) makes it refuse, for otherwise breaking a reference would keep
-//! access; a Service that is missing or empty makes it serve 503 until there is one. Knows nothing of hosts.
+//! access; a CA bundle that cannot be read whole counts as it last could; a Service that is missing or empty makes it
+//! serve 503 until there is one. Knows nothing of hosts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use rustls::ClientConfig;
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::api::objects::{Key, Objects};
 use crate::api::status::ConditionReason as Reason;
 use crate::compile::guard::guarded;
 use crate::compile::problem::Problem;
 use crate::compile::resolve::backend_tls::{self, Roots};
-use crate::compile::resolve::bundle::{CA, same, value};
+use crate::compile::resolve::bundle::{CA, LastGood, same, value};
 use crate::compile::resolve::reference::{Grants, absent};
 use crate::compile::resolve::resolution::Resolution;
 use crate::compile::resolve::service::{Port, Protocol, Services};
@@ -39,11 +40,17 @@ pub struct ResolvedRule {
 pub struct Clients {
     system: Option<Arc<ClientConfig>>,
     by_bundles: BTreeMap<Vec<Key>, Client>,
+    last_good: LastGood,
 }
 
 #[derive(Debug, Clone)]
 struct Client {
+    /// The ConfigMaps as they are.
     maps: Vec<Arc<ConfigMap>>,
+    /// The versions of them that count.
+    used: Vec<Arc<ConfigMap>>,
+    /// Those that are broken, and why.
+    broken: Vec<String>,
     result: Result<Arc<ClientConfig>, String>,
 }
 
@@ -104,7 +111,10 @@ impl<'a> Resolver<'a> {
         self.note_capacity(index, &mut resolved);
         if let Some(tls) = &rule.tls {
             match self.backend_tls(home, index, tls) {
-                Ok(tls) => resolved.tls = Some(tls),
+                Ok((tls, broken)) => {
+                    resolved.tls = Some(tls);
+                    resolved.resolution.problems.extend(broken);
+                }
                 Err(problem) => resolved.resolution.refuse(problem),
             }
         }
@@ -173,7 +183,13 @@ impl<'a> Resolver<'a> {
         seen.blocked.iter().cloned().chain(empty).collect()
     }
 
-    fn backend_tls(&mut self, home: &str, index: usize, tls: &BackendTlsDraft) -> Result<BackendTls, Problem> {
+    /// TLS toward the endpoints of a rule, and the problems of bundles in whose place the last good ones are used.
+    fn backend_tls(
+        &mut self,
+        home: &str,
+        index: usize,
+        tls: &BackendTlsDraft,
+    ) -> Result<(BackendTls, Vec<Problem>), Problem> {
         let mut keys = Vec::with_capacity(tls.authorities.len());
         let mut maps = Vec::with_capacity(tls.authorities.len());
         for (number, authority) in tls.authorities.iter().enumerate() {
@@ -186,11 +202,11 @@ impl<'a> Resolver<'a> {
             keys.push(key);
             maps.push(map);
         }
-        let config = if keys.is_empty() { self.system() } else { self.client(keys, &maps) };
-        let config = config.map_err(|text| {
-            Problem::new(Reason::InvalidCertificateRef, format_args!("spec.rules[{index}].backendTLS"), text)
-        })?;
-        Ok(BackendTls { config: BackendTlsConfig::new(config), server_name: tls.server_name.clone() })
+        let (config, broken) = if keys.is_empty() { (self.system(), Vec::new()) } else { self.client(keys, &maps) };
+        let problem =
+            |text| Problem::new(Reason::InvalidCertificateRef, format_args!("spec.rules[{index}].backendTLS"), text);
+        let config = BackendTlsConfig::new(config.map_err(problem)?);
+        Ok((BackendTls { config, server_name: tls.server_name.clone() }, broken.into_iter().map(problem).collect()))
     }
 
     fn system(&mut self) -> Result<Arc<ClientConfig>, String> {
@@ -200,22 +216,59 @@ impl<'a> Resolver<'a> {
         Ok(config)
     }
 
-    fn client(&mut self, keys: Vec<Key>, maps: &[&'a Arc<ConfigMap>]) -> Result<Arc<ClientConfig>, String> {
+    /// The client that trusts these bundles, and what is broken of them.
+    fn client(
+        &mut self,
+        keys: Vec<Key>,
+        maps: &[&'a Arc<ConfigMap>],
+    ) -> (Result<Arc<ClientConfig>, String>, Vec<String>) {
         if let Some(client) = self.clients.by_bundles.get(&keys) {
-            return client.result.clone();
+            return (client.result.clone(), client.broken.clone());
         }
-        let before = self.before.and_then(|before| before.by_bundles.get(&keys));
-        let result = match before.filter(|before| before.maps.iter().zip(maps).all(|(old, new)| same(old, new))) {
-            Some(before) => before.result.clone(),
-            None => {
+        let old = self.before.and_then(|before| Some((before, before.by_bundles.get(&keys)?)));
+        let unchanged = |old: &Client| old.maps.iter().zip(maps).all(|(old, new)| same(old, new));
+        let client = match old.filter(|(_, old)| unchanged(old)) {
+            Some((before, old)) => {
+                keys.iter().for_each(|key| self.clients.last_good.carry(&before.last_good, CA, key));
+                old.clone()
+            }
+            None => self.new_client(&keys, maps, old.map(|(_, old)| old)),
+        };
+        let result = (client.result.clone(), client.broken.clone());
+        self.clients.by_bundles.insert(keys, client);
+        result
+    }
+
+    /// A client of what can be read now, and of the last good version of what cannot. The same versions give that of `old`.
+    fn new_client(&mut self, keys: &[Key], maps: &[&'a Arc<ConfigMap>], old: Option<&Client>) -> Client {
+        let (mut used, mut broken, mut unusable) = (Vec::with_capacity(maps.len()), Vec::new(), None);
+        let last_good = self.before.map(|before| &before.last_good);
+        for (key, map) in keys.iter().zip(maps) {
+            let named = |text: String| format!("ConfigMap {key}: {text}");
+            let read = |text: &[u8]| backend_tls::add(&mut RootCertStore::empty(), text);
+            match self.clients.last_good.choose(last_good, CA, (key, map), read) {
+                Ok(chosen) => {
+                    broken.extend(chosen.broken.map(named));
+                    used.push(chosen.map);
+                }
+                Err(text) => unusable = unusable.or(Some(named(text))),
+            }
+        }
+        let unchanged = |old: &&Client| {
+            let same = old.used.iter().zip(&used).all(|(old, new)| same(old, new));
+            old.result.is_ok() && old.used.len() == used.len() && same
+        };
+        let result = match (unusable, old.filter(unchanged)) {
+            (Some(text), _) => Err(text),
+            (None, Some(old)) => old.result.clone(),
+            (None, None) => {
                 let bundles: Vec<(String, &[u8])> =
-                    keys.iter().zip(maps).map(|(key, map)| (format!("ConfigMap {key}"), value(map, CA))).collect();
+                    keys.iter().zip(&used).map(|(key, map)| (format!("ConfigMap {key}"), value(map, CA))).collect();
                 guarded(|fault| format!("a CA bundle {fault}"), || backend_tls::client(Roots::Bundles(&bundles)))
             }
         };
         let maps = maps.iter().map(|map| Arc::clone(map)).collect();
-        self.clients.by_bundles.insert(keys, Client { maps, result: result.clone() });
-        result
+        Client { maps, used, broken, result }
     }
 }
 

@@ -183,7 +183,7 @@ fn ticket(spec: &api::Ticket, field: &str, diagnostics: &mut Diagnostics) -> Tic
 
 /// A path that is asked or answered as it stands, without query and without anything encoded.
 fn path(path: &str, field: &str, diagnostics: &mut Diagnostics) {
-    if !upgrade::check_path(path) || path.contains('%') {
+    if !upgrade::check_path(path) || !upgrade::readings::is_plain(path) {
         let text =
             format_args!("{} must be a plain path such as /check, without query, dot segments and %", quote(path));
         diagnostics.invalid(format_args!("{field}.path"), text);

@@ -16,7 +16,7 @@ use crate::compile::problem::quote;
 use crate::compile::spec::diagnostics::Diagnostics;
 use crate::compile::spec::hostname;
 use crate::snapshot::{Balance, PathMatch, Timeouts};
-use crate::ws::upgrade::check_path;
+use crate::ws::upgrade::{check_path, readings};
 
 /// The longest path that can be matched.
 const MAX_PATH: usize = 1024;
@@ -127,12 +127,12 @@ fn path(kind: PathMatchKind, value: &str) -> Result<PathMatch, &'static str> {
         );
     }
     if value.contains("//") || value.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Err("must not have an empty or a dot segment; the gateway refuses requests with such paths");
+        return Err("must not have an empty or a dot segment; servers read such paths in different ways");
     }
-    if !check_path(value) {
+    if !check_path(value) || !readings::is_plain(value) {
         return Err(
-            "must not contain a semicolon or a character that a path cannot have (RFC 3986 §3.3); the gateway refuses \
-             requests with such paths",
+            "must not contain a semicolon, which servers read in different ways, or a character that a path cannot have \
+             (RFC 3986 §3.3)",
         );
     }
     Ok(match kind {

@@ -1,7 +1,7 @@
 //! Trust in client certificates: CA bundles and revocation lists of ConfigMaps, made into one verifier.
 //!
-//! Every reference must resolve and every list must be readable: what is lost here would otherwise let in whom it kept
-//! out. Knows ConfigMaps and grants; not hosts or routes.
+//! Every reference must resolve: what is lost here would otherwise let in whom it kept out. A bundle or list that cannot
+//! be read whole counts as it last could, if this replica has read it. Knows ConfigMaps and grants; not hosts or routes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::compile::pem;
 use crate::compile::problem::Problem;
 use crate::compile::provider::provider;
 use crate::compile::resolve::backend_tls;
-use crate::compile::resolve::bundle::{CA, same, value};
+use crate::compile::resolve::bundle::{CA, LastGood, same, value};
 use crate::compile::resolve::reference::{Grants, absent};
 use crate::compile::spec::tls::ClientDraft;
 use crate::compile::tls::certificate::date;
@@ -46,7 +46,12 @@ struct Sources {
 
 #[derive(Debug, Clone)]
 struct Made {
+    /// The ConfigMaps as they are.
     maps: Vec<Arc<ConfigMap>>,
+    /// The versions of them that count.
+    used: Vec<Arc<ConfigMap>>,
+    /// Those that are broken.
+    broken: Vec<Problem>,
     result: Result<Expiring, Problem>,
 }
 
@@ -63,15 +68,16 @@ struct Expiring {
 #[derive(Debug, Default)]
 pub struct ClientTrusts {
     by_sources: BTreeMap<Sources, Made>,
+    last_good: LastGood,
 }
 
-/// What a host asks of client certificates, and the problem of it.
+/// What a host asks of client certificates, and the problems of it.
 #[derive(Debug)]
 pub struct Validation {
     /// What is asked.
     pub rule: ClientRule,
-    /// A revocation list whose time is over.
-    pub expired: Option<Problem>,
+    /// Bundles and lists in whose place the last good ones are used, and a revocation list whose time is over.
+    pub problems: Vec<Problem>,
 }
 
 impl ClientTrusts {
@@ -116,95 +122,114 @@ impl ClientTrusts {
             return Err(problems);
         }
         let sources = Sources { required: draft.required, authorities, revocations };
-        let trust = self.trust(before, sources, maps).map_err(|problem| vec![problem])?;
-        let expired = trust.expires.filter(|(at, _)| *at <= now).map(|(at, name)| {
+        let Made { result, broken: mut problems, .. } = self.made(before, sources, maps);
+        let trust = result.map_err(|problem| vec![problem])?;
+        problems.extend(trust.expires.filter(|(at, _)| *at <= now).map(|(at, name)| {
             let text = format_args!(
                 "ConfigMap {name}: a revocation list expired on {}; no certificate of its issuer is accepted until the \
                  next list is published",
                 date(at)
             );
             Problem::new(Reason::Expired, "spec.tls.clientValidation.crlRefs", text)
-        });
-        Ok(Validation { rule: ClientRule { required: draft.required, trust: trust.trust }, expired })
+        }));
+        Ok(Validation { rule: ClientRule { required: draft.required, trust: trust.trust }, problems })
     }
 
-    fn trust(
+    fn made(&mut self, before: Option<&Self>, sources: Sources, maps: Vec<Arc<ConfigMap>>) -> Made {
+        if let Some(made) = self.by_sources.get(&sources) {
+            return made.clone();
+        }
+        let old = before.and_then(|before| Some((before, before.by_sources.get(&sources)?)));
+        let made = match old.filter(|(_, old)| all_same(&old.maps, &maps)) {
+            Some((before, old)) => {
+                for (entry, key) in sources.entries() {
+                    self.last_good.carry(&before.last_good, entry, key);
+                }
+                old.clone()
+            }
+            None => self.make(before, &sources, maps, old.map(|(_, old)| old)),
+        };
+        self.by_sources.insert(sources, made.clone());
+        made
+    }
+
+    /// Makes the verifier of what can be read now, and of the last good version of what cannot. The same versions give the
+    /// verifier of `old`.
+    fn make(
         &mut self,
         before: Option<&Self>,
-        sources: Sources,
+        sources: &Sources,
         maps: Vec<Arc<ConfigMap>>,
-    ) -> Result<Expiring, Problem> {
-        if let Some(made) = self.by_sources.get(&sources) {
-            return made.result.clone();
-        }
-        let made = before.and_then(|before| before.by_sources.get(&sources));
-        let result = match made.filter(|made| made.maps.iter().zip(&maps).all(|(old, new)| same(old, new))) {
-            Some(made) => made.result.clone(),
-            None => {
-                let refuse = |fault| {
-                    let text = format_args!("a CA bundle or revocation list {fault}");
-                    Problem::new(Reason::InvalidCertificateRef, "spec.tls.clientValidation", text)
-                };
-                guarded(refuse, || make(&sources, &maps))
+        old: Option<&Made>,
+    ) -> Made {
+        let (mut used, mut broken, mut unusable) = (Vec::with_capacity(maps.len()), Vec::new(), None);
+        let mut roots = RootCertStore::empty();
+        for ((entry, key), map) in sources.entries().zip(&maps) {
+            let read = |text: &[u8]| match entry {
+                CA => add_authorities(&mut RootCertStore::empty(), text),
+                // Each alone, so that the one that is wrong can be named.
+                _ => read_lists(text)?.into_iter().enumerate().try_for_each(|(at, (der, _))| {
+                    verifier(sources.required, &roots, vec![der]).map(|_| ()).map_err(|_| unusable_list(at))
+                }),
+            };
+            match self.last_good.choose(before.map(|before| &before.last_good), entry, (key, map), read) {
+                Ok(chosen) => {
+                    if entry == CA {
+                        // It was read just now, or when it was the one that counted last.
+                        let _ = add_authorities(&mut roots, value(&chosen.map, CA));
+                    }
+                    broken.extend(chosen.broken.map(|text| bad(entry, key, &text)));
+                    used.push(chosen.map);
+                }
+                Err(text) => unusable = unusable.or(Some(bad(entry, key, &text))),
             }
+        }
+        let refuse = |fault| {
+            let text = format_args!("a CA bundle or revocation list {fault}");
+            Problem::new(Reason::InvalidCertificateRef, "spec.tls.clientValidation", text)
         };
-        self.by_sources.insert(sources, Made { maps, result: result.clone() });
-        result
+        let result = match (unusable, old) {
+            (Some(problem), _) => Err(problem),
+            (None, Some(old)) if old.result.is_ok() && all_same(&old.used, &used) => old.result.clone(),
+            (None, _) => guarded(refuse, || put_together(sources, &used)),
+        };
+        Made { maps, used, broken, result }
     }
 }
 
-fn make(sources: &Sources, maps: &[Arc<ConfigMap>]) -> Result<Expiring, Problem> {
-    let bad = |field: &str, key: &Key, text: &str| {
-        let field = format_args!("spec.tls.clientValidation.{field}");
-        Problem::new(Reason::InvalidCertificateRef, field, format_args!("ConfigMap {key}: {text}"))
-    };
-    let (authorities, revocations) = maps.split_at(sources.authorities.len().min(maps.len()));
-    let mut roots = RootCertStore::empty();
-    for (key, map) in sources.authorities.iter().zip(authorities) {
-        let bad = |text: &str| bad("caCertificateRefs", key, text);
-        for (at, der) in backend_tls::read(value(map, CA)).map_err(|text| bad(&text))?.into_iter().enumerate() {
-            if !may_issue(&der) {
-                return Err(bad(&format!(
-                    "certificate {} of ca.crt is not that of an authority (basicConstraints CA, keyUsage keyCertSign); \
-                     put the certificate of its issuer there",
-                    at + 1
-                )));
-            }
-            roots.add(der).map_err(|_| {
-                bad(&format!("certificate {} of ca.crt is not a CA certificate of X.509 version 3", at + 1))
-            })?;
-        }
+impl Sources {
+    /// The entries of ConfigMaps that a verifier is made of, in their order.
+    fn entries(&self) -> impl Iterator<Item = (&'static str, &Key)> {
+        let authorities = self.authorities.iter().map(|key| (CA, key));
+        authorities.chain(self.revocations.iter().map(|key| (CRL, key)))
     }
-    let mut lists = Vec::new();
-    let mut expires: Option<(i64, Key)> = None;
-    for (key, map) in sources.revocations.iter().zip(revocations) {
-        let bad = |text: &str| bad("crlRefs", key, text);
-        let pem = value(map, CRL);
-        if pem.len() > MAX_BYTES {
-            return Err(bad("crl.pem is larger than 1 MiB"));
+}
+
+fn all_same(old: &[Arc<ConfigMap>], new: &[Arc<ConfigMap>]) -> bool {
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| same(old, new))
+}
+
+/// A problem of an entry of a ConfigMap.
+fn bad(entry: &str, key: &Key, text: &str) -> Problem {
+    let field = if entry == CA { "caCertificateRefs" } else { "crlRefs" };
+    let field = format_args!("spec.tls.clientValidation.{field}");
+    Problem::new(Reason::InvalidCertificateRef, field, format_args!("ConfigMap {key}: {text}"))
+}
+
+/// Makes the verifier of contents that were read before.
+fn put_together(sources: &Sources, maps: &[Arc<ConfigMap>]) -> Result<Expiring, Problem> {
+    let mut roots = RootCertStore::empty();
+    let (mut lists, mut expires) = (Vec::new(), None::<(i64, Key)>);
+    for ((entry, key), map) in sources.entries().zip(maps) {
+        if entry == CA {
+            add_authorities(&mut roots, value(map, CA)).map_err(|text| bad(entry, key, &text))?;
+            continue;
         }
-        let before = lists.len();
-        let count = pem::check(pem, "X509 CRL")
-            .map_err(|why| bad(&format!("crl.pem is not valid PEM: {why}; put whole X509 CRL blocks there")))?;
-        for der in CertificateRevocationListDer::pem_slice_iter(pem) {
-            let der = der.map_err(|_| bad("crl.pem is not valid PEM; put X509 CRL blocks there"))?;
-            let unusable = "crl.pem has a revocation list that is not of X.509 version 2 with a nextUpdate";
-            let ends = CertificateRevocationList::from_der(&der)
-                .ok()
-                .and_then(|(_, list)| list.next_update())
-                .ok_or_else(|| bad(unusable))?
-                .timestamp();
-            // Alone, so that the one that is wrong can be named.
-            verifier(sources.required, &roots, vec![der.clone()]).map_err(|_| bad(unusable))?;
+        for (der, ends) in read_lists(value(map, CRL)).map_err(|text| bad(entry, key, &text))? {
             if expires.as_ref().is_none_or(|(first, _)| ends < *first) {
                 expires = Some((ends, key.clone()));
             }
             lists.push(der);
-        }
-        match lists.len() - before {
-            0 => return Err(bad("crl.pem has no X509 CRL block")),
-            read if read != count => return Err(bad("crl.pem is not valid PEM: it cannot be read whole")),
-            _ => {}
         }
     }
     let trust = verifier(sources.required, &roots, lists).map_err(|error| {
@@ -212,6 +237,51 @@ fn make(sources: &Sources, maps: &[Arc<ConfigMap>]) -> Result<Expiring, Problem>
         Problem::new(Reason::InvalidCertificateRef, "spec.tls.clientValidation", text)
     })?;
     Ok(Expiring { trust, expires })
+}
+
+/// Adds a bundle of authorities: all that it has, and no certificate of anything else.
+fn add_authorities(roots: &mut RootCertStore, text: &[u8]) -> Result<(), String> {
+    for (at, der) in backend_tls::read(text)?.into_iter().enumerate() {
+        if !may_issue(&der) {
+            return Err(format!(
+                "certificate {} of ca.crt is not that of an authority (basicConstraints CA, keyUsage keyCertSign); put the \
+                 certificate of its issuer there",
+                at + 1
+            ));
+        }
+        roots
+            .add(der)
+            .map_err(|_| format!("certificate {} of ca.crt is not a CA certificate of X.509 version 3", at + 1))?;
+    }
+    Ok(())
+}
+
+fn unusable_list(at: usize) -> String {
+    format!("revocation list {} of crl.pem is not one of X.509 version 2 with a nextUpdate", at + 1)
+}
+
+/// The revocation lists of a file, all of them and at least one, each with its end in seconds since the Unix epoch.
+fn read_lists(text: &[u8]) -> Result<Vec<(CertificateRevocationListDer<'static>, i64)>, String> {
+    if text.len() > MAX_BYTES {
+        return Err("crl.pem is larger than 1 MiB".to_owned());
+    }
+    let broken = |why: &str| format!("crl.pem is not valid PEM: {why}; put whole X509 CRL blocks there");
+    let count = pem::check(text, "X509 CRL").map_err(|why| broken(&why))?;
+    let mut lists = Vec::with_capacity(count);
+    for (at, der) in CertificateRevocationListDer::pem_slice_iter(text).enumerate() {
+        let der = der.map_err(|_| broken(&format!("X509 CRL block {} is not base64", at + 1)))?;
+        let ends = match CertificateRevocationList::from_der(&der) {
+            Ok(([], list)) => list.next_update(),
+            _ => None,
+        };
+        let ends = ends.ok_or_else(|| unusable_list(at))?.timestamp();
+        lists.push((der, ends));
+    }
+    match lists.len() {
+        0 => Err("crl.pem has no X509 CRL block".to_owned()),
+        read if read != count => Err(broken("it cannot be read whole")),
+        _ => Ok(lists),
+    }
 }
 
 /// Whether a certificate says that its key may sign others (RFC 5280 §4.2.1.9 and §4.2.1.3). The key of one that may not
@@ -321,7 +391,7 @@ mod tests {
         assert_eq!(next(&with(&one.pem, &list)), before.rule);
         assert_ne!(next(&with(&other.pem, &list)), before.rule);
         assert_ne!(next(&with(&one.pem, &crl(&one, 2051))), before.rule);
-        assert!(before.expired.is_none());
+        assert!(before.problems.is_empty());
     }
 
     #[test]
@@ -333,7 +403,7 @@ mod tests {
             (&[][..], "caCertificateRefs[0]: ConfigMap shop/ca does not exist; create it with the key ca.crt"),
             (&[("ca", "other", "x")], "caCertificateRefs: ConfigMap shop/ca: ca.crt has no CERTIFICATE block"),
             (&[good, ("crl", "crl.pem", "")], "crlRefs: ConfigMap shop/crl: crl.pem has no X509 CRL block"),
-            (&[good, ("crl", "crl.pem", empty)], "crlRefs: ConfigMap shop/crl: crl.pem has a revocation list that"),
+            (&[good, ("crl", "crl.pem", empty)], "crlRefs: ConfigMap shop/crl: revocation list 1 of crl.pem is not"),
             (&[good, ("crl", "crl.pem", "-----BEGIN X509 CRL-----\n")], "crl.pem is not valid PEM"),
         ] {
             let text = said(maps);
@@ -342,11 +412,47 @@ mod tests {
     }
 
     #[test]
+    fn what_is_broken_counts_as_it_last_could_be_read_and_what_is_gone_does_not() {
+        let (one, other) = (ca(), ca());
+        let with = |ca: &str, list: &str| objects(&[("ca", "ca.crt", ca), ("crl", "crl.pem", list)]);
+        let (list, joined) = (crl(&one, 2050), format!("{}{}", one.pem.trim_end(), other.pem));
+        let mut first = ClientTrusts::default();
+        let good = rule(&with(&one.pem, &list), &mut first, None).unwrap().rule;
+        let mut second = ClientTrusts::default();
+        let broken = rule(&with(&joined, &list), &mut second, Some(&first)).unwrap();
+        assert_eq!(broken.rule, good, "the very same verifier: nobody is judged again");
+        let said = broken.problems[0].to_string();
+        assert!(
+            broken.problems.len() == 1 && said.contains("block 1 is not alone") && said.contains("last good"),
+            "{said}"
+        );
+        // It stays while the ConfigMap stays as it is, and another ConfigMap changes beside it.
+        let mut third = ClientTrusts::default();
+        assert_eq!(rule(&with(&joined, &list), &mut third, Some(&second)).unwrap().rule, good);
+        let cut = &list[..list.len() - 20];
+        let mut fourth = ClientTrusts::default();
+        let both = rule(&with(&joined, cut), &mut fourth, Some(&third)).unwrap();
+        assert_eq!((both.rule, both.problems.len()), (good.clone(), 2));
+        let renewed = rule(&with(&joined, &crl(&one, 2051)), &mut ClientTrusts::default(), Some(&fourth)).unwrap();
+        assert_ne!(renewed.rule, good, "a list that is good counts beside a bundle that is broken");
+        // What is lost is lost, and does not come back by a mistake.
+        for lost in [objects(&[("crl", "crl.pem", &list)]), with("", &list), with(&one.pem, "")] {
+            let mut after = ClientTrusts::default();
+            assert!(rule(&lost, &mut after, Some(&fourth)).is_err());
+            assert!(rule(&with(&joined, cut), &mut ClientTrusts::default(), Some(&after)).is_err());
+        }
+        assert!(
+            rule(&with(&joined, &list), &mut ClientTrusts::default(), None).is_err(),
+            "a replica that starts has none"
+        );
+    }
+
+    #[test]
     fn a_list_that_expired_is_reported() {
         let ca = ca();
         let objects = objects(&[("ca", "ca.crt", &ca.pem), ("crl", "crl.pem", &(crl(&ca, 2050) + &crl(&ca, 2026)))]);
         let asked = rule(&objects, &mut ClientTrusts::default(), None).unwrap();
-        let expired = asked.expired.unwrap();
+        let [expired] = &asked.problems[..] else { panic!("{:?}", asked.problems) };
         assert!(expired.reason == Reason::Expired && expired.text.contains("2026-01-01"), "{expired}");
     }
 

@@ -286,7 +286,7 @@ impl<'a> HostCertificates<'a> {
         match self.cache.client_trusts.rule(before, (self.objects, self.grants), tenant, client, self.now) {
             Ok(validation) => {
                 served.client = Some(validation.rule);
-                served.resolved.extend(validation.expired);
+                served.resolved.extend(validation.problems);
             }
             Err(problems) => {
                 served.locked = true;

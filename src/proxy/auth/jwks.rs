@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::backoff::Backoff;
-use crate::policy::keys::{KeySet, MAX_SET};
+use crate::policy::keys::{KeySet, MAX_SET, Unread};
 use crate::proxy::auth::fetch::{Fetcher, LIMIT};
 use crate::proxy::dependency_health::DependencyHealth;
 use crate::proxy::limits::permits::Count;
@@ -308,7 +308,7 @@ impl Keys {
     async fn run(self, entry: Arc<Entry>, number: u64) {
         let flight = Flight { keys: self, entry, number, fetched: None };
         let fetched = match flight.keys.fetcher.get(&flight.entry.uri, MAX_SET).await {
-            Ok(body) => KeySet::parse(&body, false),
+            Ok(body) => KeySet::parse(&body, false).map_err(Unread::text),
             Err(failed) => Err(failed.0),
         };
         flight.lands(fetched);

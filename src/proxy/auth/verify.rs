@@ -12,7 +12,7 @@ use crate::policy::token::{self, Failure, Token};
 use crate::policy::{Facts, Proof};
 use crate::proxy::auth::{Auth, external};
 use crate::proxy::clock::wall;
-use crate::proxy::store::record::Redeemable;
+use crate::proxy::store::record::{Record, Redeemable};
 use crate::reason::Reason;
 use crate::snapshot::{Route, RouteState};
 use crate::ws::upgrade::Request;
@@ -44,8 +44,11 @@ impl Auth {
         request: &mut Request,
     ) -> Result<Verified, Reason> {
         let Authentication::AnyOf(methods) = authentication else { return Ok(Verified::default()) };
-        let verified = match presented.one() {
-            Ok(credential) => self.by_credential(route, authentication, credential, facts, request).await?,
+        let verified = match presented.candidates() {
+            Ok(candidates) => {
+                let (credential, judged) = self.the_valid_one(route, methods, candidates, facts).await?;
+                admitted(route, authentication, credential, judged, request)
+            }
             // What no other method looks for is for the first service that gets any of it.
             Err(Reason::CredentialMissing) => {
                 let verified = self.asked(route, methods, facts, request).await?;
@@ -59,28 +62,43 @@ impl Auth {
         Ok(verified)
     }
 
-    async fn by_credential(
+    /// The one of these credentials that is valid, and what is known by it. Two valid ones are refused: the backend could
+    /// take the other.
+    async fn the_valid_one<'a>(
         &self,
         route: &RouteId,
-        authentication: &Authentication,
+        methods: &'a [Method],
+        candidates: &'a [Credential],
+        facts: &Facts,
+    ) -> Result<(&'a Credential, Judged<'a>), Reason> {
+        let (mut valid, mut refused) = (None, None);
+        for credential in candidates {
+            match self.judge(route, methods, credential, facts).await {
+                Ok(_) if valid.is_some() => return Err(Reason::CredentialAmbiguous),
+                Ok(judged) => valid = Some((credential, judged)),
+                // Nobody knows whether this one is valid.
+                Err(reason) if reason.http_status().is_some_and(|status| status >= 500) => return Err(reason),
+                Err(reason) => refused = refused.or(Some(reason)),
+            }
+        }
+        valid.ok_or(refused.unwrap_or(Reason::CredentialMissing))
+    }
+
+    /// Judges one credential, and changes nothing.
+    async fn judge<'a>(
+        &self,
+        route: &RouteId,
+        methods: &'a [Method],
         credential: &Credential,
         facts: &Facts,
-        request: &mut Request,
-    ) -> Result<Verified, Reason> {
-        let methods = authentication.methods();
+    ) -> Result<Judged<'a>, Reason> {
         let mut reason = Reason::TokenMalformed;
         for (index, raw) in credential.takers() {
             let Some(method) = methods.get(index) else { continue };
             let jwt = match &method.kind {
                 Kind::Jwt(jwt) => jwt,
                 Kind::External(_) => continue,
-                Kind::Ticket(_) => {
-                    let (ticket, record) = self.tickets.look(raw, route, facts).await?;
-                    withhold(methods, request);
-                    credential::cleanse(authentication, None, request);
-                    let (proof, headers) = (Some(record.proof.clone()), record.headers.clone());
-                    return Ok(Verified { proof, headers, ticket: Some(ticket), ..Verified::default() });
-                }
+                Kind::Ticket(_) => return Ok(Judged::Ticket(self.tickets.look(raw, route, facts).await?)),
             };
             let token = match Token::parse(raw) {
                 Ok(token) => token,
@@ -94,18 +112,8 @@ impl Auth {
                 continue;
             }
             // This method decides, and no other is asked.
-            let token::Verified { proof, headers, left_out } = self.verify_token(route, &token, method, jwt).await?;
-            withhold(methods, request);
-            credential::cleanse(authentication, jwt.forward.then_some(credential), request);
-            if jwt.forward {
-                credential.keep(request);
-            }
-            for claim in &left_out {
-                tracing::debug!(%route, method = &*method.name, %claim, "a claim cannot be a header and is left out");
-            }
-            let headers = headers.into_iter().map(|(name, value)| (name, value.into_boxed_bytes())).collect();
-            let left_out = left_out.len();
-            return Ok(Verified { proof: Some(Box::new(proof)), headers, left_out, ..Verified::default() });
+            let verified = self.verify_token(route, &token, method, jwt).await?;
+            return Ok(Judged::Token { method, jwt, verified });
         }
         Err(reason)
     }
@@ -182,6 +190,41 @@ impl Auth {
     fn local(&self, route: &RouteId, source: &KeySource) -> Option<Arc<KeySet>> {
         let source = source.within(&route.namespace);
         self.live.load().keys.get(&source).cloned()
+    }
+}
+
+/// What is known by a credential that is valid.
+enum Judged<'a> {
+    Token { method: &'a Method, jwt: &'a Jwt, verified: token::Verified },
+    Ticket((Redeemable, Arc<Record>)),
+}
+
+/// Makes the request of a valid credential one for the backend.
+fn admitted(
+    route: &RouteId,
+    authentication: &Authentication,
+    credential: &Credential,
+    judged: Judged<'_>,
+    request: &mut Request,
+) -> Verified {
+    withhold(authentication.methods(), request);
+    match judged {
+        Judged::Ticket((ticket, record)) => {
+            credential::cleanse(authentication, None, request);
+            let (proof, headers) = (Some(record.proof.clone()), record.headers.clone());
+            Verified { proof, headers, ticket: Some(ticket), ..Verified::default() }
+        }
+        Judged::Token { method, jwt, verified: token::Verified { proof, headers, left_out } } => {
+            credential::cleanse(authentication, jwt.forward.then_some(credential), request);
+            if jwt.forward {
+                credential.keep(request);
+            }
+            for claim in &left_out {
+                tracing::debug!(%route, method = &*method.name, %claim, "a claim cannot be a header and is left out");
+            }
+            let headers = headers.into_iter().map(|(name, value)| (name, value.into_boxed_bytes())).collect();
+            Verified { proof: Some(Box::new(proof)), headers, left_out: left_out.len(), ..Verified::default() }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod head;
 pub mod hops;
 pub mod host;
 mod origin;
+pub mod readings;
 pub mod request;
 pub mod response;
 mod target;

@@ -464,6 +464,7 @@ fn snapshot(state: Option<RouteState>) -> Snapshot {
             balance: Balance::default(),
             backend_tls: None,
             timeouts: Timeouts::default(),
+            rule: 0,
         })
     });
     let host = Host { name: "a.test".into(), tls: HostTls::Default, routes: routes.collect() };
