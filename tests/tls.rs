@@ -205,6 +205,27 @@ async fn a_handshake_that_does_not_go_on_is_ended_in_time_and_holds_no_memory() 
     .await;
 }
 
+/// A broken record between the TLS handshake and the request, and the alert that it gets (RFC 8446 §6.2).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_record_before_the_request_gets_its_alert() {
+    let setup = Setup::new(&json!({})).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let client = setup.client().configured(setup.authority.client_of(&[version]));
+        let broken = [&[23, 3, 3, 0, 40][..], &[0x5A; 40]].concat();
+        for (case, record, alert) in
+            [("a wrong MAC", broken.as_slice(), "BadRecordMac"), ("no such type", &[99, 3, 3, 0, 1, 0], "DecodeError")]
+        {
+            let Wire::Tls(mut tls) = client.connect().await.wire else { panic!("no TLS") };
+            tls.get_mut().0.write_all(record).await.unwrap();
+            let mut sink = Vec::new();
+            let read = harness::within(PATIENCE, case, tls.read_to_end(&mut sink)).await;
+            let error = read.expect_err(case).to_string();
+            assert!(error.contains(alert), "{case}, {version:?}: {error}");
+        }
+    }
+    assert_eq!(setup.recorder.count(), (0, 0));
+}
+
 fn kind(peer: &Peer) -> Option<HandshakeKind> {
     match &peer.wire {
         Wire::Tls(tls) => tls.get_ref().1.handshake_kind(),

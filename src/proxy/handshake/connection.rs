@@ -144,8 +144,12 @@ async fn refuse(
     refusal: &Refusal,
 ) -> Option<Relay> {
     end(worker, address, request, refusal);
-    if let Some(bytes) = refusal.answer(worker.chance()) {
-        farewell(worker, &mut tls, &bytes).await;
+    match refusal.answer(worker.chance()) {
+        Some(bytes) => farewell(worker, &mut tls, &bytes).await,
+        // An alert that says what was wrong with a record goes out, and is not lost by a reset.
+        None => {
+            let _ = timeout(FAREWELL, tls.finish(&worker.buffers)).await;
+        }
     }
     None
 }

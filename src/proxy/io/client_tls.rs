@@ -169,7 +169,8 @@ impl ClientTls {
     /// rustls is not asked again: it would go on with the messages that came with the one it refused.
     fn fail(&mut self, rest: &mut [u8]) {
         self.failed = true;
-        while let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(rest).state {
+        while self.tls.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(rest).state else { return };
             if encode(&mut data, &mut self.unsent).is_err() {
                 return;
             }
