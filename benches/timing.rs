@@ -38,6 +38,7 @@ fn main() {
         headers: Vec::new(),
         skew: Duration::ZERO,
         forward: false,
+        binds_key: false,
     };
     let method = Method { name: "idp".into(), kind: Kind::Jwt(jwt.clone()) };
     let set = json!({"keys": [{"kty": "oct", "kid": "one", "alg": "HS256", "k": URL_SAFE_NO_PAD.encode(SECRET)}]});

@@ -179,6 +179,7 @@ reasons! {
     MaxDuration              "max_duration"                 -     1001: "The connection reached `maxDuration`."
     ClientCertificateExpired "client_certificate_expired"   -     1008: "The client certificate expired while the connection was open."
     CredentialExpired        "credential_expired"           401   1008: "The credential that admitted the connection has expired."
+    KeyRemoved               "key_removed"                  -     1008: "The key that verified the token has left its key set (`jwt.onKeyRemoval: Close`)."
     ExternalWithdrawn        "external_withdrawn"           -     1008: "The External service refused the connection when it was asked again (`external.recheck`), or named another subject."
     RecheckMissed            "recheck_missed"               -     1013: "The External service gave no valid answer for three times `external.recheck`, or the gateway kept nothing to ask it with: a ticket admitted the connection, or `recheck` was not set at its handshake."
     AccessWithdrawn          "access_withdrawn"             -     1008: "The route no longer admits this connection."

@@ -176,7 +176,7 @@ fn a_family_of_metrics_without_a_series_is_found() {
 
 /// Groups of docs/threats.md and how many rows each has.
 const THREATS: [(char, usize); 10] =
-    [('A', 10), ('B', 22), ('C', 14), ('D', 15), ('E', 24), ('F', 21), ('G', 23), ('H', 24), ('I', 10), ('J', 7)];
+    [('A', 10), ('B', 22), ('C', 14), ('D', 15), ('E', 25), ('F', 21), ('G', 23), ('H', 24), ('I', 10), ('J', 7)];
 
 #[test]
 fn every_threat_has_a_test_that_exists_or_says_why_not() {

@@ -102,7 +102,7 @@ proxy::relay | ws reason api telemetry::initiator telemetry::metrics telemetry::
     proxy::clock proxy::limits proxy::io | rustls_pki_types
 proxy::shared | telemetry::metrics policy snapshot proxy::drain proxy::dependency_health proxy::limits proxy::io
     proxy::store proxy::auth proxy::relay | arc_swap tokio
-proxy::worker | telemetry::metrics telemetry::access policy proxy::clock proxy::drain proxy::limits proxy::io proxy::relay
+proxy::worker | reason telemetry::metrics telemetry::access policy proxy::clock proxy::drain proxy::limits proxy::io proxy::relay
     proxy::shared | tokio
 proxy::handshake | ws reason telemetry::metrics telemetry::access policy snapshot proxy::clock proxy::limits
     proxy::io proxy::store proxy::relay proxy::shared proxy::worker | aws_lc_rs base64 rustix rustls_pki_types tokio

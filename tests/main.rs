@@ -43,6 +43,7 @@ mod handshake_deadline;
 mod handshake_fields;
 mod hanging;
 mod health;
+mod key_removal;
 mod key_sets;
 mod layers;
 mod limits;

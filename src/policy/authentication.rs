@@ -133,6 +133,8 @@ pub struct Jwt {
     pub skew: Duration,
     /// Whether the backend gets the token too.
     pub forward: bool,
+    /// Whether a connection ends when the key that verified its token leaves its set.
+    pub binds_key: bool,
 }
 
 /// Where keys come from.
@@ -224,6 +226,12 @@ pub struct Proof {
     pub subject: Option<Box<str>>,
     /// When the credential's time is over, seconds since the Unix epoch; `None`: never.
     pub expires: Option<i64>,
+    /// The thumbprint (RFC 7638) of the key that verified the token; `None`: there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Box<str>>,
+    /// The last change of key sets that this replica knew of when the handshake began.
+    #[serde(skip)]
+    pub key_change: u64,
     /// The claims, as JSON text: one allocation for as long as the connection lives.
     claims: Box<str>,
 }
@@ -253,6 +261,8 @@ impl Proof {
             issuer: issuer.into(),
             subject: subject.map(Into::into),
             expires,
+            key: None,
+            key_change: 0,
             claims: claims.into(),
         }
     }
@@ -260,7 +270,8 @@ impl Proof {
     /// The bytes of memory that it takes, about.
     pub fn size(&self) -> usize {
         let subject = self.subject.as_ref().map_or(0, |subject| subject.len());
-        self.method.len() + self.issuer.len() + subject + self.claims.len() + size_of::<Self>()
+        let key = self.key.as_ref().map_or(0, |key| key.len());
+        self.method.len() + self.issuer.len() + subject + key + self.claims.len() + size_of::<Self>()
     }
 
     /// The identity that limits count: the subject with its issuer, which alone would be anyone's.
@@ -298,6 +309,15 @@ impl Authentication {
         match self {
             Self::Anonymous => &[],
             Self::AnyOf(methods) => methods,
+        }
+    }
+
+    /// The set, and the thumbprint in it, without which a proof ends: of a method that says so.
+    pub fn bound_key<'a>(&'a self, proof: &'a Proof) -> Option<(&'a KeySource, &'a str)> {
+        let method = self.methods().iter().find(|method| method.name == proof.method)?;
+        match &method.kind {
+            Kind::Jwt(jwt) if jwt.binds_key => Some((&jwt.keys, proof.key.as_deref()?)),
+            _ => None,
         }
     }
 
@@ -372,6 +392,7 @@ pub(in crate::policy) mod tests {
             headers: vec![],
             skew: Duration::from_secs(30),
             forward: false,
+            binds_key: false,
         }
     }
 

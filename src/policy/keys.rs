@@ -76,6 +76,7 @@ struct Key {
     /// The only algorithm, where the key names one.
     only: Option<Algorithm>,
     key: DecodingKey,
+    thumbprint: Box<str>,
 }
 
 impl Key {
@@ -126,11 +127,16 @@ impl KeySet {
         Ok(Self { keys, unusable, digest: digest.as_ref().try_into().unwrap_or_default() })
     }
 
-    /// The keys for an algorithm and, if the token names one, an id; at most eight. The id is nothing but a name within
-    /// this set.
-    pub fn find(&self, algorithm: Algorithm, id: Option<&str>) -> impl Iterator<Item = &DecodingKey> {
+    /// The keys for an algorithm and, if the token names one, an id, with their thumbprints; at most eight. The id is nothing
+    /// but a name within this set.
+    pub fn find(&self, algorithm: Algorithm, id: Option<&str>) -> impl Iterator<Item = (&DecodingKey, &str)> {
         let fits = move |key: &&Key| key.fits(algorithm) && (id.is_none() || key.id.as_deref() == id);
-        self.keys.iter().filter(fits).map(|key| &key.key).take(MAX_TRIED)
+        self.keys.iter().filter(fits).map(|key| (&key.key, &*key.thumbprint)).take(MAX_TRIED)
+    }
+
+    /// Whether one of the keys has this thumbprint.
+    pub fn has(&self, thumbprint: &str) -> bool {
+        self.keys.iter().any(|key| *key.thumbprint == *thumbprint)
     }
 
     /// Keys of the set that are meant to verify tokens and cannot: which, by key id or place, and why.
@@ -148,7 +154,7 @@ fn read(mut jwk: Value, symmetric: bool) -> Result<Option<Key>, &'static str> {
     tidy(&mut jwk);
     // Extensions beside a key, such as a certificate chain, are not looked at (RFC 7517 §4).
     match serde_json::from_value::<Jwk>(jwk.clone()) {
-        Ok(jwk) => key(&jwk, symmetric),
+        Ok(parsed) => key(&parsed, symmetric, || thumbprint(&jwk)),
         Err(_) if jwk.get("use").is_some_and(|what| what != "sig") => Ok(None),
         Err(_) => Err(INCOMPLETE),
     }
@@ -178,7 +184,21 @@ fn tidy(jwk: &mut Value) {
     }
 }
 
-fn key(jwk: &Jwk, symmetric: bool) -> Result<Option<Key>, &'static str> {
+/// The thumbprint of a key whose numbers are tidy (RFC 7638 §3): what it is, whatever its id is and its other members are.
+fn thumbprint(jwk: &Value) -> Box<str> {
+    let members: &[&str] = match jwk.get("kty").and_then(Value::as_str) {
+        Some("RSA") => &["e", "kty", "n"],
+        Some("EC") => &["crv", "kty", "x", "y"],
+        Some("OKP") => &["crv", "kty", "x"],
+        _ => &["k", "kty"],
+    };
+    let members: Vec<String> =
+        members.iter().map(|name| format!("\"{name}\":{}", jwk.get(name).unwrap_or(&Value::Null))).collect();
+    let text = format!("{{{}}}", members.join(","));
+    URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes())).into()
+}
+
+fn key(jwk: &Jwk, symmetric: bool, thumbprint: impl FnOnce() -> Box<str>) -> Result<Option<Key>, &'static str> {
     const RSA: &[Algorithm] =
         &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
     let common = &jwk.common;
@@ -233,7 +253,8 @@ fn key(jwk: &Jwk, symmetric: bool) -> Result<Option<Key>, &'static str> {
         Some(Some(_)) => return Err("has an alg that keys of its type cannot have"),
     };
     let key = DecodingKey::from_jwk(jwk).map_err(|_| "cannot be loaded")?;
-    Ok(Some(Key { id: common.key_id.as_deref().map(Into::into), algorithms, only, key }))
+    let id = common.key_id.as_deref().map(Into::into);
+    Ok(Some(Key { id, algorithms, only, key, thumbprint: thumbprint() }))
 }
 
 /// Loads an RSA key as verification does, and refuses what no such key has: an even number (RFC 8017 §3.1).
@@ -327,6 +348,21 @@ mod tests {
         for other in [r#"{"kty":"new"}"#.to_owned(), format!(r#"{{{EC},"use":"enc"}}"#)] {
             assert!(set(&[&good, &other], false).unwrap().unusable().is_empty(), "{other}");
         }
+    }
+
+    #[test]
+    fn a_key_is_known_by_its_thumbprint_whatever_it_is_called() {
+        // RFC 7638 §3.1.
+        let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+        let sample = format!(r#"{{"kty":"RSA","n":"{n}","e":"AQAB","alg":"RS256","kid":"2011-04-29"}}"#);
+        let again = format!(r#"{{"kid":"other","use":"sig","e":"AQAB==","n":"{n}","kty":"RSA"}}"#);
+        const THUMBPRINT: &str = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
+        for key in [&sample, &again] {
+            let set = set(&[key], false).unwrap();
+            assert_eq!(set.find(Algorithm::RS256, None).map(|(_, key)| key).collect::<Vec<_>>(), [THUMBPRINT]);
+            assert!(set.has(THUMBPRINT) && !set.has("other"));
+        }
+        assert!(!set(&[&format!("{{{EC}}}")], false).unwrap().has(THUMBPRINT));
     }
 
     #[test]

@@ -123,9 +123,9 @@ impl<'a> Token<'a> {
         let signed = |key: &DecodingKey| {
             matches!(jsonwebtoken::crypto::verify(self.signature, self.signed, key, self.algorithm), Ok(true))
         };
-        if !found.any(signed) {
+        let Some((_, thumbprint)) = found.find(|(key, _)| signed(key)) else {
             return Err(if known { Reason::TokenUntrusted.into() } else { Failure::UnknownKey });
-        }
+        };
         let expires = self.check_times(i64::try_from(jwt.skew.as_secs()).unwrap_or(0), now)?;
         let claims = &self.claims;
         jwt.judge(claims)?;
@@ -141,7 +141,8 @@ impl<'a> Token<'a> {
                 None => left_out.push(one.claim.clone()),
             }
         }
-        let proof = Proof::new(&method.name, &jwt.issuer, subject, Some(expires), &self.text);
+        let mut proof = Proof::new(&method.name, &jwt.issuer, subject, Some(expires), &self.text);
+        proof.key = Some(thumbprint.into());
         Ok(Verified { proof, headers, left_out })
     }
 

@@ -32,6 +32,7 @@ use auth::Auth;
 use auth::external::Externals;
 use auth::fetch::Fetcher;
 use auth::jwks::Keys;
+use auth::rotation::Rotation;
 use auth::tickets::{Memory, Tickets};
 use dependency_health::DependencyHealth;
 pub use dependency_health::Failing;
@@ -110,9 +111,12 @@ impl Proxy {
             }
             None => SubjectRates::default(),
         };
+        let (control, rotation) = (options.control.clone(), Rotation::default());
+        let keys = Keys::new(fetcher, control, options.metrics.clone(), Arc::clone(&health), rotation.clone());
         let shared = Arc::new(Shared {
             auth: Auth {
-                keys: Keys::new(fetcher, options.control.clone(), options.metrics.clone(), Arc::clone(&health)),
+                keys,
+                rotation,
                 externals: Externals::new(Arc::clone(&options.live), Arc::clone(&health)),
                 tickets: store.clone().map_or_else(|| Tickets::Memory(Memory::default()), Tickets::Shared),
                 live: Arc::clone(&options.live),
@@ -186,7 +190,9 @@ async fn follow(shared: Arc<Shared>) {
         }
         let snapshot = shared.live.load();
         shared.health.follow(&snapshot.dependencies());
-        shared.auth.keys.follow(&snapshot.key_sets());
+        let named = snapshot.key_sets();
+        shared.auth.keys.follow(&named);
+        shared.auth.rotation.follow(&snapshot.keys, |uri| named.contains_key(uri));
     }
 }
 

@@ -16,6 +16,7 @@ use crate::proxy::relay::session::Session;
 use crate::proxy::relay::sweep::Sessions;
 use crate::proxy::relay::throttle;
 use crate::proxy::shared::Shared;
+use crate::reason::Reason;
 use crate::telemetry::access::worker::WorkerLog;
 use crate::telemetry::metrics::{MessageSizes, Recheck};
 
@@ -61,11 +62,20 @@ impl Worker {
         self.buffers.borrow_mut().masks.next()
     }
 
-    /// Judges all sessions again, because routes changed.
-    async fn rejudge(&self) {
+    /// Judges a session again, because its route or a key set may have changed.
+    pub(crate) fn rejudge(&self, session: &Session) {
+        session.rejudge(&self.shared.live, self.clock.now(), wall());
+        let route = Arc::clone(&session.lease.borrow().route);
+        if self.shared.auth.key_has_left(&route, &session.facts) {
+            session.end(Reason::KeyRemoved);
+        }
+    }
+
+    /// Judges all sessions again, because routes or key sets changed.
+    async fn rejudge_all(&self) {
         let mut since = Instant::now();
         for session in self.sessions.all() {
-            session.rejudge(&self.shared.live, self.clock.now(), wall());
+            self.rejudge(&session);
             // Most are judged in no time, but chains of client certificates are verified anew: frames go first.
             if since.elapsed() >= JUDGING {
                 tokio::task::yield_now().await;
@@ -113,12 +123,14 @@ pub(crate) async fn sweep(worker: Rc<Worker>) {
     let mut tick = interval(Duration::from_secs(1) / TICKS);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut changed = worker.shared.changed.clone();
+    let mut rotated = worker.shared.auth.rotation.changed();
     let mut draining: Option<(Tick, Duration)> = None;
     let mut visited = Tick::FIRST;
     loop {
-        let routes = tokio::select! {
+        let again = tokio::select! {
             _ = tick.tick() => false,
             changed = changed.changed() => changed.is_ok(),
+            rotated = rotated.changed() => rotated.is_ok(),
         };
         let now = worker.clock.advance();
         if draining.is_none()
@@ -126,9 +138,10 @@ pub(crate) async fn sweep(worker: Rc<Worker>) {
         {
             draining = Some((now, window));
         }
-        if routes {
+        if again {
             changed.borrow_and_update();
-            worker.rejudge().await;
+            rotated.borrow_and_update();
+            worker.rejudge_all().await;
             continue;
         }
         worker.visit(visited, now, draining);

@@ -134,6 +134,20 @@ pub struct Jwt {
     /// Whether the backend gets the token too; false if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward_credential: Option<bool>,
+    /// What happens to open connections when the key that verified their token leaves its set: Keep or Close; Keep if
+    /// absent. A set that cannot be fetched or read removes no key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_key_removal: Option<OnKeyRemoval>,
+}
+
+/// What happens to a connection whose key is withdrawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "")]
+pub enum OnKeyRemoval {
+    /// It lives on until its credential expires.
+    Keep,
+    /// It is closed with 1008.
+    Close,
 }
 
 /// A JSON Web Key Set (RFC 7517).

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::api::route::authentication::{
-    self as api, AuthenticationMode, ExtractFrom, ExtractFromKind, Jwks, MethodKind,
+    self as api, AuthenticationMode, ExtractFrom, ExtractFromKind, Jwks, MethodKind, OnKeyRemoval,
 };
 use crate::api::route::reference::KeyKind;
 use crate::api::scalar;
@@ -235,6 +235,7 @@ fn jwt(spec: &api::Jwt, field: &str, diagnostics: &mut Diagnostics) -> Jwt {
         headers: headers(spec.claim_to_headers.as_deref().unwrap_or_default(), &field, diagnostics),
         skew: skew(spec, &field, diagnostics),
         forward,
+        binds_key: spec.on_key_removal == Some(OnKeyRemoval::Close),
     }
 }
 

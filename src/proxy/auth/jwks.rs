@@ -17,8 +17,10 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::backoff::Backoff;
+use crate::policy::authentication::KeySource;
 use crate::policy::keys::{KeySet, MAX_SET, Unread};
 use crate::proxy::auth::fetch::{Fetcher, LIMIT};
+use crate::proxy::auth::rotation::Rotation;
 use crate::proxy::dependency_health::DependencyHealth;
 use crate::proxy::limits::permits::Count;
 use crate::proxy::limits::places::{Places, Step};
@@ -58,6 +60,8 @@ pub(crate) struct Keys {
     control: Handle,
     metrics: Metrics,
     health: Arc<DependencyHealth>,
+    /// Told of each set.
+    rotation: Rotation,
 }
 
 #[derive(Debug)]
@@ -189,9 +193,15 @@ impl Fetches {
 }
 
 impl Keys {
-    pub(crate) fn new(fetcher: Fetcher, control: Handle, metrics: Metrics, health: Arc<DependencyHealth>) -> Self {
+    pub(crate) fn new(
+        fetcher: Fetcher,
+        control: Handle,
+        metrics: Metrics,
+        health: Arc<DependencyHealth>,
+        rotation: Rotation,
+    ) -> Self {
         let (entries, fetches) = (Arc::default(), Arc::new(Mutex::new(Fetches::new())));
-        Self { entries, fetches, fetcher: Arc::new(fetcher), control, metrics, health }
+        Self { entries, fetches, fetcher: Arc::new(fetcher), control, metrics, health, rotation }
     }
 
     /// The keys of a URI for a route of a namespace; waits for them if there are none. `None`: they cannot be had.
@@ -340,7 +350,13 @@ impl Keys {
                 "a key set could not be fetched; the last good one serves for an hour"
             );
         }
-        entry.state().land(fetched.ok(), Instant::now());
+        {
+            let mut state = entry.state();
+            state.land(fetched.ok(), Instant::now());
+            if let Some((keys, _)) = &state.good {
+                self.rotation.read(&KeySource::Remote(entry.uri.clone()), keys);
+            }
+        }
         entry.over.send_modify(|count| *count += 1);
     }
 
@@ -494,7 +510,8 @@ mod tests {
         let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = hanging.local_addr().unwrap().port();
         let health = Arc::new(DependencyHealth::new(watch::Sender::default(), Metrics::new()));
-        let keys = Keys::new(crate::proxy::auth::fetch::tests::open(), Handle::current(), Metrics::new(), health);
+        let fetcher = crate::proxy::auth::fetch::tests::open();
+        let keys = Keys::new(fetcher, Handle::current(), Metrics::new(), health, Rotation::default());
         let named = |count: usize| -> Named {
             (0..count).map(|at| (format!("https://127.0.0.1:{port}/{at:02}").into(), ["shop".into()].into())).collect()
         };

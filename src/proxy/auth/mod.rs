@@ -5,6 +5,7 @@ mod calls;
 pub(crate) mod external;
 pub mod fetch;
 pub(crate) mod jwks;
+pub(crate) mod rotation;
 pub(crate) mod tickets;
 pub(crate) mod verify;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use crate::snapshot::live::Live;
 use external::Externals;
 use jwks::Keys;
+use rotation::Rotation;
 use tickets::Tickets;
 
 /// What credentials are verified with.
@@ -22,6 +24,8 @@ pub(crate) struct Auth {
     pub(crate) live: Arc<Live>,
     /// Key sets that are fetched.
     pub(crate) keys: Keys,
+    /// Which of all sets changed when.
+    pub(crate) rotation: Rotation,
     /// Services that judge handshakes.
     pub(crate) externals: Externals,
     /// Tickets that are outstanding.

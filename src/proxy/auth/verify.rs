@@ -155,6 +155,15 @@ impl Auth {
         self.externals.ask_again(&route.id, external, facts, kept).await
     }
 
+    /// Whether the key that admitted a connection has left its set, where the route ends it for that.
+    pub(crate) fn key_has_left(&self, route: &Route, facts: &Facts) -> bool {
+        let (RouteState::Serving(policy), Some(proof)) = (&route.state, &facts.proof) else { return false };
+        let bound = policy.handshake.authentication.bound_key(proof);
+        bound.is_some_and(|(source, key)| {
+            self.rotation.has_left(&source.within(&route.id.namespace), key, proof.key_change)
+        })
+    }
+
     async fn verify_token(
         &self,
         route: &RouteId,

@@ -290,7 +290,7 @@ async fn open(
     let session = Session::new(facts, kept, lease, worker.chance(), worker.clock.now(), wall());
     worker.sessions.register(&session);
     // What changed while the backend was connected to is judged now.
-    session.rejudge(&shared.live, worker.clock.now(), wall());
+    worker.rejudge(&session);
     let mut nonce = [0; 8];
     nonce[..4].copy_from_slice(&worker.mask());
     nonce[4..].copy_from_slice(&worker.mask());

@@ -148,6 +148,8 @@ pub(crate) async fn identify(
     if presented.by_subprotocol && presented.answer.is_none() && facts.subprotocols.is_empty() {
         return Err(refuse(Reason::SubprotocolDenied));
     }
+    // Before a key is looked up, so that no change falls between.
+    let key_change = shared.auth.rotation.last();
     let verified = shared.auth.verify(id, authentication, &presented, &facts, &mut asked.request).await;
     let verified = verified.map_err(refuse)?;
     // No ticket is issued for a ticket: it would be worth more than the credential behind the first.
@@ -157,7 +159,13 @@ pub(crate) async fn identify(
     if verified.left_out > 0 {
         shared.metrics.route(id.label()).headers_left_out.inc_by(verified.left_out as u64);
     }
-    facts.proof = verified.proof;
+    facts.proof = verified.proof.map(|mut proof| {
+        // A ticket of this replica knows what counted when it was issued.
+        if proof.key_change == 0 {
+            proof.key_change = key_change;
+        }
+        proof
+    });
     let admission = admit(policy, &facts, wall()).map_err(refuse)?;
     let (headers, kept, ticket) = (verified.headers, verified.kept, verified.ticket);
     let Presented { by_subprotocol, answer, .. } = presented;
