@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where the data plane and its defaults are.
-const ROOTS: [&str; 5] = ["proxy", "ws", "policy", "snapshot", "compile/spec"];
+const ROOTS: [&str; 6] = ["proxy", "ws", "policy", "snapshot", "compile/spec", "api/ceilings.rs"];
 
 /// One constant: its file below `src/`, its name, the unit of its value, why it is so, and the field or setting that changes
 /// it; `-` where nothing does.
@@ -36,6 +36,7 @@ const PARTS: &[(&str, &[Row])] = &[
 ]),
 ("Limits and rates", &[
     ("compile/spec/policy.rs", "TOTAL", "connections", "One route must not take a whole replica unasked.", "`connection.limits.total`"),
+    ("api/ceilings.rs", "MOST", "connections", "More is no limit.", "-"),
     ("compile/spec/rate.rs", "MOST", "handshakes", "More is no limit.", "-"),
     ("compile/spec/rate.rs", "INTERVALS", "", "Shorter is no rate, longer is a quota.", "-"),
     ("proxy/limits/connections.rs", "OF_ADDRESS", "times", "Free sockets are left to others ([shares](operations/shares.md)).", "`connection.limits.perAddress`"),
@@ -72,6 +73,8 @@ const PARTS: &[(&str, &[Row])] = &[
     ("compile/spec/authentication.rs", "TTL", "", "A page uses its ticket at once.", "`ticket.ttl`"),
     ("compile/spec/authentication.rs", "MIN_TTL", "", "Less would expire on the way.", "-"),
     ("compile/spec/authentication.rs", "MAX_TTL", "", "A ticket that leaks must be worthless soon.", "-"),
+    ("compile/spec/authentication.rs", "RECHECK", "", "A shorter one asks the Service about each connection all the time.", "`external.recheck`"),
+    ("proxy/relay/recheck.rs", "PATIENCE", "times", "A Service that restarts ends nobody.", "-"),
     ("proxy/auth/external.rs", "KEPT", "", "A page that opens many connections asks once.", "`Cache-Control: no-store` of the Service"),
     ("proxy/auth/external.rs", "MAX_KEPT", "answers", "Memory.", "-"),
     ("proxy/auth/external.rs", "ATTEMPTS", "endpoints", "One may just have gone.", "-"),
@@ -89,7 +92,7 @@ const PARTS: &[(&str, &[Row])] = &[
     ("proxy/auth/jwks.rs", "WAITERS", "handshakes", "An issuer that hangs takes no one else's places.", "-"),
     ("proxy/auth/jwks.rs", "PLACES", "fetches", "The same.", "-"),
     ("proxy/auth/tickets.rs", "MOST", "", "Memory of a replica without a shared store.", "-"),
-    ("proxy/store/record.rs", "OF_SUBJECT", "tickets", "Nobody needs more at once.", "-"),
+    ("api/ceilings.rs", "TICKETS_PER_SUBJECT", "tickets", "Nobody needs more at once.", "`ticketsPerSubject` of [ceilings](operations/ceilings.md)"),
     ("proxy/store/record.rs", "OF_ADDRESS", "tickets", "Many clients have one address.", "-"),
     ("proxy/store/ticket.rs", "MAX_TTL", "", "See `ticket.ttl`.", "-"),
     ("proxy/store/ticket.rs", "MAX_RECORD", "bytes", "Memory of the store.", "-"),
@@ -163,6 +166,7 @@ const PARTS: &[(&str, &[Row])] = &[
 /// How the gateway does its work: numbers that no peer meets.
 const INNER: &[(&str, &str)] = &[
     ("proxy/limits/control_group.rs", "UNLIMITED"),
+    ("proxy/store/record.rs", "OF_SUBJECT"),
     ("proxy/limits/subject_rate.rs", "SHARDS"),
     ("proxy/limits/handshake_rate.rs", "SHARDS"),
     ("proxy/limits/borrowed.rs", "BUSY"),
@@ -199,6 +203,10 @@ struct Constant {
 }
 
 fn sources(below: &Path, out: &mut Vec<PathBuf>) {
+    if below.is_file() {
+        out.push(below.to_owned());
+        return;
+    }
     for entry in fs::read_dir(below).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -263,7 +271,8 @@ fn time(text: &str) -> Option<String> {
     let inner = |begins: &str| number(text.strip_prefix(begins)?.strip_suffix(')')?);
     if let Some(seconds) = inner("Duration::from_secs(") {
         return Some(match seconds {
-            _ if seconds >= 86_400 => format!("{} days", seconds / 86_400),
+            _ if seconds > 86_400 => format!("{} days", seconds / 86_400),
+            86_400 => "24 h".to_owned(),
             _ if seconds >= 120 && seconds % 60 == 0 => format!("{} min", seconds / 60),
             _ => format!("{seconds} s"),
         });
@@ -295,6 +304,7 @@ fn shown(constant: &Constant, unit: &str) -> String {
         return value;
     }
     let pair = text.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).and_then(|rest| rest.split_once(", "));
+    let pair = pair.or_else(|| text.split_once("..="));
     if let Some((Some(one), Some(other))) = pair.map(|(one, other)| (whole(one), whole(other))) {
         return format!("{one}; {other}");
     }
