@@ -53,6 +53,7 @@ mod places;
 mod plain_port;
 mod quickstart;
 mod rate_limit;
+mod readers;
 mod refusals;
 mod relay;
 mod reload;
