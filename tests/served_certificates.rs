@@ -279,7 +279,7 @@ async fn behind_the_default_certificate_the_host_decides_among_hosts_that_ask_no
         peer.echo(&Frame::text(case)).await;
         assert_eq!(peer.close(1000, "").await.map(|(code, _)| code), Some(1000), "{case}");
     };
-    let head = |host: &str| Head::upgrade("/").set("Host", host).set("Origin", &format!("https://{host}"));
+    let head = |host: &str| Head::upgrade("/").set("Host", host).set("Origin", format!("https://{host}"));
     for name in ["127.0.0.1", "gateway.internal"] {
         for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
             let tls13 = versions[0].version == rustls::ProtocolVersion::TLSv1_3;

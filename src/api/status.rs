@@ -187,6 +187,8 @@ pub enum ConditionReason {
     Expired,
     /// The certificate is self-signed; it is served anyway.
     SelfSigned,
+    /// The chain is not in order, or lacks an issuer; it is served anyway.
+    ChainIncomplete,
     /// cert-manager is issuing the certificate, or has not begun.
     Issuing,
     /// cert-manager's temporary certificate; it is served until the real one is there.
@@ -252,6 +254,7 @@ impl ConditionReason {
             Self::HostnameMismatch => "HostnameMismatch",
             Self::Expired => "Expired",
             Self::SelfSigned => "SelfSigned",
+            Self::ChainIncomplete => "ChainIncomplete",
             Self::Issuing => "Issuing",
             Self::Temporary => "Temporary",
             Self::Expiring => "Expiring",

@@ -148,7 +148,7 @@ impl KeySet {
 /// Reads one key; `None`: it is not meant to verify.
 fn read(mut jwk: Value, symmetric: bool) -> Result<Option<Key>, &'static str> {
     const KINDS: [&str; 4] = ["RSA", "EC", "OKP", "oct"];
-    if !jwk.get("kty").and_then(Value::as_str).is_some_and(|kind| KINDS.contains(&kind)) {
+    if !KINDS.contains(&jwk.get("kty").and_then(Value::as_str).ok_or(INCOMPLETE)?) {
         return Ok(None);
     }
     tidy(&mut jwk);

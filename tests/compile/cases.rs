@@ -77,7 +77,7 @@ impl Mint {
     }
 
     /// Fills a Secret that is annotated with `make: names`, and with `valid: from..to` in days from now, `serial`,
-    /// `self-signed`, `temporary` (as cert-manager makes it) or `foreign-key`.
+    /// `self-signed`, `temporary` (as cert-manager makes it), `foreign-key` or `no-authority` (without `ca.crt`).
     pub(crate) fn fill(&mut self, secret: &Secret) -> Option<Secret> {
         let notes = secret.metadata.annotations.as_ref()?;
         let names = notes.get("make")?;
@@ -109,8 +109,11 @@ impl Mint {
             (certificate.unwrap().pem(), key.serialize_pem())
         });
         let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
-        let data = [("tls.crt".to_owned(), bytes(crt)), ("tls.key".to_owned(), bytes(key))];
-        Some(Secret { data: Some(data.into()), ..secret.clone() })
+        let mut data = BTreeMap::from([("tls.crt".to_owned(), bytes(crt)), ("tls.key".to_owned(), bytes(key))]);
+        if !notes.contains_key("no-authority") {
+            data.insert("ca.crt".to_owned(), bytes(&self.pem));
+        }
+        Some(Secret { data: Some(data), ..secret.clone() })
     }
 
     /// Fills a ConfigMap that is annotated with `make: ca`, or with `make: crl` and the `year` in which it ends.

@@ -202,6 +202,7 @@ fn is_stalling(reason: Reason) -> bool {
         | Reason::RefNotReadable
         | Reason::Expired
         | Reason::SelfSigned
+        | Reason::ChainIncomplete
         | Reason::Issuing
         | Reason::Temporary
         | Reason::Expiring

@@ -46,6 +46,17 @@ pub struct Certificate {
     pub elliptic: bool,
     /// Where the chain does not follow from leaf to root: clients that do not fetch issuers fail.
     pub disorder: Option<String>,
+    /// The issuer that the end of the chain names and that is neither there nor a public CA.
+    pub lacks: Option<Lacking>,
+}
+
+/// An issuer whose certificate is not at hand: an intermediate that was left out, or a private root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    /// What is told of it.
+    pub text: String,
+    /// Its name in DER.
+    name: Vec<u8>,
 }
 
 impl fmt::Debug for Certificate {
@@ -77,10 +88,20 @@ impl Certificate {
         let blocks =
             structure::check(crt, "CERTIFICATE").map_err(|why| bad(&format!("tls.crt is not valid PEM: {why}")))?;
         structure::check(key, "PRIVATE KEY").map_err(|why| bad(&format!("tls.key is not valid PEM: {why}")))?;
+        // Servers take the first, the last, or the one that fits.
+        let keys = private_keys(key);
+        if keys > 1 {
+            return Err(bad(&format!("tls.key has {keys} private keys; keep the one of the certificate")));
+        }
         let chain = CertificateDer::pem_slice_iter(crt)
             .take(MAX_CHAIN + 1)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| bad(&format!("tls.crt is not valid PEM: {}", words(&error))))?;
+            .enumerate()
+            .map(|(at, der)| {
+                let broken =
+                    |error| format!("CERTIFICATE block {} of tls.crt is not valid PEM: {}", at + 1, words(&error));
+                der.map_err(|error| bad(&broken(error)))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         if chain.len() > MAX_CHAIN {
             return Err(bad("tls.crt has more than 10 certificates; keep the leaf and its intermediates"));
         }
@@ -124,11 +145,23 @@ impl Certificate {
         let self_signed = leaf.subject().as_raw() == leaf.issuer().as_raw();
         let temporary = is_temporary(&leaf);
         let disorder = disorder(&chain);
+        let lacks = if temporary { None } else { lacking(&chain) };
         let key = CertifiedKey::new(chain, signing);
         key.keys_match().map_err(|_| {
             bad("tls.key is not the key of the first certificate in tls.crt; the leaf comes first, its issuers after it")
         })?;
-        Ok(Self { key: Arc::new(key), facts, not_before, names, self_signed, temporary, elliptic, disorder })
+        Ok(Self { key: Arc::new(key), facts, not_before, names, self_signed, temporary, elliptic, disorder, lacks })
+    }
+
+    /// The same with the Secret's `ca.crt`, in PEM, at hand: issuers put their root there.
+    pub fn with_authorities(mut self, ca: &[u8]) -> Self {
+        self.lacks = self.lacks.filter(|lacks| {
+            let mut authorities = CertificateDer::pem_slice_iter(ca).filter_map(Result::ok);
+            !authorities.any(|der| {
+                X509Certificate::from_der(&der).is_ok_and(|(_, authority)| authority.subject().as_raw() == lacks.name)
+            })
+        });
+        self
     }
 
     /// What is wrong with serving this certificate to `host` at `now` (seconds since the Unix epoch), the worst first;
@@ -216,6 +249,32 @@ fn disorder(chain: &[CertificateDer<'_>]) -> Option<String> {
         issuer = Some(certificate.issuer().as_raw().to_vec());
     }
     None
+}
+
+/// The issuer that the last certificate of a chain names, unless it is its own or a public CA.
+fn lacking(chain: &[CertificateDer<'_>]) -> Option<Lacking> {
+    let (_, last) = X509Certificate::from_der(chain.last()?).ok()?;
+    let issuer = last.issuer().as_raw();
+    // The list has names without the header of their DER.
+    let is_public = |root: &rustls_pki_types::TrustAnchor<'_>| {
+        issuer.strip_suffix(&*root.subject).is_some_and(|header| header.len() <= 4)
+    };
+    if last.subject().as_raw() == issuer || webpki_roots::TLS_SERVER_ROOTS.iter().any(is_public) {
+        return None;
+    }
+    let text = format!(
+        "certificate {} of tls.crt was issued by {}, which is neither in tls.crt or ca.crt nor a public CA; if it is an \
+         intermediate, append its certificate to tls.crt",
+        chain.len(),
+        quote(&last.issuer().to_string())
+    );
+    Some(Lacking { text, name: issuer.to_vec() })
+}
+
+/// How many private keys of any form there are, in a file whose blocks are whole.
+fn private_keys(key: &[u8]) -> usize {
+    let lines = key.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii_end);
+    lines.filter(|line| line.starts_with(b"-----BEGIN ") && line.ends_with(b"PRIVATE KEY-----")).count()
 }
 
 /// The gateway's own text for a PEM error: the parser's may quote what it read.
@@ -315,6 +374,65 @@ mod tests {
         let crt = format!("{extra}{crt}{other}");
         let cert = Certificate::parse("shop/tls", crt.as_bytes(), key.as_bytes()).unwrap();
         assert!(cert.disorder.unwrap().contains("certificate 1 of tls.crt was not issued by certificate 2"));
+    }
+
+    #[test]
+    fn a_second_private_key_in_any_form_is_refused() {
+        let (crt, key) = pair(&["a.test"]);
+        let (_, other) = pair(&["a.test"]);
+        let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        for keys in [format!("{key}{other}"), format!("{other}{key}"), key.repeat(2), format!("{key}{encrypted}")] {
+            assert!(error(&crt, &keys).contains("tls.key has 2 private keys"));
+        }
+        let parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+        assert!(Certificate::parse("s", crt.as_bytes(), format!("{parameters}{key}").as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn an_issuer_that_is_not_at_hand_is_told() {
+        let named = |name: &str, ca: bool| {
+            let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            params.is_ca = if ca { rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained) } else { rcgen::IsCa::NoCa };
+            params
+        };
+        let [root_key, middle_key, key] = [(); 3].map(|()| KeyPair::generate().unwrap());
+        let (root, middle) = (named("Root", true), named("Middle", true));
+        let root_pem = root.self_signed(&root_key).unwrap().pem();
+        let root = rcgen::Issuer::new(root, root_key);
+        let middle_pem = middle.signed_by(&middle_key, &root).unwrap().pem();
+        let middle = rcgen::Issuer::new(middle, middle_key);
+        let leaf = named("leaf", false).signed_by(&key, &middle).unwrap().pem();
+        let lacks = |crt: &str, ca: &str| {
+            let parsed = Certificate::parse("shop/tls", crt.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+            parsed.with_authorities(ca.as_bytes()).lacks.map(|lacks| lacks.text)
+        };
+        let text = lacks(&leaf, "").unwrap();
+        assert!(text.contains("certificate 1 of tls.crt was issued by \"CN=Middle\""), "{text}");
+        assert!(lacks(&leaf, &root_pem).is_some(), "ca.crt has the root, and the intermediate is left out");
+        assert!(lacks(&format!("{leaf}{middle_pem}"), "").unwrap().contains("certificate 2"));
+        assert_eq!(lacks(&format!("{leaf}{middle_pem}"), &root_pem), None);
+        assert_eq!(lacks(&format!("{leaf}{middle_pem}{root_pem}"), ""), None);
+    }
+
+    #[test]
+    fn a_chain_that_a_public_authority_issued_is_whole() {
+        let mut named = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        named.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in [
+            (rcgen::DnType::CountryName, "US"),
+            (rcgen::DnType::OrganizationName, "Internet Security Research Group"),
+            (rcgen::DnType::CommonName, "ISRG Root X1"),
+        ] {
+            let value = rcgen::DnValue::PrintableString(value.try_into().unwrap());
+            named.distinguished_name.push(kind, value);
+        }
+        let (key, issuer) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let leaf = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&key, &rcgen::Issuer::new(named, issuer)).unwrap().pem();
+        let parsed = Certificate::parse("s", leaf.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+        assert_eq!(parsed.lacks, None);
     }
 
     #[test]

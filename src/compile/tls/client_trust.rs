@@ -261,7 +261,10 @@ fn unusable_list(at: usize) -> String {
 }
 
 /// The revocation lists of a file, all of them and at least one, each with its end in seconds since the Unix epoch.
-fn read_lists(text: &[u8]) -> Result<Vec<(CertificateRevocationListDer<'static>, i64)>, String> {
+///
+/// # Errors
+/// What is wrong with it; the text names its key `crl.pem`.
+pub fn read_lists(text: &[u8]) -> Result<Vec<(CertificateRevocationListDer<'static>, i64)>, String> {
     if text.len() > MAX_BYTES {
         return Err("crl.pem is larger than 1 MiB".to_owned());
     }

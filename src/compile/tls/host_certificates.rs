@@ -402,8 +402,10 @@ impl<'a> HostCertificates<'a> {
             let text = "the certificate is self-signed; browsers do not trust it";
             report.notes.push(Problem::new(Reason::SelfSigned, &field, text));
         }
-        if let Some(text) = &certificate.disorder {
-            report.notes.push(Problem::new(Reason::Ready, &field, format_args!("{text}; some clients will fail")));
+        let lacks = certificate.lacks.as_ref().map(|lacks| &lacks.text);
+        if let Some(text) = certificate.disorder.as_ref().or(lacks) {
+            let text = format_args!("{text}; some clients will fail");
+            report.notes.push(Problem::new(Reason::ChainIncomplete, &field, text));
         }
     }
 

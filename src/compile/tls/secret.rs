@@ -101,5 +101,6 @@ pub fn read(key: &Key, secret: &Secret) -> Result<Certificate, Problem> {
         text.or_else(|| secret.data.as_ref().and_then(|data| data.get(name)).map(|value| value.0.as_slice()))
             .unwrap_or_default()
     };
-    Certificate::parse(&key.to_string(), value("tls.crt"), value("tls.key"))
+    let certificate = Certificate::parse(&key.to_string(), value("tls.crt"), value("tls.key"))?;
+    Ok(certificate.with_authorities(value("ca.crt")))
 }
