@@ -34,7 +34,10 @@ async fn a_key_that_leaves_its_set_closes_what_it_admitted_and_nothing_else() {
     renamed["keys"][1]["kid"] = json!("uno");
     publish(&setup, &renamed).await;
     first.echo(&Frame::text("renamed")).await;
-    publish(&setup, &json!({"keys": "broken"})).await;
+    // The set as it last could be read stays, so nothing newer is published for it: the log tells when it was read.
+    setup.gateway.write("keys.yaml", &text(&[config_map("idp", &json!({"keys": "broken"}))]));
+    let told = |line: &Value| line.to_string().contains("InvalidKeySet");
+    setup.gateway.log_line("the broken set to be told", told).await;
     first.echo(&Frame::text("broken")).await;
     publish(&setup, &set(&[&one, &two])).await;
     first.echo(&Frame::text("as before")).await;
