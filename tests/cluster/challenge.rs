@@ -29,7 +29,8 @@ fn acme_issues_by_a_solver_pod_that_is_asked_through_the_plain_port(clusters: &C
     release.shop.apply(&certified("acme", HOST, RULES).replace("name: tests,", "name: acme,"));
     release.shop.wait("swsr/acme", "condition=Ready", LIMIT);
     let ready = condition(&release.shop.get(&["swsr", "acme"]), "CertificateReady").unwrap();
-    assert_eq!(ready, ("True".into(), "Ready".into()));
+    // Pebble's root is no public CA, and is not in the Secret.
+    assert_eq!(ready, ("True".into(), "ChainIncomplete".into()));
 
     // The solver was a pod of the node, reached by an Ingress of our class.
     let pods = pods.log();

@@ -198,6 +198,7 @@ impl Held {
 /// A client that opens one socket after the other and closes it again.
 pub struct Prober {
     stop: Arc<AtomicBool>,
+    made: Arc<AtomicUsize>,
     task: JoinHandle<(usize, Vec<String>)>,
 }
 
@@ -206,6 +207,8 @@ impl Prober {
     pub fn start(client: &Client, path: &str, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (client, path, stopped) = (client.clone(), path.to_owned(), stop.clone());
+        let made = Arc::new(AtomicUsize::new(0));
+        let counted = made.clone();
         let task = tokio::spawn(async move {
             let (mut count, mut failures) = (0, Vec::new());
             while !stopped.load(Ordering::Relaxed) {
@@ -214,11 +217,17 @@ impl Prober {
                     Ok(peer) => drop(peer.close(1000, "").await),
                     Err(error) => failures.push(error),
                 }
+                counted.store(count, Ordering::Relaxed);
                 tokio::time::sleep(pause).await;
             }
             (count, failures)
         });
-        Self { stop, task }
+        Self { stop, made, task }
+    }
+
+    /// How many handshakes there were so far.
+    pub fn made(&self) -> usize {
+        self.made.load(Ordering::Relaxed)
     }
 
     /// Ends; every handshake must have succeeded. How many there were.

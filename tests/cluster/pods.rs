@@ -36,7 +36,8 @@ fn pods_of_our_image_are_ready_and_reached_through_a_service(clusters: &Clusters
 fn the_image_is_one_small_binary_that_belongs_to_nobody_and_its_licence(_: &Clusters) {
     let archive = image::archive(image::WSSGATE).display().to_string();
     let size = std::fs::metadata(&archive).unwrap().len();
-    assert!(size < 25_000_000, "{size} bytes");
+    // The tests run the trial profile, which goes without link-time optimisation; scripts/image holds both bounds.
+    assert!(size < 30_000_000, "{size} bytes");
     let member = |name: &str| serde_json::from_str::<Value>(&call(&["tar", "-xOf", &archive, name]).unwrap()).unwrap();
     let manifest = &member("manifest.json")[0];
     let config = &member(manifest["Config"].as_str().unwrap())["config"];
