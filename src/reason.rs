@@ -115,7 +115,7 @@ reasons! {
     HandshakeRateLimit       "handshake_rate_limit"         429   -: "The client's address exceeds `handshake.rateLimit`."
     ClientCertificateDenied  "client_certificate_denied"    403   -: "The client certificate, or its absence, no longer meets `tls.clientValidation`."
     CredentialMissing        "credential_missing"           401   -: "The request has no credential where a method of the route looks for one."
-    CredentialAmbiguous      "credential_ambiguous"         401   -: "The request has more than one credential, or two cookies of one name."
+    CredentialAmbiguous      "credential_ambiguous"         401   -: "The request has more than one credential. Of cookies of one name exactly one must be valid, at most four are verified, and an External service gets none of several."
     TokenMalformed           "token_malformed"              401   -: "The token is not a signed JWT in compact form, or can be read in two ways."
     TokenAlgorithm           "token_algorithm"              401   -: "The token is signed with an algorithm that the gateway does not verify, or with none."
     TokenType                "token_type"                   401   -: "The `typ` of the token is neither JWT, at+jwt nor one of `jwt.types`."
