@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::{drift, root};
+
 /// Where the data plane and its defaults are.
 const ROOTS: [&str; 6] = ["proxy", "ws", "policy", "snapshot", "compile/spec", "api/ceilings.rs"];
 
@@ -222,7 +224,7 @@ fn sources(below: &Path, out: &mut Vec<PathBuf>) {
 
 /// Every constant that is a number, a time or made of them, by file and name.
 fn constants() -> BTreeMap<(String, String), Constant> {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let src = root().join("src");
     let mut files = Vec::new();
     ROOTS.iter().for_each(|root| sources(&src.join(root), &mut files));
     let mut found = BTreeMap::new();
@@ -352,14 +354,7 @@ fn every_fixed_number_has_a_row_and_every_row_its_number() {
 
 #[test]
 fn the_page_of_numbers_is_made_of_the_code() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/numbers.md");
-    let page = page(&constants());
-    if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        fs::write(&path, page).unwrap();
-        return;
-    }
-    let written = fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(written, page, "docs/numbers.md differs: UPDATE=1 cargo test --test files numbers::");
+    drift("docs/numbers.md", &page(&constants()));
 }
 
 #[test]

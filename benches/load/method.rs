@@ -118,7 +118,7 @@ impl Fixture {
                 let authentication = any_of(json!([{"name": "sessions", "type": "External", "external": external}]));
                 let service = judge(method == Method::Remembered)?;
                 let fields = "Cookie: session=c2Vzc2lvbg\r\n".to_owned();
-                Self { authentication, objects: sessions(service.port()), fields, ..Self::default() }
+                Self { authentication, objects: sessions(service.port()).into(), fields, ..Self::default() }
             }
             Method::Ticket => Signer::new(Algorithm::HS256)?.tickets("ada")?,
             Method::Certificate => {
@@ -238,18 +238,28 @@ fn certificates() -> Result<(String, Shown), Failure> {
     Ok((authority, (leaf.der().clone(), key)))
 }
 
-fn sessions(port: u16) -> Vec<Value> {
-    vec![
+fn sessions(port: u16) -> [Value; 2] {
+    service(("load", "sessions"), ("http", 80), &json!(port), "http")
+}
+
+/// A Service with one port, and its endpoint on the loopback: `target`.
+pub(crate) fn service(
+    (namespace, name): (&str, &str),
+    (port_name, port): (&str, u16),
+    target: &Value,
+    protocol: &str,
+) -> [Value; 2] {
+    [
         json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "sessions", "namespace": "load"},
-            "spec": {"ports": [{"name": "http", "port": 80, "targetPort": port}]},
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace},
+            "spec": {"ports": [{"name": port_name, "port": port, "targetPort": target, "appProtocol": protocol}]},
         }),
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": {
-                "name": "sessions-1", "namespace": "load", "labels": {"kubernetes.io/service-name": "sessions"},
+                "name": format!("{name}-1"), "namespace": namespace, "labels": {"kubernetes.io/service-name": name},
             },
-            "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+            "ports": [{"name": port_name, "port": target, "protocol": "TCP"}],
             "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
         }),
     ]

@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::Failure;
 use crate::attack::Attack;
 use crate::gateway::Identity;
-use crate::method::{self, Fixture, Signer};
+use crate::method::{self, Fixture, Signer, service};
 use crate::tls::OTHER_HOST;
 
 /// Routes of the attacker with key sets that hang, and sets of each.
@@ -26,19 +26,18 @@ pub(crate) fn fixture(attack: Attack, identity: &Identity) -> Result<Fixture, Fa
     match attack {
         Attack::Unread | Attack::Sockets => {
             let limits = json!({"connection": {"limits": {"total": 10_000_000}}});
-            fixture.objects = other(identity, service(&json!("@BACKEND@"), "kubernetes.io/ws"), &limits);
+            fixture.objects = other(identity, own(&json!("@BACKEND@"), "kubernetes.io/ws"), &limits);
         }
         Attack::Refusals => {
             let nobody = json!({"handshake": {"origins": {"allow": ["https://nobody.example.com"]}}});
-            fixture.objects = other(identity, service(&json!("@BACKEND@"), "kubernetes.io/ws"), &nobody);
+            fixture.objects = other(identity, own(&json!("@BACKEND@"), "kubernetes.io/ws"), &nobody);
         }
         Attack::Loop => {
             let rules = json!([{
                 "name": "all", "backendRefs": [{"name": "own", "port": 8080}],
                 "backendTLS": {"hostname": OTHER_HOST, "caCertificateRefs": [{"name": "gateway"}]},
             }]);
-            fixture.objects =
-                other(identity, service(&json!("@LISTEN@"), "kubernetes.io/wss"), &json!({"rules": rules}));
+            fixture.objects = other(identity, own(&json!("@LISTEN@"), "kubernetes.io/wss"), &json!({"rules": rules}));
             fixture.objects.push(json!({
                 "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "gateway", "namespace": "other"},
                 "data": {"ca.crt": identity.certificate},
@@ -69,22 +68,8 @@ pub(crate) fn fixture(attack: Attack, identity: &Identity) -> Result<Fixture, Fa
 }
 
 /// The attacker's Service, and its endpoint on the loopback.
-fn service(port: &Value, protocol: &str) -> [Value; 2] {
-    let name = json!({"name": "own", "namespace": "other"});
-    [
-        json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": name,
-            "spec": {"ports": [{"name": "ws", "port": 8080, "targetPort": port, "appProtocol": protocol}]},
-        }),
-        json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": {
-                "name": "own-1", "namespace": "other", "labels": {"kubernetes.io/service-name": "own"},
-            },
-            "ports": [{"name": "ws", "port": port, "protocol": "TCP"}],
-            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
-        }),
-    ]
+fn own(port: &Value, protocol: &str) -> [Value; 2] {
+    service(("other", "own"), ("ws", 8080), port, protocol)
 }
 
 /// A route for a host whose certificate is in a Secret of its namespace; `spec` is laid over it.
@@ -158,7 +143,7 @@ fn issuer(config: ServerConfig, set: &str) -> Result<SocketAddr, Failure> {
 /// Routes of the attacker, and sets of each, at a port that never answers.
 pub(crate) fn hanging(identity: &Identity, address: SocketAddr) -> Vec<Value> {
     let (routes, sets) = HANGING;
-    let [service, slice] = service(&json!(9), "kubernetes.io/ws");
+    let [service, slice] = own(&json!(9), "kubernetes.io/ws");
     let mut objects = vec![service, slice, identity.secret("other")];
     for number in 0..routes {
         let sets: Vec<String> = (0..sets).map(|set| format!("https://{address}/{number}/{set}")).collect();

@@ -12,7 +12,7 @@
 pub fn check(text: &[u8], label: &str) -> Result<usize, String> {
     let word = label.rsplit(' ').next().unwrap_or(label);
     let (mut inside, mut at, mut count): (Option<&[u8]>, usize, usize) = (None, 1, 0);
-    for line in text.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii_end) {
+    for line in lines(text) {
         let begin = marked(line, b"-----BEGIN ");
         match (inside, begin, marked(line, b"-----END ")) {
             (None, Some(own), _) => {
@@ -45,6 +45,15 @@ pub fn check(text: &[u8], label: &str) -> Result<usize, String> {
         }
     }
     if inside.is_some() { Err(format!("an END line is missing at block {at}")) } else { Ok(count) }
+}
+
+/// The labels of the BEGIN lines of a file.
+pub fn labels(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    lines(text).filter_map(|line| marked(line, b"-----BEGIN "))
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii_end)
 }
 
 /// The label of a BEGIN or END line.

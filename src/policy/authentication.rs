@@ -288,10 +288,11 @@ impl Authentication {
     /// # Errors
     /// [`Reason::CredentialMissing`], or why the proof is not good enough.
     pub fn judge(&self, proof: Option<&Proof>) -> Result<(), Reason> {
-        let Self::AnyOf(methods) = self else { return Ok(()) };
+        if *self == Self::Anonymous {
+            return Ok(());
+        }
         let proof = proof.ok_or(Reason::CredentialMissing)?;
-        let method = methods.iter().find(|method| method.name == proof.method).ok_or(Reason::TokenClaims)?;
-        match &method.kind {
+        match self.kind_of(proof).ok_or(Reason::TokenClaims)? {
             Kind::Jwt(jwt) => {
                 let claims = Claims::parse(proof.claims.as_bytes()).unwrap_or_default();
                 jwt.judge(&claims)
@@ -312,10 +313,14 @@ impl Authentication {
         }
     }
 
+    /// What the method by which a proof was made is by now; `None`: there is none of its name.
+    fn kind_of(&self, proof: &Proof) -> Option<&Kind> {
+        self.methods().iter().find(|method| method.name == proof.method).map(|method| &method.kind)
+    }
+
     /// The set, and the thumbprint in it, without which a proof ends: of a method that says so.
     pub fn bound_key<'a>(&'a self, proof: &'a Proof) -> Option<(&'a KeySource, &'a str)> {
-        let method = self.methods().iter().find(|method| method.name == proof.method)?;
-        match &method.kind {
+        match self.kind_of(proof)? {
             Kind::Jwt(jwt) if jwt.binds_key => Some((&jwt.keys, proof.key.as_deref()?)),
             _ => None,
         }
@@ -323,10 +328,10 @@ impl Authentication {
 
     /// The service by whose word a proof was made, if the method of this name asks one.
     pub fn external(&self, proof: &Proof) -> Option<&External> {
-        self.methods().iter().find(|method| method.name == proof.method).and_then(|method| match &method.kind {
+        match self.kind_of(proof)? {
             Kind::External(external) => Some(external),
             Kind::Jwt(_) | Kind::Ticket(_) => None,
-        })
+        }
     }
 
     /// The tickets that are issued at a path.

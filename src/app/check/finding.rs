@@ -16,6 +16,16 @@ pub(super) enum Level {
     Warning,
 }
 
+impl Level {
+    /// As annotations and SARIF call it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {

@@ -11,17 +11,13 @@ use super::finding::{Finding, Level};
 pub(super) fn github(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {
-        let command = match finding.level {
-            Level::Error => "error",
-            Level::Warning => "warning",
-        };
         let mut properties = Vec::new();
         if let Some(place) = &finding.place {
             properties.push(format!("file={}", property(&place.file)));
             properties.push(format!("line={}", place.line));
         }
         properties.push(format!("title={}", property(&title(finding))));
-        let _ = writeln!(text, "::{command} {}::{}", properties.join(","), data(&finding.text));
+        let _ = writeln!(text, "::{} {}::{}", finding.level.as_str(), properties.join(","), data(&finding.text));
     }
     text
 }
@@ -52,10 +48,6 @@ pub(super) fn sarif(findings: &[Finding]) -> String {
     let results: Vec<_> = findings
         .iter()
         .map(|finding| {
-            let level = match finding.level {
-                Level::Error => "error",
-                Level::Warning => "warning",
-            };
             let text = match &finding.route {
                 Some(route) => format!("{route}: {}", finding.text),
                 None => finding.text.clone(),
@@ -70,7 +62,7 @@ pub(super) fn sarif(findings: &[Finding]) -> String {
                     }})
                 })
                 .collect();
-            json!({"ruleId": finding.rule, "level": level, "message": {"text": text}, "locations": locations})
+            json!({"ruleId": finding.rule, "level": finding.level.as_str(), "message": {"text": text}, "locations": locations})
         })
         .collect();
     let driver = json!({"name": "wssgate", "version": env!("CARGO_PKG_VERSION"), "rules": rules});

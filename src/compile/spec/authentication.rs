@@ -9,11 +9,11 @@ use crate::api::route::authentication::{
     self as api, AuthenticationMode, ExtractFrom, ExtractFromKind, Jwks, MethodKind, OnKeyRemoval,
 };
 use crate::api::route::reference::KeyKind;
-use crate::api::scalar;
 use crate::api::status::ConditionType as Type;
 use crate::compile::problem::quote;
 use crate::compile::spec::diagnostics::Diagnostics;
 use crate::compile::spec::header::is_token;
+use crate::compile::spec::number::within;
 use crate::policy::authentication::{
     Authentication, Carrier, ClaimHeader, External, Jwt, KeySource, Kind, Method, Place, Required, Ticket,
 };
@@ -162,23 +162,20 @@ fn check_places(methods: &[Method], diagnostics: &mut Diagnostics) {
 fn ticket(spec: &api::Ticket, field: &str, diagnostics: &mut Diagnostics) -> Ticket {
     let field = format!("{field}.ticket");
     path(&spec.path, &field, diagnostics);
-    let ttl = match spec.ttl.as_ref().map(scalar::Duration::parse) {
-        None => TTL,
-        Some(Ok(ttl)) if (MIN_TTL..=MAX_TTL).contains(&ttl) => ttl,
-        Some(Ok(_)) => {
-            diagnostics.invalid(format_args!("{field}.ttl"), "must be from 1s to 60s");
-            TTL
-        }
-        Some(Err(error)) => {
-            diagnostics.invalid(format_args!("{field}.ttl"), error);
-            TTL
-        }
-    };
+    let ttl = spec.ttl.as_ref().and_then(|ttl| {
+        let field = format_args!("{field}.ttl");
+        within(ttl, MIN_TTL..=MAX_TTL, "must be from 1s to 60s", field, diagnostics)
+    });
     let places = vec![
         Place { carrier: Carrier::Query(TICKET.into()), prefix: "".into() },
         Place { carrier: Carrier::Subprotocol, prefix: TICKET_PREFIX.into() },
     ];
-    Ticket { path: spec.path.as_str().into(), ttl, bind_address: spec.bind_address.unwrap_or(false), places }
+    Ticket {
+        path: spec.path.as_str().into(),
+        ttl: ttl.unwrap_or(TTL),
+        bind_address: spec.bind_address.unwrap_or(false),
+        places,
+    }
 }
 
 /// A path that is asked or answered as it stands, without query and without anything encoded.
@@ -284,28 +281,12 @@ fn external(spec: &api::External, field: &str, diagnostics: &mut Diagnostics) ->
         let field = format_args!("{field}.allowedResponseHeaders[{number}]").to_string();
         answers.push(header(name, &field, answers.iter().map(|earlier| &**earlier), diagnostics).into());
     }
-    let timeout = match spec.timeout.as_ref().map(scalar::Duration::parse) {
-        None => EXTERNAL,
-        Some(Ok(time)) if (SHORTEST..=LONGEST).contains(&time) => time,
-        Some(Ok(_)) => {
-            diagnostics.invalid(format_args!("{field}.timeout"), "must be from 10ms to 10s");
-            EXTERNAL
-        }
-        Some(Err(error)) => {
-            diagnostics.invalid(format_args!("{field}.timeout"), error);
-            EXTERNAL
-        }
-    };
-    let recheck = spec.recheck.as_ref().map(scalar::Duration::parse).and_then(|interval| match interval {
-        Ok(interval) if RECHECK.contains(&interval) => Some(interval),
-        Ok(_) => {
-            diagnostics.invalid(format_args!("{field}.recheck"), "must be from 10s to 24h");
-            None
-        }
-        Err(error) => {
-            diagnostics.invalid(format_args!("{field}.recheck"), error);
-            None
-        }
+    let timeout = spec.timeout.as_ref().and_then(|timeout| {
+        let field = format_args!("{field}.timeout");
+        within(timeout, SHORTEST..=LONGEST, "must be from 10ms to 10s", field, diagnostics)
+    });
+    let recheck = spec.recheck.as_ref().and_then(|interval| {
+        within(interval, RECHECK, "must be from 10s to 24h", format_args!("{field}.recheck"), diagnostics)
     });
     External {
         namespace: service.namespace.as_deref().map(Into::into),
@@ -314,7 +295,7 @@ fn external(spec: &api::External, field: &str, diagnostics: &mut Diagnostics) ->
         path: spec.path.as_str().into(),
         headers,
         answers,
-        timeout,
+        timeout: timeout.unwrap_or(EXTERNAL),
         recheck,
     }
 }

@@ -111,13 +111,7 @@ pub(super) fn allowed(
     let check = |name: &str| {
         // As a backend may read it that takes every mark for a hyphen (CGI's variables).
         let read: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let ours = |name: &str| {
-            upgrade::is_ours(name)
-                || name.starts_with("x-forwarded")
-                || name.starts_with("client-cert")
-                || name == "x-real-ip"
-        };
-        if ours(name) || (read != name && ours(&read)) {
+        if upgrade::never_passes(name) || (read != name && upgrade::never_passes(&read)) {
             Err("belongs to the protocol or is written by the gateway; remove it")
         } else if authentication.headers().any(|header| *header == *read) {
             Err("is a header in which the gateway says who the client is; remove it")

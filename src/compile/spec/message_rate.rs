@@ -11,6 +11,7 @@ use crate::compile::spec::authentication;
 use crate::compile::spec::diagnostics::Diagnostics;
 use crate::compile::spec::direction::Direction;
 use crate::compile::spec::layers::{Layers, Set};
+use crate::compile::spec::number::within;
 use crate::compile::spec::rate;
 use crate::policy::message_rate::{ByteRate, MESSAGE_TIMEOUT, MessageRate, OnExceeded, Pacing, Scope};
 
@@ -109,18 +110,12 @@ impl Written<'_> {
     fn message_timeout(&self, diagnostics: &mut Diagnostics) -> Option<Duration> {
         let set = self.direction.message_timeout?;
         let field = self.field(set, "messageTimeout");
-        match set.value.parse() {
-            Err(error) => diagnostics.invalid(field, error),
-            Ok(time) if (TIMEOUTS.0..=TIMEOUTS.1).contains(&time) => {
-                if time > MESSAGE_TIMEOUT {
-                    let text = format_args!("{} is more than the default of 30s", set.value);
-                    diagnostics.warn(Type::LimitsRelaxed, field, text);
-                }
-                return Some(time);
-            }
-            Ok(_) => diagnostics.invalid(field, "must be from 1s to 1h"),
+        let time = within(set.value, TIMEOUTS.0..=TIMEOUTS.1, "must be from 1s to 1h", &field, diagnostics)?;
+        if time > MESSAGE_TIMEOUT {
+            let text = format_args!("{} is more than the default of 30s", set.value);
+            diagnostics.warn(Type::LimitsRelaxed, field, text);
         }
-        None
+        Some(time)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Numbers, durations and sizes that a spec writes, within their bounds.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::api::scalar;
@@ -38,6 +40,22 @@ pub(super) fn time(
         Ok(Duration::ZERO) => {}
         Ok(time) if (SHORTEST..=LONGEST).contains(&time) => return Some(time),
         Ok(_) => diagnostics.invalid(field, "must be from 1s to 8784h, or 0s to switch it off"),
+    }
+    None
+}
+
+/// A duration of a range, of which `bounds` says what a mistake is told.
+pub(super) fn within(
+    written: &scalar::Duration,
+    range: RangeInclusive<Duration>,
+    bounds: &str,
+    field: impl Display,
+    diagnostics: &mut Diagnostics,
+) -> Option<Duration> {
+    match written.parse() {
+        Err(error) => diagnostics.invalid(field, error),
+        Ok(time) if range.contains(&time) => return Some(time),
+        Ok(_) => diagnostics.invalid(field, bounds),
     }
     None
 }

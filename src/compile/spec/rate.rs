@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::api::route::handshake;
 use crate::api::scalar;
 use crate::compile::spec::diagnostics::Diagnostics;
+use crate::compile::spec::number::within;
 use crate::policy::Rate;
 
 /// The most that a count or burst may be set to.
@@ -47,12 +48,8 @@ pub fn rate(
 
 /// The interval of a rate. `field` is the path of the object that holds it.
 pub fn interval(interval: &scalar::Duration, field: &str, diagnostics: &mut Diagnostics) -> Option<Duration> {
-    match interval.parse() {
-        Err(error) => diagnostics.invalid(format_args!("{field}.interval"), error),
-        Ok(interval) if (INTERVALS.0..=INTERVALS.1).contains(&interval) => return Some(interval),
-        Ok(_) => diagnostics.invalid(format_args!("{field}.interval"), "must be from 1s to 1h"),
-    }
-    None
+    let field = format_args!("{field}.interval");
+    within(interval, INTERVALS.0..=INTERVALS.1, "must be from 1s to 1h", field, diagnostics)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::api::scalar::Duration;
 use crate::compile::problem::quote;
 use crate::compile::spec::diagnostics::Diagnostics;
 use crate::compile::spec::hostname;
+use crate::compile::spec::number::within;
 use crate::snapshot::{Balance, PathMatch, Timeouts};
 use crate::ws::upgrade::{check_path, readings};
 
@@ -201,13 +202,9 @@ fn balance(balancer: &LoadBalancer, field: &str, diagnostics: &mut Diagnostics) 
 fn timeouts(set: Option<&api::Timeouts>, field: &str, diagnostics: &mut Diagnostics) -> Timeouts {
     let (default, least, most) = (Timeouts::default(), Timeouts::SHORTEST, Timeouts::LONGEST);
     let mut read = |name: &str, text: Option<&Duration>, default, (least, most)| {
-        let Some(text) = text else { return default };
-        match text.parse() {
-            Ok(time) if (least..=most).contains(&time) => return time,
-            Ok(_) => diagnostics.invalid(format_args!("{field}.timeouts.{name}"), "must be from 100ms to 60s"),
-            Err(error) => diagnostics.invalid(format_args!("{field}.timeouts.{name}"), error),
-        }
-        default
+        let field = format_args!("{field}.timeouts.{name}");
+        text.and_then(|text| within(text, least..=most, "must be from 100ms to 60s", field, diagnostics))
+            .unwrap_or(default)
     };
     let connect = set.and_then(|set| set.connect.as_ref());
     let upgrade = set.and_then(|set| set.upgrade.as_ref());

@@ -88,8 +88,8 @@ impl Certificate {
         let blocks =
             structure::check(crt, "CERTIFICATE").map_err(|why| bad(&format!("tls.crt is not valid PEM: {why}")))?;
         structure::check(key, "PRIVATE KEY").map_err(|why| bad(&format!("tls.key is not valid PEM: {why}")))?;
-        // Servers take the first, the last, or the one that fits.
-        let keys = private_keys(key);
+        // Of any form. Servers take the first, the last, or the one that fits.
+        let keys = structure::labels(key).filter(|label| label.ends_with(b"PRIVATE KEY")).count();
         if keys > 1 {
             return Err(bad(&format!("tls.key has {keys} private keys; keep the one of the certificate")));
         }
@@ -269,12 +269,6 @@ fn lacking(chain: &[CertificateDer<'_>]) -> Option<Lacking> {
         quote(&last.issuer().to_string())
     );
     Some(Lacking { text, name: issuer.to_vec() })
-}
-
-/// How many private keys of any form there are, in a file whose blocks are whole.
-fn private_keys(key: &[u8]) -> usize {
-    let lines = key.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii_end);
-    lines.filter(|line| line.starts_with(b"-----BEGIN ") && line.ends_with(b"PRIVATE KEY-----")).count()
 }
 
 /// The gateway's own text for a PEM error: the parser's may quote what it read.

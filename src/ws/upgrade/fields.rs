@@ -94,13 +94,19 @@ pub fn is_ours(name: &str) -> bool {
     OURS.contains(&name) || OUR_FAMILIES.iter().any(|family| name.starts_with(family))
 }
 
+/// Families of fields that the gateway writes for the backend, beside `x-real-ip`: no route lets those of a client pass.
+const WRITTEN_FAMILIES: &[&str] = &["client-cert", "x-forwarded"];
+
+/// Whether no route may let a field of the client pass: it is the protocol's, or the gateway writes it. `name` is lower case.
+pub fn never_passes(name: &str) -> bool {
+    is_ours(name) || name == "x-real-ip" || WRITTEN_FAMILIES.iter().any(|family| name.starts_with(family))
+}
+
 /// The end-to-end fields that stay here unless a route lets them pass: names, and families whose names begin so, with a star.
 pub fn withheld() -> impl Iterator<Item = String> {
-    // These the gateway writes, so that nobody can let them pass.
-    let ours = ["client-cert", "x-forwarded", "x-real-ip"];
     let names = CLAIMS.iter().map(ToString::to_string);
     let families = CLAIM_FAMILIES.iter().map(|family| format!("{family}*"));
-    names.chain(families).filter(move |name| !ours.contains(&name.trim_end_matches('*')))
+    names.chain(families).filter(|name| !never_passes(name.trim_end_matches('*')))
 }
 
 /// Whether a field of the client goes on. `name` is lower case.

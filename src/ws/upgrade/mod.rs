@@ -21,7 +21,7 @@ mod target;
 pub use accept::{accept_key, fresh_key};
 pub use backend_request::{Forwarded, write_request};
 pub use bounds::{LARGEST_HEAD, MAX_FIELDS, MAX_HEAD, MAX_SUBPROTOCOLS, max_target};
-pub use fields::{is_ours, withheld};
+pub use fields::{is_ours, never_passes, withheld};
 pub use origin::Origin;
 pub use request::{Call, Request, RequestError, parse_call, parse_request};
 pub use response::{
